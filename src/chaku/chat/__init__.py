@@ -1,0 +1,1 @@
+"""The field's vocabulary: messages, templates, text that stays text. Knows no network and no model."""

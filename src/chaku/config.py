@@ -1,0 +1,166 @@
+"""Configuration: where chaku keeps things, what `chaku serve` can be told, and how a YAML file and flags become one.
+
+The environment is read here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from chaku.errors import ConfigError
+
+DEFAULT_PORT = 8000
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def cache_dir() -> Path:
+    """Pulled models and other things that can be fetched again: CHAKU_CACHE, or chaku/ in the XDG cache."""
+    return _directory("CHAKU_CACHE", "XDG_CACHE_HOME", "~/.cache")
+
+
+def data_dir() -> Path:
+    """What can't be made again (the database, chat history): CHAKU_DATA, or chaku/ in the XDG data folder."""
+    return _directory("CHAKU_DATA", "XDG_DATA_HOME", "~/.local/share")
+
+
+def _directory(variable: str, xdg_variable: str, fallback: str) -> Path:
+    if own := os.environ.get(variable):
+        return Path(own).expanduser()
+    return Path(os.environ.get(xdg_variable) or fallback).expanduser() / "chaku"
+
+
+def database_url() -> str:
+    """CHAKU_DATABASE (an SQLAlchemy URL; PostgreSQL works), or an SQLite file in the data folder."""
+    return os.environ.get("CHAKU_DATABASE") or f"sqlite:///{data_dir() / 'chaku.db'}"
+
+
+def environment(name: str) -> str | None:
+    """The value of an environment variable, None where it is unset or empty."""
+    return os.environ.get(name) or None
+
+
+class Frozen(BaseModel):
+    """Base of every configuration model: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(Frozen):
+    """One served model. Fields that an engine of that kind can't honour are refused at start."""
+
+    source: str
+    """Built-in name, path to a .gguf, hf:org/name[:file][@rev], pypi:package==version, http(s)://host/v1, scripted:[file]."""
+    name: str | None = None
+    """What clients call it; by default derived from the source."""
+    context: int | None = Field(None, ge=64)
+    """Tokens that ONE request may use, prompt and answer together. Default: what the model was trained for, memory allowing."""
+    slots: int | None = Field(None, ge=1, le=256)
+    """Requests decoded at the same time; more wait in the queue."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads for decoding. Default: physical cores."""
+    gpu_layers: int | None = Field(None, ge=0)
+    """Layers put on the GPU. Default: all that fit."""
+    lora: tuple[Path, ...] = ()
+    """GGUF LoRA adapters applied to the model."""
+    mmproj: Path | None = None
+    """GGUF image projector that goes with a vision model."""
+    embeddings: bool = True
+    """Serve /v1/embeddings from this model too (mean of the last hidden states unless the file says otherwise)."""
+    idle_unload_s: float | None = Field(None, gt=0)
+    """Stop the engine after so many seconds without a request; the next request starts it again."""
+    queue_limit: int = Field(64, ge=0)
+    """Requests that may wait for a slot; one more gets a 429."""
+    deadline_s: float = Field(600.0, gt=0)
+    """Longest time for one request, waiting included."""
+    api_key: SecretStr | None = None
+    """Key sent to an upstream."""
+    upstream_model: str | None = None
+    """The model's name at the upstream, where it differs."""
+    extensions: tuple[str, ...] = ()
+    """Sampling extensions (top_k, min_p, repetition_penalty, ignore_eos) that the upstream honours."""
+
+
+class ServeConfig(Frozen):
+    """Everything `chaku serve` can be told."""
+
+    models: tuple[ModelConfig, ...] = ()
+    host: str = "127.0.0.1"
+    """Address to bind. Anything but loopback needs an API key in the store."""
+    port: int = Field(DEFAULT_PORT, ge=0, le=65535)
+    """0 takes a free one."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Further Host names to answer to (a reverse proxy's name)."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of web pages that may call the API from a browser."""
+    ui: bool = True
+    """Serve the page beside the API."""
+    database: str | None = None
+    """SQLAlchemy URL. Default: CHAKU_DATABASE, or an SQLite file in the data folder."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+Config = TypeVar("Config", bound=Frozen)
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[Config]):
+    """A configuration and where each top-level value came from: "default", a file's path, or "flag"."""
+
+    config: Config
+    origins: dict[str, str]
+
+
+def load(kind: type[Config], file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Loaded[Config]:
+    """Merge a YAML file and flags (flags win; None means not given) into a checked configuration.
+
+    Raises ConfigError naming the key, the nearest known key, the value and the limit.
+    """
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(kind.model_fields, "default")
+    if file is not None:
+        for key, value in _read_yaml(file).items():
+            values[key] = value
+            origins[key] = str(file)
+    for key, value in (flags or {}).items():
+        if value is not None:
+            values[key] = value
+            origins[key] = "flag"
+    try:
+        return Loaded(kind.model_validate(values), origins)
+    except ValidationError as error:
+        raise explain(error, kind, where=str(file) if file else "configuration") from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise ConfigError(f"can't read {file}: {error.strerror}", fix="check the path given to --config") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not YAML: {str(error).splitlines()[0]}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} holds a {type(content).__name__}, not a mapping of keys to values")
+    return content
+
+
+def explain(error: ValidationError, kind: type[BaseModel], *, where: str) -> ConfigError:
+    """Turn pydantic's first complaint into one line that names the key, the value and the nearest known key."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        unknown = str(first["loc"][-1])
+        known = sorted({*kind.model_fields, *ModelConfig.model_fields})
+        near = difflib.get_close_matches(unknown, known, n=1)
+        fix = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(kind.model_fields))}"
+        return ConfigError(f"{where}: unknown key {path!r}", fix=fix, param=path)
+    return ConfigError(f"{where}: {path} is {first['input']!r}: {first['msg']}", param=path)

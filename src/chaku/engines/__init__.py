@@ -1,0 +1,1 @@
+"""Something that turns a request into a stream of deltas, behind one seam."""

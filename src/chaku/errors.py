@@ -1,0 +1,149 @@
+"""The one exception tree. Each class knows its HTTP status, its OpenAI error type and its process exit code.
+
+    ChakuError
+    ├── UsageError          the command line or configuration is wrong            exit 2
+    │   └── ConfigError     a configuration file or value is wrong
+    ├── InvalidRequest      the API caller sent something that can't be honoured  400
+    │   ├── ContextOverflow the prompt is longer than the model takes             400
+    │   └── PayloadTooLarge the body is larger than the gateway reads             413
+    ├── AuthenticationFailed no key, or a wrong one                               401
+    ├── PermissionRefused   a foreign Host or Origin, or a key without the right  403
+    ├── NotFound            no such model, file, key or page                      404
+    ├── Overloaded          the queue is full                                     429
+    ├── EngineError         an engine failed                                      502
+    │   ├── EngineUnavailable the engine is loading, restarting or gone           503
+    │   └── DeadlineExceeded  no answer within the deadline                       504
+    ├── ModelError          a model can't be found, fetched, read or fitted       exit 3
+    └── StoreError          the database can't be opened or is of another version exit 4
+"""
+
+from __future__ import annotations
+
+
+class ChakuError(Exception):
+    """Something went wrong that a person can understand: a cause in one line and, where there is one, a way out.
+
+    `param` names the request field or configuration key at fault. `retry_after_s` asks the caller to wait.
+    """
+
+    http_status = 500
+    exit_code = 1
+    type = "server_error"
+    code: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        fix: str | None = None,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+        self.param = param
+        if code is not None:
+            self.code = code
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.fix}" if self.fix else self.message
+
+
+class UsageError(ChakuError):
+    """The command line is wrong."""
+
+    http_status = 400
+    exit_code = 2
+    type = "invalid_request_error"
+
+
+class ConfigError(UsageError):
+    """A configuration file or value is wrong."""
+
+
+class InvalidRequest(ChakuError):
+    """The API caller asked for something that can't be honoured; `param` names it."""
+
+    http_status = 400
+    type = "invalid_request_error"
+
+
+class ContextOverflow(InvalidRequest):
+    """The prompt does not fit the model's context; both numbers are in the message."""
+
+    code = "context_length_exceeded"
+
+
+class PayloadTooLarge(InvalidRequest):
+    """The request body is larger than the gateway reads."""
+
+    http_status = 413
+    code = "payload_too_large"
+
+
+class AuthenticationFailed(ChakuError):
+    """No API key, or one the store does not know."""
+
+    http_status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class PermissionRefused(ChakuError):
+    """The request comes from a Host or Origin that is not ours, or its key lacks the right."""
+
+    http_status = 403
+    type = "invalid_request_error"
+    code = "permission_denied"
+
+
+class NotFound(ChakuError):
+    """No such model, file, key or page."""
+
+    http_status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class Overloaded(ChakuError):
+    """The queue of this model is full; `retry_after_s` says when to come back."""
+
+    http_status = 429
+    type = "rate_limit_error"
+    code = "queue_full"
+
+
+class EngineError(ChakuError):
+    """An engine failed to answer."""
+
+    http_status = 502
+    code = "engine_error"
+
+
+class EngineUnavailable(EngineError):
+    """The engine is loading, restarting or gone for now."""
+
+    http_status = 503
+    code = "engine_unavailable"
+
+
+class DeadlineExceeded(EngineError):
+    """No answer within the request's deadline."""
+
+    http_status = 504
+    code = "deadline_exceeded"
+
+
+class ModelError(ChakuError):
+    """A model can't be found, fetched, read or fitted into memory."""
+
+    exit_code = 3
+
+
+class StoreError(ChakuError):
+    """The database can't be opened, is locked, or has another version."""
+
+    exit_code = 4

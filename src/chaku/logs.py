@@ -1,0 +1,27 @@
+"""Logging set-up for the programs: one line an event, with the request's id. Libraries only call getLogger."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import sys
+
+request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="-")
+
+
+class _RequestIdFilter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.request_id = request_id.get()
+        return True
+
+
+def set_up(level: str = "INFO") -> None:
+    """Send log lines of `level` and above to standard error. Call once, from a program's entry."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_RequestIdFilter())
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(request_id)s %(name)s: %(message)s", "%H:%M:%S"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for noisy in ("uvicorn.access", "asyncio", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,1 @@
+"""What models exist, how they get here, and what is in their files."""

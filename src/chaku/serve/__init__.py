@@ -1,0 +1,1 @@
+"""The gateway: one port in front of the engines."""

@@ -1,0 +1,1 @@
+"""What chaku remembers: keys, usage, conversations as trees of messages."""
