@@ -133,7 +133,7 @@ def _moment(moment: datetime | None) -> str:
 
 def _draw(head: list[str], rows: list[list[str]]) -> None:
     """A table on a terminal; tab-separated lines with a head elsewhere."""
-    if not sys.stdout.isatty():
+    if not _is_terminal():
         for row in [head, *rows]:
             click.echo("\t".join(row))
         return
@@ -146,3 +146,7 @@ def _draw(head: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     Console(markup=False, emoji=False, highlight=False).print(table)  # a name is not markup
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()

@@ -87,7 +87,7 @@ def export_jsonl(
         # mine.tree orders parents before children and siblings as they are numbered: importing keeps that order.
         leaves = [node.id for node in mine.tree(conversation_id).nodes() if node.id not in parents]
         shown = conversation.leaf_id
-        for leaf_id in leaves if all_branches else [shown]:
+        for leaf_id in leaves if all_branches and leaves else [shown]:
             yield _write_line(conversation, _path(by_id, leaf_id), is_shown=leaf_id == shown)
 
 
@@ -179,7 +179,7 @@ class _Branch:
             self.leaf_id = parent_id
 
     def _new(self, item: _LineMessage, parent_id: str | None) -> Message:
-        tree.check_message(item.role, item.content)
+        tree.check_message(item.role, item.content, item.model_extra)
         if not isinstance(item.reasoning_content, str | None):
             raise InvalidRequest("reasoning_content is not text", param="reasoning_content")
         facts = item.chaku or _MessageFacts(id=new_id(self.now), created_at=self.now, updated_at=self.now)
@@ -237,6 +237,6 @@ def _branches(
         except (ValueError, InvalidRequest) as error:
             cause = error.message if isinstance(error, ChakuError) else f"not JSON ({error})"
             raise InvalidRequest(f"line {number}: {cause}") from None
-        ignored.update(line.model_extra or ())
+        ignored.update(list(line.model_extra or ()))
     if current is not None:
         yield current

@@ -94,7 +94,7 @@ class Tree:
         An answer is appended in state STREAMING; regenerating one is appending to the same parent again.
         Raises NotFound, or InvalidRequest for a role or content that no message has.
         """
-        check_message(role, content)
+        check_message(role, content, extra)
         with self._store.write() as connection:
             self._owned(connection, lock=True)
             if parent_id is not None:
@@ -281,8 +281,10 @@ def fail_abandoned(store: Store, *, silent_since: datetime, now: datetime) -> in
         return connection.execute(abandoned.values(state=State.FAILED, error=error, updated_at=now)).rowcount
 
 
-def check_message(role: str, content: object) -> None:
-    """Raise InvalidRequest for a role or content that no message has."""
+def check_message(role: str, content: object, extra: Mapping[str, Any] | None) -> None:
+    """Raise InvalidRequest for a role, a content or further fields that no message has."""
+    if taken := {"role", "content", "reasoning_content", "chaku"}.intersection(extra or ()):
+        raise InvalidRequest(f"{min(taken)!r} is not a further field of a message", param=min(taken))
     if role not in ROLES:
         raise InvalidRequest(f"role {role!r} is not one of {', '.join(ROLES)}", param="role")
     parts = content if isinstance(content, list) else None
