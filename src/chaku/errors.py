@@ -9,6 +9,7 @@ ChakuError
 ├── AuthenticationFailed no key, or a wrong one                               401
 ├── PermissionRefused   a foreign Host or Origin, or a key without the right  403
 ├── NotFound            no such model, file, key or page                      404
+    ├── MethodNotAllowed    this path knows another method                        405
 ├── Overloaded          the queue is full                                     429
 ├── EngineError         an engine failed                                      502
 │   ├── EngineUnavailable the engine is loading, restarting or gone           503
@@ -106,6 +107,14 @@ class NotFound(ChakuError):
     http_status = 404
     type = "invalid_request_error"
     code = "not_found"
+
+
+class MethodNotAllowed(ChakuError):
+    """The path exists, with another method."""
+
+    http_status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
 
 
 class Overloaded(ChakuError):

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from chaku import __version__
 from chaku.engines.base import State
-from chaku.errors import ChakuError, InvalidRequest, NotFound
+from chaku.errors import ChakuError, InvalidRequest, MethodNotAllowed, NotFound
 from chaku.protocol.errors import body_of
 from chaku.serve.metrics import Metrics
 from chaku.serve.openapi import describe, error_responses
@@ -140,13 +140,8 @@ def _answer_errors_in_openai_shape(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def of_http(request: Request, error: HTTPException) -> Response:
-        kind = NotFound if error.status_code == 404 else InvalidRequest
-        message = f"{request.method} {request.url.path}: {error.detail}"
-        return answer(
-            error.status_code,
-            kind(message, code=None if error.status_code != 405 else "method_not_allowed"),
-            error.headers,
-        )
+        kind = {404: NotFound, 405: MethodNotAllowed}.get(error.status_code, InvalidRequest)
+        return answer(error.status_code, kind(f"{request.method} {request.url.path}: {error.detail}"), error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def of_validation(request: Request, error: RequestValidationError) -> Response:

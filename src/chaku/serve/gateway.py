@@ -16,7 +16,7 @@ import orjson
 
 from chaku import logs
 from chaku.engines.base import Answer, Call, Route
-from chaku.errors import ChakuError, DeadlineExceeded, InvalidRequest, PayloadTooLarge
+from chaku.errors import ChakuError, DeadlineExceeded, InvalidRequest, MethodNotAllowed, PayloadTooLarge
 from chaku.protocol.errors import body_of, event_of
 from chaku.protocol.openai import ChatRequest, CompletionRequest, EmbeddingRequest, check
 from chaku.serve import capability
@@ -76,7 +76,7 @@ class Gateway:
         request_id = given_id.decode() if _REQUEST_ID.fullmatch(given_id) else f"req-{secrets.token_hex(8)}"
         logs.request_id.set(request_id)
         base_headers: Headers = [(b"x-request-id", request_id.encode())]
-        route = _ROUTES.get(scope["path"]) if scope["method"] == "POST" else None
+        route = _ROUTES.get(scope["path"])
         exchange = Exchange(request_id, route[0] if route else "other")
         try:
             host = headers.get(b"host")
@@ -88,6 +88,8 @@ class Gateway:
                     await _send_bytes(send, 204, b"", base_headers)
                     return
             if route is not None:
+                if scope["method"] != "POST":
+                    raise MethodNotAllowed(f"{scope['path']} takes POST, not {scope['method']}")
                 exchange.key_id = self._access.identify(headers.get(b"authorization")).key_id
                 await self._infer(exchange, route, headers, receive, send, base_headers)
             else:
@@ -173,6 +175,8 @@ class Gateway:
             headers.append((b"retry-after", str(max(1, round(error.retry_after_s))).encode()))
         if error.http_status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
+        if error.http_status == 405:
+            headers.append((b"allow", b"POST"))
         await _send_bytes(send, error.http_status, orjson.dumps(body_of(error)), headers)
 
     def _account(self, exchange: Exchange) -> None:
