@@ -9,7 +9,7 @@ ChakuError
 ├── AuthenticationFailed no key, or a wrong one                               401
 ├── PermissionRefused   a foreign Host or Origin, or a key without the right  403
 ├── NotFound            no such model, file, key or page                      404
-    ├── MethodNotAllowed    this path knows another method                        405
+├── MethodNotAllowed    this path knows another method                        405
 ├── Overloaded          the queue is full                                     429
 ├── EngineError         an engine failed                                      502
 │   ├── EngineUnavailable the engine is loading, restarting or gone           503
