@@ -43,9 +43,11 @@ class Message:
     @classmethod
     def from_json(cls, json: Mapping[str, Any]) -> Message:
         """Read OpenAI's shape. Raises InvalidRequest naming what can't be read."""
-        role = "system" if json.get("role") == "developer" else json.get("role")
-        if role not in Role.__members__.values():
-            raise InvalidRequest(f"role is {role!r}, not one of {', '.join(Role)}", param="role")
+        given = json.get("role")
+        try:
+            role = Role.SYSTEM if given == "developer" else Role(str(given))
+        except ValueError:
+            raise InvalidRequest(f"role is {given!r}, not one of {', '.join(Role)}", param="role") from None
         content = json.get("content")
         parts: tuple[Mapping[str, Any], ...] = ()
         if isinstance(content, list):
@@ -59,7 +61,7 @@ class Message:
             for call in json.get("tool_calls") or ()
         )
         reasoning = json.get("reasoning_content") or json.get("reasoning")
-        return cls(Role(role), content or "", reasoning, calls, json.get("tool_call_id"), json.get("name"), parts)
+        return cls(role, content or "", reasoning, calls, json.get("tool_call_id"), json.get("name"), parts)
 
     def to_json(self) -> dict[str, Any]:
         """OpenAI's shape; fields without a value are left out."""
