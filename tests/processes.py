@@ -21,3 +21,15 @@ def modules_loaded_by(code):
     code = f"import sys\ntry:\n    {code}\nfinally:\n    {report}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     return set(done.stderr.split())
+
+
+def run_python(code, *arguments):
+    """Start a Python on `code`, with chaku importable and warnings as errors; its three streams are pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", code, *arguments],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
