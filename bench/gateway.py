@@ -312,7 +312,7 @@ def main() -> None:
         assert mock.stdout is not None
         port = int(mock.stdout.readline())
         upstream = f"http://127.0.0.1:{port}/v1"
-        targets = [Target("direct", port), stack.enter_context(chaku_gateway(upstream))]
+        targets = [Target("direct", port, mock.pid), stack.enter_context(chaku_gateway(upstream))]
         targets += [stack.enter_context(peer_gateway(name, upstream)) for name in args.peer]
         asyncio.run(measure(targets, args))
     result = report(targets)
