@@ -1,13 +1,15 @@
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from chaku.errors import InvalidRequest, NotFound
 from chaku.store.conversations import Conversations
 from chaku.store.database import open_store
+from chaku.store.tables import messages
 from chaku.store.transcripts import export_jsonl, import_jsonl
 from chaku.store.tree import State, Tree, fail_abandoned
 from processes import run_python
@@ -128,10 +130,6 @@ def test_what_is_no_message_is_refused(tree, now, role, content, param):
 
 
 def test_a_parent_in_another_conversation_is_refused_by_code_and_by_the_database(store, tree, now):
-    import sqlalchemy as sa
-
-    from chaku.store.tables import messages
-
     mine = Conversations(store, None)
     stranger = mine.tree(mine.create("Other", now=now).id).append(None, "user", "Hi", now=now)
     own = tree.append(None, "user", "Hi", now=now)
@@ -179,12 +177,10 @@ class TreeMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self):
-        from conftest import NOW
-
-        self.now = NOW
+        self.now = datetime(2026, 3, 1, tzinfo=UTC)
         self.store = open_store(self.url)
         mine = Conversations(self.store, None)
-        self.tree = mine.tree(mine.create("Chat", now=NOW).id)
+        self.tree = mine.tree(mine.create("Chat", now=self.now).id)
         self.parent: dict[str, str | None] = {}
         self.content: dict[str, str] = {}
         self.children: dict[str | None, list[str]] = {}
@@ -268,8 +264,6 @@ class TreeMachine(RuleBasedStateMachine):
 
 
 def test_any_series_of_edits_keeps_the_tree_whole(tmp_path_factory):
-    from hypothesis.stateful import run_state_machine_as_test
-
     def machine() -> TreeMachine:
         made = TreeMachine()
         made.url = f"sqlite:///{tmp_path_factory.mktemp('tree') / 'chaku.db'}"
