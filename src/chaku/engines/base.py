@@ -77,6 +77,9 @@ class Call:
 class Answer(ABC):
     """An answer under way. Exactly one of `whole` and `blocks` is used, according to `Call.stream`."""
 
+    notes: tuple[str, ...] = ()
+    """What the caller should know about how the request was treated, one short ASCII phrase each (a response header)."""
+
     @abstractmethod
     async def whole(self) -> dict[str, Any]:
         """The complete response object in OpenAI's shape, with usage. Raises EngineError."""
