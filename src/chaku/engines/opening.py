@@ -30,11 +30,33 @@ def open_engine(name: str, config: ModelConfig, reference: Reference, path: Path
             _refuse(name, config, (*_ONLY_LOCAL, *_ONLY_UPSTREAM), "a script has no such thing")
             return ScriptedEngine.from_file(name, script)
         case _:
-            from chaku.engines.llamacpp import LlamaCppEngine
-
             assert path is not None, "a model file is pulled before its engine is opened"
             _refuse(name, config, _ONLY_UPSTREAM, "it is for upstreams")
-            return LlamaCppEngine(name, config, path)
+            return _open_llamacpp(name, config, path)
+
+
+def _open_llamacpp(name: str, config: ModelConfig, path: Path) -> Engine:
+    from chaku.engines.llamacpp import LlamaCppEngine, Settings
+    from chaku.models.gguf import read_metadata
+    from chaku.models.memory import available_bytes
+    from chaku.models.plan import plan, require_fit
+
+    metadata = read_metadata(path)
+    planned = plan(metadata, context=config.context, slots=config.slots, available_bytes=available_bytes())
+    require_fit(planned)
+    settings = Settings(
+        model=path,
+        context=planned.context_per_slot,
+        slots=planned.slots,
+        threads=config.threads,
+        gpu_layers=config.gpu_layers,
+        lora=config.lora,
+        mmproj=config.mmproj,
+        embeddings=config.embeddings,
+        special_tokens=metadata.special_tokens,
+        idle_unload_s=config.idle_unload_s,
+    )
+    return LlamaCppEngine(name, settings)
 
 
 def _refuse(name: str, config: ModelConfig, fields: tuple[str, ...], why: str) -> None:
