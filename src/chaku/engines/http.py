@@ -1,0 +1,153 @@
+"""The HTTP side of engines that speak OpenAI's API: one pooled session, JSON posts that survive a closed connection,
+and server-sent events handed on in blocks. It knows nothing of what the events mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import aiohttp
+import orjson
+
+from chaku.errors import EngineError, EngineUnavailable
+
+_log = logging.getLogger(__name__)
+
+DONE = b"data: [DONE]\n\n"
+_KEEPALIVE_S = 4.0
+"""Below the 5 s after which common servers close an idle connection, so that a reused one is seldom found closed."""
+
+_UNSEEN = (aiohttp.ServerDisconnectedError, aiohttp.ClientConnectorError, aiohttp.ClientOSError)
+"""The request was refused or closed without one byte of answer, so repeating it can't be noticed."""
+
+
+class Transport:
+    """Posts JSON to one server. Build it anywhere; sockets appear with the first request, on the running loop."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        who: str,
+        headers: Mapping[str, str] | None = None,
+        tries: int = 3,
+        idle_timeout_s: float = 600.0,
+        keepalive: bool = True,
+    ) -> None:
+        """`who` names the server in errors. `idle_timeout_s` bounds the silence before and between bytes.
+
+        Without `keepalive` every request has a connection of its own.
+        """
+        self.base_url = base_url.rstrip("/")
+        self._who = who
+        self._headers = {"Content-Type": "application/json", **(headers or {})}
+        self._tries = tries
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=idle_timeout_s)
+        self._keepalive = keepalive
+        self._pooled: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
+
+    def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
+        if fresh or not self._keepalive:
+            if self._fresh is None:
+                self._fresh = self._open(aiohttp.TCPConnector(limit=0, force_close=True))
+            return self._fresh
+        if self._pooled is None:
+            self._pooled = self._open(aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S))
+        return self._pooled
+
+    def _open(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=connector,
+            timeout=self._timeout,
+            headers=self._headers,
+            auto_decompress=False,
+            skip_auto_headers=("User-Agent", "Accept-Encoding"),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+        )
+
+    @contextlib.asynccontextmanager
+    async def request(self, method: str, path: str, body: Any = None) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Yield the response, its body unread; leaving before its end closes the connection. Redirects are not followed.
+
+        Raises EngineUnavailable when the server can't be reached, EngineError when it breaks off or falls silent.
+        """
+        data = None if body is None else orjson.dumps(body)
+        response = await self._first_answer(method, path, data)
+        try:
+            yield response
+        except aiohttp.ServerTimeoutError as error:
+            raise EngineError(f"{self._who} sent nothing for {self._timeout.sock_read:g} s") from error
+        except aiohttp.ClientError as error:
+            raise EngineError(f"{self._who} broke off its answer") from error
+        finally:
+            response.close()  # gives the connection back to the pool where the body was read to its end
+
+    async def _first_answer(self, method: str, path: str, data: bytes | None) -> aiohttp.ClientResponse:
+        for attempt in range(1, self._tries + 1):
+            session = self._session(fresh=attempt > 1)
+            try:
+                return await session.request(method, self.base_url + path, data=data, allow_redirects=False)
+            except aiohttp.ServerTimeoutError as error:
+                raise EngineError(f"{self._who} did not answer in time") from error
+            except _UNSEEN as error:
+                if attempt == self._tries:
+                    raise EngineUnavailable(f"{self._who} closes or refuses connections", retry_after_s=1.0) from error
+                _log.info("repeating a request unseen who=%s path=%s attempt=%d", self._who, path, attempt)
+                await asyncio.sleep(0.02 * attempt)
+            except aiohttp.ClientError as error:
+                raise EngineError(f"{self._who} answered something that is not HTTP") from error
+        raise AssertionError("unreachable")
+
+    async def json(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Status and decoded body of a small request. Raises as `request` does."""
+        async with self.request(method, path, body) as response:
+            return response.status, await read_json(response, who=self._who)
+
+    async def close(self) -> None:
+        """Drop every connection; the transport can be used again."""
+        sessions, self._pooled, self._fresh = (self._pooled, self._fresh), None, None
+        for session in sessions:
+            if session is not None:
+                await session.close()
+
+
+async def read_json(response: aiohttp.ClientResponse, *, who: str) -> Any:
+    """The decoded body; text that is not JSON comes back as a string. Raises EngineError for a success without JSON."""
+    content = await response.read()
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        if response.status < 400:
+            raise EngineError(f"{who} answered {response.status} with something that is not JSON") from None
+        return content[:500].decode(errors="replace")
+
+
+async def sse_blocks(response: aiohttp.ClientResponse, *, who: str) -> AsyncIterator[bytes]:
+    """Yield the body in blocks of whole events, line ends made `\\n`, one block per piece that the network delivered.
+
+    Raises EngineError where the stream ends before `data: [DONE]`.
+    """
+    rest = b""
+    last = b""
+    async for piece in response.content.iter_any():
+        block = rest + piece if rest else piece
+        if b"\r" in block:
+            block = block.replace(b"\r\n", b"\n")
+        if block.endswith(b"\n\n"):
+            rest = b""
+        else:
+            cut = block.rfind(b"\n\n") + 2
+            if cut == 1:
+                rest = block
+                continue
+            block, rest = block[:cut], block[cut:]
+        last = block
+        yield block
+    if rest or not last.endswith(DONE):
+        raise EngineError(f"{who} ended its stream before it was complete")
