@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chaku.errors import ModelError
-from chaku.models.gguf import QUANTISATIONS, TENSOR_BLOCKS, read_metadata
+from chaku.models.gguf import QUANTISATIONS, read_metadata
+from chaku.models.gguf_header import TENSOR_BLOCKS
 from gguf_files import TEMPLATE, gguf_bytes, llama_values, tensor, write_gguf, write_shards
 
 
@@ -129,8 +130,10 @@ def test_unknown_versions_are_refused(tmp_path: Path) -> None:
         ("llama.block_count", 4_000_000_000),
         ("llama.block_count", "two"),
         ("llama.attention.head_count_kv", [1, 2, 3]),
+        ("llama.attention.head_count_kv", [float("nan"), 1.0]),
         ("general.alignment", 0),
         ("general.architecture", 7),
+        ("general.architecture", "two\nlines"),
         ("tokenizer.chat_template", 5),
     ],
 )
