@@ -139,7 +139,8 @@ class Gateway:
             if not hang_up.has_happened:
                 raise
             hang_up.task.uncancel()
-            exchange.status = HUNG_UP
+            if not exchange.is_complete:
+                exchange.status = HUNG_UP
         finally:
             hang_up.stop()
 
@@ -160,6 +161,7 @@ class Gateway:
                     exchange.status = 200
                     exchange.has_headers_sent = True
                     await _send_bytes(send, 200, orjson.dumps(whole), headers)
+                    exchange.is_complete = True
         finally:
             served.admission.leave(num_slots, exchange.since_start_s() - exchange.queue_s)
 
