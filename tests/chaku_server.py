@@ -25,7 +25,10 @@ from processes import environment
 CACHE = cache_dir()  # the user's own, read before any test points elsewhere: the model is pulled once
 MODEL = "smollm2-135m"
 SOURCE = f"{MODEL}={given}" if (given := os.environ.get("CHAKU_TEST_MODEL")) else MODEL
-SMALL = ("--context", "512", "--slots", "2")
+ONE_THREAD = ("--threads", "1")
+"""llama.cpp's threads wait for each other by spinning: with tests and other programs on the same two cores, two threads
+fall from 100 to 3 tokens/s, one does not."""
+SMALL = ("--context", "512", "--slots", "2", *ONE_THREAD)
 """An engine that starts in a second."""
 _START_S = 60.0
 _END_S = 15.0

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from chaku_server import SOURCE, ChakuServer, serving
+from chaku_server import ONE_THREAD, SOURCE, ChakuServer, serving
 
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChakuServer]:
     """`chaku serve smollm2-135m`, ready."""
-    with serving(tmp_path_factory.mktemp("served"), SOURCE) as server:
+    with serving(tmp_path_factory.mktemp("served"), SOURCE, *ONE_THREAD) as server:
         yield server
 
 
