@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import uvicorn
@@ -22,6 +23,7 @@ from chaku.serve.table import ModelTable
 
 log = logging.getLogger(__name__)
 
+_ENDINGS = (signal.SIGINT, signal.SIGTERM)
 GRACE_S = 5
 """How long running answers may go on after Ctrl-C."""
 
@@ -58,10 +60,19 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def run(serving: Serving, listener: socket.socket, on_listening: Callable[[], None] | None = None) -> None:
-    """Serve until a signal. The API answers at once; models come up beside it.
+class _Server(uvicorn.Server):
+    """Leaves signals to `run`: uvicorn would raise them again at its end, before engines and store are closed."""
 
-    Raises the ChakuError of a model that can't be started, after stopping everything.
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def run(serving: Serving, listener: socket.socket, on_listening: Callable[[], None] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM, which are a normal end; a second one does not wait for running answers.
+
+    The API answers at once; models come up beside it. Raises the ChakuError of a model that can't be started, after
+    stopping everything.
     """
     settings = uvicorn.Config(
         serving.gateway,
@@ -75,7 +86,10 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    server = uvicorn.Server(settings)
+    server = _Server(settings)
+    loop = asyncio.get_running_loop()
+    for number in _ENDINGS:
+        loop.add_signal_handler(number, _end, server)
     failure: ChakuError | None = None
 
     async def start_models() -> None:
@@ -88,7 +102,7 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
 
     starting = asyncio.create_task(start_models())
     if on_listening is not None:
-        asyncio.get_running_loop().call_soon(on_listening)
+        loop.call_soon(on_listening)
     try:
         await server.serve(sockets=[listener])
     finally:
@@ -96,5 +110,12 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
         with contextlib.suppress(asyncio.CancelledError):
             await starting
         await serving.table.stop()
+        for number in _ENDINGS:
+            loop.remove_signal_handler(number)
     if failure is not None:
         raise failure
+
+
+def _end(server: uvicorn.Server) -> None:
+    server.force_exit = server.should_exit
+    server.should_exit = True
