@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from abc import ABC, abstractmethod
 from typing import IO, Self
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.padding import Padding
 from rich.rule import Rule
@@ -183,15 +184,14 @@ class MarkdownView(View):
         return gap
 
     def _above(self, finished: list[RenderableType]) -> None:
-        """Print above the open block, in one write, so that nothing flickers."""
+        """Print in place of the open block, in one write; what is open now appears with the next frame."""
         self._printed = True
+        self._shown = None
         with self._console:
             self._live.update(Text())
-            for renderable in finished:
+            for is_text, together in itertools.groupby(finished, lambda renderable: isinstance(renderable, Text)):
                 # Code keeps its long lines whole: the terminal wraps them, and copying gives them back.
-                self._console.print(renderable, soft_wrap=isinstance(renderable, Text), highlight=False)
-            self._shown = None
-            self.draw()
+                self._console.print(Group(*together), soft_wrap=is_text, highlight=False)
 
 
 class _Tail:
