@@ -295,18 +295,6 @@ def test_what_a_model_writes_can_not_steer_the_terminal(repl, server):
     assert b"\x1b[2J" not in terminal.raw and b"\x1b[31mred" not in terminal.raw
 
 
-def test_a_long_answer_is_written_once_not_again_and_again(repl, server):
-    lines = [f"{number}. an item of a rather long list, number {number}\n" for number in range(1, 1001)]
-    server.reply = [word for line in lines for word in (line[:9], line[9:])]
-    terminal = repl()
-    terminal.send("go\r")
-    terminal.expect("number 1000", timeout_s=60)
-    terminal.expect("›")
-    for number in (1, 500, 1000):
-        assert 1 <= terminal.text.count(f"long list, number {number}\n") <= 3
-    assert len(terminal.raw) < 4 * sum(map(len, lines))
-
-
 def test_colours_are_off_when_asked(server, env):
     server.reply = ["# Head\n\n```python\nx = 'text'\n```\n"]
     terminal = Terminal([*CHAKU, "--no-color", "chat", "--base-url", server.base_url, "hello"], env)
