@@ -73,7 +73,7 @@ class Transport:
 
     @contextlib.asynccontextmanager
     async def request(self, method: str, path: str, body: Any = None) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Yield the response, its body unread; leaving before its end closes the connection. Redirects are not followed.
+        """Yield the response, its body unread; leaving before its end closes the connection.
 
         Raises EngineUnavailable when the server can't be reached, EngineError when it breaks off or falls silent.
         """

@@ -1,11 +1,8 @@
 """llama.cpp as an engine: its own server in a child process, reached over loopback with a random key.
 
-Two children at most: one for chats and completions, and one, started by the first such call, for embeddings. They need
-different contexts: a pooled input must fit one physical batch, and a large one would make every chat wait behind prefills.
-
-What was measured (2 shared cores, SmolLM2-135M Q4_1, 2,048 tokens a slot) is in docs/engines.md. In short: 32 slots serve 32
-clients at 145 tok/s with 3 s to the first token, 16 slots at 170 with half of them queueing; a q8_0 KV cache halves
-the memory (0.9 against 1.6 GB) and the start (1 to 2 s) at the same speed.
+Two children at most: one for chats and completions, and one, started by the first such call, for embeddings. A pooled
+input must fit one physical batch, and so large a batch would make every chat wait behind another's prefill.
+What was measured, and why the defaults are what they are: docs/engines.md.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ import logging
 import re
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +23,7 @@ from chaku.engines.base import Answer, Call, Capabilities, Engine, Status
 from chaku.engines.http import Transport, read_json, sse_blocks
 from chaku.engines.process import Child, python_argv
 from chaku.engines.supervisor import BackOff, Supervisor
-from chaku.errors import EngineError, EngineUnavailable, InvalidRequest, ModelError
+from chaku.errors import EngineError, InvalidRequest, ModelError
 
 _log = logging.getLogger(__name__)
 
@@ -109,9 +106,14 @@ class LlamaCppEngine(Engine):
         """`name` is what clients call the model. Nothing is started or read yet."""
         self.name = name
         self._settings = settings
-        self._chat = Supervisor(name, self._launch_chat, idle_unload_s=settings.idle_unload_s, back_off=settings.back_off)
+        self._chat = Supervisor(
+            name, self._launch_chat, idle_unload_s=settings.idle_unload_s, back_off=settings.back_off
+        )
         self._embeddings = Supervisor(
-            f"{name} (embeddings)", self._launch_embeddings, idle_unload_s=settings.idle_unload_s or 600.0, when_asked=True
+            f"{name} (embeddings)",
+            self._launch_embeddings,
+            idle_unload_s=settings.idle_unload_s or 600.0,
+            when_asked=True,
         )
         self._capabilities = Capabilities()
         self._specials = plain_text.compile_specials(())
@@ -173,7 +175,7 @@ class LlamaCppEngine(Engine):
                     await _to_the_end(asyncio.create_task(self._until_slots_free(server)))
 
     async def _until_slots_free(self, server: _Server) -> None:
-        """Wait until no more slots work than calls are running, so that a call that was left counts until it is over."""
+        """Wait until no more slots work than calls are running: a call that was left counts until it is over."""
         pause_s = 0.01
         while server.child.is_running:
             try:
@@ -227,7 +229,9 @@ class LlamaCppEngine(Engine):
             if forced:
                 request["json_schema"] = wire.call_schema(forced)
                 return _Plan("/v1/completions", request, wire.ForcedToolStream(model=self.name, n=n), width=n)
-            return _Plan("/v1/completions", request, wire.RawChatStream(model=self.name, n=n, top_logprobs=top), width=n)
+            return _Plan(
+                "/v1/completions", request, wire.RawChatStream(model=self.name, n=n, top_logprobs=top), width=n
+            )
         notes: tuple[str, ...] = ()
         if hostile and self._specials is not None:
             body = {**body, "messages": plain_text.break_apart(messages, self._specials)}
@@ -241,7 +245,8 @@ class LlamaCppEngine(Engine):
 
     async def _render(self, server: _Server, body: dict[str, Any], *, without_thinking: bool = False) -> list[int]:
         """Ids of a chat, the template's special tokens as such and everything else as text."""
-        messages, spellings = body["messages"], {}
+        messages: list[Any] = body["messages"]
+        spellings: dict[str, str] = {}
         if self._specials is not None:
             messages, spellings = plain_text.shield(messages, self._specials)
         request = {"messages": messages, "chat_template_kwargs": _template_kwargs(body)}
@@ -283,12 +288,14 @@ class LlamaCppEngine(Engine):
 
     async def _launch_chat(self) -> _Server:
         settings = self._settings
-        server = await self._launch({
-            "n_parallel": settings.slots,
-            "n_ctx": settings.context * settings.slots,
-            "n_threads_http": 2 * settings.slots + 8,  # every open stream holds one
-            **({"chat_template": settings.chat_template} if settings.chat_template else {}),
-        })
+        server = await self._launch(
+            {
+                "n_parallel": settings.slots,
+                "n_ctx": settings.context * settings.slots,
+                "n_threads_http": 2 * settings.slots + 8,  # every open stream holds one
+                **({"chat_template": settings.chat_template} if settings.chat_template else {}),
+            }
+        )
         try:
             await self._prove_ready(server)
             await self._learn(server)
@@ -301,15 +308,17 @@ class LlamaCppEngine(Engine):
         settings = self._settings
         tokens = min(settings.context, _MOST_EMBEDDED_TOKENS)
         pooling = {"mean": 1, "cls": 2, "last": 3}[settings.pooling]  # llama_pooling_type
-        return await self._launch({
-            "n_parallel": _EMBEDDING_SLOTS,
-            "n_ctx": tokens * _EMBEDDING_SLOTS,
-            "n_batch": tokens,
-            "n_ubatch": tokens,
-            "n_threads_http": 32,
-            "embedding": True,
-            "pooling_type": pooling,
-        })
+        return await self._launch(
+            {
+                "n_parallel": _EMBEDDING_SLOTS,
+                "n_ctx": tokens * _EMBEDDING_SLOTS,
+                "n_batch": tokens,
+                "n_ubatch": tokens,
+                "n_threads_http": 32,
+                "embedding": True,
+                "pooling_type": pooling,
+            }
+        )
 
     async def _launch(self, params: dict[str, Any]) -> _Server:
         settings, key = self._settings, secrets.token_urlsafe(24)
@@ -350,19 +359,25 @@ class LlamaCppEngine(Engine):
         how = await child.wait()
         tail = "\n".join(child.stderr_tail)
         model = self._settings.model.name
-        if "SIGKILL" in how or any(sign in tail for sign in ("failed to allocate", "unable to allocate", "out of memory")):
+        if "SIGKILL" in how or any(
+            sign in tail for sign in ("failed to allocate", "unable to allocate", "out of memory")
+        ):
             needed = f"{self._settings.slots} slots of {self._settings.context:,} tokens"
             return ModelError(f"not enough memory for {model} with {needed}", fix="lower --slots or --context")
         telling = [line for line in child.stderr_tail if " E " in line] or list(child.stderr_tail)
         reason = telling[0].split(" E ", 1)[-1].strip() if telling else message.get("error", how)
-        return ModelError(f"llama.cpp can't load {model}: {reason}", fix="check the file with its sha256, or pull it again")
+        return ModelError(
+            f"llama.cpp can't load {model}: {reason}", fix="check the file with its sha256, or pull it again"
+        )
 
     async def _prove_ready(self, server: _Server) -> None:
         """Generate a token: an open port is not yet a model that answers."""
         request = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "temperature": 0}
         status, body = await server.http.json("POST", "/v1/chat/completions", request)
         if status != 200:
-            raise ModelError(f"{self.name} loads but does not generate: {wire.refusal(status, body, model='', param='')}")
+            raise ModelError(
+                f"{self.name} loads but does not generate: {wire.refusal(status, body, model='', param='')}"
+            )
         if body["usage"]["completion_tokens"] < 1:
             raise EngineError(f"{self.name} generated nothing")
 
@@ -398,7 +413,9 @@ class LlamaCppEngine(Engine):
             parameters.add("reasoning_effort")
         else:
             why_not["reasoning_effort"] = f"the chat template of {self.name} knows no reasoning effort"
-        routes: frozenset[Any] = frozenset({"chat", "completions"} | ({"embeddings"} if self._settings.embeddings else set()))
+        routes: frozenset[Any] = frozenset(
+            {"chat", "completions"} | ({"embeddings"} if self._settings.embeddings else set())
+        )
         return Capabilities(
             routes=routes,
             parameters=frozenset(parameters),
@@ -459,7 +476,8 @@ class _StreamedAnswer(Answer):
         return wire.assemble(chunks)
 
     async def blocks(self) -> AsyncIterator[bytes]:
-        yield self._stream.feed(self._first)
+        if translated := self._stream.feed(self._first):
+            yield translated
         async for block in self._blocks:
             if translated := self._stream.feed(block):
                 yield translated

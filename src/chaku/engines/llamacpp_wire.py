@@ -1,7 +1,7 @@
 """Between OpenAI's requests and answers and those of llama.cpp's server. Pure: dicts and bytes in, dicts and bytes out.
 
-llama.cpp is always asked to stream, also for a whole answer: it does not notice a client that hangs up on a request that
-does not stream, and only its streams carry the usage of every choice.
+llama.cpp is always asked to stream, also for a whole answer: it does not notice that a client hung up on a request
+that does not stream, and only its streams carry the usage of every choice.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _grammar(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def forced_tools(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """The functions of which one must be called, by `tool_choice`; empty where the model may choose to answer in text."""
+    """The functions of which one must be called, by `tool_choice`; empty where it may answer in text."""
     choice = body.get("tool_choice")
     functions = [tool["function"] for tool in body.get("tools") or ()]
     if choice == "required":
@@ -232,7 +232,9 @@ class CompletionStream(Stream):
     `echo` holds the text of each prompt; choice i belongs to prompt i // n.
     """
 
-    def __init__(self, *, model: str, n: int = 1, top_logprobs: int | None = None, echo: list[str] | None = None) -> None:
+    def __init__(
+        self, *, model: str, n: int = 1, top_logprobs: int | None = None, echo: list[str] | None = None
+    ) -> None:
         super().__init__(model=model, n=n, top_logprobs=top_logprobs)
         self._echo = echo
         self._offsets: dict[int, int] = {}
@@ -334,7 +336,9 @@ def assemble(chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
         frame = chunk
         usage = chunk.get("usage") or usage
         for piece in chunk["choices"]:
-            whole = choices.setdefault(piece["index"], {"index": piece["index"], "logprobs": None, "finish_reason": None})
+            whole = choices.setdefault(
+                piece["index"], {"index": piece["index"], "logprobs": None, "finish_reason": None}
+            )
             if "delta" in piece:
                 _add_delta(whole.setdefault("message", {"role": "assistant", "content": None}), piece["delta"])
             else:
@@ -345,7 +349,9 @@ def assemble(chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
     for whole in choices.values():
         if "message" in whole and not whole["message"]["content"]:
             whole["message"]["content"] = None if "tool_calls" in whole["message"] else ""
-    head = {name: frame[name] for name in ("id", "object", "created", "model", "system_fingerprint") if name in frame}
+    head: dict[str, Any] = {
+        name: frame[name] for name in ("id", "object", "created", "model", "system_fingerprint") if name in frame
+    }
     head["object"] = head["object"].removesuffix(".chunk")
     return {**head, "choices": [choices[index] for index in sorted(choices)], "usage": usage}
 

@@ -31,7 +31,11 @@ _LINE_LIMIT_BYTES = 1 << 20
 def python_argv(module: str) -> list[str]:
     """The command that runs `module.main()` with this Python and this chaku, wherever it was imported from."""
     root = str(Path(chaku.__file__).parents[1])
-    return [sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r}); from {module} import main; sys.exit(main())"]
+    return [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path.insert(0, {root!r}); from {module} import main; sys.exit(main())",
+    ]
 
 
 class Child:
