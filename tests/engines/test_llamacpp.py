@@ -81,7 +81,8 @@ def control_tokens(path: Path) -> tuple[str, ...]:
 
 
 async def started(path: Path, **settings: Any) -> LlamaCppEngine:
-    options = {"slots": 4, "special_tokens": control_tokens(path), "threads": 2} | settings
+    # one thread: two would wait for each other at every layer wherever something else uses a core
+    options = {"slots": 4, "special_tokens": control_tokens(path), "threads": 1} | settings
     engine = LlamaCppEngine(NAME, Settings(path, **options))
     await engine.start()
     return engine

@@ -249,9 +249,8 @@ class LlamaCppEngine(Engine):
         spellings: dict[str, str] = {}
         if self._specials is not None:
             messages, spellings = plain_text.shield(messages, self._specials)
-        request = {"messages": messages, "chat_template_kwargs": _template_kwargs(body)}
-        if without_thinking:
-            request["chat_template_kwargs"]["enable_thinking"] = False
+        template_kwargs = _template_kwargs(body) | ({"enable_thinking": False} if without_thinking else {})
+        request: dict[str, Any] = {"messages": messages, "chat_template_kwargs": template_kwargs}
         request |= {name: body[name] for name in ("tools", "tool_choice") if body.get(name)}
         prompt = (await self._small(server, "/apply-template", request))["prompt"]
         content: list[str | int] = [""]  # an empty text first: there the tokenizer puts what begins every text (BOS)
