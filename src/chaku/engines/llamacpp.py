@@ -81,6 +81,7 @@ class _Server:
 
     child: Child
     http: Transport
+    key: str
 
     async def close(self) -> None:
         await self.http.close()
@@ -134,6 +135,12 @@ class LlamaCppEngine(Engine):
     def status(self) -> Status:
         """Of the child that chats; the one for embeddings comes and goes."""
         return self._chat.status()
+
+    @property
+    def endpoint(self) -> tuple[str, str]:
+        """URL and key of the child that chats, for benchmarks; both change with a restart. Raises EngineUnavailable."""
+        server = self._chat.running
+        return server.http.base_url, server.key
 
     async def stop(self) -> None:
         """End both children."""
@@ -348,7 +355,7 @@ class LlamaCppEngine(Engine):
             raise
         headers = {"Authorization": f"Bearer {key}"}
         # its server closes the connection after most streams, so one used again is often found closed
-        return _Server(child, Transport(message["address"], who=self.name, headers=headers, keepalive=False))
+        return _Server(child, Transport(message["address"], who=self.name, headers=headers, keepalive=False), key)
 
     async def _load_failure(self, child: Child, message: dict[str, Any]) -> ModelError:
         if message.get("kind") == "missing":
