@@ -1,11 +1,8 @@
 """llama.cpp as an engine: its own server in a child process, reached over loopback with a random key.
 
-Two children at most: one for chats and completions, and one, started by the first such call, for embeddings. They need
-different contexts: a pooled input must fit one physical batch, and a large one would make every chat wait behind prefills.
-
-What was measured (2 shared cores, SmolLM2-135M Q4_1, 2,048 tokens a slot) is in docs/engines.md. In short: 32 slots serve 32
-clients at 145 tok/s with 3 s to the first token, 16 slots at 170 with half of them queueing; a q8_0 KV cache halves
-the memory (0.9 against 1.6 GB) and the start (1 to 2 s) at the same speed.
+Two children at most: one for chats and completions, and one, started by the first such call, for embeddings. A pooled
+input must fit one physical batch, and so large a batch would make every chat wait behind another's prefill.
+What was measured, and why the defaults are what they are: docs/engines.md.
 """
 
 from __future__ import annotations
@@ -84,6 +81,7 @@ class _Server:
 
     child: Child
     http: Transport
+    key: str
 
     async def close(self) -> None:
         await self.http.close()
@@ -138,6 +136,12 @@ class LlamaCppEngine(Engine):
         """Of the child that chats; the one for embeddings comes and goes."""
         return self._chat.status()
 
+    @property
+    def endpoint(self) -> tuple[str, str]:
+        """URL and key of the child that chats, for benchmarks; both change with a restart. Raises EngineUnavailable."""
+        server = self._chat.running
+        return server.http.base_url, server.key
+
     async def stop(self) -> None:
         """End both children."""
         await self._chat.stop()
@@ -178,7 +182,7 @@ class LlamaCppEngine(Engine):
                     await _to_the_end(asyncio.create_task(self._until_slots_free(server)))
 
     async def _until_slots_free(self, server: _Server) -> None:
-        """Wait until no more slots work than calls are running, so that a call that was left counts until it is over."""
+        """Wait until no more slots work than calls are running: a call that was left counts until it is over."""
         pause_s = 0.01
         while server.child.is_running:
             try:
@@ -248,12 +252,12 @@ class LlamaCppEngine(Engine):
 
     async def _render(self, server: _Server, body: dict[str, Any], *, without_thinking: bool = False) -> list[int]:
         """Ids of a chat, the template's special tokens as such and everything else as text."""
-        messages, spellings = body["messages"], {}
+        messages: list[Any] = body["messages"]
+        spellings: dict[str, str] = {}
         if self._specials is not None:
             messages, spellings = plain_text.shield(messages, self._specials)
-        request = {"messages": messages, "chat_template_kwargs": _template_kwargs(body)}
-        if without_thinking:
-            request["chat_template_kwargs"]["enable_thinking"] = False
+        template_kwargs = _template_kwargs(body) | ({"enable_thinking": False} if without_thinking else {})
+        request: dict[str, Any] = {"messages": messages, "chat_template_kwargs": template_kwargs}
         request |= {name: body[name] for name in ("tools", "tool_choice") if body.get(name)}
         prompt = (await self._small(server, "/apply-template", request))["prompt"]
         content: list[str | int] = [""]  # an empty text first: there the tokenizer puts what begins every text (BOS)
@@ -351,7 +355,7 @@ class LlamaCppEngine(Engine):
             raise
         headers = {"Authorization": f"Bearer {key}"}
         # its server closes the connection after most streams, so one used again is often found closed
-        return _Server(child, Transport(message["address"], who=self.name, headers=headers, keepalive=False))
+        return _Server(child, Transport(message["address"], who=self.name, headers=headers, keepalive=False), key)
 
     async def _load_failure(self, child: Child, message: dict[str, Any]) -> ModelError:
         if message.get("kind") == "missing":
@@ -478,7 +482,8 @@ class _StreamedAnswer(Answer):
         return wire.assemble(chunks)
 
     async def blocks(self) -> AsyncIterator[bytes]:
-        yield self._stream.feed(self._first)
+        if translated := self._stream.feed(self._first):
+            yield translated
         async for block in self._blocks:
             if translated := self._stream.feed(block):
                 yield translated
