@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chaku.errors import ConfigError
 
@@ -57,11 +57,13 @@ class ModelConfig(Frozen):
     """One served model. Fields that an engine of that kind can't honour are refused at start."""
 
     source: str
-    """Built-in name, path to a .gguf, hf:org/name[:file][@rev], pypi:package==version, http(s)://host/v1, scripted:[file]."""
+    """Built-in name, path to a .gguf, hf:org/name[:file][@rev], pypi:package==version, http(s)://host/v1 or
+    scripted:[file]."""
     name: str | None = None
     """What clients call it; by default derived from the source."""
     context: int | None = Field(None, ge=64)
-    """Tokens that ONE request may use, prompt and answer together. Default: what the model was trained for, memory allowing."""
+    """Tokens that ONE request may use, prompt and answer together. Default: what the model was trained for, as far as
+    memory allows."""
     slots: int | None = Field(None, ge=1, le=256)
     """Requests decoded at the same time; more wait in the queue."""
     threads: int | None = Field(None, ge=1)
@@ -80,8 +82,8 @@ class ModelConfig(Frozen):
     """Requests that may wait for a slot; one more gets a 429."""
     deadline_s: float = Field(600.0, gt=0)
     """Longest time for one request, waiting included."""
-    api_key: SecretStr | None = None
-    """Key sent to an upstream."""
+    api_key_env: str | None = None
+    """Environment variable that holds the key sent to an upstream."""
     upstream_model: str | None = None
     """The model's name at the upstream, where it differs."""
     extensions: tuple[str, ...] = ()

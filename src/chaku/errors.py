@@ -1,20 +1,21 @@
 """The one exception tree. Each class knows its HTTP status, its OpenAI error type and its process exit code.
 
-    ChakuError
-    ├── UsageError          the command line or configuration is wrong            exit 2
-    │   └── ConfigError     a configuration file or value is wrong
-    ├── InvalidRequest      the API caller sent something that can't be honoured  400
-    │   ├── ContextOverflow the prompt is longer than the model takes             400
-    │   └── PayloadTooLarge the body is larger than the gateway reads             413
-    ├── AuthenticationFailed no key, or a wrong one                               401
-    ├── PermissionRefused   a foreign Host or Origin, or a key without the right  403
-    ├── NotFound            no such model, file, key or page                      404
-    ├── Overloaded          the queue is full                                     429
-    ├── EngineError         an engine failed                                      502
-    │   ├── EngineUnavailable the engine is loading, restarting or gone           503
-    │   └── DeadlineExceeded  no answer within the deadline                       504
-    ├── ModelError          a model can't be found, fetched, read or fitted       exit 3
-    └── StoreError          the database can't be opened or is of another version exit 4
+ChakuError
+├── UsageError          the command line or configuration is wrong            exit 2
+│   └── ConfigError     a configuration file or value is wrong
+├── InvalidRequest      the API caller sent something that can't be honoured  400
+│   ├── ContextOverflow the prompt is longer than the model takes             400
+│   └── PayloadTooLarge the body is larger than the gateway reads             413
+├── AuthenticationFailed no key, or a wrong one                               401
+├── PermissionRefused   a foreign Host or Origin, or a key without the right  403
+├── NotFound            no such model, file, key or page                      404
+├── MethodNotAllowed    this path knows another method                        405
+├── Overloaded          the queue is full                                     429
+├── EngineError         an engine failed                                      502
+│   ├── EngineUnavailable the engine is loading, restarting or gone           503
+│   └── DeadlineExceeded  no answer within the deadline                       504
+├── ModelError          a model can't be found, fetched, read or fitted       exit 3
+└── StoreError          the database can't be opened or is of another version exit 4
 """
 
 from __future__ import annotations
@@ -106,6 +107,14 @@ class NotFound(ChakuError):
     http_status = 404
     type = "invalid_request_error"
     code = "not_found"
+
+
+class MethodNotAllowed(ChakuError):
+    """The path exists, with another method."""
+
+    http_status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
 
 
 class Overloaded(ChakuError):

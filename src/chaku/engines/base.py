@@ -55,6 +55,8 @@ class Capabilities:
     """Request fields beyond the plain ones (model, messages, prompt, input, stream, ...) that are honoured."""
     tools: bool = False
     vision: bool = False
+    remote_images: bool = False
+    """Whether image URLs may be passed on for the engine to fetch (an upstream's own business)."""
     reasoning: bool = False
     context_tokens: int | None = None
     """Tokens one request may use, prompt and answer together. None: unknown (an upstream)."""

@@ -1,0 +1,106 @@
+"""What a conversation is: roles, messages and their parts, in OpenAI's `messages` shape on disk and on the wire."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from chaku.errors import InvalidRequest
+
+
+class Role(enum.StrEnum):
+    """Who speaks."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that the assistant calls; `arguments` is a JSON text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of one speaker. `content` is text; parts that are not text stay as they came, in `parts`."""
+
+    role: Role
+    content: str = ""
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+    parts: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def from_json(cls, json: Mapping[str, Any]) -> Message:
+        """Read OpenAI's shape. Raises InvalidRequest naming what can't be read."""
+        given = json.get("role")
+        try:
+            role = Role.SYSTEM if given == "developer" else Role(str(given))
+        except ValueError:
+            raise InvalidRequest(f"role is {given!r}, not one of {', '.join(Role)}", param="role") from None
+        content = json.get("content")
+        parts: tuple[Mapping[str, Any], ...] = ()
+        if isinstance(content, list):
+            if any(part.get("type") != "text" for part in content):
+                parts = tuple(content)
+            content = "".join(part.get("text", "") for part in content if part.get("type") == "text")
+        if not isinstance(content, str | None):
+            raise InvalidRequest(f"content is a {type(content).__name__}, not text or parts", param="content")
+        calls = tuple(
+            ToolCall(call.get("id", ""), call["function"]["name"], call["function"]["arguments"])
+            for call in json.get("tool_calls") or ()
+        )
+        reasoning = json.get("reasoning_content") or json.get("reasoning")
+        return cls(role, content or "", reasoning, calls, json.get("tool_call_id"), json.get("name"), parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """OpenAI's shape; fields without a value are left out."""
+        json: dict[str, Any] = {"role": str(self.role), "content": list(self.parts) or self.content}
+        if self.reasoning:
+            json["reasoning_content"] = self.reasoning
+        if self.tool_calls:
+            json["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in self.tool_calls
+            ]
+        if self.tool_call_id is not None:
+            json["tool_call_id"] = self.tool_call_id
+        if self.name is not None:
+            json["name"] = self.name
+        return json
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages in order, an id, and where they came from. `tools` are the function specs that were offered."""
+
+    id: str
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    source: Mapping[str, Any] = field(default_factory=dict)
+    """Origin: file, line, original id, language and other facts that stages add."""
+
+    @classmethod
+    def from_json(cls, json: Mapping[str, Any]) -> Conversation:
+        """Read one line of `messages` JSONL."""
+        messages = tuple(Message.from_json(message) for message in json["messages"])
+        return cls(str(json.get("id", "")), messages, tuple(json.get("tools") or ()), json.get("source") or {})
+
+    def to_json(self) -> dict[str, Any]:
+        """One line of `messages` JSONL."""
+        json: dict[str, Any] = {"id": self.id, "messages": [message.to_json() for message in self.messages]}
+        if self.tools:
+            json["tools"] = list(self.tools)
+        if self.source:
+            json["source"] = dict(self.source)
+        return json

@@ -1,0 +1,201 @@
+"""An engine without a model: canned replies with delays and faults, for tests, demonstrations and client developers.
+
+A script is a YAML file of replies; the first whose `match` (a regular expression) is found in the last user message
+speaks. Without a script it repeats what was said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from chaku.config import Frozen, load
+from chaku.engines.base import Answer, Call, Capabilities, Engine, State, Status
+from chaku.errors import EngineError, EngineUnavailable
+from chaku.protocol.answers import DONE, Usage, event
+
+
+class Reply(Frozen):
+    """One canned reply. `{prompt}` in the text stands for the last user message."""
+
+    match: str = ""
+    """Regular expression looked for in the last user message."""
+    text: str
+    reasoning: str = ""
+    """Said as reasoning_content before the text."""
+    delay_s: float = Field(0.0, ge=0)
+    """Before the first token."""
+    token_delay_s: float = Field(0.0, ge=0)
+    """Before each further token."""
+    fault: Literal["refuse", "break_off", "hang"] | None = None
+    """refuse: fail before the first token; break_off: die after `fault_after_tokens`; hang: never go on after them."""
+    fault_after_tokens: int = Field(3, ge=0)
+
+
+class Script(Frozen):
+    """What a scripted engine says, and how long it takes to load."""
+
+    replies: tuple[Reply, ...] = (Reply(text="You said: {prompt}"),)
+    load_s: float = Field(0.0, ge=0)
+    slots: int = Field(32, ge=1)
+    context: int = Field(8192, ge=16)
+
+
+class ScriptedEngine(Engine):
+    """Speaks from a script; a token is a word with the white space before it."""
+
+    def __init__(self, name: str, script: Script) -> None:
+        self.name = name
+        self.script = script
+        self._state = State.LOADING
+        self._ids = itertools.count(1)
+
+    @classmethod
+    def from_file(cls, name: str, file: Path | None) -> ScriptedEngine:
+        """Read a script. Raises ConfigError."""
+        return cls(name, load(Script, file).config)
+
+    async def start(self) -> None:
+        """Be ready after the script's loading time."""
+        await asyncio.sleep(self.script.load_s)
+        self._state = State.READY
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Several answers, and nothing that would need a model."""
+        return Capabilities(
+            routes=frozenset({"chat", "completions"}),
+            parameters=frozenset({"n"}),
+            reasoning=any(reply.reasoning for reply in self.script.replies),
+            context_tokens=self.script.context,
+            slots=self.script.slots,
+            why_not={"tools": "a script makes no tool calls"},
+        )
+
+    def status(self) -> Status:
+        """Loading, ready or stopped."""
+        return Status(self._state, detail="speaks from a script")
+
+    @asynccontextmanager
+    async def ask(self, call: Call) -> AsyncIterator[Answer]:
+        """Speak the first matching reply."""
+        if self._state is not State.READY:
+            raise EngineUnavailable(f"{self.name} is {self._state}", retry_after_s=1)
+        prompt = _last_user_text(call)
+        reply = next((r for r in self.script.replies if re.search(r.match, prompt)), None)
+        if reply is None:
+            raise EngineError(f"{self.name} has no reply for this prompt")
+        await asyncio.sleep(reply.delay_s)
+        if reply.fault == "refuse":
+            raise EngineError(f"{self.name} failed, as its script says")
+        yield _ScriptedAnswer(self.name, call, reply, prompt, next(self._ids))
+
+    async def stop(self) -> None:
+        """Nothing to end."""
+        self._state = State.STOPPED
+
+
+class _ScriptedAnswer(Answer):
+    def __init__(self, model: str, call: Call, reply: Reply, prompt: str, number: int) -> None:
+        self._reply = reply
+        self._call = call
+        self._is_chat = call.route == "chat"
+        text = reply.text.replace("{prompt}", prompt)
+        text, was_stopped = _cut_at_stop(text, call.body.get("stop"))
+        tokens = re.findall(r"\s*\S+|\s+$", text)
+        limit = call.body.get("max_completion_tokens") or call.body.get("max_tokens") or len(tokens)
+        self._tokens = tokens[:limit]
+        self._finish = "stop" if was_stopped or len(tokens) <= limit else "length"
+        self._num_answers = call.body.get("n", 1)
+        self._head = {
+            "id": f"{'chatcmpl' if self._is_chat else 'cmpl'}-{number}",
+            "created": int(time.time()),
+            "model": model,
+        }
+        num_prompt = sum(len(_text_of(m.get("content")).split()) for m in call.body.get("messages", ())) or len(
+            prompt.split()
+        )
+        num_tokens = len(self._tokens) * self._num_answers
+        self._usage: Usage = {
+            "prompt_tokens": num_prompt,
+            "completion_tokens": num_tokens,
+            "total_tokens": num_prompt + num_tokens,
+        }
+
+    async def _spoken(self) -> AsyncIterator[str]:
+        """The tokens in their time, or the script's fault."""
+        for index, token in enumerate(self._tokens):
+            if self._reply.fault and index >= self._reply.fault_after_tokens:
+                if self._reply.fault == "hang":
+                    await asyncio.Event().wait()
+                raise EngineError("the engine died in mid-answer, as its script says")
+            if index:
+                await asyncio.sleep(self._reply.token_delay_s)
+            yield token
+
+    async def whole(self) -> dict[str, Any]:
+        """All answers at once."""
+        text = "".join([token async for token in self._spoken()])
+        choices: list[dict[str, Any]] = []
+        for index in range(self._num_answers):
+            said: dict[str, Any] = {"text": text}
+            if self._is_chat:
+                message = {"role": "assistant", "content": text, "refusal": None}
+                if self._reply.reasoning:
+                    message["reasoning_content"] = self._reply.reasoning
+                said = {"message": message}
+            choices.append({"index": index, **said, "finish_reason": self._finish, "logprobs": None})
+        kind = "chat.completion" if self._is_chat else "text_completion"
+        return {**self._head, "object": kind, "choices": choices, "usage": self._usage}
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """One event a token."""
+        if self._is_chat:
+            opening: dict[str, Any] = {"role": "assistant", "content": ""}
+            for index in range(self._num_answers):
+                yield self._event(index, opening)
+                if self._reply.reasoning:
+                    yield self._event(index, {"reasoning_content": self._reply.reasoning})
+        async for token in self._spoken():
+            for index in range(self._num_answers):
+                yield self._event(index, {"content": token})
+        for index in range(self._num_answers):
+            yield self._event(index, {}, self._finish)
+        kind = "chat.completion.chunk" if self._is_chat else "text_completion"
+        yield event({**self._head, "object": kind, "choices": [], "usage": self._usage}) + DONE
+
+    def _event(self, index: int, delta: dict[str, Any], finish: str | None = None) -> bytes:
+        choice: dict[str, Any] = {"index": index, "finish_reason": finish, "logprobs": None}
+        if self._is_chat:
+            choice["delta"] = delta
+            return event({**self._head, "object": "chat.completion.chunk", "choices": [choice]})
+        choice["text"] = delta.get("content", "")
+        return event({**self._head, "object": "text_completion", "choices": [choice]})
+
+
+def _last_user_text(call: Call) -> str:
+    if call.route == "chat":
+        users = [m for m in call.body["messages"] if m["role"] == "user"] or call.body["messages"]
+        return _text_of(users[-1].get("content"))
+    prompt = call.body["prompt"]
+    return prompt if isinstance(prompt, str) else " ".join(str(part) for part in prompt)
+
+
+def _text_of(content: Any) -> str:
+    if isinstance(content, list):
+        return " ".join(part.get("text", "") for part in content)
+    return content or ""
+
+
+def _cut_at_stop(text: str, stop: str | list[str] | None) -> tuple[str, bool]:
+    stops = [stop] if isinstance(stop, str) else stop or []
+    ends = [at for at in (text.find(s) for s in stops if s) if at >= 0]
+    return (text[: min(ends)], True) if ends else (text, False)

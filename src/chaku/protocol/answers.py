@@ -1,0 +1,199 @@
+"""What the OpenAI-compatible routes answer: shapes for the API page and for engines that build answers themselves."""
+
+from __future__ import annotations
+
+from typing import (
+    Any,
+    Literal,
+    NotRequired,  # pydantic reads these only from here before Python 3.12
+)
+
+import orjson
+from typing_extensions import TypedDict
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
+
+
+class PromptTokensDetails(TypedDict):
+    """How much of the prompt came out of a cache."""
+
+    cached_tokens: int
+
+
+class Usage(TypedDict):
+    """Tokens counted by the engine."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: NotRequired[PromptTokensDetails | None]
+    completion_tokens_details: NotRequired[dict[str, Any] | None]
+
+
+class TopLogprob(TypedDict):
+    """One likely token at a position."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(TypedDict):
+    """The token taken at a position and its likely rivals."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(TypedDict):
+    """Log-probabilities of the answer's tokens."""
+
+    content: list[TokenLogprob] | None
+    refusal: NotRequired[list[TokenLogprob] | None]
+
+
+class CalledFunction(TypedDict):
+    """Name and JSON arguments of a call."""
+
+    name: str
+    arguments: str
+
+
+class MadeToolCall(TypedDict):
+    """A call that the model made."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class AnswerMessage(TypedDict):
+    """What the model said."""
+
+    role: Literal["assistant"]
+    content: str | None
+    refusal: NotRequired[str | None]
+    reasoning_content: NotRequired[str | None]
+    tool_calls: NotRequired[list[MadeToolCall]]
+
+
+class ChatChoice(TypedDict):
+    """One of n answers."""
+
+    index: int
+    message: AnswerMessage
+    finish_reason: FinishReason
+    logprobs: ChatLogprobs | None
+
+
+class ChatCompletion(TypedDict):
+    """Answer of POST /v1/chat/completions."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    system_fingerprint: NotRequired[str | None]
+    service_tier: NotRequired[str | None]
+
+
+class ChunkChoice(TypedDict):
+    """One choice of a chunk."""
+
+    index: int
+    delta: dict[str, Any]
+    finish_reason: FinishReason | None
+    logprobs: NotRequired[ChatLogprobs | None]
+
+
+class ChatChunk(TypedDict):
+    """One event of a streamed chat completion."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: NotRequired[Usage | None]
+    system_fingerprint: NotRequired[str | None]
+
+
+class LegacyLogprobs(TypedDict):
+    """Log-probabilities in the shape of plain completions."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] | None
+    text_offset: list[int]
+
+
+class TextChoice(TypedDict):
+    """One of n texts."""
+
+    index: int
+    text: str
+    finish_reason: Literal["stop", "length", "content_filter"] | None
+    logprobs: LegacyLogprobs | None
+
+
+class Completion(TypedDict):
+    """Answer of POST /v1/completions, and each of its chunks."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: NotRequired[Usage | None]
+    system_fingerprint: NotRequired[str | None]
+
+
+class Embedding(TypedDict):
+    """One vector: floats, or base64 of little-endian float32."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(TypedDict):
+    """Tokens read."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embeddings(TypedDict):
+    """Answer of POST /v1/embeddings."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+
+
+class ErrorDetail(TypedDict):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(TypedDict):
+    """Every refusal and failure."""
+
+    error: ErrorDetail
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+def event(chunk: Any) -> bytes:
+    """One server-sent event."""
+    return b"data: " + orjson.dumps(chunk) + b"\n\n"

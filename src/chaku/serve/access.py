@@ -1,0 +1,120 @@
+"""Who may come in: Host and Origin against DNS rebinding and foreign pages, CORS, and API keys."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from chaku.config import LOOPBACK_HOSTS, ServeConfig
+from chaku.errors import AuthenticationFailed, ConfigError, PermissionRefused
+
+
+class ApiKey(Protocol):
+    """A key that was found; `chaku.store` has the real one."""
+
+    @property
+    def id(self) -> str:
+        """What usage is booked under."""
+
+
+class KeyRing(Protocol):
+    """Looks API keys up in memory; `chaku.store` has the real one."""
+
+    @property
+    def num_made(self) -> int:
+        """Keys ever made, revoked ones too: 0 means that nobody has asked for access control."""
+
+    @property
+    def num_active(self) -> int:
+        """Keys that open the door."""
+
+    def find(self, token: bytes) -> ApiKey | None:
+        """The active key of this token, in constant time with regard to its value."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request: a key's id, or None for the one local user where no key is configured."""
+
+    key_id: str | None
+
+
+class Access:
+    """The checks that every request passes before anything is read from it."""
+
+    def __init__(self, config: ServeConfig, keys: KeyRing) -> None:
+        self._keys = keys
+        self._cors_origins = frozenset(origin.rstrip("/").lower() for origin in config.cors_origins)
+        self._any_origin = "*" in self._cors_origins
+        names = {*LOOPBACK_HOSTS, config.host, socket.gethostname(), *config.allowed_hosts}
+        self._host_names = {name.lower() for name in names}
+        self._known_hosts: dict[bytes, bool] = {}
+        if config.host not in LOOPBACK_HOSTS and not keys.num_active:
+            raise ConfigError(
+                f"--host {config.host} can be reached by others, and no API key exists",
+                fix="create one with `chaku keys create NAME`, or leave --host at 127.0.0.1",
+                param="host",
+            )
+        self._key_needed_always = config.host not in LOOPBACK_HOSTS
+
+    def check_host(self, host: bytes | None) -> None:
+        """Refuse a Host that a rebinding page could have chosen: names are ours or configured, addresses are free."""
+        if host is None:
+            raise PermissionRefused("the request has no Host header")
+        known = self._known_hosts.get(host)
+        if known is None:
+            known = self._is_known(host.decode("latin-1"))
+            if len(self._known_hosts) < 1000:
+                self._known_hosts[host] = known
+        if not known:
+            raise PermissionRefused(
+                f"Host {host.decode('latin-1')[:100]!r} is not one of this gateway's names",
+                fix="add it with --allowed-host",
+            )
+
+    def _is_known(self, host: str) -> bool:
+        name = host_name(host)
+        if name in self._host_names:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+    def check_origin(self, origin: bytes | None, host: bytes | None) -> str | None:
+        """The Origin to name in CORS headers, or None for a request of no page or of our own page."""
+        if origin is None:
+            return None
+        text = origin.decode("latin-1")
+        if self._any_origin or text.lower() in self._cors_origins:
+            return text
+        if host is not None and urlsplit(text).netloc.lower() == host.decode("latin-1").lower():
+            return None
+        raise PermissionRefused(
+            f"pages of {text[:100]} may not call this gateway", fix=f"allow them with --cors-origin {text[:100]}"
+        )
+
+    def identify(self, authorization: bytes | None) -> Caller:
+        """The caller behind an Authorization header. Where no key exists (loopback only), any header will do."""
+        if not self._keys.num_made and not self._key_needed_always:
+            return Caller(None)
+        if authorization is None or authorization[:7].lower() != b"bearer ":
+            raise AuthenticationFailed(
+                "no API key was sent", fix="send it as `Authorization: Bearer ck-...`; `chaku keys create` makes one"
+            )
+        key = self._keys.find(authorization[7:].strip())
+        if key is None:
+            raise AuthenticationFailed("this API key is unknown or revoked", fix="see `chaku keys list`")
+        return Caller(key.id)
+
+
+def host_name(host: str) -> str:
+    """The name or address in a Host header, without port and brackets, in lower case."""
+    host = host.lower()
+    if host.startswith("["):
+        return host[1 : host.find("]")] if "]" in host else host
+    return host.rsplit(":", 1)[0] if host.count(":") == 1 else host

@@ -1,0 +1,150 @@
+"""Everything the gateway answers besides inference: models, health, metrics, the API's description."""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+from typing_extensions import TypedDict
+
+from chaku import __version__
+from chaku.engines.base import State
+from chaku.errors import ChakuError, InvalidRequest, MethodNotAllowed, NotFound
+from chaku.protocol.errors import body_of
+from chaku.serve.metrics import Metrics
+from chaku.serve.openapi import describe, error_responses
+from chaku.serve.table import ModelTable, Served
+
+
+class ServedModel(TypedDict):
+    """A row of /v1/models: OpenAI's four fields, and what chaku knows beyond them."""
+
+    id: str
+    object: str
+    created: int
+    owned_by: str
+    state: str
+    detail: str
+    progress: float | None
+    context_tokens: int | None
+    slots: int | None
+    capabilities: list[str]
+    running: int
+    waiting: int
+
+
+class ServedModels(TypedDict):
+    """Answer of GET /v1/models."""
+
+    object: str
+    data: list[ServedModel]
+
+
+class Health(TypedDict):
+    """Answer of GET /health."""
+
+    status: str
+    version: str
+    models: dict[str, str]
+    error: NotRequired[str]
+
+
+def describe_model(served: Served) -> ServedModel:
+    """What callers may know of a model right now."""
+    status = served.engine.status()
+    state, detail = str(status.state), status.detail
+    if served.failure is not None:
+        state, detail = str(State.FAILED), str(served.failure)
+    known = served.engine.capabilities if status.state in (State.READY, State.UNLOADED) else None
+    abilities: set[str] = set()
+    if known is not None:
+        abilities = {*known.routes, *known.parameters}
+        abilities |= {name for name in ("tools", "vision", "reasoning") if getattr(known, name)}
+    return {
+        "id": served.engine.name,
+        "object": "model",
+        "created": served.created,
+        "owned_by": "chaku",
+        "state": state,
+        "detail": detail,
+        "progress": status.progress,
+        "context_tokens": known.context_tokens if known else None,
+        "slots": known.slots if known else None,
+        "capabilities": sorted(abilities),
+        "running": served.admission.num_running,
+        "waiting": served.admission.num_waiting,
+    }
+
+
+def build_app(table: ModelTable, metrics: Metrics) -> FastAPI:
+    """The FastAPI application; pages may be added to it."""
+    app: FastAPI = FastAPIOffline(
+        title="chaku",
+        version=__version__,
+        docs_url="/docs",
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+    _answer_errors_in_openai_shape(app)
+
+    @app.get("/v1/models", tags=["models"], responses=error_responses(401, 403))
+    async def list_models() -> ServedModels:
+        """The models served here, with their state."""
+        return {"object": "list", "data": [describe_model(served) for served in table]}
+
+    @app.get("/v1/models/{model:path}", tags=["models"], responses=error_responses(400, 401, 403, 404))
+    async def show_model(model: str) -> ServedModel:
+        """One model."""
+        for served in table:
+            if served.engine.name == model:
+                return describe_model(served)
+        raise NotFound(f"no model {model!r} is served here", param="model", code="model_not_found")
+
+    @app.get("/health", tags=["operation"], responses={503: {"model": Health, "description": "No model is ready"}})
+    async def health(response: Response) -> Health:
+        """200 once a model is ready, 503 before; the body says what each model is doing."""
+        models = {served.engine.name: describe_model(served)["state"] for served in table}
+        is_ready = not models or any(state in (State.READY, State.UNLOADED) for state in models.values())
+        if not is_ready:
+            response.status_code = 503
+        return {"status": "ok" if is_ready else "loading", "version": __version__, "models": models}
+
+    @app.get(
+        "/metrics",
+        tags=["operation"],
+        response_class=Response,
+        responses={
+            200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text format"},
+            **error_responses(401, 403),
+        },
+    )
+    async def read_metrics() -> Response:
+        """What Prometheus scrapes."""
+        return Response(metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return app
+
+
+def _answer_errors_in_openai_shape(app: FastAPI) -> None:
+    def answer(status: int, error: ChakuError, headers: Any = None) -> Response:
+        return Response(orjson.dumps(body_of(error)), status, headers, media_type="application/json")
+
+    @app.exception_handler(ChakuError)
+    async def of_chaku(request: Request, error: ChakuError) -> Response:
+        return answer(error.http_status, error)
+
+    @app.exception_handler(HTTPException)
+    async def of_http(request: Request, error: HTTPException) -> Response:
+        kind = {404: NotFound, 405: MethodNotAllowed}.get(error.status_code, InvalidRequest)
+        return answer(error.status_code, kind(f"{request.method} {request.url.path}: {error.detail}"), error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def of_validation(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        param = ".".join(str(part) for part in first["loc"][1:])
+        return answer(400, InvalidRequest(f"{param}: {first['msg']}", param=param, code="invalid_value"))

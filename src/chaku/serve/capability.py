@@ -1,0 +1,134 @@
+"""Can this model honour this request? Every field is honoured by the engine or refused here, with the reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chaku.engines.base import Capabilities, Route
+from chaku.errors import InvalidRequest
+
+ROUTE_PATHS: dict[Route, str] = {
+    "chat": "/v1/chat/completions",
+    "completions": "/v1/completions",
+    "embeddings": "/v1/embeddings",
+}
+
+# Needs no engine: the gateway itself honours these, or they ask for nothing.
+_PLAIN = frozenset(
+    {
+        *("model", "messages", "prompt", "input", "stream", "stream_options", "temperature", "top_p"),
+        *("max_tokens", "max_completion_tokens", "stop", "tools", "tool_choice", "user", "metadata"),
+        *("safety_identifier", "prompt_cache_key", "store", "service_tier", "modalities", "verbosity"),
+        "encoding_format",
+    }
+)
+
+# What OpenAI does anyway when the field is left out: asking for it asks for nothing.
+_DEFAULTS: dict[str, Any] = {
+    "n": 1,
+    "logprobs": False,
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+    "logit_bias": {},
+    "response_format": {"type": "text"},
+    "parallel_tool_calls": True,
+    "echo": False,
+    "best_of": 1,
+    "suffix": "",
+    "top_k": -1,
+    "min_p": 0,
+    "repetition_penalty": 1,
+    "ignore_eos": False,
+}
+
+# Accounted for by the gateway, and of no meaning to an engine.
+_NOT_FOR_ENGINES = (
+    *("user", "metadata", "safety_identifier", "prompt_cache_key", "store", "service_tier", "modalities", "verbosity"),
+    "stream_options",
+)
+
+
+def fit(model: str, route: Route, body: dict[str, Any], capabilities: Capabilities) -> dict[str, Any]:
+    """The body as the engine gets it: nulls, defaults and what only the gateway needs are gone.
+
+    Raises InvalidRequest naming the field that `model` can't honour, and why.
+    """
+    if route not in capabilities.routes:
+        why = capabilities.why_not.get(route, "its engine has no such route")
+        raise InvalidRequest(f"{model} does not serve {ROUTE_PATHS[route]}: {why}", param="model")
+    wanted: dict[str, Any] = {}
+    for field, value in body.items():
+        if value is None or _asks_for_nothing(field, value):
+            continue
+        if field not in _PLAIN and field not in capabilities.parameters:
+            why = capabilities.why_not.get(field, "its engine does not honour it")
+            raise _refuse(field, f"{model} can't honour {field}: {why}")
+        wanted[field] = value
+    for field in _NOT_FOR_ENGINES:
+        wanted.pop(field, None)
+    if route == "chat":
+        _check_combinations(wanted)
+        _check_tools(model, wanted, capabilities)
+        _check_parts(model, wanted["messages"], capabilities)
+    return wanted
+
+
+def _asks_for_nothing(field: str, value: Any) -> bool:
+    default = _DEFAULTS.get(field)
+    # logprobs: 0 of plain completions is a number and asks for something, False of chat does not.
+    return default is not None and value == default and isinstance(value, bool) is isinstance(default, bool)
+
+
+def _refuse(field: str, message: str) -> InvalidRequest:
+    return InvalidRequest(message, param=field, code="unsupported_parameter")
+
+
+def _check_combinations(body: dict[str, Any]) -> None:
+    if body.get("top_logprobs") is not None and not body.get("logprobs"):
+        raise InvalidRequest("top_logprobs needs logprobs: true", param="top_logprobs")
+    if "max_tokens" in body and "max_completion_tokens" in body:
+        raise InvalidRequest(
+            "max_tokens and max_completion_tokens are two names of one limit: send one", param="max_completion_tokens"
+        )
+    if body.get("tool_choice", "none") not in ("none", "auto") and not body.get("tools"):
+        raise InvalidRequest("tool_choice asks for a call, but there are no tools", param="tool_choice")
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict):
+        name = choice["function"]["name"]
+        if name not in {tool["function"]["name"] for tool in body["tools"]}:
+            raise InvalidRequest(f"tool_choice names {name!r}, which is not among the tools", param="tool_choice")
+
+
+def _check_tools(model: str, body: dict[str, Any], capabilities: Capabilities) -> None:
+    if capabilities.tools:
+        return
+    why = capabilities.why_not.get("tools", "its chat template knows no tools")
+    if body.get("tools"):
+        raise _refuse("tools", f"{model} can't honour tools: {why}")
+    body.pop("tools", None)
+    body.pop("tool_choice", None)
+    for index, message in enumerate(body["messages"]):
+        if message["role"] == "tool" or message.get("tool_calls"):
+            raise InvalidRequest(f"{model} can't read tool calls and results: {why}", param=f"messages.{index}")
+
+
+def _check_parts(model: str, messages: list[dict[str, Any]], capabilities: Capabilities) -> None:
+    for i, message in enumerate(messages):
+        content = message.get("content")
+        if not isinstance(content, list):
+            continue
+        for j, part in enumerate(content):
+            param = f"messages.{i}.content.{j}"
+            if part["type"] in ("input_audio", "file"):
+                raise InvalidRequest(f"{model} can't read a part of type {part['type']}", param=param)
+            if part["type"] != "image_url":
+                continue
+            if not capabilities.vision:
+                why = capabilities.why_not.get("vision", "it is a text model")
+                raise InvalidRequest(f"{model} can't see images: {why}", param=param)
+            if not capabilities.remote_images and not part["image_url"]["url"].startswith("data:image/"):
+                raise InvalidRequest(
+                    "image_url must be a data:image/...;base64, URL",
+                    param=param,
+                    fix="chaku fetches no URLs for callers",
+                )

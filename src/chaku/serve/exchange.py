@@ -1,0 +1,41 @@
+"""One request and its answer, as they are accounted for: who, what, how long, how many tokens."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Filled while a request is served; read once at its end by metrics, usage and the log. Times are in seconds."""
+
+    request_id: str
+    route: str
+    started: float = field(default_factory=time.perf_counter)
+    model: str = ""
+    is_known_model: bool = False
+    key_id: str | None = None
+    status: int = 0
+    """HTTP status; 499 where the client hung up first."""
+    error_code: str | None = None
+    has_headers_sent: bool = False
+    is_stream: bool = False
+    queue_s: float | None = None
+    first_token_s: float | None = None
+    duration_s: float = 0.0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+    def since_start_s(self) -> float:
+        """Seconds since the request came in."""
+        return time.perf_counter() - self.started
+
+    def take_usage(self, usage: dict[str, Any] | None) -> None:
+        """Note the token counts that the engine reported."""
+        if usage:
+            self.prompt_tokens = usage.get("prompt_tokens") or 0
+            self.completion_tokens = usage.get("completion_tokens") or 0
+            self.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0

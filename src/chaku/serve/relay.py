@@ -1,0 +1,69 @@
+"""Pass a stream of server-sent events on to the client, looking only at what accounting needs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any
+
+import orjson
+
+from chaku.serve.exchange import Exchange
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold tokens back
+]
+_CONTENT_KEYS = (b'"content":"', b'"text":"', b'"reasoning_content":"', b'"arguments":"')
+
+
+async def relay(
+    blocks: AsyncIterator[bytes],
+    exchange: Exchange,
+    send: Send,
+    headers: list[tuple[bytes, bytes]],
+    *,
+    shows_usage: bool,
+) -> None:
+    """Send blocks of whole events as they come; note time to first token and usage on `exchange`.
+
+    Engines always send a usage chunk; it is dropped where the client did not ask for it.
+    """
+    async for block in blocks:
+        if exchange.first_token_s is None and has_content(block):
+            exchange.first_token_s = exchange.since_start_s()
+        if b'"usage":{' in block:
+            block = _take_usage(block, exchange, shows_usage)
+        if not exchange.has_headers_sent:
+            # Held back until the engine has said something: until then a failure can still have its own status.
+            exchange.has_headers_sent = True
+            exchange.status = 200
+            await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS + headers})
+        if block:
+            await send({"type": "http.response.body", "body": block, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def has_content(block: bytes) -> bool:
+    """Whether some event of the block carries a piece of the answer, not only a role."""
+    for key in _CONTENT_KEYS:
+        at = block.find(key)
+        if at >= 0 and block[at + len(key) : at + len(key) + 1] != b'"':
+            return True
+    return False
+
+
+def _take_usage(block: bytes, exchange: Exchange, shows_usage: bool) -> bytes:
+    kept: list[bytes] = []
+    for event in block.split(b"\n\n"):
+        if not event:
+            continue
+        if event.startswith(b"data: {") and b'"usage":{' in event:
+            chunk = orjson.loads(event[6:])
+            exchange.take_usage(chunk.get("usage"))
+            if not shows_usage and not chunk.get("choices"):
+                continue
+        kept.append(event + b"\n\n")
+    return b"".join(kept)

@@ -1,0 +1,118 @@
+"""Put the gateway together and run it: engines, access, metrics, usage, the socket, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import uvicorn
+from fastapi import FastAPI
+
+from chaku.config import ServeConfig
+from chaku.errors import ChakuError, UsageError
+from chaku.serve.access import Access, KeyRing
+from chaku.serve.app import build_app
+from chaku.serve.gateway import Gateway, UsageSink
+from chaku.serve.metrics import Metrics
+from chaku.serve.table import ModelTable
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 5
+"""How long running answers may go on after Ctrl-C."""
+
+
+@dataclass
+class Serving:
+    """A gateway and what belongs to it."""
+
+    table: ModelTable
+    app: FastAPI
+    gateway: Gateway
+
+
+def build(config: ServeConfig, table: ModelTable, keys: KeyRing, record_usage: UsageSink) -> Serving:
+    """Wire a gateway over `table`. Raises ConfigError where `config` would let strangers in."""
+    access = Access(config, keys)
+    metrics = Metrics(table)
+    app = build_app(table, metrics)
+    return Serving(table, app, Gateway(table, access, metrics, record_usage, app))
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises UsageError that names the port and the way out."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        fix = f"take another with --port {port + 1}, or --port 0 for a free one" if port else None
+        raise UsageError(f"can't listen on {host}:{port}: {(error.strerror or str(error)).lower()}", fix=fix) from None
+    listener.listen(2048)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn whose signals are ours: it would raise them again before the engines and the store are closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The first signal ends the server in an orderly way, a second one cuts running answers short."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        for number in signals:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+
+async def run(serving: Serving, listener: socket.socket, on_listening: Callable[[], None] | None = None) -> None:
+    """Serve until a signal. The API answers at once; models come up beside it.
+
+    Raises the ChakuError of a model that can't be started, after stopping everything.
+    """
+    settings = uvicorn.Config(
+        serving.gateway,
+        loop="none",
+        http="httptools",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    server = _Server(settings)
+    failure: ChakuError | None = None
+
+    async def start_models() -> None:
+        nonlocal failure
+        try:
+            await serving.table.start()
+        except ChakuError as error:
+            failure = error
+            server.should_exit = True
+
+    starting = asyncio.create_task(start_models())
+    if on_listening is not None:
+        asyncio.get_running_loop().call_soon(on_listening)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await starting
+        await serving.table.stop()
+    if failure is not None:
+        raise failure

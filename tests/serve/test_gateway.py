@@ -1,0 +1,299 @@
+"""The gateway over a real socket, with the scripted engine behind it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+import pytest
+
+from chaku.engines.scripted import Reply
+from chaku.errors import ConfigError
+from chaku.serve.gateway import HUNG_UP
+from gateways import Keys, chat, gateway, scripted
+
+CHAT = "/v1/chat/completions"
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
+
+
+async def test_an_answer_comes_whole_and_is_accounted_for() -> None:
+    async with gateway() as g:
+        status, answer, headers = await g.post(CHAT, chat("good morning"))
+    assert status == 200
+    assert answer["choices"][0]["message"]["content"] == "You said: good morning"
+    assert answer["usage"]["completion_tokens"] == 4
+    assert headers["x-request-id"].startswith("req-")
+    assert (g.exchanges[0].prompt_tokens, g.exchanges[0].completion_tokens, g.exchanges[0].status) == (2, 4, 200)
+
+
+async def test_a_given_request_id_is_kept_and_a_hostile_one_is_not() -> None:
+    async with gateway() as g:
+        _, _, headers = await g.post(CHAT, chat(), headers={"X-Request-Id": "mine-1"})
+        assert headers["x-request-id"] == "mine-1"
+        _, _, headers = await g.post(CHAT, chat(), headers={"X-Request-Id": "a b;c"})
+        assert headers["x-request-id"].startswith("req-")
+
+
+async def test_a_stream_ends_with_done_and_shows_usage_only_when_asked() -> None:
+    async with gateway() as g:
+        plain = await g.events(CHAT, chat("one two", stream=True))
+        asked = await g.events(CHAT, chat("one two", stream=True, stream_options={"include_usage": True}))
+    assert plain[-1] == asked[-1] == "[DONE]"
+    assert not any('"usage":{' in event for event in plain)
+    assert orjson.loads(asked[-2])["usage"]["completion_tokens"] == 4
+    text = "".join(orjson.loads(e)["choices"][0]["delta"].get("content", "") for e in plain[:-1])
+    assert text == "You said: one two"
+    assert [e.completion_tokens for e in g.exchanges] == [4, 4]
+    assert all(e.first_token_s is not None and e.first_token_s <= e.duration_s for e in g.exchanges)
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "code"),
+    [
+        ({"temprature": 1}, "temprature", "unknown_parameter"),
+        ({"temperature": 3}, "temperature", "invalid_value"),
+        ({"temperature": "0.5"}, "temperature", "invalid_value"),
+        ({"messages": []}, "messages", "invalid_value"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content", "missing_required_parameter"),
+        ({"store": True}, "store", "unsupported_parameter"),
+        ({"functions": []}, "functions", "unsupported_parameter"),
+        ({"seed": 7}, "seed", "unsupported_parameter"),
+        ({"logprobs": True}, "logprobs", "unsupported_parameter"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "unsupported_parameter"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", None),
+        ({"top_logprobs": 2}, "top_logprobs", "unsupported_parameter"),
+        ({"tool_choice": "required"}, "tool_choice", None),
+        ({"max_tokens": 5, "max_completion_tokens": 5}, "max_completion_tokens", None),
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages.0", None),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;"}}]}
+                ]
+            },
+            "messages.0.content.0",
+            None,
+        ),
+    ],
+)
+async def test_what_cannot_be_honoured_is_refused_by_name(
+    body: dict[str, object], param: str, code: str | None
+) -> None:
+    async with gateway() as g:
+        status, answer, _ = await g.post(CHAT, {**chat(), **body})
+    assert status == 400
+    assert answer["error"]["param"] == param
+    assert answer["error"]["type"] == "invalid_request_error"
+    assert answer["error"]["code"] == code
+
+
+async def test_asking_for_the_default_is_asking_for_nothing() -> None:
+    defaults = {"n": 1, "logprobs": False, "presence_penalty": 0, "response_format": {"type": "text"}, "seed": None}
+    async with gateway() as g:
+        status, _, _ = await g.post(CHAT, chat(**defaults, user="me", metadata={"a": "b"}, tool_choice="none"))
+    assert status == 200
+
+
+async def test_bodies_that_are_not_json_objects_are_refused() -> None:
+    async with gateway() as g:
+        for data in (b"", b"{", b"[]", b'"x"', b"\xff"):
+            async with g.http.post(g.url + CHAT, data=data) as response:
+                assert response.status == 400, data
+                assert (await response.json())["error"]["type"] == "invalid_request_error"
+
+
+async def test_an_unknown_model_is_a_404_with_the_nearest_name() -> None:
+    async with gateway() as g:
+        status, answer, _ = await g.post(CHAT, {**chat(), "model": "scriptd"})
+    assert status == 404
+    assert answer["error"]["code"] == "model_not_found"
+    assert "did you mean 'scripted'?" in answer["error"]["message"]
+
+
+async def test_a_failure_before_the_first_token_has_its_own_status_even_in_a_stream() -> None:
+    async with gateway(scripted(Reply(text="x", fault="refuse"))) as g:
+        status, answer, _ = await g.post(CHAT, chat(stream=True))
+    assert (status, answer["error"]["code"]) == (502, "engine_error")
+
+
+async def test_an_engine_that_dies_in_mid_stream_ends_it_with_an_error_event() -> None:
+    async with gateway(scripted(Reply(text="one two three four five", fault="break_off"))) as g:
+        events = await g.events(CHAT, chat(stream=True))
+    assert "error" in orjson.loads(events[-1])
+    assert "[DONE]" not in events
+    assert not any('"finish_reason":"stop"' in event for event in events)
+    assert g.exchanges[0].error_code == "engine_error"
+
+
+async def test_a_client_that_hangs_up_frees_its_slot_at_once() -> None:
+    slow = scripted(Reply(text="a b c d", fault="hang", fault_after_tokens=2), slots=1)
+    async with gateway(slow) as g:
+        served = g.serving.table.find("scripted")
+        response = await g.http.post(g.url + CHAT, json=chat(stream=True))
+        await response.content.readany()
+        assert served.admission.num_running == 1
+        response.close()
+        async with asyncio.timeout(1):
+            while served.admission.num_running or not g.exchanges:
+                await asyncio.sleep(0.01)
+    assert g.exchanges[0].status == HUNG_UP
+
+
+async def test_a_client_that_hangs_up_in_the_queue_leaves_it() -> None:
+    slow = scripted(Reply(text="a b", fault="hang", fault_after_tokens=1), slots=1)
+    async with gateway(slow) as g:
+        admission = g.serving.table.find("scripted").admission
+        first = await g.http.post(g.url + CHAT, json=chat(stream=True))
+        second = asyncio.create_task(g.post(CHAT, chat()))
+        async with asyncio.timeout(2):
+            while admission.num_waiting != 1:
+                await asyncio.sleep(0.01)
+            second.cancel()
+            while admission.num_waiting:
+                await asyncio.sleep(0.01)
+        first.close()
+
+
+async def test_a_full_queue_answers_429_with_retry_after() -> None:
+    slow = scripted(Reply(text="a b", fault="hang", fault_after_tokens=1), slots=1)
+    async with gateway(slow, model={"queue_limit": 0}) as g:
+        first = await g.http.post(g.url + CHAT, json=chat(stream=True))
+        status, answer, headers = await g.post(CHAT, chat())
+        first.close()
+    assert (status, answer["error"]["code"]) == (429, "queue_full")
+    assert int(headers["retry-after"]) >= 1
+
+
+async def test_the_deadline_is_a_504_before_the_first_token_and_an_event_after_it() -> None:
+    slow = scripted(Reply(match="late", text="x", delay_s=30), Reply(text="a b", fault="hang", fault_after_tokens=1))
+    async with gateway(slow, model={"deadline_s": 0.2}) as g:
+        status, answer, _ = await g.post(CHAT, chat("late"))
+        assert (status, answer["error"]["code"]) == (504, "deadline_exceeded")
+        events = await g.events(CHAT, chat("now", stream=True))
+    assert orjson.loads(events[-1])["error"]["code"] == "deadline_exceeded"
+
+
+async def test_a_loading_model_is_a_503_with_retry_after_and_the_api_answers_meanwhile() -> None:
+    async with gateway(scripted(load_s=30), wait=False) as g:
+        status, answer, headers = await g.post(CHAT, chat())
+        assert (status, answer["error"]["code"]) == (503, "engine_unavailable")
+        assert int(headers["retry-after"]) >= 1
+        async with g.http.get(g.url + "/v1/models") as response:
+            assert (await response.json())["data"][0]["state"] == "loading"
+        async with g.http.get(g.url + "/health") as response:
+            assert response.status == 503
+        async with g.http.get(g.url + "/") as response:
+            assert "loading" in await response.text()
+
+
+async def test_keys_are_asked_for_once_one_exists() -> None:
+    async with gateway(keys=Keys({"ck-right": "key1"})) as g:
+        status, answer, headers = await g.post(CHAT, chat())
+        assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
+        assert headers["www-authenticate"] == "Bearer"
+        assert (await g.post(CHAT, chat(), headers={"Authorization": "Bearer ck-wrong"}))[0] == 401
+        assert (await g.post(CHAT, chat(), headers={"Authorization": "Bearer ck-right"}))[0] == 200
+        async with g.http.get(g.url + "/v1/models") as response:
+            assert response.status == 401
+        async with g.http.get(g.url + "/metrics") as response:
+            assert response.status == 401
+        async with g.http.get(g.url + "/health") as response:
+            assert response.status == 200
+    assert [e.key_id for e in g.exchanges] == [None, None, "key1"]
+
+
+async def test_without_keys_on_loopback_any_authorization_header_will_do() -> None:
+    async with gateway() as g:
+        assert (await g.post(CHAT, chat(), headers={"Authorization": "Bearer whatever"}))[0] == 200
+        assert (await g.post(CHAT, chat(), headers={"Authorization": "nonsense"}))[0] == 200
+
+
+async def test_another_address_needs_a_key_and_says_how() -> None:
+    with pytest.raises(ConfigError, match="chaku keys create"):
+        async with gateway(host="0.0.0.0"):
+            pass
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example"])
+async def test_a_rebound_host_name_is_refused(host: str) -> None:
+    async with gateway() as g:
+        status, answer, _ = await g.post(CHAT, chat(), headers={"Host": host})
+        assert (status, answer["error"]["code"]) == (403, "permission_denied")
+        async with g.http.get(g.url + "/v1/models", headers={"Host": host}) as response:
+            assert response.status == 403
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1", "[::1]:8000", "192.168.1.5", "gpu-box.lan"])
+async def test_our_own_names_and_addresses_are_welcome(host: str) -> None:
+    async with gateway(allowed_hosts=("gpu-box.lan",)) as g:
+        assert (await g.post(CHAT, chat(), headers={"Host": host}))[0] == 200
+
+
+async def test_pages_of_other_origins_are_refused_unless_allowed() -> None:
+    async with gateway() as g:
+        assert (await g.post(CHAT, chat(), headers={"Origin": "https://evil.example"}))[0] == 403
+        assert (await g.post(CHAT, chat(), headers={"Origin": "null"}))[0] == 403
+        status, _, headers = await g.post(CHAT, chat(), headers={"Origin": g.url})
+        assert status == 200
+        assert "access-control-allow-origin" not in headers
+    async with gateway(cors_origins=("https://app.example",)) as g:
+        status, _, headers = await g.post(CHAT, chat(), headers={"Origin": "https://app.example"})
+        assert (status, headers["access-control-allow-origin"]) == (200, "https://app.example")
+        preflight = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+        async with g.http.options(g.url + CHAT, headers=preflight) as response:
+            assert response.status == 204
+            assert "POST" in response.headers["access-control-allow-methods"]
+
+
+async def test_metrics_tell_requests_tokens_errors_and_times() -> None:
+    async with gateway() as g:
+        await g.post(CHAT, chat("one two"))
+        await g.events(CHAT, chat("one two", stream=True))
+        await g.post(CHAT, {**chat(), "seed": 1})
+        await g.post(CHAT, {**chat(), "model": "who"})
+        async with g.http.get(g.url + "/metrics") as response:
+            text = await response.text()
+    assert 'chaku_requests_total{model="scripted",route="chat",status="200"} 2.0' in text
+    assert 'chaku_requests_total{model="scripted",route="chat",status="400"} 1.0' in text
+    assert 'chaku_requests_total{model="unknown",route="chat",status="404"} 1.0' in text
+    assert 'chaku_completion_tokens_total{model="scripted"} 8.0' in text
+    assert 'chaku_errors_total{code="unsupported_parameter",model="scripted"} 1.0' in text
+    assert 'chaku_time_to_first_token_seconds_count{model="scripted",route="chat"} 1.0' in text
+    assert 'chaku_inter_token_seconds_count{model="scripted",route="chat"} 1.0' in text
+    assert 'chaku_queue_length{model="scripted"} 0.0' in text
+    assert 'chaku_engine_ready{model="scripted"} 1.0' in text
+
+
+async def test_unknown_paths_and_methods_answer_in_openai_shape() -> None:
+    async with gateway() as g:
+        async with g.http.get(g.url + "/v1/nothing") as response:
+            assert response.status == 404
+            assert (await response.json())["error"]["code"] == "not_found"
+        async with g.http.get(g.url + CHAT) as response:
+            assert response.status == 405
+            assert (await response.json())["error"]["code"] == "method_not_allowed"
+
+
+async def test_the_api_page_needs_no_outside_request() -> None:
+    async with gateway() as g:
+        async with g.http.get(g.url + "/docs") as response:
+            page = await response.text()
+            assert response.status == 200
+        assert "https://" not in page.replace("https://fastapi.tiangolo.com", "")
+        async with g.http.get(g.url + "/openapi.json") as response:
+            described = await response.json()
+    assert set(described["paths"]) >= {CHAT, "/v1/completions", "/v1/embeddings", "/v1/models", "/health", "/metrics"}
+    chat_request = described["components"]["schemas"]["ChatRequest"]
+    assert chat_request["additionalProperties"] is False
+
+
+async def test_a_body_over_the_limit_is_refused_unread() -> None:
+    async with gateway() as g:
+        port = int(g.url.rsplit(":", 1)[1])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {2**30}\r\n\r\n"
+        writer.write(head.encode())
+        answer = await reader.readuntil(b"}}")
+        writer.close()
+    assert b" 413 " in answer.split(b"\r\n")[0]
+    assert b"payload_too_large" in answer
