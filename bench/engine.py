@@ -135,13 +135,13 @@ async def _answers(side: Side) -> None:
 async def run(options: argparse.Namespace) -> list[dict[str, object]]:
     """Measure both sides in turns; one row per number of clients."""
     shape = (options.model, options.slots, options.context, options.threads)
-    given = (
-        contextlib.nullcontext(Side(options.gateway.rstrip("/"), options.key, options.name))
-        if options.gateway
-        else None
-    )
     rows: list[dict[str, object]] = []
-    async with engine_alone(*shape) as alone, given or spawned_gateway(*shape) as gateway:
+    async with contextlib.AsyncExitStack() as stack:
+        alone = await stack.enter_async_context(engine_alone(*shape))
+        if options.gateway:
+            gateway = Side(options.gateway.rstrip("/"), options.key, options.name)
+        else:
+            gateway = await stack.enter_async_context(spawned_gateway(*shape))
         for side in (alone, gateway):
             await measure(side, clients=2, tokens=4)
         for clients in options.clients:

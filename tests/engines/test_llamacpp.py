@@ -544,6 +544,15 @@ async def test_a_broken_file_is_a_model_error_in_one_line(tmp_path: Path) -> Non
     await engine.stop()
 
 
+async def test_a_missing_package_is_a_model_error_that_names_the_install(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "xllamacpp.py").write_text("raise ImportError('no llama here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    file = tmp_path / "any.gguf"
+    file.touch()
+    with pytest.raises(ModelError, match=r"not installed .*pip install 'chaku\[local\]'"):
+        await LlamaCppEngine("any", Settings(file)).start()
+
+
 async def test_a_missing_file_is_a_model_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no file"):
         await LlamaCppEngine("missing", Settings(tmp_path / "none.gguf")).start()
