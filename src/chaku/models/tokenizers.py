@@ -59,6 +59,8 @@ class _Encoder(Protocol):
 
     def token_bytes(self, token_id: int) -> bytes: ...
 
+    def loses(self, character: str) -> bool: ...
+
 
 @dataclass(frozen=True)
 class LoadedTokenizer:
@@ -106,6 +108,10 @@ class LoadedTokenizer:
             return self._encoder.encode(text)
         return [token_id for piece in self._breaks.split(text) for token_id in self._encoder.encode(piece)]
 
+    def lost_characters(self, text: str) -> str:
+        """Characters in `text` that no ids of this tokenizer give back, as every engine drops or changes them."""
+        return "".join(sorted(filter(self._encoder.loses, set(text))))
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that one id stands for; special tokens give their spelling."""
         return self._spellings[token_id] if token_id in self._spellings else self._encoder.token_bytes(token_id)
@@ -122,11 +128,18 @@ class _TokenizersEncoder:
     def __init__(self, tokenizer: Any, *, byte_level: bool) -> None:
         self._tokenizer = tokenizer
         self._byte_level = byte_level
+        letters = _byte_of_letter().items()
+        self._bytes = {byte for letter, byte in letters if tokenizer.token_to_id(letter) is not None}
         self.token_bytes = functools.lru_cache(maxsize=1 << 16)(self._find_bytes)
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+    def loses(self, character: str) -> bool:
+        if not self._byte_level:
+            return character == _SPACE
+        return not self._bytes.issuperset(character.encode())
 
     def _find_bytes(self, token_id: int) -> bytes:
         token = self._tokenizer.id_to_token(token_id) or ""
@@ -153,6 +166,9 @@ class _SentencePieceEncoder:
 
     def token_bytes(self, token_id: int) -> bytes:
         return _piece_bytes(self.processor.id_to_piece(token_id))
+
+    def loses(self, character: str) -> bool:
+        return character == _SPACE
 
 
 def _piece_bytes(piece: str) -> bytes:
