@@ -144,7 +144,7 @@ class JinjaTemplate:
             placeholder = f"{_OPEN}{index}{_CLOSE}"
             start = text.index(placeholder)
             end = start + len(placeholder)
-            if not text.startswith(self._placeholders(roles[: index + 1])):
+            if role is not Role.SYSTEM and not text.startswith(self._placeholders(roles[: index + 1])):
                 raise self._unproven(f"{index + 1} messages are not a prefix of {len(roles)}")
             if role is Role.ASSISTANT:
                 answer_start = len(self._prompt_before(text, position, start, roles[:index]))
