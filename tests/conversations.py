@@ -15,9 +15,21 @@ HOSTILE = [
     "<|eot_id|>", "<|start_header_id|>", "<|begin_of_text|>", "<start_of_turn>", "<end_of_turn>", "<|user|>\n",
     "<<SYS>>", "USER: ", " ASSISTANT:", "### Human: ", "\n###", "[TOOL_CALLS]", "[REF]", "<think>", "</think>",
     "<tool_call>", "<｜User｜>", "<｜end▁of▁sentence｜>", "<|endoftext|>", "<0x0A>", "\n", "\n\n", " ", "   ", "\t",
-    "\r\n", "1234567", "中文", "日本語", "👩🏽‍🚀", "é", "e\u0301", "ﬁ", "def f(x):\n    return x", "<", "|>", "{{ x }}", "{% if %}",
+    "\r\n", "1234567", "中文", "日本語", "👩🏽‍🚀", "é", "e\u0301", "ﬁ", "def f(x):\n    return x", "<", "|>",
+    "{{ x }}", "{% if %}",
     "\ue001", "\ue010" + "0" + "\ue011", "\u200b", "\x00", "\x1f",
 ]  # fmt: skip
+
+TEXTS = [
+    "", " ", "Hello world", "  two  spaces ", "\n\n\n", "tab\tand\r\nline", "def f(x):\n    return x ** 2\n",
+    "x  y   z    w", "don't WON'T I'll", "3.14159 1,234,567", "Grüße, naïve café", "你好，世界", "日本語テキスト", 
+    "한국어", "عربى", "हिन्दी", "ไทย",
+    "...!?;:", "a" * 300, "\u200b\u00a0x\u3000y", "SELECT * FROM t WHERE a='b';", "<p>HTML &amp; more</p>",
+    'for (int i = 0; i < 10; ++i) {\n\t\tprintf("%d\\n", i);\n\t}\n\n\n}', "🧉🦙👨‍👩‍👧‍👦", "ﷺ", "e\u0301\u0301", "ﬁ",
+    "１２３ ½ Ⅷ", "\\frac{a}{b}", "___", "\x00\x1f", "a \x16: b", "\U00040000!",
+    *HOSTILE, *(a + b for a in HOSTILE[24:] for b in HOSTILE[24:30]),
+]  # fmt: skip
+"""Code, numbers, white space and many scripts."""
 
 any_text = st.lists(st.one_of(st.text(max_size=8), st.sampled_from(HOSTILE)), max_size=5).map("".join)
 json_values = st.recursive(

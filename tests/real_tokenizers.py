@@ -1,4 +1,4 @@
-"""Real tokenizers for tests: five vocabularies of mistral-common, DeepSeek's tokenizer.json, SmolLM2's out of its GGUF."""
+"""Real tokenizers for tests: five of mistral-common's, DeepSeek's tokenizer.json, SmolLM2's out of its GGUF."""
 
 from __future__ import annotations
 

@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import real_tokenizers
-from conversations import HOSTILE, chats
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import real_tokenizers
 from chaku.chat.export import template_variables, to_jinja
 from chaku.chat.jinja import JinjaTemplate
-from chaku.chat.messages import Conversation, Message, Role
+from chaku.chat.messages import Conversation, Message, Role, ToolCall
 from chaku.chat.render import Renderer
 from chaku.chat.segments import Layout
 from chaku.chat.templates import TEMPLATES
+from chaku.models.tokenizers import load_tokenizer
+from conversations import TEXTS, chats
+from gguf_writer import llama_tensors, llama_values, write_gguf
 
 pytestmark = pytest.mark.model
 
@@ -74,23 +76,39 @@ def engine() -> Iterator[Engine]:
     started.close()
 
 
+@pytest.fixture(scope="module")
+def llama_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model around a Llama-like SentencePiece vocabulary."""
+    from sentencepiece import SentencePieceProcessor
+
+    pieces = SentencePieceProcessor(model_file=str(real_tokenizers.file_of("llama_spm")))
+    path = tmp_path_factory.mktemp("llama") / "random.gguf"
+    return write_gguf(path, llama_values(pieces), llama_tensors(pieces.vocab_size()))
+
+
+def test_a_llama_vocabulary_is_read_as_the_engine_does(llama_gguf: Path) -> None:
+    tokenizer = load_tokenizer(llama_gguf)
+    started = Engine(str(llama_gguf))
+    try:
+        different = [t for t in TEXTS if tokenizer.encode_text(t) != started.ids(t, parse_special=False)]
+        assert different == []
+        for name, template in TEMPLATES.items():
+            renderer = Renderer(template, tokenizer)
+            text = "".join(segment.text for segment in renderer.prompt_segments(CLEAN))
+            assert (name, renderer.render_prompt(CLEAN)) == (name, started.ids(text, parse_special=True))
+    finally:
+        started.close()
+
+
 def layouts() -> dict[str, Layout]:
     return {**TEMPLATES, "own": JinjaTemplate.of(real_tokenizers.load("smollm2"))}
-
-
-TEXTS = [
-    *HOSTILE, *(a + b for a in HOSTILE[24:] for b in HOSTILE[24:30]),
-    "Hello world", "  two  spaces ", "don't WON'T I'll", "3.14159 1,234,567", "Grüße, naïve café", "你好，世界", "日本語テキスト",
-    "한국어", "عربى", "हिन्दी", "ไทย", "...!?;:", "a" * 300, "\u200b\u00a0x\u3000y", "SELECT * FROM t WHERE a='b';", "x  y   z    w",
-    "for (int i = 0; i < 10; ++i) {\n\t\tprintf(\"%d\\n\", i);\n\t}\n\n\n}", "🧉🦙👨‍👩‍👧‍👦", "ﷺ", "\u0301\u0301", "１２３ ½ Ⅷ", "\\frac{a}{b}", "___",
-]  # fmt: skip
 
 
 def test_texts_are_tokenised_as_the_engine_does(engine: Engine) -> None:
     tokenizer = real_tokenizers.load("smollm2")
     different = [text for text in TEXTS if tokenizer.encode_text(text) != engine.ids(text, parse_special=False)]
     assert different == []
-    assert len(TEXTS) > 150
+    assert len(TEXTS) > 200
 
 
 @given(text=st.text(max_size=40))
@@ -152,13 +170,33 @@ def _special_split(text: str) -> list[str | int]:
 
 
 @pytest.mark.parametrize("name", ["vicuna_v1.1", "llama3", "chatml", "zephyr"])
-def test_the_engine_renders_an_exported_template_to_the_string_of_chat(name: str, tmp_path: Path) -> None:
+def test_the_engine_renders_an_exported_template_to_the_string_of_chat(name: str) -> None:
     tokenizer = real_tokenizers.load("smollm2")
+    conversations = [CLEAN, WITH_TOOLS] if name == "chatml" else [CLEAN]
     source = to_jinja(TEMPLATES[name], bos=tokenizer.adds_bos)
     started = Engine(str(real_tokenizers.file_of("smollm2")), source)
     try:
-        answer = started.post("/apply-template", template_variables(CLEAN) | {"tools": []})
+        answers = [started.post("/apply-template", _request(conversation))["prompt"] for conversation in conversations]
     finally:
         started.close()
-    segments = Renderer(TEMPLATES[name], tokenizer).prompt_segments(CLEAN)
-    assert answer["prompt"] == "".join(segment.text for segment in segments)
+    renderer = Renderer(TEMPLATES[name], tokenizer)
+    assert answers == [
+        "".join(segment.text for segment in renderer.prompt_segments(conversation)) for conversation in conversations
+    ]
+
+
+def _request(conversation: Conversation) -> dict[str, Any]:
+    variables = template_variables(conversation)
+    return variables if variables["tools"] else {"messages": variables["messages"]}
+
+
+WITH_TOOLS = Conversation(
+    "c",
+    (
+        Message(Role.USER, "Rain?"),
+        Message(Role.ASSISTANT, "", "Hm.", (ToolCall("a", "weather", '{"city": "Lima"}'),)),
+        Message(Role.TOOL, "dry", tool_call_id="a"),
+        Message(Role.TOOL, "warm", tool_call_id="b"),
+    ),
+    ({"type": "function", "function": {"name": "weather", "description": "Tells it.", "parameters": {}}},),
+)

@@ -3,14 +3,14 @@ from __future__ import annotations
 import re
 
 import pytest
-import real_tokenizers
-from conversations import any_text, chats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import real_tokenizers
 from chaku.chat.messages import Conversation, Message, Role, ToolCall
 from chaku.chat.render import Renderer, supervised_texts
 from chaku.chat.templates import EOS, TEMPLATES, Template, get_template
+from conversations import any_text, chats
 
 every_tokenizer = pytest.mark.parametrize("tokenizer_name", real_tokenizers.names)
 every_template = pytest.mark.parametrize("template_name", TEMPLATES)
@@ -184,3 +184,19 @@ def test_a_conversation_without_an_answer_carries_no_loss(content: str) -> None:
     renderer = Renderer(get_template("vicuna_v1.1"), real_tokenizers.load("llama_spm"))
     rendered = renderer.render_for_training(Conversation("c", (Message(Role.USER, content),)))
     assert rendered.input_ids and not any(rendered.loss_mask)
+
+
+@pytest.mark.parametrize(
+    ("template_name", "tokenizer_name", "ids", "strings"),
+    [
+        ("vicuna_v1.1", "llama_spm", {2}, ()),
+        ("vicuna_v0", "llama_spm", {2}, ("###",)),
+        ("chatml", "llama_spm", {2}, ("<|im_end|>",)),
+        pytest.param("chatml", "smollm2", {2}, (), marks=pytest.mark.model),
+    ],
+)
+def test_an_answer_stops_at_its_end_token_or_where_there_is_none_at_its_text(
+    template_name: str, tokenizer_name: str, ids: set[int], strings: tuple[str, ...]
+) -> None:
+    renderer = Renderer(get_template(template_name), real_tokenizers.load(tokenizer_name))
+    assert (renderer.stop_ids, renderer.stop_strings) == (ids, strings)

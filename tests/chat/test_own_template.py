@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 import pytest
-import real_tokenizers
-from conversations import chats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import real_tokenizers
 from chaku.chat.export import to_jinja
 from chaku.chat.jinja import JinjaTemplate
 from chaku.chat.messages import Conversation, Message, Role
 from chaku.chat.render import Renderer, supervised_texts
 from chaku.chat.templates import TEMPLATES, get_template
 from chaku.errors import InvalidRequest, ModelError
+from conversations import chats
 
 # SmolLM2-135M-Instruct's, as its GGUF says it.
 SMOLLM2 = (

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
-import real_tokenizers
-from conversations import any_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import real_tokenizers
 from chaku.chat.detokenize import StreamDetokenizer
 from chaku.chat.stopping import StopStrings
 from chaku.errors import InvalidRequest
+from conversations import any_text
 
 every_tokenizer = pytest.mark.parametrize("name", real_tokenizers.names)
 
@@ -75,7 +77,7 @@ def test_stop_strings_cut_the_same_text_however_it_is_chunked(text: str, stops: 
     borders = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     watcher = StopStrings(stops)
     shown = ""
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in itertools.pairwise(borders):
         shown += watcher.push(text[start:end])
         assert watcher.stopped_by is not None or not any(stop in text[:end] for stop in stops)
         hidden = text[len(shown) : end]

@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conversations import anything, chats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from chaku.chat.jinja import compile_jinja
 from chaku.chat.messages import Conversation, Message, Role, ToolCall
 from chaku.chat.templates import TEMPLATES, get_template
 from chaku.errors import ConfigError, InvalidRequest
+from conversations import anything, chats
 
 all_templates = pytest.mark.parametrize("name", TEMPLATES)
 
@@ -199,3 +199,23 @@ def test_hashes_tell_formats_apart_and_not_names() -> None:
     hashes = {name: template.hash for name, template in TEMPLATES.items()}
     assert hashes["vicuna_v1.1"] == hashes["vicuna_v1.5"]
     assert len(set(hashes.values())) == len(hashes) - 2
+
+
+@pytest.mark.parametrize(
+    ("json", "reason"),
+    [
+        ({"role": "assistant", "tool_calls": [{"id": "a"}]}, "a tool call names no function"),
+        ({"role": "user", "content": ["x"]}, "a part that is no object"),
+        ({"role": "user", "content": 3}, "content is a int"),
+        ({"role": "bot", "content": ""}, "role is 'bot'"),
+    ],
+)
+def test_a_message_that_is_none_is_refused(json: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InvalidRequest, match=reason):
+        Conversation.from_json({"id": "c", "messages": [json]})
+
+
+@given(conversation=anything)
+def test_conversations_come_back_from_json(conversation: Conversation) -> None:
+    again = Conversation.from_json(conversation.to_json())
+    assert again.to_json() == conversation.to_json()

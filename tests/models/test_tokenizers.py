@@ -2,22 +2,22 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
-import real_tokenizers
-from conversations import any_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import real_tokenizers
 from chaku.chat.messages import Conversation, Message, Role, ToolCall
 from chaku.chat.render import Renderer
 from chaku.chat.templates import get_template
 from chaku.chat.tokenizer import Before
 from chaku.errors import ModelError
 from chaku.models.tokenizers import load_tokenizer
+from conversations import TEXTS, any_text
+from gguf_writer import llama_values, write_gguf
 
 sentencepiece_names = ["llama_spm", "mistral_v2", "mistral_v3"]
 
@@ -71,7 +71,7 @@ def test_text_never_yields_a_special_token_and_comes_back(name: str, data: st.Da
 
 
 def test_vicuna_ids_are_the_whole_strings_in_a_llama_tokenizer() -> None:
-    """Golden: `<s>`, the text to the first answer's end, `</s>`, the rest; each run encoded whole by sentencepiece 0.2."""
+    """Golden: `<s>`, the text to the first answer's end, `</s>`, the rest, each encoded whole by sentencepiece 0.2."""
     conversation = Conversation(
         "c",
         (
@@ -89,8 +89,13 @@ def test_vicuna_ids_are_the_whole_strings_in_a_llama_tokenizer() -> None:
     assert rendered.loss_mask == GOLDEN_MASK
 
 
-GOLDEN_IDS = [1, 1739, 6817, 28723, 2223, 725, 28747, 22557, 28808, 8602, 8048, 12738, 28747, 15359, 736, 28723, 2, 2223, 725, 28747, 4165, 298, 28705, 28740, 28750, 8602, 8048, 12738, 28747, 259, 28740, 13, 28750, 2]  # fmt: skip
-GOLDEN_MASK = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1]  # fmt: skip
+GOLDEN_IDS = [
+    1, 1739, 6817, 28723, 2223, 725, 28747, 22557, 28808, 8602, 8048, 12738, 28747, 15359, 736, 28723, 2, 2223,
+    725, 28747, 4165, 298, 28705, 28740, 28750, 8602, 8048, 12738, 28747, 259, 28740, 13, 28750, 2,
+]  # fmt: skip
+GOLDEN_MASK = [
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1,
+]  # fmt: skip
 
 
 MISTRAL_CHAT = Conversation(
@@ -148,67 +153,21 @@ def test_mistral_tool_calls_and_results_are_mistral_commons() -> None:
     assert renderer.render_prompt(conversation) == expected
 
 
-def write_gguf(path: Path, values: dict[str, Any]) -> Path:
-    """A GGUF of version 3 with metadata and no tensors."""
-
-    def text(value: str) -> bytes:
-        return struct.pack("<Q", len(value.encode())) + value.encode()
-
-    def packed(value: Any) -> bytes:
-        if isinstance(value, bool):
-            return struct.pack("<I?", 7, value)
-        if isinstance(value, int):
-            return struct.pack("<II", 4, value)
-        if isinstance(value, str):
-            return struct.pack("<I", 8) + text(value)
-        kind, body = {
-            str: (8, b"".join(map(text, value)) if isinstance(value[0], str) else b""),
-            float: (6, struct.pack(f"<{len(value)}f", *value) if isinstance(value[0], float) else b""),
-            int: (5, struct.pack(f"<{len(value)}i", *value) if isinstance(value[0], int) else b""),
-        }[type(value[0])]
-        return struct.pack("<IIQ", 9, kind, len(value)) + body
-
-    data = b"GGUF" + struct.pack("<IQQ", 3, 0, len(values))
-    path.write_bytes(data + b"".join(text(key) + packed(value) for key, value in values.items()) + bytes(64))
-    return path
-
-
 @pytest.fixture(scope="module")
 def llama_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Llama-like SentencePiece vocabulary, written as a GGUF would hold it."""
     from sentencepiece import SentencePieceProcessor
 
     pieces = SentencePieceProcessor(model_file=str(real_tokenizers.file_of("llama_spm")))
-    ids = range(pieces.vocab_size())
-    kinds = [6 if pieces.is_byte(i) else 3 if pieces.is_control(i) else 2 if pieces.is_unknown(i) else 1 for i in ids]
-    return write_gguf(
-        tmp_path_factory.mktemp("gguf") / "llama.gguf",
-        {
-            "general.architecture": "llama",
-            "tokenizer.ggml.model": "llama",
-            "tokenizer.ggml.tokens": [pieces.id_to_piece(i) for i in ids],
-            "tokenizer.ggml.scores": [pieces.get_score(i) for i in ids],
-            "tokenizer.ggml.token_type": kinds,
-            "tokenizer.ggml.bos_token_id": 1,
-            "tokenizer.ggml.eos_token_id": 2,
-            "tokenizer.ggml.add_bos_token": True,
-        },
-    )
+    return write_gguf(tmp_path_factory.mktemp("gguf") / "llama.gguf", llama_values(pieces))
 
 
 def test_a_ggufs_sentencepiece_vocabulary_gives_the_models_ids(llama_gguf: Path) -> None:
     loaded, original = load_tokenizer(llama_gguf), real_tokenizers.load("llama_spm")
     assert (loaded.bos, loaded.eos, loaded.adds_bos, loaded.vocab_size) == ("<s>", "</s>", True, 32000)
     assert loaded.special_ids == original.special_ids
-    for text in ENGINE_TEXTS:
+    for text in TEXTS:
         assert loaded.encode_text(text) == original.encode_text(text)
-
-
-ENGINE_TEXTS = [
-    "", " ", "Hello world", "  two  spaces ", "\n\n\n", "tab\tand\r\nline", "def f(x):\n    return x ** 2\n", "3.14159 1234567",
-    "Grüße, naïve café", "你好，世界", "日本語テキスト", "한국어", "👩🏽‍🚀 🧉", "e\u0301", "ﬁ", "don't WON'T I'll", "...!?;:", "a" * 100, "\u200b\u00a0x",
-    "SELECT * FROM t WHERE a='b';", "<p>HTML &amp; more</p>", "عربى", "हिन्दी", "ไทย", "x  y   z    w", "\\n", "___", "\x00\x1f",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +204,8 @@ def llama_json(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "post_processor": None,
         "decoder": None,
         "model": {
-            "type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True, "vocab": vocab, "merges": merges,
+            "type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True,
+            "vocab": vocab, "merges": merges,
         },
     }  # fmt: skip
     folder = tmp_path_factory.mktemp("llama")
@@ -258,7 +218,7 @@ def llama_json(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_llama_tokenizer_json_gives_sentencepieces_ids(llama_json: Path) -> None:
     loaded, original = load_tokenizer(llama_json), real_tokenizers.load("llama_spm")
     assert (loaded.bos, loaded.eos, loaded.adds_bos, loaded.chat_template) == ("<s>", "</s>", True, "x")
-    for text in ENGINE_TEXTS:
+    for text in TEXTS:
         for before in Before:
             assert loaded.encode_text(text, before) == original.encode_text(text, before)
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from chaku.chat.layout import parsed_arguments
 from chaku.chat.messages import Conversation, Message
-from chaku.chat.templates import BOS, EOS, Template, Tools
+from chaku.chat.segments import BOS, EOS
+from chaku.chat.templates import Template, Tools
 
 _MARKS = re.compile(f"({BOS}|{EOS})")
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from chaku.chat.messages import Conversation, Message, Role, ToolCall
-from chaku.chat.segments import Segment
-from chaku.chat.templates import BOS, EOS, Template, Tools, Wrap
+from chaku.chat.segments import BOS, EOS, Segment
+from chaku.chat.templates import Template, Tools, Wrap
 from chaku.errors import InvalidRequest
 
 

@@ -15,12 +15,8 @@ from difflib import get_close_matches
 from typing import Literal
 
 from chaku.chat.messages import Conversation
-from chaku.chat.segments import Segment
+from chaku.chat.segments import BOS, EOS, Segment
 from chaku.errors import ConfigError
-
-# In template strings these two stand for the tokenizer's own tokens.
-BOS = "\ue001"
-EOS = "\ue002"
 
 
 @dataclass(frozen=True, slots=True)
