@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -195,20 +196,20 @@ HOSTILE = {
     "nested_tables": WRAP.format("<table><tr><td>" * 30_000 + "x"),
     "nested_links": WRAP.format('<a href="x">' * 50_000 + "x"),
     "quotes_over_lines": WRAP.format("<blockquote>" * 200 + "<br>".join(["x"] * 50_000)),
-    "unclosed_paragraphs": WRAP.format("<p>x" * 100_000),
-    "unclosed_items": WRAP.format("<ul>" + "<li>x" * 100_000),
+    "unclosed_paragraphs": WRAP.format("<p>x" * 40_000),
+    "unclosed_items": WRAP.format("<ul>" + "<li>x" * 40_000),
     "many_attributes": "<p " + " ".join(f"a{i}=1" for i in range(100_000)) + ">x</p>",
     "huge_attribute": f'<p data-x="{"y" * 5_000_000}">x</p>',
-    "one_line": WRAP.format("<p>" + "word <b>bold</b> " * 300_000 + "</p>"),
-    "stars": WRAP.format("<p>" + "*_`[<&!\\" * 300_000 + "</p>"),
+    "one_line": WRAP.format("<p>" + "word <b>bold</b> " * 100_000 + "</p>"),
+    "stars": WRAP.format("<p>" + "*_`[<&!\\" * 60_000 + "</p>"),
     "backticks": WRAP.format("<p>" + "<code>" + "`" * 1_000_000 + "</code></p>"),
-    "breaks": WRAP.format("<p>" + "<br>" * 300_000 + "</p>"),
+    "breaks": WRAP.format("<p>" + "<br>" * 100_000 + "</p>"),
     "spaces": WRAP.format("<p>" + " \n" * 1_000_000 + "x</p>"),
     "wide_spans": WRAP.format("<table>" + '<tr><td colspan="99999999">x</td></tr>' * 20_000 + "</table>"),
     "wide_and_long_table": WRAP.format("<table><tr>" + "<td>x" * 20_000 + "</tr>" + "<tr><td>x" * 20_000 + "</table>"),
-    "tag_starts": "<p>" + "<" * 1_000_000,
+    "tag_starts": "<p>" + "<" * 300_000,
     "comment_starts": "<p>" + "<!--" * 300_000,
-    "entities": WRAP.format("&amp;amp;" * 300_000),
+    "entities": WRAP.format("&amp;amp;" * 100_000),
     "katex": WRAP.format('<span class="katex">' * 30_000 + "x"),
     "pre": WRAP.format("<pre>" * 30_000 + "x"),
     "citations": WRAP.format("【" * 300_000 + "\ue200" * 300_000),
@@ -287,13 +288,15 @@ def test_nothing_executable_remains(soup: str) -> None:
 
 # The Markdown says what the page said: rendered again, it has the same text
 
+# `\(` and the like are left to TeX; markdown-it's table-less CommonMark would take the backslash away.
+TEX = re.compile(r"\\(?=[()\[\]{},;!%$#|:>])")
 WORDS = st.text(alphabet="ab1 *_`[]()<>&!\\~#-+=|.:\"'é", min_size=1, max_size=12)
 
 
 @st.composite
 def inline(draw: st.DrawFn) -> str:
     escape = str.maketrans({"<": "&lt;", ">": "&gt;", "&": "&amp;"})
-    text = draw(WORDS).translate(escape)
+    text = draw(WORDS.filter(lambda text: not TEX.search(text))).translate(escape)
     return draw(
         st.sampled_from(["{}", "{}", "{}", "<code>x{}</code>", " <strong>a</strong> {}", "{} <em>b c</em> "])
     ).format(text)

@@ -22,8 +22,8 @@ _RUN = re.compile("([\ufdd0-\ufdda])\\1*")
 _URL = re.compile(r"(https?://[^\s<>]+)")
 _BREAKS = re.compile(f"[ \n]*{BREAK}[ \n{BREAK}]*")
 _LINE = re.compile(r"^(?:#{1,6}(?:[ \t]|$)|>|=+[ \t]*$|(?:[-*_][ \t]*){3,}$|~~~|(?=.*-)(?=.*\|)[-:| ]+$)", re.MULTILINE)
-# `\(` and `\[` stay: they are TeX delimiters to every chat page.
-_AFTER_BACKSLASH = frozenset((STAR, UNDERSCORE, TICK, BACKSLASH, LESS, AMP, TILDE, "*", "`", "\n"))
+# What a backslash in text would escape. `\(`, `\[`, `\{`, `\,` and the like stay: they are TeX to every chat page.
+_AFTER_BACKSLASH = frozenset((STAR, UNDERSCORE, TICK, LESS, AMP, TILDE, *"*`\n.-+=/?@^\"'"))
 _ENTITY = re.compile(r"#?[A-Za-z0-9]{1,31};")
 _TICKS = re.compile("`+")
 # The names that a Markdown renderer with HTML enabled would run or draw; `<String>` and `<T>` are not among them.
@@ -116,7 +116,8 @@ class _Escaper:
         elif mark == DOLLAR:
             needed = self.dollars
         else:
-            return plain * (len(run[0]) - 1) + ("\\" if self.is_needed_at_end(mark, run, after) else "") + plain
+            before_last = plain * (len(run[0]) - 1) * (2 if mark == BACKSLASH else 1)
+            return before_last + ("\\" if self.is_needed_at_end(mark, run, after) else "") + plain
         return ("\\" + plain) * len(run[0]) if needed else plain * len(run[0])
 
     def is_needed_at_end(self, mark: str, run: re.Match[str], after: str) -> bool:
@@ -129,7 +130,9 @@ class _Escaper:
         if mark == BANG:
             return after == "["
         if mark == BACKSLASH:
-            return run.end() == len(self.text) or after in _AFTER_BACKSLASH
+            following = _RUN.match(self.text, run.end())
+            is_escape = following is not None and self.decide(following).startswith("\\")
+            return is_escape or run.end() == len(self.text) or after in _AFTER_BACKSLASH
         return False
 
 
