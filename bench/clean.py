@@ -19,10 +19,11 @@ from dataclasses import dataclass
 
 from chaku.data.clean import clean_text
 
-WORDS = (
-    "the of model data answer question and to in for with that this can each value result first step function list "
-    "number text user file use get make when which there following example system process snake_case 3*4 e.g. café"
-).split()
+WORDS = """the of model data answer question and to in for with that this can each value result first step function
+    list number text user file use get make when which there following example system process from by as at be or an
+    if not will your code run out up so more then also only new way set type name line time string object café
+    """.split()  # noqa: SIM905
+ODD_WORDS = ("snake_case", "3*4", "a &lt; b", "__init__", "C:\\temp", "[1]", "List&lt;String&gt;")
 TOOLBAR = (
     '<pre><div class="bg-black rounded-md mb-4"><div class="flex items-center relative text-gray-200 bg-gray-800 px-4 '
     'py-2 text-xs font-sans justify-between rounded-t-md"><span>python</span><button class="flex ml-auto gap-2"><svg '
@@ -35,8 +36,8 @@ KATEX = (
     '<span class="math math-inline"><span class="katex"><span class="katex-mathml"><math xmlns="http://www.w3.org/1998/'
     'Math/MathML"><semantics><mrow><msup><mi>x</mi><mn>2</mn></msup><mo>+</mo><msub><mi>y</mi><mi>i</mi></msub></mrow>'
     '<annotation encoding="application/x-tex">x^2 + y_i</annotation></semantics></math></span><span class="katex-html" '
-    'aria-hidden="true"><span class="base"><span class="strut" style="height:0.8974em;"></span><span class="mord"><span '
-    'class="mord mathnormal">x</span><span class="msupsub"><span class="vlist-t"><span class="vlist-r"><span '
+    'aria-hidden="true"><span class="base"><span class="strut" style="height:0.8974em;"></span><span class="mord">'
+    '<span class="mord mathnormal">x</span><span class="msupsub"><span class="vlist-t"><span class="vlist-r"><span '
     'class="vlist" style="height:0.8141em;"><span style="top:-3.063em;margin-right:0.05em;"><span class="pstrut" '
     'style="height:2.7em;"></span><span class="sizing reset-size6 size3 mtight"><span class="mord mtight">2</span>'
     '</span></span></span></span></span></span></span><span class="mbin">+</span></span></span></span></span>'
@@ -45,6 +46,8 @@ KATEX = (
 
 def sentence(rng: random.Random) -> str:
     words = [rng.choice(WORDS) for _ in range(rng.randint(8, 24))]
+    if rng.random() < 0.05:
+        words[rng.randrange(len(words))] = rng.choice(ODD_WORDS)
     if rng.random() < 0.3:
         words[rng.randrange(len(words))] = f"<code>{rng.choice(WORDS)}_{rng.choice(WORDS)}()</code>"
     if rng.random() < 0.3:
@@ -66,7 +69,8 @@ def code(rng: random.Random) -> str:
     for _ in range(rng.randint(5, 30)):
         name, other = rng.choice(WORDS), rng.choice(WORDS)
         lines.append(
-            f'    <span class="hljs-keyword">if</span> {name} &lt; <span class="hljs-number">{rng.randint(0, 99)}</span>:'
+            f'    <span class="hljs-keyword">if</span> {name} &lt; '
+            f'<span class="hljs-number">{rng.randint(0, 99)}</span>:'
             f'\n\n        {other} = <span class="hljs-built_in">len</span>(<span class="hljs-string">"{name}"</span>)'
         )
     return TOOLBAR + "\n".join(lines) + "\n</code></div></div></pre>"
@@ -181,7 +185,7 @@ def main() -> None:
             f"{mix}: {len(inputs)} pages of {size:.1f} kB on average; pages/s/core, median of {options.rounds} (range)"
         )
         for name, rate in rates.items():
-            print(f"  {name:24} {rate}   {rates['chaku'].median / rate.median:6.1f} x slower than chaku")
+            print(f"  {name:24} {rate}   chaku is {rates['chaku'].median / rate.median:.1f} x")
 
 
 if __name__ == "__main__":

@@ -18,9 +18,15 @@ from chaku.data.page import MAX_NESTING, Leave, Page, is_hidden, nothing, number
 _ALIGN = re.compile(r"text-align:\s*(left|center|right)")
 
 
-def enter_block(page: Page, node: LexborNode, tag: str) -> Leave | None:
+def enter_block(page: Page, node: LexborNode) -> Leave | None:
     """A paragraph, or a box around blocks; `whitespace-pre-wrap` boxes keep what was typed as it was typed."""
+    tag = node.tag
     attributes = node.attributes
+    if not attributes:
+        parent = page.frames[-1]
+        kind = "cell" if parent.kind == "cell" else "p" if tag == "p" else "div"
+        page.open(kind, verbatim=parent.verbatim and tag == "div")
+        return _leave_block
     classes = attributes.get("class") or ""
     if is_hidden(attributes, classes):
         page.notes["hidden_removed"] += 1
@@ -43,7 +49,7 @@ def _leave_block(page: Page) -> None:
         page.add_block(kind, text)
 
 
-def enter_heading(page: Page, node: LexborNode, level: int) -> Leave | None:
+def enter_heading(page: Page, node: LexborNode, *, level: int) -> Leave | None:
     """One line of text; code blocks and the like inside it come after it."""
     attributes = node.attributes
     if is_hidden(attributes, attributes.get("class") or ""):
@@ -108,7 +114,7 @@ def enter_item(page: Page, node: LexborNode) -> Leave | None:
     """A list item; one that has no list gets its own."""
     if page.frames[-1].kind != "list":
         if page.nesting >= MAX_NESTING:
-            return enter_block(page, node, "div")
+            return enter_block(page, node)
         page.notes["list_repaired"] += 1
         page.nesting += 1
         page.open("list")
@@ -168,7 +174,7 @@ def enter_cell(page: Page, node: LexborNode) -> Leave | None:
     table = page.frames[-1]
     if table.kind != "table" or not table.rows:
         if table.kind != "cell":
-            return enter_block(page, node, "div")
+            return enter_block(page, node)
         page.text(" ")
         return nothing
     attributes = node.attributes

@@ -39,6 +39,9 @@ def code_block(node: LexborNode) -> tuple[str, str, bool]:
 
 def code_text(node: LexborNode) -> str:
     """Text as it stands, a newline for each `<br>`, without buttons and line numbers."""
+    only = node.first_child
+    if only is not None and only.is_text_node and only.next is None:
+        return (only.text_content or "").replace("\r\n", "\n")
     if node.css_first(_CLUTTER) is None:
         return node.text(deep=True).replace("\r\n", "\n")
     pieces: list[str] = []

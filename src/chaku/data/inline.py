@@ -28,12 +28,13 @@ def enter_break(page: Page, _: LexborNode) -> None:
     frame.spaced = True
 
 
-def enter_mark(page: Page, opened: Mark) -> Leave:
+def enter_mark(page: Page, _: LexborNode, *, marker: str, href: str = "") -> Leave:
     """Emphasis or a link; the same mark within itself says nothing new."""
-    if page.frames[-1].verbatim or any(mark.marker == opened.marker for mark in page.marks):
+    frame = page.frames[-1]
+    if frame.verbatim or (page.marks and any(mark.marker == marker for mark in page.marks)):
         return nothing
-    page.marks.append(opened)
-    page.frames[-1].buffers.append([])
+    page.marks.append(Mark(marker, href))
+    frame.buffers.append([])
     return _leave_mark
 
 
@@ -90,7 +91,7 @@ def enter_link(page: Page, node: LexborNode) -> Leave | None:
         if given and not given.startswith("#"):
             page.notes["unsafe_link_removed"] += 1
         return nothing
-    return enter_mark(page, Mark("[", href))
+    return enter_mark(page, node, marker="[", href=href)
 
 
 def enter_image(page: Page, node: LexborNode) -> None:
