@@ -313,6 +313,19 @@ def test_text_survives_the_way_through_markdown(pieces: list[str]) -> None:
     assert words_of(rendered) == words_of(page)
 
 
+@given(
+    st.lists(inline(), max_size=5), st.sampled_from(["<p>{}</p>", "<ul><li>{}</li></ul>", "<table><tr><td>{}</table>"])
+)
+@settings(max_examples=300)
+def test_the_short_way_through_plain_lines_says_what_the_walk_says(pieces: list[str], around: str) -> None:
+    line = "".join(pieces)
+    # A comment within the element is nothing to the reader, and makes it take the long way.
+    assert (
+        clean_text(WRAP.format(around.format(line))).text
+        == clean_text(WRAP.format(around.format(line + "<!-- -->"))).text
+    )
+
+
 CODE = st.text(alphabet="ab `~\n\t<>&*_\\", max_size=40)
 
 

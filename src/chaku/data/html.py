@@ -26,12 +26,12 @@ _BLOCKS = frozenset(
     body html fieldset form legend hgroup search""".split()  # noqa: SIM905
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
-_MARKERS = {"strong": "**", "b": "**", "em": "*", "i": "*", "del": "~~", "s": "~~", "strike": "~~"}
 _KEPT = frozenset(("sup", "sub"))
 _ENTER: dict[str | None, Callable[[Page, LexborNode], Leave | None]] = {
     **dict.fromkeys(_BLOCKS, blocks.enter_block),
+    "p": blocks.enter_paragraph,
     **{tag: partial(blocks.enter_heading, level=level) for tag, level in _HEADINGS.items()},
-    **{tag: partial(inline.enter_mark, marker=marker) for tag, marker in _MARKERS.items()},
+    **{tag: partial(inline.enter_mark, marker=marker) for tag, marker in inline.MARKERS.items()},
     "a": inline.enter_link,
     "blockquote": blocks.enter_quote,
     "br": inline.enter_break,

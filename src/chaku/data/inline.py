@@ -12,10 +12,48 @@ from selectolax.lexbor import LexborNode
 from chaku.data import markdown
 from chaku.data.codeblock import code_block, code_text, is_block_code
 from chaku.data.markdown import BREAK, mark
-from chaku.data.page import Leave, Mark, Page, is_hidden, nothing
+from chaku.data.page import Leave, Mark, Page, is_hidden, is_ordinary, nothing
+
+MARKERS = {"strong": "**", "b": "**", "em": "*", "i": "*", "del": "~~", "s": "~~", "strike": "~~"}
 
 _UNSAFE = ("javascript:", "vbscript:", "data:", "blob:", "file:")
 _TRACKING = ("?utm_source=chatgpt.com", "&utm_source=chatgpt.com")
+
+
+def plain_line(page: Page, node: LexborNode) -> str | None:
+    """The finished line of an element that holds only text, emphasis and code, as most do; else None.
+
+    It says what the walk would say (a test compares them) at a third of the cost.
+    """
+    if page.marks:
+        return None
+    pieces: list[str] = []
+    spaced = True
+    child = node.first_child
+    while child is not None:
+        tag = child.tag
+        inner = child if tag == "-text" else child.first_child
+        if inner is None or not inner.is_text_node or (inner is not child and inner.next is not None):
+            return None
+        text = inner.text_content
+        if not text or not is_ordinary(text):
+            return None
+        if inner is child:
+            text = text.lstrip(" ") if spaced else text
+            spaced = text.endswith(" ") if text else spaced
+            pieces.append(mark(text))
+        elif tag in MARKERS:
+            if text[0] == " " or text[-1] == " " or (pieces and pieces[-1][-1:] in ("*", "~")):
+                return None
+            pieces.append(f"{MARKERS[tag]}{mark(text)}{MARKERS[tag]}")
+            spaced = False
+        elif tag == "code" and "class" not in child.attributes:
+            pieces.append(markdown.inline_code(text))
+            spaced = False
+        else:
+            return None
+        child = child.next
+    return "".join(pieces)
 
 
 def enter_break(page: Page, _: LexborNode) -> None:

@@ -78,8 +78,7 @@ class Page:
         if frame.verbatim:
             frame.buffers[-1].append(self.without_junk(text))
             return
-        # Printable text has neither junk nor any white space but single spaces; most has this way only.
-        if not text.isprintable() or "  " in text or "【" in text:
+        if not is_ordinary(text):
             text = _SPACE.sub(lambda run: "\n" if "\n" in run[0] else " ", self.without_junk(text))
             if frame.kind in ("cell", "heading"):
                 text = text.replace("\n", " ")
@@ -211,6 +210,11 @@ Leave = Callable[[Page], None]
 
 def nothing(_: Page) -> None:
     """Leave an element that only its content speaks for."""
+
+
+def is_ordinary(text: str) -> bool:
+    """Whether text needs no cleaning: printable characters have no junk and no white space but single spaces."""
+    return text.isprintable() and "  " not in text and "【" not in text
 
 
 def is_hidden(attributes: dict[str, str | None], classes: str) -> bool:
