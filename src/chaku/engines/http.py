@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from chaku.errors import EngineError, EngineUnavailable
 _log = logging.getLogger(__name__)
 
 DONE = b"data: [DONE]\n\n"
+_NO_SPACE = re.compile(rb"^data:(?=[{\[])", re.MULTILINE)
 _KEEPALIVE_S = 4.0
 """Below the 5 s after which common servers close an idle connection, so that a reused one is seldom found closed."""
 
@@ -143,6 +145,8 @@ async def sse_blocks(response: aiohttp.ClientResponse, *, who: str) -> AsyncIter
         block = rest + piece if rest else piece
         if b"\r" in block:
             block = block.replace(b"\r\n", b"\n")
+        if block.startswith(b"data:") and block[5:6] != b" ":  # the space may be left out
+            block = _NO_SPACE.sub(b"data: ", block)
         if block.endswith(b"\n\n"):
             rest = b""
         else:

@@ -21,6 +21,8 @@ _SAME_NAME = (
 _CHAT_ONLY = ("messages", "tools", "tool_choice", "parallel_tool_calls", "response_format")
 _DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's default of max_tokens on /v1/completions; llama.cpp's is the rest of the context."""
+_PENALTY_WINDOW_TOKENS = 1 << 17
+"""How far penalties look back: llama.cpp's own 64 tokens are not the text so far. It takes no -1 and allocates this."""
 _MAX_SEED = 0xFFFFFFFF
 """llama.cpp's word for "draw one", so seeds are taken modulo this."""
 
@@ -61,7 +63,7 @@ def _sampling(body: dict[str, Any], model: str) -> dict[str, Any]:
     if body.get("repetition_penalty") is not None:
         request["repeat_penalty"] = body["repetition_penalty"]
     if request.keys() & {"presence_penalty", "frequency_penalty", "repeat_penalty"}:
-        request["repeat_last_n"] = -1  # the whole context; llama.cpp's own window is 64 tokens
+        request["repeat_last_n"] = _PENALTY_WINDOW_TOKENS
     return request
 
 
@@ -133,7 +135,7 @@ def refusal(status: int, body: Any, *, model: str, param: str) -> ChakuError:
     return EngineError(f"{model} failed: {message}")
 
 
-_NEEDS_A_LOOK = (b'"usage":', b'"error":{', b"data: [DONE]")
+_NEEDS_A_LOOK = (b'"usage":', b'"timings":', b'"error":{', b"data: [DONE]")
 """Can't be text of the model: inside a JSON string the quotes would be escaped, and a line break too."""
 
 

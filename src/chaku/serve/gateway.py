@@ -146,7 +146,8 @@ class Gateway:
             hang_up.task.uncancel()
             if not hang_up.has_happened:  # the server's own doing: its grace for running answers is over
                 raise EngineUnavailable("the gateway is being stopped", retry_after_s=5) from None
-            exchange.status = HUNG_UP
+            if not exchange.is_complete:
+                exchange.status = HUNG_UP
         finally:
             hang_up.stop()
 
@@ -167,6 +168,7 @@ class Gateway:
                     exchange.status = 200
                     exchange.has_headers_sent = True
                     await _send_bytes(send, 200, orjson.dumps(whole), headers)
+                    exchange.is_complete = True
         finally:
             served.admission.leave(num_slots, exchange.since_start_s() - exchange.queue_s)
 
