@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import os
 from pathlib import Path
 
 import pytest
 
+import smollm2
 from chaku.models.tokenizers import LoadedTokenizer, load_tokenizer
 
 FILES = {
@@ -26,10 +26,7 @@ names = [*FILES, pytest.param("smollm2", marks=pytest.mark.model)]
 def file_of(name: str) -> Path:
     """A file inside an installed package; the package is not imported."""
     if name == "smollm2":
-        path = os.environ.get("CHAKU_TEST_MODEL")
-        if not path:
-            pytest.skip("set CHAKU_TEST_MODEL to SmolLM2-135M-Instruct.Q4_1.gguf")
-        return Path(path)
+        return smollm2.gguf()
     package, file = FILES[name]
     spec = importlib.util.find_spec(package)
     if spec is None or spec.submodule_search_locations is None:

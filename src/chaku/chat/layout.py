@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chaku.chat.messages import Conversation, Message, Role, ToolCall
 from chaku.chat.segments import BOS, EOS, Segment
-from chaku.chat.templates import Template, Tools, Wrap
 from chaku.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from chaku.chat.templates import Template, Tools, Wrap
 
 
 def lay_out(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Literal
 
+from chaku.chat.layout import lay_out
 from chaku.chat.messages import Conversation
 from chaku.chat.segments import BOS, EOS, Segment
 from chaku.errors import ConfigError
@@ -99,8 +100,6 @@ class Template:
         self, conversation: Conversation, *, bos: str, eos: str, generation_prompt: bool = False
     ) -> Sequence[Segment]:
         """The conversation as segments. Raises InvalidRequest for what this format has no place for."""
-        from chaku.chat.layout import lay_out
-
         return lay_out(self, conversation, bos=bos, eos=eos, generation_prompt=generation_prompt)
 
 
