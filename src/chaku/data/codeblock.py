@@ -16,7 +16,7 @@ _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9+#._-]{0,31}(?: ?(?:script|basic))?")
 _NOT_A_LANGUAGE = frozenset(
     ("copy", "copied", "code", "edit", "run", "wrap", "download", "collapse", "expand", "preview")
 )
-_CLUTTER = "br, button, svg"
+_CLUTTER = "br, button, svg, script, style"
 _WITHOUT = frozenset(("button", "svg", "script", "style", "template"))
 
 

@@ -196,7 +196,7 @@ def enter_math(page: Page, node: LexborNode, *, display: bool) -> Leave | None:
         return None
     page.notes["math_without_tex"] += 1
     visual = node.css_first("math, .katex-mathml") or node.css_first(".katex-html") or node
-    page.text(visual.text(deep=True))
+    page.text(code_text(visual))
     return None
 
 

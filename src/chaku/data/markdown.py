@@ -34,7 +34,7 @@ _ELEMENTS = """a abbr address area article aside audio b base blockquote body br
     math menu meta meter nav noscript object ol optgroup option output p param picture pre progress q rp rt ruby s samp
     script section select slot small source span strike strong style sub summary sup svg table tbody td template
     textarea tfoot th thead time title tr track tt u ul var video wbr""".split()  # noqa: SIM905
-_TAG = re.compile(rf"(?:/?(?:{'|'.join(_ELEMENTS)})(?![\w-])|!|\?|https?:|mailto:)", re.IGNORECASE)
+_TAG = re.compile(rf"(?:/?(?:{'|'.join(_ELEMENTS)})(?![\w-])|[!{BANG}]|\?|https?:|mailto:)", re.IGNORECASE)
 ELEMENTS = frozenset(_ELEMENTS)
 
 
