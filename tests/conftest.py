@@ -1,3 +1,5 @@
+"""What tests of several parts share."""
+
 from __future__ import annotations
 
 import os
@@ -5,11 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from fake_openai import FakeServer
+
+
+@pytest.fixture
+def server():
+    with FakeServer().running() as running:
+        yield running
+
 
 @pytest.fixture(scope="session")
 def smollm2_path() -> Path:
-    """The real 135M model: CHAKU_TEST_MODEL."""
-    path = os.environ.get("CHAKU_TEST_MODEL")
-    if not path:
-        pytest.skip("set CHAKU_TEST_MODEL to SmolLM2-135M-Instruct.Q4_1.gguf")
-    return Path(path)
+    """The real 135M model: CHAKU_TEST_MODEL, or the built-in one, pulled once into the user's cache."""
+    if given := os.environ.get("CHAKU_TEST_MODEL"):
+        return Path(given)
+    from chaku.models.pull import pull
+    from chaku.models.reference import parse
+
+    return pull(parse("smollm2-135m").reference).path

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from chaku.models.pull import pull
+from chaku.models.reference import parse
 from chaku.models.tokenizers import LoadedTokenizer, load_tokenizer
 
 FILES = {
@@ -24,12 +26,10 @@ names = [*FILES, pytest.param("smollm2", marks=pytest.mark.model)]
 
 
 def file_of(name: str) -> Path:
-    """A file inside an installed package; the package is not imported."""
+    """A file inside an installed package, which is not imported; for SmolLM2 what `smollm2_path` says."""
     if name == "smollm2":
-        path = os.environ.get("CHAKU_TEST_MODEL")
-        if not path:
-            pytest.skip("set CHAKU_TEST_MODEL to SmolLM2-135M-Instruct.Q4_1.gguf")
-        return Path(path)
+        given = os.environ.get("CHAKU_TEST_MODEL")
+        return Path(given) if given else pull(parse("smollm2-135m").reference).path
     package, file = FILES[name]
     spec = importlib.util.find_spec(package)
     if spec is None or spec.submodule_search_locations is None:

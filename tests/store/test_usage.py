@@ -115,6 +115,13 @@ def test_an_orderly_shutdown_writes_every_row(store, now):
     assert totals(store)[0].prompt_tokens == sum(range(1234))
 
 
+def test_closing_writes_what_no_thread_has_taken(store, now):
+    writer = UsageWriter(store)
+    writer.put(row(now))
+    writer.close()
+    assert num_rows(store) == writer.num_written == 1
+
+
 def test_rows_reach_the_database_without_anyone_asking(store, now):
     with UsageWriter(store, interval_s=0.05) as writer:
         writer.put(row(now))

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -20,12 +21,18 @@ from pathlib import Path
 
 from chaku import config
 from chaku.errors import ModelError
+from chaku.models.gguf import shard_paths
 from chaku.models.progress import Progress
 from chaku.models.reference import BuiltIn, HubFile, Reference, UrlFile, WheelFile
 from chaku.records import atomic_write
 
+logger = logging.getLogger(__name__)
+
 _RECORD = "chaku.json"
 _POLL_S = 0.2
+_NO_WRITING = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ def models_dir() -> Path:
 
 
 def canonical(reference: Reference) -> str:
-    """The text that names where a model comes from, the same for equal sources; without the sha256."""
+    """The text that names where a model comes from, the same for equal sources; it can be parsed again."""
     match reference:
         case BuiltIn(row):
             return row.name
@@ -54,8 +61,8 @@ def canonical(reference: Reference) -> str:
             return f"hf:{repo}" + (f":{file}" if file else "") + (f"@{revision}" if revision else "")
         case WheelFile(package, version, member):
             return f"pypi:{package}=={version}" + (f":{member}" if member else "")
-        case UrlFile(url):
-            return url
+        case UrlFile(url, sha256):
+            return f"{url}#sha256={sha256}"
         case _:
             raise ModelError(f"{reference} is not something that is pulled")
 
@@ -96,16 +103,21 @@ def _read_record(folder: Path) -> PulledModel | None:
         path = Path(fields["path"])
         path = path if path.is_absolute() else folder / path
         model = PulledModel(fields["source"], path, fields["num_bytes"], fields["sha256"], fields["pulled_at"])
-        return model if path.stat().st_size == model.num_bytes else None
+        return model if _size(path) == model.num_bytes else None
     except (OSError, ValueError, KeyError, TypeError):  # no record, or not one of ours: not a model
         return None
+
+
+def _size(path: Path) -> int:
+    """Bytes of a model, all its shards."""
+    return sum(shard.stat().st_size for shard in shard_paths(path))
 
 
 def save(reference: Reference, path: Path, sha256: str | None) -> PulledModel:
     """Vouch for a whole file, in the folder of its reference or elsewhere (the hub's cache)."""
     folder = folder_of(reference)
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    model = PulledModel(canonical(reference), path, path.stat().st_size, sha256, now)
+    model = PulledModel(canonical(reference), path, _size(path), sha256, now)
     fields = asdict(model) | {"path": path.name if path.parent == folder else str(path)}
     with writing(folder), atomic_write(folder / _RECORD) as file:
         file.write(json.dumps(fields, indent=1).encode() + b"\n")
@@ -150,6 +162,9 @@ def lock(reference: Reference, progress: Progress | None = None) -> Iterator[Non
                 if progress:
                     progress("wait", 0, None)
                 time.sleep(_POLL_S)
+            except OSError as error:  # a file system without locks, as some clusters have
+                logger.warning("no lock on %s (%s): don't pull it twice at once", folder, error.strerror)
+                break
         yield
 
 
@@ -159,7 +174,7 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno not in _NO_WRITING:
             raise
         fix = "free some space, or set CHAKU_CACHE to a folder that can be written"
         raise ModelError(f"can't write to {folder}: {os.strerror(error.errno)}", fix=fix) from None
