@@ -23,7 +23,7 @@ from chaku.chat.segments import Layout
 from chaku.chat.templates import TEMPLATES
 from chaku.models.tokenizers import load_tokenizer
 from conversations import TEXTS, chats
-from gguf_writer import llama_tensors, llama_values, write_gguf
+from gguf_llama import write_llama
 
 pytestmark = pytest.mark.model
 
@@ -79,11 +79,7 @@ def engine() -> Iterator[Engine]:
 @pytest.fixture(scope="module")
 def llama_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model around a Llama-like SentencePiece vocabulary."""
-    from sentencepiece import SentencePieceProcessor
-
-    pieces = SentencePieceProcessor(model_file=str(real_tokenizers.file_of("llama_spm")))
-    path = tmp_path_factory.mktemp("llama") / "random.gguf"
-    return write_gguf(path, llama_values(pieces), llama_tensors(pieces.vocab_size()))
+    return write_llama(tmp_path_factory.mktemp("llama") / "random.gguf", real_tokenizers.file_of("llama_spm"))
 
 
 def test_a_llama_vocabulary_is_read_as_the_engine_does(llama_gguf: Path) -> None:

@@ -17,7 +17,8 @@ from chaku.chat.tokenizer import Before
 from chaku.errors import ModelError
 from chaku.models.tokenizers import load_tokenizer
 from conversations import TEXTS, any_text
-from gguf_writer import llama_values, write_gguf
+from gguf_files import write_gguf
+from gguf_llama import write_llama
 
 sentencepiece_names = ["llama_spm", "mistral_v2", "mistral_v3"]
 
@@ -156,10 +157,7 @@ def test_mistral_tool_calls_and_results_are_mistral_commons() -> None:
 @pytest.fixture(scope="module")
 def llama_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Llama-like SentencePiece vocabulary, written as a GGUF would hold it."""
-    from sentencepiece import SentencePieceProcessor
-
-    pieces = SentencePieceProcessor(model_file=str(real_tokenizers.file_of("llama_spm")))
-    return write_gguf(tmp_path_factory.mktemp("gguf") / "llama.gguf", llama_values(pieces))
+    return write_llama(tmp_path_factory.mktemp("gguf") / "llama.gguf", real_tokenizers.file_of("llama_spm"))
 
 
 def test_a_ggufs_sentencepiece_vocabulary_gives_the_models_ids(llama_gguf: Path) -> None:
@@ -264,16 +262,6 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_gguf_with_an_unknown_pretokenizer_is_refused(tmp_path: Path) -> None:
-    path = write_gguf(
-        tmp_path / "x.gguf",
-        {
-            "general.architecture": "llama",
-            "tokenizer.ggml.model": "gpt2",
-            "tokenizer.ggml.pre": "martian",
-            "tokenizer.ggml.tokens": ["a", "</s>"],
-            "tokenizer.ggml.token_type": [1, 3],
-            "tokenizer.ggml.eos_token_id": 1,
-        },
-    )
+    path = write_gguf(tmp_path / "x.gguf", tokenizer__ggml__pre="martian")
     with pytest.raises(ModelError, match="'martian', which is not known here"):
         load_tokenizer(path)

@@ -63,7 +63,7 @@ class Renderer:
     def render_prompt(self, conversation: Conversation) -> list[int]:
         """Ids that lead to the next answer: the conversation and the start of the assistant's turn.
 
-        They equal the engine's ids of `prompt_text`, special tokens read in template text alone.
+        They equal the engine's ids of the `prompt_segments` joined, special tokens read in template text alone.
         Raises InvalidRequest for what the format has no place for.
         """
         return self._encode(self._segments(conversation, generation_prompt=True), set()).input_ids

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from chaku.errors import ModelError
 from chaku.models.gguf import GgufMetadata, read_metadata, shard_paths
-from chaku.models.gguf_header import NUMBERS, Array, numbers, read_header
+from chaku.models.gguf_header import NUMBERS, Array, read_header, strings
 
 # tokenizer.ggml.token_type, the same numbers as SentencePiece's
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
@@ -47,20 +48,23 @@ def read_vocabulary(path: Path) -> GgufVocabulary:
 
     def texts(key: str) -> tuple[str, ...]:
         found = array(key)
-        texts = tuple(_strings(header.data, found)) if found and found.kind not in NUMBERS else ()
+        wanted = range(found.count) if found and found.kind not in NUMBERS else range(0)
+        raw_texts = strings(header.data, found, wanted)[0] if found and wanted else {}
+        texts = tuple(raw_texts[index].decode("utf-8", "replace") for index in wanted)
         digest.update("\0".join((key, *texts)).encode())
         return texts
 
-    def numbers_of(key: str) -> tuple[float, ...]:
+    def numbers(key: str) -> tuple[float, ...]:
         found = array(key)
         if found is None or found.kind not in NUMBERS:
             return ()
-        elements = tuple(numbers(header.data, found))
-        digest.update(f"{key} {elements}".encode())
-        return elements
+        code, width = NUMBERS[found.kind]
+        data = header.data[found.start : found.start + found.count * width]
+        digest.update(key.encode() + data)
+        return tuple(number for (number,) in struct.iter_unpack("<" + code, data))
 
     tokens, merges = texts("tokens"), texts("merges")
-    kinds, scores = numbers_of("token_type"), numbers_of("scores")
+    kinds, scores = numbers("token_type"), numbers("scores")
     pre, space = raw("pre"), raw("add_space_prefix")
     if not tokens or len(kinds) != len(tokens):
         raise ModelError(f"{path} has {len(tokens):,} tokens and {len(kinds):,} token types", fix="choose another file")
@@ -69,13 +73,3 @@ def read_vocabulary(path: Path) -> GgufVocabulary:
     return GgufVocabulary(
         metadata, tokens, tuple(map(int, kinds)), scores, merges, pre, space is not False, digest.hexdigest()
     )
-
-
-def _strings(data: bytes, array: Array) -> list[str]:
-    found = []
-    position = array.start
-    for _ in range(array.count):
-        end = position + 8 + int.from_bytes(data[position : position + 8], "little")
-        found.append(data[position + 8 : end].decode("utf-8", "replace"))
-        position = end
-    return found
