@@ -67,6 +67,8 @@ def _parameters(xllamacpp: Any, config: dict[str, Any]) -> Any:
     params.ui = False
     params.use_jinja = True
     params.ctx_shift = False
+    params.cache_ram_mib = 0  # 8 GiB of old prompts beside the slots' own, which no memory plan knows of
+    params.cache_idle_slots = False
     params.sse_ping_interval = -1
     params.verbosity = 2
     if config["gpu_layers"] is not None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from chaku.config import ModelConfig
 from chaku.engines.base import Engine
-from chaku.errors import ConfigError
+from chaku.errors import ConfigError, ModelError
 from chaku.models.reference import Reference, Scripted, Upstream
 
 _ONLY_UPSTREAM = ("api_key_env", "upstream_model", "extensions")
@@ -43,6 +43,10 @@ def _open_llamacpp(name: str, config: ModelConfig, path: Path) -> Engine:
     from chaku.models.memory import available_bytes
     from chaku.models.plan import plan, require_fit
 
+    for option, files in (("--lora", config.lora), ("--mmproj", (config.mmproj,) if config.mmproj else ())):
+        for file in files:
+            if not file.is_file():
+                raise ModelError(f"no file {file}", fix=f"check the path given to {option}")
     metadata = read_metadata(path)
     if config.kv_type == "q8_0" and (metadata.key_length % 32 or metadata.value_length % 32):
         raise ConfigError(
@@ -78,4 +82,4 @@ def _open_llamacpp(name: str, config: ModelConfig, path: Path) -> Engine:
 def _refuse(name: str, config: ModelConfig, fields: tuple[str, ...], why: str) -> None:
     for field in fields:
         if getattr(config, field) != ModelConfig.model_fields[field].default:
-            raise ConfigError(f"{name}: {field} can't be honoured: {why}", param=field)
+            raise ConfigError(f"{name}: {field} can't be honoured: {why}", fix=f"leave {field} out", param=field)

@@ -54,7 +54,10 @@ class UpstreamEngine(Engine):
         if config.api_key_env is not None:
             key = environment(config.api_key_env)
             if key is None:
-                raise ConfigError(f"{name} takes its key from {config.api_key_env}, which is not set")
+                raise ConfigError(
+                    f"{name} takes its key from {config.api_key_env}, which is not set",
+                    fix=f"export {config.api_key_env}=..., or name another variable with --upstream-key-env",
+                )
             headers["Authorization"] = f"Bearer {key}"
         self._config = config
         self._transport = Transport(
