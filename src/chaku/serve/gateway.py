@@ -145,7 +145,7 @@ class Gateway:
         except asyncio.CancelledError:
             hang_up.task.uncancel()
             if not hang_up.has_happened:  # the server's own doing: its grace for running answers is over
-                raise EngineUnavailable("the gateway is being stopped", retry_after_s=5) from None
+                raise EngineUnavailable("the gateway is stopping", retry_after_s=5) from None
             if not exchange.is_complete:
                 exchange.status = HUNG_UP
         finally:
