@@ -85,7 +85,8 @@ async def _serves(url: str, api_key: str | None, model: str) -> bool:
 
 def serve_command(model: str, ready_fd: int) -> list[str]:
     """The command line of the child."""
-    flags = ["--port", "0", "--ready-fd", str(ready_fd), "--exit-with-parent"]
+    # One person asks one thing at a time: one slot with all the context starts sooner than many short ones.
+    flags = ["--port", "0", "--ready-fd", str(ready_fd), "--slots", "1", "--no-ui", "--exit-with-parent"]
     return [sys.executable, "-m", "chaku", "serve", model, *flags]
 
 
