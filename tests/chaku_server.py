@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,17 +101,15 @@ class ChakuServer:
 
 
 @contextlib.contextmanager
-def serving(
-    home: Path, *arguments: str, command: Sequence[str] = (), wait: bool = True, **extra: str
-) -> Iterator[ChakuServer]:
-    """Run `chaku serve ARGUMENTS --port 0` (or `command`) until the block ends; no process is left behind."""
+def serving(home: Path, *arguments: str, wait: bool = True, **extra: str) -> Iterator[ChakuServer]:
+    """Run `chaku serve ARGUMENTS --port 0` until the block ends; no process is left behind."""
     home.mkdir(parents=True, exist_ok=True)
     read_fd, write_fd = os.pipe()
     ready = ("--port", "0", "--ready-fd", str(write_fd))
     log_file = home / f"serve-{time.monotonic_ns()}.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [*(command or (sys.executable, "-m", "chaku")), "serve", *arguments, *ready],
+            [sys.executable, "-m", "chaku", "serve", *arguments, *ready],
             env=chaku_environment(home, **extra),
             pass_fds=(write_fd,),
             stdin=subprocess.DEVNULL,

@@ -21,7 +21,7 @@ from chaku.engines.base import Answer, Call, Capabilities, Engine, Route, State,
 from chaku.engines.http import Transport, read_json, sse_blocks
 from chaku.errors import ChakuError, ConfigError, EngineError, EngineUnavailable
 from chaku.protocol.answers import event
-from chaku.protocol.errors import error_from
+from chaku.protocol.errors import error_from, error_in_stream, retry_after_s
 
 log = logging.getLogger(__name__)
 
@@ -165,8 +165,9 @@ class UpstreamEngine(Engine):
             )
         if response.status == 404:
             return EngineError(f"{self.name}: {_message(404, answer)}", fix="check upstream_model of this model")
-        body = answer if isinstance(answer, dict) else str(answer).encode()
-        return error_from(response.status, body, retry_after=response.headers.get("Retry-After"))
+        error = error_from(response.status, answer)
+        error.retry_after_s = retry_after_s(response.headers.get("Retry-After"))
+        return error
 
     async def stop(self) -> None:
         """Close the connections."""
@@ -192,7 +193,7 @@ class _UpstreamAnswer(Answer):
     async def blocks(self) -> AsyncIterator[bytes]:
         """The upstream's bytes, re-written only where its name for the model is another. Its error event is raised."""
         async for block in sse_blocks(self._response, who=self._name):
-            error: EngineError | None = None
+            error: ChakuError | None = None
             if b'"error"' in block:
                 block, error = _split_at_error(block)
             if block:
@@ -213,15 +214,15 @@ def _rename(block: bytes, name: str) -> bytes:
     return b"".join(events)
 
 
-def _split_at_error(block: bytes) -> tuple[bytes, EngineError | None]:
+def _split_at_error(block: bytes) -> tuple[bytes, ChakuError | None]:
     """What comes before an error event, and the error."""
     at = 0
     for text in block.split(b"\n\n"):
         if text.startswith((b'data: {"error"', b'error: {"')):
-            return block[:at], EngineError(_message(502, orjson.loads(text.split(b": ", 1)[1])))
+            return block[:at], error_in_stream(orjson.loads(text.split(b": ", 1)[1]))
         at += len(text) + 2
     return block, None
 
 
 def _message(status: int, answer: Any) -> str:
-    return error_from(status, answer if isinstance(answer, dict) else str(answer).encode()).message
+    return error_from(status, answer).message
