@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from openai import APIStatusError, AuthenticationError, OpenAI, RateLimitError
 
-from chaku_server import SOURCE, ChakuServer, run_chaku, serving
+from chaku_server import SMALL, SOURCE, ChakuServer, run_chaku, serving
+from fake_hub import publish
+from file_server import FileServer
 
 HELLO = [{"role": "user", "content": "hello"}]
 FRANCE = [
@@ -47,6 +49,16 @@ def test_three_models_of_two_kinds_answer_on_one_port_from_a_yaml_file(tmp_path:
         with pytest.raises(APIStatusError, match="does not serve"):
             client.embeddings.create(model="fast", input="x")
         assert "INFO" not in server.log
+
+
+@pytest.mark.model
+def test_a_model_of_a_hub_is_fetched_and_answers(tmp_path: Path, smollm2_path: Path) -> None:
+    with FileServer() as hub:
+        publish(hub, {"README.md": b"#", "smol-Q4_1.gguf": smollm2_path.read_bytes()}, repo="org/smol-GGUF")
+        places = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        with serving(tmp_path, "hf:org/smol-GGUF", *SMALL, **places) as server, openai(server) as client:
+            answer = client.chat.completions.create(model="smol-GGUF", messages=FRANCE, temperature=0)
+    assert "Paris" in (answer.choices[0].message.content or "")
 
 
 @pytest.fixture(scope="module")

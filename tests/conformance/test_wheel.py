@@ -64,9 +64,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def weight_mb(environment: Path) -> float:
-    """Disk space of the installed packages, without compiled caches, pip and setuptools."""
+    """Disk space of the installed packages and what Python compiled of them, without pip and setuptools."""
     (packages,) = environment.glob("lib/python*/site-packages")
-    files = (file for file in packages.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    files = (file for file in packages.rglob("*") if file.is_file())
     return (
         sum(
             file.stat().st_size
