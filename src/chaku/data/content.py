@@ -1,0 +1,116 @@
+"""Inappropriate content by word rules (a coarse net: a moderation model plugs in beside it), and personal data."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from chaku.chat.messages import Conversation, Message, ToolCall
+from chaku.data.ledger import Decision, Flag
+from chaku.data.personal import Finding, find, redact
+from chaku.data.rules import PII_RULES, Action
+
+_SEXUAL = r"(?:porn\w*|blow ?jobs?|cum ?shots?|masturbat\w+|orgasms?|erotica?|nudes?|fellatio|cunnilingus|gang ?bangs?|hentai)"
+_CHILD = r"(?:child(?:ren)?|minors?|toddlers?|preteens?|underage|schoolgirls?|schoolboys?|(?:[3-9]|1[0-7])[- ]year[- ]olds?|loli(?:con)?s?)"
+_WORDS: Mapping[str, re.Pattern[str]] = {
+    "minors": re.compile(rf"\b{_CHILD}\b.{{0,80}}?\b{_SEXUAL}\b|\b{_SEXUAL}\b.{{0,80}}?\b{_CHILD}\b", re.I | re.S),
+    "sexual": re.compile(rf"\b{_SEXUAL}\b", re.I),
+    "slur": re.compile(r"\b(?:n[i1]gg(?:er|a)s?|fagg?ots?|k[i1]kes?|sp[i1]cs|ch[i1]nks|trann(?:y|ies)|wetbacks?|retards?)\b", re.I),
+    "self_harm": re.compile(
+        r"\b(?:kill(?:ing)? my ?self|(?:commit(?:ting)?|attempt(?:ing)?) suicide|want to die|self[- ]harm\w*|cut(?:ting)? my ?self)\b",
+        re.I,
+    ),
+    "weapons": re.compile(
+        r"\b(?:how (?:do i|to|can i|would i)|instructions? (?:for|to)|steps to|recipe for|teach me to)\b.{0,40}?"
+        r"\b(?:mak(?:e|ing)|build(?:ing)?|synthesi[sz](?:e|ing)|construct\w*|cook)\b.{0,40}?"
+        r"\b(?:bombs?|explosives?|nerve (?:gas|agents?)|sarin|ricin|pipe ?bombs?|molotov\w*|silencers?|meth(?:amphetamine)?)\b",
+        re.I | re.S,
+    ),
+}  # fmt: skip
+_HINT = re.compile(_SEXUAL, re.I)
+
+
+def _texts(message: Message) -> list[str]:
+    return [message.content, *filter(None, (message.reasoning,)), *(call.arguments for call in message.tool_calls)]
+
+
+def judge_content(conversation: Conversation, actions: Mapping[str, Action]) -> Decision:
+    """Apply the word rules, then the rules on personal data; redacted text comes back in the conversation."""
+    flags: list[Flag] = []
+    text = "\n".join(piece for message in conversation.messages for piece in _texts(message))
+    is_sexual = _HINT.search(text) is not None
+    for rule, pattern in _WORDS.items():
+        if actions[rule] == "off" or (rule in ("minors", "sexual") and not is_sexual):
+            continue
+        hits = [hit[0] for hit in pattern.finditer(text)]
+        if hits and actions[rule] == "drop":
+            return Decision(conversation.id, None, rule, len(hits), hits[0][:80], tuple(flags))
+        if hits:
+            flags.append(Flag(rule, len(hits), hits[0][:80]))
+    return _judge_personal(conversation, text, actions, flags)
+
+
+def _judge_personal(
+    conversation: Conversation, text: str, actions: Mapping[str, Action], flags: list[Flag]
+) -> Decision:
+    findings = [finding for finding in find(text) if actions[finding.rule] != "off"]
+    counts = Counter(finding.rule for finding in findings)
+    first = {finding.rule: text[finding.start : finding.end] for finding in reversed(findings)}
+    for rule in PII_RULES:
+        if rule not in counts:
+            continue
+        shown = _masked(first[rule])
+        if actions[rule] == "drop":
+            return Decision(conversation.id, None, rule, counts[rule], shown, tuple(flags))
+        flags.append(Flag(rule, counts[rule], f"{'redacted ' if actions[rule] == 'redact' else ''}{shown}"))
+    if any(actions[rule] == "redact" for rule in counts):
+        conversation = replace(
+            conversation, messages=tuple(_redact_message(message, actions) for message in conversation.messages)
+        )
+    return Decision(conversation.id, conversation, flags=tuple(flags))
+
+
+def _masked(text: str) -> str:
+    """Enough to recognise a finding by, too little to use it: the ledger must not become a list of secrets."""
+    return f"{text[:3]}… ({len(text)} characters)"
+
+
+def _wanted(text: str, actions: Mapping[str, Action]) -> list[Finding]:
+    return [finding for finding in find(text) if actions[finding.rule] == "redact"]
+
+
+def _redact_text(text: str, actions: Mapping[str, Action]) -> str:
+    return redact(text, _wanted(text, actions))
+
+
+def _redact_message(message: Message, actions: Mapping[str, Action]) -> Message:
+    calls = tuple(ToolCall(call.id, call.name, _redact_json(call.arguments, actions)) for call in message.tool_calls)
+    reasoning = None if message.reasoning is None else _redact_text(message.reasoning, actions)
+    return replace(message, content=_redact_text(message.content, actions), reasoning=reasoning, tool_calls=calls)
+
+
+def _redact_json(text: str, actions: Mapping[str, Action]) -> str:
+    """Redact inside a call's arguments so that they stay JSON."""
+    if not _wanted(text, actions):
+        return text
+    try:
+        return orjson.dumps(_redact_value(orjson.loads(text), actions)).decode()
+    except orjson.JSONDecodeError:
+        return _redact_text(text, actions)
+
+
+def _redact_value(value: Any, actions: Mapping[str, Action]) -> Any:
+    if isinstance(value, dict):
+        return {key: _redact_value(item, actions) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_redact_value(item, actions) for item in value]
+    if isinstance(value, str):
+        return _redact_text(value, actions)
+    if isinstance(value, int) and _wanted(str(value), actions):
+        return _redact_text(str(value), actions)
+    return value

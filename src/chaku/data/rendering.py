@@ -1,0 +1,79 @@
+"""From the names in a recipe to something that renders: the tokenizer, the template, and both together as Rows."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from chaku.chat.messages import Conversation
+from chaku.data.recipe import DataConfig
+from chaku.data.split import Rows
+
+if TYPE_CHECKING:
+    from chaku.chat.render import Renderer
+    from chaku.chat.segments import Layout
+    from chaku.chat.tokenizer import Tokenizer
+
+_BELONGS = {"smollm2-135m": "smollm2"}
+_CACHED_TEXTS = 512
+
+
+class _Cached:
+    """A tokenizer that remembers its last texts: splitting renders the same turns several times."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.encode_text = functools.lru_cache(maxsize=_CACHED_TEXTS)(tokenizer.encode_text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """Tokenizer and template of a built set."""
+
+    tokenizer: Tokenizer
+    template: Layout
+    renderer: Renderer
+    train_on: str
+
+    def render(self, conversation: Conversation) -> Rows:
+        """Ids and loss mask of a whole conversation. Raises InvalidRequest for what the template has no place for."""
+        turns = "last" if self.train_on == "last" else "all"
+        rendered = self.renderer.render_for_training(conversation, turns=cast(Any, turns))
+        return Rows(rendered.input_ids, rendered.loss_mask)
+
+
+@functools.lru_cache(maxsize=4)
+def open_rendering(tokenizer_source: str, template_name: str | None, train_on: str = "all") -> Rendering:
+    """Load the tokenizer (no torch) and its template. Raises ModelError or ConfigError saying what is missing."""
+    from chaku.chat.render import Renderer
+    from chaku.models.tokenizers import load_tokenizer
+
+    tokenizer = load_tokenizer(tokenizer_source)
+    template = _template(tokenizer, tokenizer_source, template_name)
+    return Rendering(tokenizer, template, Renderer(template, cast("Tokenizer", _Cached(tokenizer))), train_on)
+
+
+def rendering_of(config: DataConfig) -> Rendering:
+    """The rendering that a configuration asks for; loaded once a process."""
+    return open_rendering(config.tokenizer, config.template, config.train_on)
+
+
+def _template(tokenizer: Tokenizer, source: str, name: str | None) -> Layout:
+    from chaku.chat.templates import get_template
+    from chaku.errors import ConfigError
+
+    if name is None:
+        name = _BELONGS.get(source)
+    if name is not None and name != "own":
+        return get_template(name)
+    if tokenizer.chat_template is None:
+        raise ConfigError(f"tokenizer {source} brings no chat template", fix="give --template")
+    from chaku.chat.jinja import JinjaTemplate
+
+    return JinjaTemplate(
+        tokenizer.chat_template, bos=tokenizer.bos or "", eos=tokenizer.eos, specials=tuple(tokenizer.special_ids)
+    )
