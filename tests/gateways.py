@@ -21,17 +21,28 @@ from chaku.serve.table import ModelTable
 from chaku.web import landing
 
 
+@dataclass(frozen=True)
+class FoundKey:
+    """A key that was found."""
+
+    id: str
+
+
 @dataclass
 class Keys:
     """A key ring in memory: token to id."""
 
     known: dict[str, str] = field(default_factory=dict)
 
-    def is_empty(self) -> bool:
-        return not self.known
+    @property
+    def num_made(self) -> int:
+        return len(self.known)
 
-    def find(self, token: str) -> str | None:
-        return self.known.get(token)
+    num_active = num_made
+
+    def find(self, token: bytes) -> FoundKey | None:
+        key_id = self.known.get(token.decode())
+        return FoundKey(key_id) if key_id else None
 
 
 @dataclass

@@ -18,6 +18,8 @@ from chaku.errors import EngineError, EngineUnavailable
 _log = logging.getLogger(__name__)
 
 DONE = b"data: [DONE]\n\n"
+_KEEPALIVE_S = 4.0
+"""Below the 5 s after which common servers close an idle connection, so that a reused one is seldom found closed."""
 
 _UNSEEN = (aiohttp.ServerDisconnectedError, aiohttp.ClientConnectorError, aiohttp.ClientOSError)
 """The request was refused or closed without one byte of answer, so repeating it can't be noticed."""
@@ -34,27 +36,28 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         tries: int = 3,
         idle_timeout_s: float = 600.0,
-        keepalive_s: float = 4.0,
+        keepalive: bool = True,
     ) -> None:
-        """`who` names the server in errors. `idle_timeout_s` bounds the silence before and between bytes;
-        `keepalive_s` must be below the server's own, or reused connections are found closed.
+        """`who` names the server in errors. `idle_timeout_s` bounds the silence before and between bytes.
+
+        Without `keepalive` every request has a connection of its own.
         """
         self.base_url = base_url.rstrip("/")
         self._who = who
         self._headers = {"Content-Type": "application/json", **(headers or {})}
         self._tries = tries
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=idle_timeout_s)
-        self._keepalive_s = keepalive_s
+        self._keepalive = keepalive
         self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
 
     def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
-        if fresh:
+        if fresh or not self._keepalive:
             if self._fresh is None:
                 self._fresh = self._open(aiohttp.TCPConnector(limit=0, force_close=True))
             return self._fresh
         if self._pooled is None:
-            self._pooled = self._open(aiohttp.TCPConnector(limit=0, keepalive_timeout=self._keepalive_s))
+            self._pooled = self._open(aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S))
         return self._pooled
 
     def _open(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:

@@ -1,1 +1,1 @@
-"""What models exist, how they get here, and what is in their files."""
+"""Models by name: the built-in table, fetching, GGUF metadata, the memory plan. No torch, no engine."""

@@ -12,14 +12,27 @@ from chaku.config import LOOPBACK_HOSTS, ServeConfig
 from chaku.errors import AuthenticationFailed, ConfigError, PermissionRefused
 
 
+class ApiKey(Protocol):
+    """A key that was found; `chaku.store` has the real one."""
+
+    @property
+    def id(self) -> str:
+        """What usage is booked under."""
+
+
 class KeyRing(Protocol):
-    """Looks API keys up; `chaku.store` has the real one."""
+    """Looks API keys up in memory; `chaku.store` has the real one."""
 
-    def is_empty(self) -> bool:
-        """Whether no valid key exists."""
+    @property
+    def num_made(self) -> int:
+        """Keys ever made, revoked ones too: 0 means that nobody has asked for access control."""
 
-    def find(self, token: str) -> str | None:
-        """The id of the key, in constant time with regard to its value; None where it is unknown or revoked."""
+    @property
+    def num_active(self) -> int:
+        """Keys that open the door."""
+
+    def find(self, token: bytes) -> ApiKey | None:
+        """The active key of this token, in constant time with regard to its value."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,7 @@ class Access:
         names = {*LOOPBACK_HOSTS, config.host, socket.gethostname(), *config.allowed_hosts}
         self._host_names = {name.lower() for name in names}
         self._known_hosts: dict[bytes, bool] = {}
-        if config.host not in LOOPBACK_HOSTS and keys.is_empty():
+        if config.host not in LOOPBACK_HOSTS and not keys.num_active:
             raise ConfigError(
                 f"--host {config.host} can be reached by others, and no API key exists",
                 fix="create one with `chaku keys create NAME`, or leave --host at 127.0.0.1",
@@ -87,16 +100,16 @@ class Access:
 
     def identify(self, authorization: bytes | None) -> Caller:
         """The caller behind an Authorization header. Where no key exists (loopback only), any header will do."""
-        if self._keys.is_empty() and not self._key_needed_always:
+        if not self._keys.num_made and not self._key_needed_always:
             return Caller(None)
         if authorization is None or authorization[:7].lower() != b"bearer ":
             raise AuthenticationFailed(
                 "no API key was sent", fix="send it as `Authorization: Bearer ck-...`; `chaku keys create` makes one"
             )
-        key_id = self._keys.find(authorization[7:].strip().decode("latin-1"))
-        if key_id is None:
+        key = self._keys.find(authorization[7:].strip())
+        if key is None:
             raise AuthenticationFailed("this API key is unknown or revoked", fix="see `chaku keys list`")
-        return Caller(key_id)
+        return Caller(key.id)
 
 
 def host_name(host: str) -> str:

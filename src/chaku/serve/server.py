@@ -72,6 +72,7 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
         access_log=False,
         server_header=False,
         date_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=GRACE_S,
     )
     server = uvicorn.Server(settings)

@@ -1,0 +1,55 @@
+# The two commands are `make demo` and `make test`; `make help` lists the rest.
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test check types imports format lint bench wheel clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## serve the built-in 135M model on http://127.0.0.1:8000
+	@$(BIN)/chaku demo $(DEMO)
+
+test: $(VENV)/.dev ## run the whole suite
+	@scripts/test-services
+	$(BIN)/python -m pytest $(TEST)
+
+check: lint types imports ## what CI checks before the tests
+
+lint: $(VENV)/.dev ## ruff: lint and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## mypy, strict
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev ## the import contracts
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## let ruff format and fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## what the gateway costs, in one run
+	$(BIN)/python bench/gateway.py
+	$(BIN)/python bench/engine.py
+
+wheel: $(VENV)/.dev ## build dist/*.whl
+	$(BIN)/python -m build --wheel
+
+clean: ## remove the environment and what was built; the pulled models stay in the cache
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(BIN)/python:
+	@python=$$(scripts/find-python) && echo "making $(VENV) with $$python" && $$python -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing chaku[local] into $(VENV) (half a minute on the first run)"
+	@$(PIP) --editable '.[local]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing chaku and its development tools into $(VENV)"
+	@$(PIP) --editable '.[local,hub,data,dev]'
+	@touch $@

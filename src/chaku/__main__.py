@@ -1,0 +1,5 @@
+"""`python -m chaku` is `chaku`."""
+
+from chaku.cli.main import main
+
+main()

@@ -1,0 +1,92 @@
+"""Text stays text: what to do when a message spells a special token (`<|im_end|>`), which a template's tokenizer would read
+as the token itself and so close the turn. Pure functions over message lists and rendered prompts; no tokenizer here.
+
+Two ways out. `shield` replaces each spelling by a sentinel before the template is rendered; `split` then finds the special
+tokens that the template wrote and puts the spellings back into the plain runs between them. `break_apart` is for engines
+that only take messages: it puts a zero-width space after the first character of each spelling.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+ZERO_WIDTH_SPACE = "\u200b"
+
+_NOT_TEXT = frozenset({"role", "type", "url"})
+"""Keys whose values are names or addresses, never text that a template writes into a prompt."""
+
+
+@dataclass(frozen=True)
+class Special:
+    """A special token that the template itself wrote."""
+
+    spelling: str
+
+
+def compile_specials(spellings: Iterable[str]) -> re.Pattern[str] | None:
+    """One expression that finds any of the spellings, the longest first; None where there is none."""
+    ordered = sorted({spelling for spelling in spellings if spelling}, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, ordered))) if ordered else None
+
+
+def spells_special(value: Any, specials: re.Pattern[str]) -> bool:
+    """Whether any text inside `value` (a message list, or a part of one) spells a special token."""
+    if isinstance(value, str):
+        return specials.search(value) is not None
+    if isinstance(value, dict):
+        return any(key not in _NOT_TEXT and spells_special(item, specials) for key, item in value.items())
+    return isinstance(value, list) and any(spells_special(item, specials) for item in value)
+
+
+def shield(messages: Sequence[Any], specials: re.Pattern[str]) -> tuple[list[Any], dict[str, str]]:
+    """A copy of the messages with each spelling replaced by a random word, and the words with what they stand for."""
+    tag = secrets.token_hex(8)
+    spellings: dict[str, str] = {}
+
+    def sentinel(match: re.Match[str]) -> str:
+        word = f"q{tag}n{len(spellings):x}z"
+        spellings[word] = match.group()
+        return word
+
+    return [_rewrite(message, specials, sentinel) for message in messages], spellings
+
+
+def split(prompt: str, specials: re.Pattern[str], spellings: dict[str, str]) -> list[Special | str]:
+    """A rendered prompt as special tokens and plain runs in order, the shielded spellings back in the runs.
+
+    Joining the pieces gives the prompt that the unshielded messages would have rendered to.
+    """
+    restore = compile_specials(spellings)
+    pieces: list[Special | str] = []
+    position = 0
+    for match in [*specials.finditer(prompt), None]:
+        run = prompt[position : match.start() if match else len(prompt)]
+        if run:
+            pieces.append(restore.sub(lambda found: spellings[found.group()], run) if restore else run)
+        if match:
+            pieces.append(Special(match.group()))
+            position = match.end()
+    return pieces
+
+
+def break_apart(messages: Sequence[Any], specials: re.Pattern[str]) -> list[Any]:
+    """A copy of the messages in which no text spells a special token: a zero-width space follows its first character."""
+
+    def broken(match: re.Match[str]) -> str:
+        return match.group()[0] + ZERO_WIDTH_SPACE + match.group()[1:]
+
+    return [_rewrite(message, specials, broken) for message in messages]
+
+
+def _rewrite(value: Any, specials: re.Pattern[str], replace: Callable[[re.Match[str]], str]) -> Any:
+    if isinstance(value, str):
+        return specials.sub(replace, value)
+    if isinstance(value, dict):
+        return {k: v if k in _NOT_TEXT else _rewrite(v, specials, replace) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_rewrite(item, specials, replace) for item in value]
+    return value

@@ -1,0 +1,17 @@
+"""`chaku demo`: the small built-in model, served, with its page opened."""
+
+from __future__ import annotations
+
+import click
+
+DEMO_MODEL = "smollm2-135m"
+
+
+@click.command()
+@click.option("--port", type=int, help="Port; 0 takes a free one. Default: 8000.")
+@click.option("--open/--no-open", "opens_page", default=True, help="Open the page in a browser.")
+def demo(port: int | None, opens_page: bool) -> None:
+    """Serve the built-in 135M model on this machine: no GPU, no account, no hub."""
+    from chaku.cli.serve import run
+
+    run((DEMO_MODEL,), None, port=port, opens_page=opens_page)

@@ -1,0 +1,152 @@
+"""chaku keys: make, list and revoke the API keys that the gateway accepts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+# Anything heavier is imported inside the commands: `chaku --help` loads this module.
+if TYPE_CHECKING:
+    from chaku.store.database import Store
+    from chaku.store.keys import Key
+    from chaku.store.usage import Total
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _database_option(command: Command) -> Command:
+    return click.option(
+        "--database",
+        metavar="URL",
+        help="SQLAlchemy URL. Default: CHAKU_DATABASE, or an SQLite file in the data folder.",
+    )(command)
+
+
+def _open(database: str | None) -> Store:
+    from chaku import config
+    from chaku.store.database import open_store
+
+    return open_store(database or config.database_url())
+
+
+@click.group()
+def keys() -> None:
+    """Make, list and revoke API keys."""
+
+
+@keys.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print the key as JSON.")
+@_database_option
+def create(name: str, as_json: bool, database: str | None) -> None:
+    """Make a key and print its token, this once.
+
+    The token alone goes to standard output: TOKEN=$(chaku keys create NAME) keeps it.
+    """
+    from chaku.store.keys import create as create_key
+
+    with _open(database) as store:
+        new = create_key(store, name, now=datetime.now(UTC))
+    if as_json:
+        click.echo(json.dumps({"token": new.token, **_key_as_json(new.key)}))
+        return
+    click.echo(new.token)
+    click.echo(f"Key {name!r} is made. Keep the token now: it is not stored and can't be shown again.", err=True)
+
+
+@keys.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="Print the keys as JSON.")
+@click.option("--usage", "with_usage", is_flag=True, help="Add requests and tokens used so far.")
+@_database_option
+def list_command(as_json: bool, with_usage: bool, database: str | None) -> None:
+    """List the keys, revoked ones too, and what was used with them."""
+    from chaku.store.keys import list_keys
+    from chaku.store.usage import totals
+
+    with _open(database) as store:
+        made = list_keys(store)
+        used = {total.key_id: total for total in totals(store, by=["key"])} if with_usage else {}
+    if as_json:
+        listed = [{**_key_as_json(key), **(_usage_as_json(used.get(key.id)) if with_usage else {})} for key in made]
+        without = {"without_key": _usage_as_json(used.get(None))["usage"]} if with_usage else {}
+        click.echo(json.dumps({"keys": listed, **without}))
+        return
+    if not made and None not in used:
+        click.echo("No keys yet: make one with `chaku keys create NAME`.", err=True)
+        return
+    head = ["name", "token", "id", "made", "last used", "state"]
+    rows = [_key_cells(key) for key in made]
+    if with_usage:
+        head += ["requests", "failed", "prompt tokens", "of them cached", "answer tokens"]
+        rows = [row + _usage_cells(used.get(key.id)) for row, key in zip(rows, made, strict=True)]
+        if keyless := used.get(None):
+            rows.append(["(no key)", "", "", "", _moment(keyless.last_used_at), "", *_usage_cells(keyless)])
+    _draw(head, rows)
+
+
+@keys.command()
+@click.argument("which", metavar="NAME_OR_ID_OR_PREFIX")
+@_database_option
+def revoke(which: str, database: str | None) -> None:
+    """End a key for good. Running gateways refuse it within about a second."""
+    from chaku.store.keys import revoke as revoke_key
+
+    with _open(database) as store:
+        key = revoke_key(store, which, now=datetime.now(UTC))
+    click.echo(f"Key {key.name!r} ({key.prefix}…) is revoked.")
+
+
+def _key_as_json(key: Key) -> dict[str, Any]:
+    moments = {name: getattr(key, name) for name in ("created_at", "last_used_at", "revoked_at")}
+    return {
+        "id": key.id,
+        "name": key.name,
+        "prefix": key.prefix,
+        **{name: moment.isoformat() if moment else None for name, moment in moments.items()},
+    }
+
+
+_USAGE_FIELDS = ("num_requests", "num_failed", "prompt_tokens", "cached_tokens", "completion_tokens")
+
+
+def _usage_as_json(total: Total | None) -> dict[str, Any]:
+    return {"usage": {name: getattr(total, name) if total else 0 for name in _USAGE_FIELDS}}
+
+
+def _key_cells(key: Key) -> list[str]:
+    state = f"revoked {_moment(key.revoked_at)}" if key.revoked_at else "active"
+    return [key.name, f"{key.prefix}…", key.id, _moment(key.created_at), _moment(key.last_used_at), state]
+
+
+def _usage_cells(total: Total | None) -> list[str]:
+    return [f"{getattr(total, name):,}" if total else "0" for name in _USAGE_FIELDS]
+
+
+def _moment(moment: datetime | None) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M") if moment else "never"
+
+
+def _draw(head: list[str], rows: list[list[str]]) -> None:
+    """A table on a terminal; tab-separated lines with a head elsewhere."""
+    if not _is_terminal():
+        for row in [head, *rows]:
+            click.echo("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*head, box=None, pad_edge=False)
+    for column in table.columns[6:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False, emoji=False, highlight=False).print(table)  # a name is not markup
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()

@@ -1,0 +1,160 @@
+"""`chaku`: the table of commands, and what happens to whatever they raise.
+
+A command's module is imported when that command runs, so that `chaku --help` stays quick: nothing but click, errors
+and the version may be imported here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from chaku import __version__
+from chaku.errors import ChakuError, UsageError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+INTERRUPTED = 128 + 2  # what a shell reports for a program ended by SIGINT
+BROKEN_PIPE = 128 + 13
+
+COMMANDS = {
+    "serve": ("chaku.cli.serve:serve", "Serve models: OpenAI API and page on one port."),
+    "demo": ("chaku.cli.demo:demo", "Serve the small built-in model and open the page."),
+    "chat": ("chaku.cli.chat:chat", "Talk to a model in the terminal, or ask one question."),
+    "pull": ("chaku.cli.pull:pull", "Fetch a model into the cache."),
+    "models": ("chaku.cli.models:models", "List the models that are known and that are here."),
+    "doctor": ("chaku.cli.doctor:doctor", "Check this machine, and say what to do about what is missing."),
+    "keys": ("chaku.cli.keys:keys", "Create, list and revoke API keys; show their usage."),
+    "completion": ("chaku.cli.completion:completion", "Print the completion script of a shell."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose sub-commands are only imported when they run; the table knows their help lines."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the table's order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command to run. Raises UsageError naming the nearest one."""
+        if args and args[0] not in COMMANDS and not ctx.resilient_parsing:
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            fix = f"did you mean `chaku {near[0]}`?" if near else "`chaku --help` lists the commands"
+            raise UsageError(f"there is no command {args[0]!r}", fix=fix)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table, as it stands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete from the table, so that TAB imports nothing."""
+        from click.shell_completion import CompletionItem
+
+        commands = [
+            CompletionItem(name, help=line) for name, (_, line) in COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+@click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="chaku %(version)s")
+@click.option("--traceback", is_flag=True, help="Show where an error comes from.")
+@click.option("--no-color", is_flag=True, help="No colours; NO_COLOR does the same, FORCE_COLOR the opposite.")
+@click.pass_context
+def root(ctx: click.Context, traceback: bool, no_color: bool) -> None:
+    """Serve, chat with and compare language models on your own machines.
+
+    `chaku demo` shows it all with a small model; `chaku chat` talks to one here.
+    """
+    errors = ctx.ensure_object(ErrorStyle)
+    errors.traceback = traceback
+    if no_color:
+        errors.color = False
+    ctx.color = errors.color
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def color_from_environment() -> bool | None:
+    """What NO_COLOR and FORCE_COLOR say; None leaves it to whether the output is a terminal."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return True if os.environ.get("FORCE_COLOR") else None
+
+
+@dataclass
+class ErrorStyle:
+    """How to print an error; filled from the global options once they are parsed."""
+
+    traceback: bool = False
+    color: bool | None = field(default_factory=color_from_environment)
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line (sys.argv by default) and exit with its code."""
+    try:
+        code = _run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has left. Whatever is still buffered goes nowhere instead of failing again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = BROKEN_PIPE
+    sys.exit(code)
+
+
+def _run(args: Sequence[str] | None) -> int:
+    style = ErrorStyle()
+    try:
+        code = root.main(args, prog_name="chaku", standalone_mode=False, obj=style)
+        return code if isinstance(code, int) else 0
+    except click.Abort as error:
+        return INTERRUPTED if isinstance(error.__cause__, KeyboardInterrupt) else 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (ChakuError, click.ClickException) as error:
+        if style.traceback:
+            import traceback
+
+            traceback.print_exc()
+        failure = error if isinstance(error, ChakuError) else _from_click(error)
+        tell(failure, color=style.color)
+        return failure.exit_code
+
+
+def _from_click(error: click.ClickException) -> ChakuError:
+    if not isinstance(error, click.UsageError):
+        return ChakuError(error.format_message())
+    fix = f"`{error.ctx.command_path if error.ctx else 'chaku'} --help` shows what it takes"
+    if isinstance(error, click.NoSuchOption):
+        near = difflib.get_close_matches(error.option_name, error.possibilities or (), n=1)
+        return UsageError(f"there is no option {error.option_name}", fix=f"did you mean {near[0]}?" if near else fix)
+    return UsageError(error.format_message().rstrip("."), fix=fix)
+
+
+def tell(failure: ChakuError, *, color: bool | None = None) -> None:
+    """Print an error the way every command does: the cause, and below it the way out."""
+    click.echo(click.style("error:", fg="red", bold=True) + f" {failure.message}", err=True, color=color)
+    if failure.fix:
+        click.echo(click.style("  fix:", fg="green", bold=True) + f" {failure.fix}", err=True, color=color)

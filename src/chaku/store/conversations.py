@@ -1,0 +1,163 @@
+"""Conversations of one owner: made, listed, searched, renamed, pinned, deleted and restored. Messages are in `tree`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from chaku.errors import InvalidRequest, NotFound
+from chaku.store.database import Store
+from chaku.store.folding import fold, plain_text
+from chaku.store.ids import new_id
+from chaku.store.tables import conversations, messages
+from chaku.store.tree import Tree
+
+KEPT_DELETED = timedelta(days=30)
+"""How long a deletion can be undone; the next `create` after that removes the rows for good."""
+
+MAX_TITLE_LENGTH = 200
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One conversation without its messages."""
+
+    id: str
+    owner_id: str | None
+    title: str
+    leaf_id: str | None
+    """Last message of the path now shown."""
+    is_pinned: bool
+    created_at: datetime
+    updated_at: datetime
+    """When a message was last added or finished."""
+    deleted_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A conversation that a search hit: by a message (its newest that fits, with its text), or by its title."""
+
+    conversation: Conversation
+    message_id: str | None
+    text: str | None
+
+
+class Conversations:
+    """What one owner (an API key's id; None: whoever comes without a key) has; others' raise NotFound."""
+
+    def __init__(self, store: Store, owner_id: str | None) -> None:
+        self._store = store
+        self._owner_id = owner_id
+
+    def create(self, title: str, *, now: datetime) -> Conversation:
+        """Begin an empty conversation. Raises InvalidRequest for a title that can't be kept."""
+        title = check_title(title)
+        new = Conversation(new_id(now), self._owner_id, title, None, False, created_at=now, updated_at=now)
+        gone = conversations.c.deleted_at < now - KEPT_DELETED
+        with self._store.write() as connection:
+            connection.execute(conversations.delete().where(self._mine, gone))
+            insert(connection, new)
+        return new
+
+    def get(self, conversation_id: str) -> Conversation:
+        """One conversation that is not deleted. Raises NotFound."""
+        with self._store.read() as connection:
+            row = connection.execute(SELECT.where(self._live, conversations.c.id == conversation_id)).one_or_none()
+        if row is None:
+            raise NotFound(f"no conversation {conversation_id!r}")
+        return Conversation(*row)
+
+    def tree(self, conversation_id: str) -> Tree:
+        """The messages of one conversation; whether it exists is seen when the tree is used."""
+        return Tree(self._store, self._owner_id, conversation_id)
+
+    def page(self, *, limit: int, offset: int = 0) -> list[Conversation]:
+        """Conversations that are not deleted: pinned ones first, then the newest."""
+        query = SELECT.where(self._live).order_by(
+            conversations.c.is_pinned.desc(), conversations.c.updated_at.desc(), conversations.c.id.desc()
+        )
+        with self._store.read() as connection:
+            return [Conversation(*row) for row in connection.execute(query.limit(limit).offset(offset))]
+
+    def search(self, text: str, *, limit: int) -> list[Found]:
+        """Conversations with this text in the title or any branch, whatever its case, newest first."""
+        wanted = fold(text)
+        if not wanted.strip():
+            return []
+        # Ids sort by time, so the greatest is the newest message that fits.
+        hits = (
+            sa.select(messages.c.conversation_id, sa.func.max(messages.c.id).label("message_id"))
+            .join(conversations, conversations.c.id == messages.c.conversation_id)
+            .where(self._live, messages.c.text_folded.contains(wanted, autoescape=True))
+            .group_by(messages.c.conversation_id)
+            .subquery()
+        )
+        query = (
+            SELECT.add_columns(messages.c.id.label("message_id"), messages.c.content)
+            .outerjoin(hits, hits.c.conversation_id == conversations.c.id)
+            .outerjoin(messages, messages.c.id == hits.c.message_id)
+            .where(self._live)
+            .where(hits.c.message_id.is_not(None) | conversations.c.title_folded.contains(wanted, autoescape=True))
+            .order_by(conversations.c.updated_at.desc(), conversations.c.id.desc())
+            .limit(limit)
+        )
+        with self._store.read() as connection:
+            return [
+                Found(Conversation(*row[:-2]), row.message_id, plain_text(row.content) if row.message_id else None)
+                for row in connection.execute(query)
+            ]
+
+    def rename(self, conversation_id: str, title: str) -> None:
+        """Give it another title. Raises NotFound or InvalidRequest."""
+        title = check_title(title)
+        self._update(conversation_id, title=title, title_folded=fold(title))
+
+    def pin(self, conversation_id: str, *, is_pinned: bool = True) -> None:
+        """Keep it above the others, or no longer. Raises NotFound."""
+        self._update(conversation_id, is_pinned=is_pinned)
+
+    def delete(self, conversation_id: str, *, now: datetime) -> None:
+        """Put it out of sight; `restore` brings it back for KEPT_DELETED. Raises NotFound."""
+        self._update(conversation_id, deleted_at=now)
+
+    def restore(self, conversation_id: str) -> None:
+        """Undo `delete`. Raises NotFound where it is not deleted, or gone for good."""
+        self._update(conversation_id, was_deleted=True, deleted_at=None)
+
+    @property
+    def _mine(self) -> sa.ColumnElement[bool]:
+        return conversations.c.owner_id == self._owner_id
+
+    @property
+    def _live(self) -> sa.ColumnElement[bool]:
+        return self._mine & conversations.c.deleted_at.is_(None)
+
+    def _update(self, conversation_id: str, *, was_deleted: bool = False, **values: Any) -> None:
+        is_deleted = conversations.c.deleted_at.is_not(None)
+        which = conversations.update().where(
+            conversations.c.id == conversation_id, self._mine, is_deleted if was_deleted else ~is_deleted
+        )
+        with self._store.write() as connection:
+            if connection.execute(which.values(**values)).rowcount != 1:
+                raise NotFound(f"no {'deleted ' if was_deleted else ''}conversation {conversation_id!r}")
+
+
+def check_title(title: str) -> str:
+    """The title on one line, unprintable characters gone. Raises InvalidRequest where it is too long."""
+    title = "".join(character if character.isprintable() else " " for character in title).strip()
+    if len(title) > MAX_TITLE_LENGTH:
+        raise InvalidRequest(f"the title has {len(title)} characters, {MAX_TITLE_LENGTH} fit", param="title")
+    return title
+
+
+def insert(connection: sa.Connection, new: Conversation) -> None:
+    """Write a new conversation."""
+    values = {field.name: getattr(new, field.name) for field in fields(new)}
+    connection.execute(conversations.insert().values(**values, title_folded=fold(new.title)))
+
+
+SELECT = sa.select(*(conversations.c[field.name] for field in fields(Conversation))).select_from(conversations)

@@ -1,0 +1,112 @@
+"""API keys in memory, for the gateway's hot path: one sha256 and one look-up a request, no database.
+
+A thread re-reads the keys when they have changed, so a revocation in any process is felt within `interval_s`.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import threading
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from chaku.errors import StoreError
+from chaku.store.database import Store
+from chaku.store.keys import SELECT, Key, digest
+from chaku.store.tables import api_keys
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    digest: str
+    key: Key
+
+
+class KeyRing:
+    """The active keys by digest. Use as a context manager, or call `start` and `close`.
+
+    While the database is away the keys known last go on working and no revocation arrives; `is_stale` says so.
+    """
+
+    def __init__(self, store: Store, *, interval_s: float = 0.5) -> None:
+        """Read the keys once. Raises StoreError."""
+        self._store = store
+        self._interval_s = interval_s
+        self._closing = threading.Event()
+        self._reading = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._by_digest: dict[str, _Entry] = {}
+        self._version: tuple[int, int] | None = None
+        self.is_stale = False
+        self.refresh()
+
+    def find(self, token: str | bytes) -> Key | None:
+        """The active key of this token, from memory (microseconds). None: unknown or revoked.
+
+        A key made less than `interval_s` ago by another process may be missing: call `refresh` in a thread and look
+        again before refusing.
+        """
+        wanted = digest(token)
+        found = self._by_digest.get(wanted)
+        # The look-up's timing can only tell about a digest, which nobody can steer; the decision takes constant time.
+        if found is None or not hmac.compare_digest(found.digest, wanted):
+            return None
+        return found.key
+
+    @property
+    def num_made(self) -> int:
+        """Keys ever made, revoked ones too: 0 means that nobody has asked for access control yet."""
+        return self._version[0] if self._version else 0
+
+    @property
+    def num_active(self) -> int:
+        """Keys that open the door."""
+        return len(self._by_digest)
+
+    def refresh(self) -> None:
+        """Re-read the keys if they have changed; blocks for one small query. Raises StoreError."""
+        with self._reading, self._store.read() as connection:
+            # Keys are never deleted and never un-revoked, so these two counts only grow: they are the version.
+            counts = sa.select(sa.func.count(), sa.func.count(api_keys.c.revoked_at)).select_from(api_keys)
+            num_made, num_revoked = connection.execute(counts).one()
+            version = (int(num_made), int(num_revoked))
+            if version != self._version:
+                rows = connection.execute(SELECT.add_columns(api_keys.c.digest).where(api_keys.c.revoked_at.is_(None)))
+                self._by_digest = {row.digest: _Entry(row.digest, Key(*row[:-1])) for row in rows}
+                self._version = version
+
+    def start(self) -> KeyRing:
+        """Begin to re-read in the background."""
+        assert self._thread is None, "the key ring is running"
+        self._thread = threading.Thread(target=self._run, name="keyring", daemon=True)
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        """End the thread; `find` goes on with what it knows."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def __enter__(self) -> KeyRing:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._interval_s):
+            try:
+                self.refresh()
+            except StoreError as error:
+                if not self.is_stale:
+                    log.error("keys can't be read, going on with the %d known: %s", self.num_active, error)
+                self.is_stale = True
+            else:
+                if self.is_stale:
+                    log.info("keys are read again, %d active", self.num_active)
+                self.is_stale = False

