@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from chaku.chat.messages import Conversation
 from chaku.data.recipe import DataConfig
 from chaku.data.split import Rows
+from chaku.errors import ModelError
 
 if TYPE_CHECKING:
     from chaku.chat.render import Renderer
     from chaku.chat.segments import Layout
     from chaku.chat.tokenizer import Tokenizer
 
-_BELONGS = {"smollm2-135m": "smollm2"}
 _CACHED_TEXTS = 512
 
 
@@ -52,8 +53,8 @@ def open_rendering(tokenizer_source: str, template_name: str | None, train_on: s
     from chaku.chat.render import Renderer
     from chaku.models.tokenizers import load_tokenizer
 
-    tokenizer = load_tokenizer(tokenizer_source)
-    template = _template(tokenizer, tokenizer_source, template_name)
+    tokenizer = load_tokenizer(find_tokenizer(tokenizer_source))
+    template = _template(tokenizer, template_name)
     return Rendering(tokenizer, template, Renderer(template, cast("Tokenizer", _Cached(tokenizer))), train_on)
 
 
@@ -62,18 +63,24 @@ def rendering_of(config: DataConfig) -> Rendering:
     return open_rendering(config.tokenizer, config.template, config.train_on)
 
 
-def _template(tokenizer: Tokenizer, source: str, name: str | None) -> Layout:
-    from chaku.chat.templates import get_template
-    from chaku.errors import ConfigError
+def find_tokenizer(source: str) -> Path:
+    """The file or folder of a tokenizer: a path, or a model that was pulled. Nothing is fetched. Raises ModelError."""
+    from chaku.models import cache
+    from chaku.models.reference import LocalFile, parse_reference
 
-    if name is None:
-        name = _BELONGS.get(source)
-    if name is not None and name != "own":
-        return get_template(name)
-    if tokenizer.chat_template is None:
-        raise ConfigError(f"tokenizer {source} brings no chat template", fix="give --template")
+    if (path := Path(source).expanduser()).exists():
+        return path
+    reference = parse_reference(source)
+    if isinstance(reference, LocalFile):
+        raise ModelError(f"no tokenizer at {reference.path}", fix="check the path")
+    model = cache.find(reference)
+    if model is None:
+        raise ModelError(f"the tokenizer of {source} is not here", fix=f"chaku pull {source}, or give --tokenizer PATH")
+    return model.path
+
+
+def _template(tokenizer: Tokenizer, name: str | None) -> Layout:
     from chaku.chat.jinja import JinjaTemplate
+    from chaku.chat.templates import get_template
 
-    return JinjaTemplate(
-        tokenizer.chat_template, bos=tokenizer.bos or "", eos=tokenizer.eos, specials=tuple(tokenizer.special_ids)
-    )
+    return JinjaTemplate.of(tokenizer) if name in (None, "own") else get_template(str(name))
