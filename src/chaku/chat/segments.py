@@ -1,0 +1,41 @@
+"""A rendered conversation before it becomes ids: pieces of text that know where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from chaku.chat.messages import Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of the rendered string."""
+
+    text: str
+    is_content: bool
+    """It came out of the conversation: special tokens spelled in it are plain text."""
+    turn: int | None = None
+    """Index of the assistant message that emits it. None: it is never emitted, so it never carries loss."""
+
+
+class Layout(Protocol):
+    """A chat format: where everything in a conversation goes. `Template` and `JinjaTemplate` are layouts."""
+
+    @property
+    def name(self) -> str:
+        """As configuration and manifests spell it."""
+
+    @property
+    def hash(self) -> str:
+        """Sha256 of what determines the rendered string, hexadecimal."""
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Stop strings, for formats whose answers don't end with a special token."""
+
+    def lay_out(
+        self, conversation: Conversation, *, bos: str, eos: str, generation_prompt: bool = False
+    ) -> Sequence[Segment]:
+        """The whole conversation in order. Raises InvalidRequest for what the format has no place for."""

@@ -1,0 +1,82 @@
+"""The tokenizer inside a GGUF file, as plain lists."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from chaku.errors import ModelError
+from chaku.models.gguf import _NUMBERS, GgufMetadata, _Array, _read_header, read_metadata, shard_paths
+
+# tokenizer.ggml.token_type, the same numbers as SentencePiece's
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+
+
+@dataclass(frozen=True)
+class GgufVocabulary:
+    """Tokens in the order of their ids, and what else decides how text becomes ids."""
+
+    metadata: GgufMetadata
+    tokens: tuple[str, ...]
+    kinds: tuple[int, ...]
+    scores: tuple[float, ...]
+    """Empty for byte-pair encodings."""
+    merges: tuple[str, ...]
+    """Empty for SentencePiece."""
+    pre: str
+    """Name of the rule that cuts text before merging, as llama.cpp calls it."""
+    adds_space_prefix: bool
+    hash: str
+    """Sha256 of everything above but the metadata, hexadecimal."""
+
+
+def read_vocabulary(path: Path) -> GgufVocabulary:
+    """Read a GGUF's tokenizer. Raises ModelError for a file without one, or one that is broken."""
+    metadata = read_metadata(path)
+    header, _ = _read_header(shard_paths(path)[0])
+    digest = hashlib.sha256()
+
+    def raw(key: str) -> object:
+        return header.values.get(f"tokenizer.ggml.{key}")
+
+    def array(key: str) -> _Array | None:
+        value = raw(key)
+        return value if isinstance(value, _Array) else None
+
+    def texts(key: str) -> tuple[str, ...]:
+        found = array(key)
+        texts = tuple(_strings(header.data, found)) if found and found.kind not in _NUMBERS else ()
+        digest.update("\0".join((key, *texts)).encode())
+        return texts
+
+    def numbers(key: str) -> tuple[float, ...]:
+        found = array(key)
+        if found is None or found.kind not in _NUMBERS:
+            return ()
+        code, width = _NUMBERS[found.kind]
+        data = header.data[found.start : found.start + found.count * width]
+        digest.update(key.encode() + data)
+        return tuple(number for (number,) in struct.iter_unpack("<" + code, data))
+
+    tokens, merges = texts("tokens"), texts("merges")
+    kinds, scores = numbers("token_type"), numbers("scores")
+    pre, space = raw("pre"), raw("add_space_prefix")
+    if not tokens or len(kinds) != len(tokens):
+        raise ModelError(f"{path} has {len(tokens):,} tokens and {len(kinds):,} token types", fix="choose another file")
+    pre = pre.decode("utf-8", "replace") if isinstance(pre, bytes) else "default"
+    digest.update(f"{pre} {space} {metadata.tokenizer} {metadata.bos_token_id} {metadata.eos_token_id}".encode())
+    return GgufVocabulary(
+        metadata, tokens, tuple(map(int, kinds)), scores, merges, pre, space is not False, digest.hexdigest()
+    )
+
+
+def _strings(data: bytes, array: _Array) -> list[str]:
+    found = []
+    position = array.start
+    for _ in range(array.count):
+        end = position + 8 + int.from_bytes(data[position : position + 8], "little")
+        found.append(data[position + 8 : end].decode("utf-8", "replace"))
+        position = end
+    return found
