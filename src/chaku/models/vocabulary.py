@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chaku.errors import ModelError
-from chaku.models.gguf import _NUMBERS, GgufMetadata, _Array, _read_header, read_metadata, shard_paths
+from chaku.models.gguf import GgufMetadata, read_metadata, shard_paths
+from chaku.models.gguf_header import NUMBERS, Array, read_header
 
 # tokenizer.ggml.token_type, the same numbers as SentencePiece's
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
@@ -35,27 +36,27 @@ class GgufVocabulary:
 def read_vocabulary(path: Path) -> GgufVocabulary:
     """Read a GGUF's tokenizer. Raises ModelError for a file without one, or one that is broken."""
     metadata = read_metadata(path)
-    header, _ = _read_header(shard_paths(path)[0])
+    header, _ = read_header(shard_paths(path)[0])
     digest = hashlib.sha256()
 
     def raw(key: str) -> object:
         return header.values.get(f"tokenizer.ggml.{key}")
 
-    def array(key: str) -> _Array | None:
+    def array(key: str) -> Array | None:
         value = raw(key)
-        return value if isinstance(value, _Array) else None
+        return value if isinstance(value, Array) else None
 
     def texts(key: str) -> tuple[str, ...]:
         found = array(key)
-        texts = tuple(_strings(header.data, found)) if found and found.kind not in _NUMBERS else ()
+        texts = tuple(_strings(header.data, found)) if found and found.kind not in NUMBERS else ()
         digest.update("\0".join((key, *texts)).encode())
         return texts
 
     def numbers(key: str) -> tuple[float, ...]:
         found = array(key)
-        if found is None or found.kind not in _NUMBERS:
+        if found is None or found.kind not in NUMBERS:
             return ()
-        code, width = _NUMBERS[found.kind]
+        code, width = NUMBERS[found.kind]
         data = header.data[found.start : found.start + found.count * width]
         digest.update(key.encode() + data)
         return tuple(number for (number,) in struct.iter_unpack("<" + code, data))
@@ -72,7 +73,7 @@ def read_vocabulary(path: Path) -> GgufVocabulary:
     )
 
 
-def _strings(data: bytes, array: _Array) -> list[str]:
+def _strings(data: bytes, array: Array) -> list[str]:
     found = []
     position = array.start
     for _ in range(array.count):
