@@ -47,8 +47,11 @@ class Watcher(Protocol):
     def said(self, line: str) -> None:
         """A fact worth telling."""
 
-    def advanced(self, phase: str, done: int, total: int | None, counts: dict[str, StageCounts]) -> None:
-        """A shard of a phase is done (or was found done); `counts` are of this shard."""
+    def began(self, phase: str, total: int | None) -> None:
+        """A phase of so many shards begins; None: how many is not known yet."""
+
+    def advanced(self, phase: str, done: int, counts: dict[str, StageCounts]) -> None:
+        """A shard was worked on, `done` are there now; `counts` are of this shard."""
 
 
 class Silent:
@@ -57,7 +60,10 @@ class Silent:
     def said(self, line: str) -> None:
         """Nothing."""
 
-    def advanced(self, phase: str, done: int, total: int | None, counts: dict[str, StageCounts]) -> None:
+    def began(self, phase: str, total: int | None) -> None:
+        """Nothing."""
+
+    def advanced(self, phase: str, done: int, counts: dict[str, StageCounts]) -> None:
         """Nothing."""
 
 
@@ -209,9 +215,10 @@ class _Build:
                 else:
                     yield task
 
+        self.watcher.began(phase, total)
         for _, counts in ordered_map(function, missing(), self.processes):
             done += 1
-            self.watcher.advanced(phase, done, total, counts)
+            self.watcher.advanced(phase, done, counts)
         for folder in folders:
             self._add(folder)
         return folders
@@ -248,6 +255,7 @@ class _Build:
         from chaku.data.dedup import find_duplicates
 
         path = self.work / "duplicates.npy"
+        self.watcher.began("dedup", 1)
         if not path.exists():
             found = find_duplicates(
                 [folder / "signatures.npy" for folder in prepared], self.config.near_duplicate_similarity
@@ -327,6 +335,7 @@ class _Build:
         from chaku.data.report import write_page
         from chaku.data.tokenise import SPLITS
 
+        self.watcher.began("audit", 1)
         built = self.work / "built"
         shutil.rmtree(built, ignore_errors=True)
         for name in ("messages", "ledger"):
