@@ -33,7 +33,7 @@ class Author:
 
     def __init__(self, seed: int = 7) -> None:
         self.random = random.Random(seed)
-        made = {"".join(self.random.choices(_SYLLABLES, k=self.random.choice((1, 2, 2, 3)))) for _ in range(9000)}
+        made = {"".join(self.random.choices(_SYLLABLES, k=self.random.choice((1, 1, 2, 2)))) for _ in range(2000)}
         self.words = sorted(made)
         self.sentences = [self._sentence() for _ in range(40_000)]
 
@@ -85,7 +85,7 @@ class Author:
         return f'<div class="markdown prose w-full break-words dark:prose-invert light">{"".join(self.block() for _ in range(blocks))}</div>'
 
     def conversation(self, number: int) -> dict[str, object]:
-        rounds = min(20, max(1, math.ceil(self.random.lognormvariate(1.3, 0.8))))
+        rounds = min(20, max(1, math.ceil(self.random.lognormvariate(1.15, 0.8))))
         turns = []
         for _ in range(rounds):
             turns.append({"from": "human", "value": self.text(max(1, int(self.random.lognormvariate(0.9, 0.9))))})

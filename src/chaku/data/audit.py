@@ -6,6 +6,7 @@ An error stops a training run (and the command exits non-zero); a warning is for
 from __future__ import annotations
 
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from chaku.chat.messages import Conversation, Role
 from chaku.data.ledger import LawBroken
@@ -305,7 +307,7 @@ def audit_rows(task: RowsFileTask) -> RowsFileFindings:
             found.problem("bad_documents", where)
             continue
         for number, (ids, loss_mask) in enumerate(row.documents()):
-            checker.check(ids.tolist(), loss_mask.tolist(), f"{where} document {number}")
+            checker.check(ids, loss_mask, f"{where} document {number}")
     if checker.position != len(task.ids):
         found.problem("unknown", f"{len(task.ids)} documents in the ledger, {checker.position} in the file")
     return found
@@ -320,50 +322,59 @@ class _Documents:
         self.found = RowsFileFindings()
         self.position = 0
         tokenizer = rendering.tokenizer
-        self.special_ids = frozenset(tokenizer.special_ids.values())
+        self.special_ids = np.array(sorted(tokenizer.special_ids.values()), np.uint32)
         spellings = sorted(tokenizer.special_ids, key=len, reverse=True)
         self.special = re.compile("|".join(map(re.escape, spellings)) or r"(?!)")
+        self.token_bytes = [tokenizer.token_bytes(token_id) for token_id in range(tokenizer.vocab_size)]
 
-    def check(self, ids: list[int], loss_mask: list[int], where: str) -> None:
+    def check(self, ids: NDArray[np.uint32], loss_mask: NDArray[np.uint8], where: str) -> None:
+        """Compare the next document of the file."""
         position, self.position = self.position, self.position + 1
         found = self.found
         found.sums["documents"] += 1
         found.lengths.append(len(ids))
-        found.digests.append(hash((tuple(ids), tuple(loss_mask))))
-        if not any(loss_mask):
+        found.digests.append(zlib.crc32(ids.tobytes()) << 32 | zlib.crc32(loss_mask.tobytes()))
+        if not loss_mask.any():
             found.problem("untrained", where)
         place = self.task.places[position] if position < len(self.task.places) else None
         if place is None:
             found.problem("unknown", where)
             return
         conversation = _read_at(place[0], place[1])
-        where = f"{where} ({conversation.id})"
         found.sums["cut"] += place[2]
-        self._compare(conversation, ids, loss_mask, place[2], where)
+        self._compare(conversation, ids, loss_mask, place[2], f"{where} ({conversation.id})")
 
     def _compare(
-        self, conversation: Conversation, ids: list[int], loss_mask: list[int], is_cut: bool, where: str
-    ) -> None:
-        from chaku.chat.render import supervised_texts
-
+        self, conversation: Conversation, ids: NDArray[np.uint32], loss_mask: NDArray[np.uint8], is_cut: bool,
+        where: str,
+    ) -> None:  # fmt: skip
         rendering, found = self.rendering, self.found
         bos, eos = rendering.tokenizer.bos or "", rendering.tokenizer.eos
         segments = rendering.template.lay_out(conversation, bos=bos, eos=eos)
         turns = [index for index, message in enumerate(conversation.messages) if message.role is Role.ASSISTANT]
         if rendering.train_on == "last":
             turns = turns[-1:]
-        wanted = ["".join(segment.text for segment in segments if segment.turn == turn) for turn in turns]
-        spans = supervised_texts(ids, loss_mask, rendering.tokenizer)
-        if is_cut:
-            is_right = "".join(wanted).startswith("".join(spans).rstrip("\ufffd"))
-        else:
-            is_right = spans == wanted
+        wanted = ["".join(segment.text for segment in segments if segment.turn == turn).encode() for turn in turns]
+        spans = list(self._trained(ids, loss_mask))
+        is_right = b"".join(wanted).startswith(b"".join(spans)) if is_cut else spans == wanted
         if not is_right:
-            trained, answers = "".join(spans), "".join(wanted)
-            found.problem("wrong_spans" if len(trained) <= len(answers) else "user_trained", where)
+            is_more = sum(map(len, spans)) > sum(map(len, wanted))
+            found.problem("user_trained" if is_more else "wrong_spans", where)
         if any(self.special.search(segment.text) for segment in segments if segment.is_content):
             found.sums["spelled"] += 1
-        in_template = sum(len(self.special.findall(s.text)) for s in segments if not s.is_content)
-        in_row = sum(one in self.special_ids for one in ids)
+        in_template = sum(len(self.special.findall(segment.text)) for segment in segments if not segment.is_content)
+        in_row = int(np.isin(ids, self.special_ids).sum())
         if in_row > in_template or (in_row < in_template and not is_cut):
             found.problem("forged", where)
+
+    def _trained(self, ids: NDArray[np.uint32], loss_mask: NDArray[np.uint8]) -> Iterator[bytes]:
+        """The bytes of each trained stretch, without the space that a tokenizer put in front by itself."""
+        from chaku.chat.tokenizer import Before
+
+        edges = np.flatnonzero(np.diff(loss_mask, prepend=0, append=0)).tolist()
+        for start, end in zip(edges[::2], edges[1::2], strict=True):
+            spelled = b"".join(map(self.token_bytes.__getitem__, ids[start:end].tolist()))
+            before = Before.START if start == 0 else Before.TEXT
+            if start and np.isin(ids[start - 1], self.special_ids):
+                before = Before.SPECIAL
+            yield spelled[1:] if self.rendering.tokenizer.prepends_space(before) and spelled[:1] == b" " else spelled

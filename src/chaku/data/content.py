@@ -32,7 +32,15 @@ _WORDS: Mapping[str, re.Pattern[str]] = {
         re.I | re.S,
     ),
 }  # fmt: skip
-_HINT = re.compile(_SEXUAL, re.I)
+# A pattern is tried only where one of its stems stands in the text: `in` is 50 times as fast as the pattern.
+_SEXUAL_STEMS = tuple("porn blow cum masturbat orgasm erotic nude fellatio cunnilingus gang hentai".split())
+_STEMS: Mapping[str, tuple[str, ...]] = {
+    "minors": _SEXUAL_STEMS,
+    "sexual": _SEXUAL_STEMS,
+    "slur": ("gger", "gga", "fag", "kike", "k1ke", "spic", "sp1c", "chink", "ch1nk", "trann", "wetback", "retard"),
+    "self_harm": ("myself", "my self", "suicide", "want to die", "harm"),
+    "weapons": ("bomb", "explosive", "nerve ", "sarin", "ricin", "molotov", "silencer", "meth"),
+}
 
 
 def _texts(message: Message) -> list[str]:
@@ -43,9 +51,9 @@ def judge_content(conversation: Conversation, actions: Mapping[str, Action]) -> 
     """Apply the word rules, then the rules on personal data; redacted text comes back in the conversation."""
     flags: list[Flag] = []
     text = "\n".join(piece for message in conversation.messages for piece in _texts(message))
-    is_sexual = _HINT.search(text) is not None
+    lower = text.lower()
     for rule, pattern in _WORDS.items():
-        if actions[rule] == "off" or (rule in ("minors", "sexual") and not is_sexual):
+        if actions[rule] == "off" or not any(stem in lower for stem in _STEMS[rule]):
             continue
         hits = [hit[0] for hit in pattern.finditer(text)]
         if hits and actions[rule] == "drop":

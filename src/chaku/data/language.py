@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 UNKNOWN = "unknown"
 _MIN_LETTERS = 20  # "hi" and "Ciao" get invented rare languages
 _MIN_SCORE = 0.5
-_MAX_CHARS = 2_000
+_MAX_CHARS = 1_200
 _MAX_CHARS_PER_TURN = 400
 _NOT_PROSE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|\$\$.*?\$\$", re.DOTALL)
 
@@ -32,7 +32,7 @@ def _detector() -> LangDetector:
 
 
 def prose(conversation: Conversation) -> str:
-    """Up to 2,000 characters from all turns, without code, formulas and links, on one line."""
+    """Up to 1,200 characters from all turns, without code, formulas and links, on one line."""
     pieces: list[str] = []
     length = 0
     for message in conversation.messages:

@@ -5,6 +5,7 @@ Sources: ISO/IEC 7812-1 (Luhn), ISO 13616 (IBAN), RFC 5322 in its common subset,
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Callable, Iterator
@@ -86,11 +87,16 @@ def _any_of(*needles: str) -> Callable[[str], bool]:
     return lambda text: any(needle in text for needle in needles)
 
 
-_DIGIT = re.compile(r"\d{2}")
+_LONG_NUMBER = re.compile(r"\d[ ().-]{0,3}\d(?:[ ().-]{0,3}\d){6}")
+_PARTED_NUMBER = re.compile(r"\d\.\d{1,3}\.\d|:[0-9a-fA-F]{0,4}:")
+_COUNTRY_NUMBER = re.compile(r"[A-Z]{2}\d\d")
 
 
-def _has_digits(text: str) -> bool:
-    return _DIGIT.search(text) is not None
+def _holds(pattern: re.Pattern[str]) -> Callable[[str], bool]:
+    return lambda text: pattern.search(text) is not None
+
+
+_has_long_number = functools.lru_cache(maxsize=1)(_holds(_LONG_NUMBER))
 
 
 _SECRETS = (
@@ -116,18 +122,18 @@ _FORMS = (
         re.compile(r"(?<![\w.+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,6}[A-Za-z]{2,24}\b"),
         lambda text: not _EXAMPLE_DOMAINS.search(text),
     ),
-    _Form("iban", _has_digits, re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b"), is_iban),
-    _Form("credit_card", _has_digits, re.compile(r"(?<![\d.-])[2-6]\d(?:[ -]?\d){11,17}(?![\d-]|\.\d)"), _is_card),
-    _Form("ssn", _any_of("-"), re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])"), _is_ssn),
+    _Form("iban", _holds(_COUNTRY_NUMBER), re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b"), is_iban),
+    _Form("credit_card", _has_long_number, re.compile(r"(?<![\d.-])[2-6]\d(?:[ -]?\d){11,17}(?![\d-]|\.\d)"), _is_card),
+    _Form("ssn", _has_long_number, re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])"), _is_ssn),
     _Form(
         "ip_address",
-        _has_digits,
+        _holds(_PARTED_NUMBER),
         re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-fA-F]{1,4}:){3,7}(?::?[0-9a-fA-F]{1,4}){1,5})(?![\w:]|\.\d)"),
         _is_public_ip,
     ),
     _Form(
         "phone",
-        _has_digits,
+        _has_long_number,
         re.compile(
             r"(?<![\w.+/=-])(?:\+\d{1,3}[ .-]?(?:\(0?\d{1,4}\)[ .-]?)?\d{1,4}(?:[ .-]?\d{2,4}){1,4}"
             r"|\(\d{3}\) ?\d{3}[ .-]\d{4}|\d{3}[.-]\d{3}[.-]\d{4})(?![\w-]|\.\d)"

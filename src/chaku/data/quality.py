@@ -17,6 +17,7 @@ _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _MIN_CHARS = 16
 _LOOP_LINES, _LOOP_WORDS = 12, 60
 _LOOP_SHARE = 0.5
+_LONG_WORD = 60
 _RUN = re.compile(r"(\w)\1{59,}|(\w{2,8}?)\2{29,}")
 _GARBLED = re.compile("[\ufffd\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _GARBLED_CHARS = 3
@@ -33,6 +34,7 @@ _IDENTITY = re.compile(
     r"|\bi (?:was|am|(?:have )?been) (?:developed|created|trained|made|built) by (?:openai|google|anthropic|microsoft|meta)\b",
     re.IGNORECASE,
 )
+_MAKERS = ("gpt", "claude", "bard", "gemini", "copilot", "bing", "openai", "google", "anthropic", "microsoft", "meta")
 _ENDS_WELL = re.compile(r"[.!?…:;)\]}>\"'”’»*_`|~$%0-9。！？」』）\u0964\u061f\U0001F000-\U0001FAFF\u2600-\u27bf]\s*\Z")
 _LIST_ITEM = re.compile(r"^(\d+)[.)] ", re.MULTILINE)
 
@@ -44,8 +46,9 @@ def _too_short(conversation: Conversation, answers: list[str]) -> Finding | None
 
 def _repetition(conversation: Conversation, answers: list[str]) -> Finding | None:
     for answer in answers:
-        if run := _RUN.search(answer):
-            return 1.0, run[0][:40]
+        for word in answer.split():
+            if len(word) >= _LONG_WORD and (run := _RUN.search(word)):
+                return 1.0, run[0][:40]
         text = _CODE.sub("\n", answer)
         lines = [line.strip() for line in text.splitlines() if len(line.strip()) > 3 and set(line) - set("|-=+_* :\t")]
         if len(lines) >= _LOOP_LINES:
@@ -54,7 +57,7 @@ def _repetition(conversation: Conversation, answers: list[str]) -> Finding | Non
             if again > _LOOP_SHARE * size:
                 return again / size, Counter(lines).most_common(1)[0][0][:80]
         words = text.split()
-        if len(words) >= _LOOP_WORDS:
+        if len(words) >= _LOOP_WORDS and _may_loop(words):
             phrases = Counter(zip(words, words[1:], words[2:], words[3:], words[4:], strict=False))
             phrase, times = phrases.most_common(1)[0]
             share = 5 * times / len(words)
@@ -63,12 +66,17 @@ def _repetition(conversation: Conversation, answers: list[str]) -> Finding | Non
     return None
 
 
-def _found(pattern: re.Pattern[str]) -> Callable[[Conversation, list[str]], Finding | None]:
-    def search(conversation: Conversation, answers: list[str]) -> Finding | None:
-        hits = [hit for answer in answers if (hit := pattern.search(answer[:4000]))]
-        return (len(hits), hits[0][0].strip()[:80]) if hits else None
+def _may_loop(words: list[str]) -> bool:
+    """Whether any of 64 phrases taken at equal distances comes three times: a phrase that fills half a text does."""
+    step = max(len(words) // 64, 1)
+    taken = Counter(tuple(words[start : start + 5]) for start in range(0, len(words) - 4, step))
+    return max(taken.values()) >= 3
 
-    return search
+
+def _identity_claim(conversation: Conversation, answers: list[str]) -> Finding | None:
+    named = [answer for answer in answers if any(maker in answer.lower() for maker in _MAKERS)]
+    hits = [hit for answer in named if (hit := _IDENTITY.search(answer))]
+    return (len(hits), hits[0][0].strip()[:80]) if hits else None
 
 
 def _refusal(conversation: Conversation, answers: list[str]) -> Finding | None:
@@ -115,7 +123,7 @@ def _short_answers(conversation: Conversation, answers: list[str]) -> Finding | 
 CHECKS: Mapping[str, Callable[[Conversation, list[str]], Finding | None]] = {
     "too_short": _too_short,
     "repetition": _repetition,
-    "identity_claim": _found(_IDENTITY),
+    "identity_claim": _identity_claim,
     "garbled": _garbled,
     "refusal": _refusal,
     "truncated": _truncated,
