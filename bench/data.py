@@ -24,8 +24,58 @@ from chaku.data.build import Silent, build
 from chaku.data.ledger import StageCounts
 from chaku.data.recipe import DataConfig
 
-_SYLLABLES = "ka re mi to sun del pra vo lin est qua ber no ti gar mon el fi sta ru ven dor al pe".split()
-_COMMON = "the a of to and in that is for it with as on be this by or are from can you we not which".split()
+_SYLLABLES = [
+    "ka",
+    "re",
+    "mi",
+    "to",
+    "sun",
+    "del",
+    "pra",
+    "vo",
+    "lin",
+    "est",
+    "qua",
+    "ber",
+    "no",
+    "ti",
+    "gar",
+    "mon",
+    "el",
+    "fi",
+    "sta",
+    "ru",
+    "ven",
+    "dor",
+    "al",
+    "pe",
+]
+_COMMON = [
+    "the",
+    "a",
+    "of",
+    "to",
+    "and",
+    "in",
+    "that",
+    "is",
+    "for",
+    "it",
+    "with",
+    "as",
+    "on",
+    "be",
+    "this",
+    "by",
+    "or",
+    "are",
+    "from",
+    "can",
+    "you",
+    "we",
+    "not",
+    "which",
+]
 
 
 class Author:
@@ -75,14 +125,16 @@ class Author:
             rows = "".join(f"<tr><td>{self.text(1)}</td><td>{self.random.randint(0, 99)}</td></tr>" for _ in range(4))
             return f"<table><thead><tr><th>a</th><th>b</th></tr></thead><tbody>{rows}</tbody></table>"
         return (
-            '<p>So <span class="math math-inline"><span class="katex"><span class="katex-mathml"><math><semantics><mrow>'
-            '<mi>x</mi></mrow><annotation encoding="application/x-tex">x^2_i</annotation></semantics></math></span>'
-            f'<span class="katex-html" aria-hidden="true"><span>x2i</span></span></span></span>. {self.text(1)}</p>'
+            '<p>So <span class="math math-inline"><span class="katex"><span class="katex-mathml"><math><semantics>'
+            '<mrow><mi>x</mi></mrow><annotation encoding="application/x-tex">x^2_i</annotation></semantics></math>'
+            '</span><span class="katex-html" aria-hidden="true"><span>x2i</span></span></span></span>. '
+            f"{self.text(1)}</p>"
         )
 
     def answer(self) -> str:
         blocks = max(1, int(self.random.lognormvariate(1.35, 0.6)))
-        return f'<div class="markdown prose w-full break-words dark:prose-invert light">{"".join(self.block() for _ in range(blocks))}</div>'
+        body = "".join(self.block() for _ in range(blocks))
+        return f'<div class="markdown prose w-full break-words dark:prose-invert light">{body}</div>'
 
     def conversation(self, number: int) -> dict[str, object]:
         rounds = min(20, max(1, math.ceil(self.random.lognormvariate(1.15, 0.8))))
@@ -174,12 +226,16 @@ def main() -> None:
     wall_s = time.perf_counter() - started
     clock.stop()
     memory.ended.set()
-    report(args.conversations, source.stat().st_size, wall_s, clock, memory.peak_bytes, built.manifest["audit"]["facts"])
+    report(
+        args.conversations, source.stat().st_size, wall_s, clock, memory.peak_bytes, built.manifest["audit"]["facts"]
+    )
     if args.keep is None:
         shutil.rmtree(folder)
 
 
-def report(number: int, source_bytes: int, wall_s: float, clock: Clock, peak_bytes: int, facts: dict[str, object]) -> None:
+def report(
+    number: int, source_bytes: int, wall_s: float, clock: Clock, peak_bytes: int, facts: dict[str, object]
+) -> None:
     print(f"{number:,} conversations, {source_bytes / 1e6:,.0f} MB of JSON, {facts['tokens']:,} tokens")
     print(f"{'phase':<14}{'wall s':>9}{'conv/s':>10}")
     for phase, seconds in clock.phases.items():

@@ -73,9 +73,7 @@ def build(
 
         name = load(Recipe, recipe).config.name
     with drawn() as watcher:
-        built = build_set(
-            loaded.config, folder, name=name, processes=processes, overwrite=overwrite, watcher=watcher
-        )
+        built = build_set(loaded.config, folder, name=name, processes=processes, overwrite=overwrite, watcher=watcher)
     if built.was_there:
         click.echo(f"{folder} holds this very set already: nothing to do")
     _print_summary(folder, built.manifest)

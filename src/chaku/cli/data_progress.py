@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from chaku.data.ledger import StageCounts
 
 _LINE_EVERY_S = 5.0
-_COUNTED = {"prepare": ("import", "conversations"), "tokenise": ("dedup", "conversations"), "pack": ("pack", "documents")}
+_COUNTED = {
+    "prepare": ("import", "conversations"),
+    "tokenise": ("dedup", "conversations"),
+    "pack": ("pack", "documents"),
+}
 
 
 class _Rate:

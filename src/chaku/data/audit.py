@@ -71,6 +71,7 @@ class RowsFileFindings:
     digests: list[int] = field(default_factory=list)
 
     def problem(self, kind: str, where: str) -> None:
+        """Count a problem, and keep the first few places."""
         self.sums[kind] += 1
         examples = self.problems.setdefault(kind, [])
         if len(examples) < _EXAMPLES:
@@ -103,7 +104,7 @@ def audit(
     manifest = read_manifest(folder)
     result = Audit()
     _check_funnel(folder, manifest, result)
-    places = _places(folder)
+    places = _places(folder, result)
     _check_messages(folder, places, questions, least_share, result)
     if manifest["tokenizer"] is None:
         result.warnings.append("no rows: the set was built without a tokenizer")
@@ -116,8 +117,9 @@ def audit(
     return result
 
 
-def _places(folder: Path) -> dict[str, tuple[Path, int]]:
-    """Where each conversation of the set stands: file and byte offset."""
+def _places(folder: Path, result: Audit) -> dict[str, tuple[Path, int]]:
+    """Where each conversation of the set stands: file and byte offset. An id that comes twice is an error."""
+    twice: list[str] = []
     places: dict[str, tuple[Path, int]] = {}
     begins_with_id = re.compile(rb'\{"id":("(?:[^"\\]|\\.)*")')
     for path in sorted((folder / "messages").glob("t*-*.jsonl")):
@@ -126,8 +128,13 @@ def _places(folder: Path) -> dict[str, tuple[Path, int]]:
             for line in file:
                 match = begins_with_id.match(line)
                 identity = orjson.loads(match[1] if match else line)
-                places[identity if match else identity["id"]] = (path, offset)
+                identity = identity if match else identity["id"]
+                if identity in places:
+                    twice.append(identity)
+                places[identity] = (path, offset)
                 offset += len(line)
+    if twice:
+        result.errors.append(f"{len(twice):,} ids stand for several conversations: {', '.join(twice[:_EXAMPLES])}")
     return places
 
 
@@ -349,8 +356,7 @@ class _Documents:
         where: str,
     ) -> None:  # fmt: skip
         rendering, found = self.rendering, self.found
-        bos, eos = rendering.tokenizer.bos or "", rendering.tokenizer.eos
-        segments = rendering.template.lay_out(conversation, bos=bos, eos=eos)
+        segments = rendering.lay_out(conversation)
         turns = [index for index, message in enumerate(conversation.messages) if message.role is Role.ASSISTANT]
         if rendering.train_on == "last":
             turns = turns[-1:]

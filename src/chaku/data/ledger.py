@@ -65,7 +65,8 @@ class StageCounts:
         """Raise LawBroken unless in + expanded = kept + dropped."""
         if self.entered + self.expanded != self.kept + self.dropped:
             raise LawBroken(
-                f"{stage}: in {self.entered} + expanded {self.expanded} is not kept {self.kept} + dropped {self.dropped}"
+                f"{stage}: in {self.entered} + expanded {self.expanded}"
+                f" is not kept {self.kept} + dropped {self.dropped}"
             )
 
     def add(self, other: StageCounts) -> None:

@@ -40,9 +40,7 @@ def describe_inputs(paths: list[Path], digests: list[str], containers: list[str]
     """One entry a file: name, sha256, size, how it holds records, and how many of which format."""
     inputs = []
     for number, (path, digest, container) in enumerate(zip(paths, digests, containers, strict=True)):
-        own = {
-            key.partition(":")[2]: count for key, count in sorted(formats.items()) if key.startswith(f"{number}:")
-        }
+        own = {key.partition(":")[2]: count for key, count in sorted(formats.items()) if key.startswith(f"{number}:")}
         inputs.append(
             {
                 "name": path.name, "sha256": digest, "bytes": path.stat().st_size, "container": container,

@@ -58,7 +58,9 @@ class EndpointClassifier:
         answer = self._ask(body)
         results = answer.get("results") if isinstance(answer, dict) else None
         if not isinstance(results, list) or len(results) != len(texts):
-            raise ChakuError(f"{self.config.url}/moderations answered without one result for each of {len(texts)} texts")
+            raise ChakuError(
+                f"{self.config.url}/moderations answered without one result for each of {len(texts)} texts"
+            )
         return [self._judgement(result) for result in results]
 
     def _judgement(self, result: dict[str, Any]) -> Judgement:

@@ -20,7 +20,18 @@ _IBAN_LENGTHS = {
     "PS": 29, "PT": 25, "QA": 29, "RO": 24, "RS": 22, "SA": 24, "SE": 24, "SI": 19, "SK": 24, "SM": 27, "TN": 24,
     "TR": 26, "UA": 29, "VG": 24, "XK": 20,
 }  # fmt: skip
-_EXAMPLE_DOMAINS = re.compile(r"@(?:[\w-]+\.)*(?:example\.(?:com|org|net|edu)|example|test|invalid|localhost|domain\.com)$", re.I)
+# Visa, Mastercard, American Express, Discover/UnionPay/Maestro, JCB, Diners Club
+_CARD_NETWORKS: tuple[tuple[tuple[str, ...], tuple[int, ...]], ...] = (
+    (("4",), (13, 16, 19)),
+    (("51", "52", "53", "54", "55", *map(str, range(222, 273))), (16,)),
+    (("34", "37"), (15,)),
+    (("6",), (16, 17, 18, 19)),
+    (("35",), (16, 17, 18, 19)),
+    (("30", "36", "38", "39"), (14,)),
+)
+_EXAMPLE_DOMAINS = re.compile(
+    r"@(?:[\w-]+\.)*(?:example\.(?:com|org|net|edu)|example|test|invalid|localhost|domain\.com)$", re.I
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +62,8 @@ def is_iban(text: str) -> bool:
 
 def _is_card(text: str) -> bool:
     digits = re.sub(r"\D", "", text)
-    return 13 <= len(digits) <= 19 and len(set(digits)) > 2 and luhn(digits)
+    is_network = any(digits.startswith(prefixes) and len(digits) in sizes for prefixes, sizes in _CARD_NETWORKS)
+    return is_network and luhn(digits)
 
 
 def _is_phone(text: str) -> bool:
@@ -108,11 +120,15 @@ _SECRETS = (
     r"|\beyJ[A-Za-z0-9_-]{10,2000}\.eyJ[A-Za-z0-9_-]{10,4000}\.[A-Za-z0-9_-]{10,2000}\b"
 )
 
+_SECRET_STEMS = (
+    "sk-", "gh", "glpat-", "AKIA", "ASIA", "AIza", "hf_", "pypi-", "xox", "k_live_", "npm_", "eyJ", "PRIVATE",
+)  # fmt: skip
+
 # In this order; what one form has taken, a later one leaves alone.
 _FORMS = (
     _Form(
         "secret",
-        _any_of("sk-", "gh", "glpat-", "AKIA", "ASIA", "AIza", "hf_", "pypi-", "xox", "k_live_", "npm_", "eyJ", "PRIVATE KEY"),
+        _any_of(*_SECRET_STEMS),
         re.compile(_SECRETS),
         _always,
     ),
@@ -122,13 +138,21 @@ _FORMS = (
         re.compile(r"(?<![\w.+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,6}[A-Za-z]{2,24}\b"),
         lambda text: not _EXAMPLE_DOMAINS.search(text),
     ),
-    _Form("iban", _holds(_COUNTRY_NUMBER), re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b"), is_iban),
+    _Form(
+        "iban",
+        _holds(_COUNTRY_NUMBER),
+        re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b"),
+        is_iban,
+    ),
     _Form("credit_card", _has_long_number, re.compile(r"(?<![\d.-])[2-6]\d(?:[ -]?\d){11,17}(?![\d-]|\.\d)"), _is_card),
     _Form("ssn", _has_long_number, re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])"), _is_ssn),
     _Form(
         "ip_address",
         _holds(_PARTED_NUMBER),
-        re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-fA-F]{1,4}:){3,7}(?::?[0-9a-fA-F]{1,4}){1,5})(?![\w:]|\.\d)"),
+        re.compile(
+            r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-fA-F]{1,4}:){3,7}(?::?[0-9a-fA-F]{1,4}){1,5})"
+            r"(?![\w:]|\.\d)"
+        ),
         _is_public_ip,
     ),
     _Form(

@@ -1,4 +1,4 @@
-"""The first map, one shard at a time: raw records to cleaned, judged conversations, their signatures and their ledger."""
+"""The first map, one shard at a time: raw records to cleaned and judged conversations, signatures and ledger."""
 
 from __future__ import annotations
 
@@ -67,7 +67,11 @@ def prepare(task: PrepareTask) -> dict[str, StageCounts]:
         judged = judge_all(batch, classifier, actions["moderation"], moderation.concurrency)
         batch = _timed(ledger, "moderation", lambda: _record(ledger, "moderation", batch, judged))
     if config.decontaminate and actions["contaminated"] != "off":
-        questions, share, action = _questions(config.decontaminate), config.contamination_overlap, actions["contaminated"]
+        questions, share, action = (
+            _questions(config.decontaminate),
+            config.contamination_overlap,
+            actions["contaminated"],
+        )
         batch = _each(ledger, "decontaminate", batch, lambda one: judge_contamination(one, questions, share, action))
     _write(task, batch, prompts, ledger, formats)
     return ledger.counts
@@ -129,7 +133,7 @@ def _import(task: PrepareTask, ledger: Ledger, formats: Counter[str]) -> Iterato
     ledger.stage("import")
     for number, record in task.records:
         name = task.names[number]
-        identity = f"{name}:{record.line}"
+        identity = f"{name}:{record.place}"
         try:
             if record.error is not None:
                 raise ValueError(record.error)
@@ -174,7 +178,7 @@ def parse(data: bytes) -> Any:
 
 
 def clean(conversation: Conversation, error_action: rules.Action) -> Decision:
-    """Turn the HTML in each user and assistant turn to Markdown; an answer that is an error text decides by its rule."""
+    """Turn the HTML in each turn to Markdown; an answer that is an error text decides by its rule."""
     from chaku.data.clean import clean_text
 
     flags: list[Flag] = []

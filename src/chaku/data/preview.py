@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import random
 import re
 from collections.abc import Iterator
@@ -55,7 +56,9 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda match: chr(0x2400 + ord(match[0])) if ord(match[0]) < 32 else "\ufffd", text)
 
 
-def samples(folder: Path, number: int, *, part: str = "train", seed: int = 0, tokenizer: str | None = None) -> Iterator[Sample]:
+def samples(
+    folder: Path, number: int, *, part: str = "train", seed: int = 0, tokenizer: str | None = None
+) -> Iterator[Sample]:
     """Choose documents at random (the same for the same seed) and decode them.
 
     Raises UsageError when the set has no rows of that part, ModelError when its tokenizer is not here.
@@ -85,7 +88,7 @@ def _spans(ids: NDArray[np.uint32], loss_mask: NDArray[np.uint8], tokenizer: Tok
     special_ids = frozenset(tokenizer.special_ids.values())
     borders = [0, *(np.flatnonzero(np.diff(loss_mask)) + 1).tolist(), len(ids)]
     numbers = ids.tolist()
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in itertools.pairwise(borders):
         before = Before.START if start == 0 else Before.TEXT
         if start and numbers[start - 1] in special_ids:
             before = Before.SPECIAL
@@ -94,7 +97,8 @@ def _spans(ids: NDArray[np.uint32], loss_mask: NDArray[np.uint8], tokenizer: Tok
 
 _STYLE = """
 :root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
-pre{white-space:pre-wrap;overflow-wrap:anywhere;font:13px/1.55 ui-monospace,monospace;border:1px solid #8888;padding:1rem;border-radius:6px}
+pre{white-space:pre-wrap;overflow-wrap:anywhere;font:13px/1.55 ui-monospace,monospace}
+pre{border:1px solid #8888;padding:1rem;border-radius:6px}
 mark{background:#bfe8cf;color:#06301a;border-bottom:2px solid #1a7f5a}
 @media(prefers-color-scheme:dark){mark{background:#14432c;color:#d5f5e3}}
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -21,17 +22,21 @@ _LONG_WORD = 60
 _RUN = re.compile(r"(\w)\1{59,}|(\w{2,8}?)\2{29,}")
 _GARBLED = re.compile("[\ufffd\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _GARBLED_CHARS = 3
+_CANNOT = r"(?:can(?:'|’)?t|cannot|am unable|am not able|won(?:'|’)?t)"
 _REFUSAL = re.compile(
-    r"\s*(?:i(?:'|’)?m (?:very |really |so )?sorry,? (?:but )?(?:as an ai|i (?:can(?:'|’)?t|cannot|am unable|am not able|won(?:'|’)?t))"
-    r"|(?:sorry|apologies|unfortunately),? (?:but )?i (?:can(?:'|’)?t|cannot|am unable|am not able|won(?:'|’)?t)"
-    r"|i (?:can(?:'|’)?t|cannot|won(?:'|’)?t|am unable to|am not able to) (?:help|assist|fulfil|comply|provide|engage|create|write|generate|do that)"
-    r"|as an ai(?: language)? model,? i (?:can(?:'|’)?t|cannot|am unable|am not able|do not|don(?:'|’)?t))",
+    rf"\s*(?:i(?:'|’)?m (?:very |really |so )?sorry,? (?:but )?(?:as an ai|i {_CANNOT})"
+    rf"|(?:sorry|apologies|unfortunately),? (?:but )?i {_CANNOT}"
+    rf"|i {_CANNOT}(?: to)? (?:help|assist|fulfil|comply|provide|engage|create|write|generate|do that)"
+    rf"|as an ai(?: language)? model,? i (?:{_CANNOT}|do not|don(?:'|’)?t))",
     re.IGNORECASE,
 )
+_OTHER_MAKER = r"(?:openai|google|anthropic|microsoft|meta)"
+_MADE_BY = r"(?:developed|created|trained|made|built) by"
 _IDENTITY = re.compile(
-    r"\b(?:i am|i(?:'|’)m|my name is|this is) (?:called )?(?:chat ?gpt|gpt-?[0-9.]+|claude|bard|gemini|copilot|bing chat)\b"
-    r"|\b(?:language|ai) (?:model|assistant) (?:developed|created|trained|made|built) by (?:openai|google|anthropic|microsoft|meta)\b"
-    r"|\bi (?:was|am|(?:have )?been) (?:developed|created|trained|made|built) by (?:openai|google|anthropic|microsoft|meta)\b",
+    r"\b(?:i am|i(?:'|’)m|my name is|this is) (?:called )?"
+    r"(?:chat ?gpt|gpt-?[0-9.]+|claude|bard|gemini|copilot|bing chat)\b"
+    rf"|\b(?:language|ai) (?:model|assistant) {_MADE_BY} {_OTHER_MAKER}\b"
+    rf"|\bi (?:was|am|(?:have )?been) {_MADE_BY} {_OTHER_MAKER}\b",
     re.IGNORECASE,
 )
 _MAKERS = ("gpt", "claude", "bard", "gemini", "copilot", "bing", "openai", "google", "anthropic", "microsoft", "meta")
@@ -40,7 +45,10 @@ _LIST_ITEM = re.compile(r"^(\d+)[.)] ", re.MULTILINE)
 
 
 def _too_short(conversation: Conversation, answers: list[str]) -> Finding | None:
-    size = sum(len(message.content.strip()) + sum(len(c.arguments) for c in message.tool_calls) for message in conversation.messages)
+    size = sum(
+        len(message.content.strip()) + sum(len(c.arguments) for c in message.tool_calls)
+        for message in conversation.messages
+    )
     return (size, f"{size} characters") if size < _MIN_CHARS else None
 
 
@@ -105,7 +113,7 @@ def _list_numbering(conversation: Conversation, answers: list[str]) -> Finding |
         if "\n1" not in answer:
             continue
         numbers = [int(number) for number in _LIST_ITEM.findall(_CODE.sub("", answer))]
-        restarts = sum(a == b == 1 for a, b in zip(numbers, numbers[1:], strict=False))
+        restarts = sum(a == b == 1 for a, b in itertools.pairwise(numbers))
         if restarts:
             return restarts, f"{restarts + 1} items numbered 1"
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +15,7 @@ from chaku.errors import ModelError
 
 if TYPE_CHECKING:
     from chaku.chat.render import Renderer
-    from chaku.chat.segments import Layout
+    from chaku.chat.segments import Layout, Segment
     from chaku.chat.tokenizer import Tokenizer
 
 _CACHED_TEXTS = 512
@@ -39,6 +40,11 @@ class Rendering:
     template: Layout
     renderer: Renderer
     train_on: str
+
+    def lay_out(self, conversation: Conversation) -> Sequence[Segment]:
+        """The pieces that are rendered, in order. Raises InvalidRequest as `render` does."""
+        bos = (self.tokenizer.bos or "") if self.tokenizer.adds_bos else ""
+        return self.template.lay_out(conversation, bos=bos, eos=self.tokenizer.eos)
 
     def render(self, conversation: Conversation) -> Rows:
         """Ids and loss mask of a whole conversation. Raises InvalidRequest for what the template has no place for."""

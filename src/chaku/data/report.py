@@ -49,7 +49,10 @@ def read_funnel(folder: Path) -> Funnel:
     manifest = read_manifest(folder)
     stages = counts_of(manifest)
     rules = [
-        rule for stage, counts in stages.items() if counts.drops or counts.flags for rule in _rules(folder, stage, counts)
+        rule
+        for stage, counts in stages.items()
+        if counts.drops or counts.flags
+        for rule in _rules(folder, stage, counts)
     ]
     return Funnel(manifest, stages, tuple(rules))
 
@@ -91,13 +94,19 @@ def write_page(folder: Path, path: Path) -> None:
 
 
 _STYLE = """
-:root{color-scheme:light dark;--fg:#1b1f24;--bg:#fff;--line:#d0d7de;--soft:#57606a;--kept:#1a7f5a;--drop:#c2410c}
+:root{color-scheme:light dark;--fg:#1b1f24;--bg:#fff;--line:#d0d7de;--soft:#57606a;
+--kept:#1a7f5a;--drop:#c2410c}
 @media(prefers-color-scheme:dark){:root{--fg:#e6edf3;--bg:#0d1117;--line:#30363d;--soft:#9aa4af;--kept:#3fb98a;--drop:#f0883e}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:72rem;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse;width:100%}th,td{padding:.35rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}code,.q{font:13px/1.45 ui-monospace,monospace;overflow-wrap:anywhere}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg)}
+body{max-width:72rem;margin:2rem auto;padding:0 1rem}
+table{border-collapse:collapse;width:100%}
+th,td{padding:.35rem .6rem;border-bottom:1px solid var(--line);text-align:left}
+th,td{vertical-align:top}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+code,.q{font:13px/1.45 ui-monospace,monospace;overflow-wrap:anywhere}
 .q{color:var(--soft)}.kept{fill:var(--kept)}.drop{fill:var(--drop)}svg{width:100%;min-width:8rem;height:1rem}
-.scroll{overflow-x:auto}.ok{color:var(--kept)}.no{color:var(--drop)}dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem}dd{margin:0}
+.scroll{overflow-x:auto}.ok{color:var(--kept)}.no{color:var(--drop)}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem}dd{margin:0}
 """
 
 
@@ -188,9 +197,7 @@ def _audit(audit: dict[str, Any] | None) -> str:
     if audit is None:
         return ""
     verdict = '<p class="ok">✓ passed</p>' if audit["passed"] else '<p class="no">✗ not fit to train on</p>'
-    lines = "".join(
-        f"<li>{kind}: {html.escape(line)}</li>" for kind in ("errors", "warnings") for line in audit[kind]
-    )
+    lines = "".join(f"<li>{kind}: {html.escape(line)}</li>" for kind in ("errors", "warnings") for line in audit[kind])
     facts = "".join(
         f"<dt>{html.escape(key.replace('_', ' '))}</dt><dd>{html.escape(_plain(value))}</dd>"
         for key, value in audit["facts"].items()

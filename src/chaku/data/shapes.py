@@ -189,7 +189,9 @@ def _tree(value: Mapping[str, Any], paths: Paths) -> Imported:
     every = list(_paths(root))
     taken = every if paths == "all" else [_best(root)]
     conversations = [
-        Conversation(identity, tuple(Message(_tree_role(node), _text(node.get("text"))) for node in path), source=source)
+        Conversation(
+            identity, tuple(Message(_tree_role(node), _text(node.get("text"))) for node in path), source=source
+        )
         for path in taken
     ]
     return Imported("message tree", conversations, len(every) - len(taken))

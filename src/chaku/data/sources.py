@@ -11,7 +11,7 @@ import gzip
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
@@ -29,11 +29,19 @@ _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 
 @dataclass(frozen=True, slots=True)
 class RawRecord:
-    """One JSON value as bytes, where it stood (line, or row of a Parquet file, from 1), and what was wrong with it."""
+    """One JSON value as bytes, where it stood, and what was wrong with it."""
 
     line: int
+    """From 1; the row of a Parquet file."""
     data: bytes
     error: str | None = None
+    number: int | None = None
+    """Which one it is in an array, from 1; several may share a line."""
+
+    @property
+    def place(self) -> int:
+        """What tells it from the others of its file: its number in an array, or its line."""
+        return self.line if self.number is None else self.number
 
 
 def detect(path: Path) -> Container:
@@ -43,11 +51,11 @@ def detect(path: Path) -> Container:
     if head == _PARQUET:
         return "parquet"
     with _open(path) as file:
-        first = _first_filled_line(file)
+        first, has_more = _first_filled_line(file)
     if first.startswith(b"["):
         with contextlib.suppress(orjson.JSONDecodeError):
             whole = orjson.loads(first)
-            return "json array" if _is_list_of_records(whole) else "jsonl"
+            return "jsonl" if has_more or _is_turn_list(whole) else "json array"
         return "json array"
     if first.startswith(b"{") and not _is_json(first):
         # A pretty-printed object is broken in line 1 but whole further on; a broken line of JSONL is not.
@@ -64,8 +72,9 @@ def records(path: Path) -> Iterator[RawRecord]:
     with _open(path) as file:
         if container == "jsonl":
             yield from _lines(file)
-        else:
-            yield from _values(file, is_array=container == "json array")
+            return
+        for number, record in enumerate(_values(file, is_array=container == "json array"), start=1):
+            yield replace(record, number=number)
 
 
 @contextlib.contextmanager
@@ -107,16 +116,20 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
         yield piece
 
 
-def _first_filled_line(file: IO[bytes]) -> bytes:
+def _first_filled_line(file: IO[bytes]) -> tuple[bytes, bool]:
+    """The first line that is not blank, and whether more than blanks follow it."""
     buffer = b""
     try:
         for piece in _pieces(file):
             buffer = (buffer + piece).removeprefix(codecs.BOM_UTF8).lstrip()
-            if b"\n" in buffer or len(buffer) > 64 * _READ_BYTES:
+            first, _, more = buffer.partition(b"\n")
+            if more.strip():
+                return first, True
+            if len(buffer) > 64 * _READ_BYTES:
                 break
     except OSError:
         pass  # the reader proper meets it again and reports it with its line
-    return buffer.split(b"\n", 1)[0]
+    return buffer.partition(b"\n")[0], False
 
 
 def _is_json(text: bytes) -> bool:
@@ -127,11 +140,11 @@ def _is_json(text: bytes) -> bool:
     return True
 
 
-def _is_list_of_records(value: object) -> bool:
-    """True for an array of records on one line; a list of messages is itself one record of JSONL."""
+def _is_turn_list(value: object) -> bool:
+    """A list of messages is itself one record of JSONL, not an array of records."""
     if not isinstance(value, list):
         return False
-    return not (value and all(isinstance(item, dict) and ({"from", "role"} & item.keys()) for item in value))
+    return bool(value) and all(isinstance(item, dict) and ({"from", "role"} & item.keys()) for item in value)
 
 
 def _lines(file: IO[bytes]) -> Iterator[RawRecord]:
@@ -242,6 +255,9 @@ def _values(file: IO[bytes], *, is_array: bool) -> Iterator[RawRecord]:
         yield _next_value(text)
     if text.failure is not None:
         yield RawRecord(text.line_at(text.position), b"", text.failure)
+    elif is_array and closed and text.next_character():
+        shown = text.text[text.position : text.position + 200].encode("utf-8", "replace")
+        yield RawRecord(text.line_at(text.position), shown, "text after the end of the array")
     elif not closed:
         yield RawRecord(text.line_at(text.position), b"", "the array does not end: the file is cut short")
 

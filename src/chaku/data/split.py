@@ -56,7 +56,9 @@ def rounds_of(messages: Sequence[Message]) -> tuple[list[Message], list[list[Mes
     return list(messages[:first]), rounds
 
 
-def split(conversation: Conversation, render: Render, context: int, overlong: Literal["cut", "reject"]) -> list[Segment]:
+def split(
+    conversation: Conversation, render: Render, context: int, overlong: Literal["cut", "reject"]
+) -> list[Segment]:
     """Segments in order; together they hold every round exactly once. A conversation that fits comes back itself.
 
     Greedy: each takes as many rounds as fit. One round that does not fit alone is its own segment, cut or rejected.
@@ -69,7 +71,7 @@ def split(conversation: Conversation, render: Render, context: int, overlong: Li
     start = 0
     while start < len(rounds):
         end, rows = _furthest(conversation, system, rounds, start, render, context)
-        messages = tuple([*system, *(message for turns in rounds[start:end] for message in turns)])
+        messages = (*system, *(message for turns in rounds[start:end] for message in turns))
         source = {**conversation.source, "rounds": [start, end, len(rounds)]}
         identity = conversation.id if len(rounds) == 1 else f"{conversation.id}#{len(segments)}"
         own = replace(conversation, id=identity, messages=messages, source=source)

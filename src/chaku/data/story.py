@@ -33,46 +33,46 @@ def story(folder: Path, identity: str) -> list[Event]:
     Raises NotFound when the ledger knows no such id.
     """
     read_manifest(folder)
-    ours = {identity}
-    while step := _LAST_STEP.search(identity):
-        identity = identity[: step.start()]
-        ours.add(identity)
-    asked = max(ours, key=len)
-    events = [event for path in _files(folder) for event in _events(path, ours, asked)]
+    files = sorted((folder / "ledger").glob("*.parquet"))
+    asked = [identity, *_ids_of_original(files[0], identity)]
+    exact = {one for root in asked for one in _with_ancestors(root)}
+    events = [event for path in files for event in _events(path, exact, asked)]
     if not events:
         raise NotFound(
-            f"the ledger of {folder} knows no {asked!r}",
+            f"the ledger of {folder} knows no {identity!r}",
             fix="ids look like FILE:LINE (messages/*.jsonl and `chaku data report` show them), or give the original id",
         )
     return events
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted((folder / "ledger").glob("*.parquet"))
+def _with_ancestors(identity: str) -> Iterator[str]:
+    """An id, the conversation that it is a segment of, and the record that this is a path of."""
+    yield identity
+    while step := _LAST_STEP.search(identity):
+        identity = identity[: step.start()]
+        yield identity
 
 
-def _events(path: Path, ours: set[str], asked: str) -> Iterator[Event]:
-    """Rows of one stage. An original id found at import is followed by the ids that it got."""
+def _ids_of_original(path: Path, original: str) -> list[str]:
+    """What the import called the conversations that came with this id."""
+    import pyarrow.parquet as parquet
+
+    ids = parquet.read_table(path, columns=["id"], filters=[("source_id", "==", original)])["id"]
+    return [str(one) for one in ids.to_pylist()]
+
+
+def _events(path: Path, exact: set[str], roots: list[str]) -> Iterator[Event]:
+    """Decisions of one stage on these ids, and on what the roots became."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as parquet
 
     with parquet.ParquetFile(path) as file:
         for batch in file.iter_batches():
-            ids, parents = batch.column("id"), batch.column("parent")
-            wanted = pc.or_(pc.is_in(ids, pa.array(sorted(ours))), pc.fill_null(pc.equal(batch.column("source_id"), asked), False))
-            for step in ("#", "/"):
-                wanted = pc.or_(wanted, pc.starts_with(ids, asked + step))
-            wanted = pc.or_(wanted, pc.fill_null(pc.is_in(parents, pa.array([asked])), False))
+            ids = batch.column("id")
+            wanted = pc.is_in(ids, pa.array(sorted(exact)))
+            for beginning in (f"{root}{step}" for root in roots for step in "#/"):
+                wanted = pc.or_(wanted, pc.starts_with(ids, beginning))
             for row in batch.filter(wanted).to_pylist():
-                if row["source_id"] == asked:
-                    ours.add(row["id"])
-                if row["parent"] in ours and row["parent"] not in (None, _parent_of_asked(asked)):
-                    ours.add(row["id"])
                 flags = tuple(Flag(flag["rule"], flag["score"], flag["note"]) for flag in row["flags"] or ())
                 yield Event(row["stage"], row["id"], row["decision"], row["rule"], row["score"], row["note"], flags)
-
-
-def _parent_of_asked(asked: str) -> str | None:
-    step = _LAST_STEP.search(asked)
-    return asked[: step.start()] if step else None

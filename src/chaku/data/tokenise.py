@@ -49,9 +49,7 @@ def schema() -> pa.Schema:
     """Columns of a tokenised shard."""
     import pyarrow as pa
 
-    return pa.schema(
-        [("id", pa.string()), ("input_ids", pa.list_(pa.uint32())), ("loss_mask", pa.list_(pa.uint8()))]
-    )
+    return pa.schema([("id", pa.string()), ("input_ids", pa.list_(pa.uint32())), ("loss_mask", pa.list_(pa.uint8()))])
 
 
 def split_of(conversation: Conversation, config: DataConfig) -> str:
@@ -158,14 +156,18 @@ class _Shard:
     def _row(self, segment: Conversation, rows: Rows, part: str, writer: _Writer) -> Decision:
         trained = rows.num_trained
         if not trained:
-            return Decision(segment.id, None, "nothing_to_train", len(rows.ids), f"{len(rows.ids):,} tokens, none trained")
+            return Decision(
+                segment.id, None, "nothing_to_train", len(rows.ids), f"{len(rows.ids):,} tokens, none trained"
+            )
         ids, loss_mask = np.array(rows.ids, np.uint32), np.array(rows.loss_mask, np.uint8)
         writer.row(part, segment.id, ids, loss_mask)
         sums = self.ledger.counts["tokenise"].sums
         sums["tokens"] += len(ids)
         sums["trained_tokens"] += trained
         sums["checksum"] += checksum(ids, loss_mask)
-        return Decision(segment.id, segment, None, trained / len(ids), f"{part}, {trained:,} of {len(ids):,} tokens trained")
+        return Decision(
+            segment.id, segment, None, trained / len(ids), f"{part}, {trained:,} of {len(ids):,} tokens trained"
+        )
 
 
 class _Writer:
