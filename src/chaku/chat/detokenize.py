@@ -33,7 +33,7 @@ class StreamDetokenizer:
                 self._before = Before.SPECIAL
                 continue
             data = self._tokenizer.token_bytes(token_id)
-            if self._before is not Before.TEXT and self._tokenizer.prepends_space(self._before):
+            if self._tokenizer.prepends_space(self._before):
                 data = data.removeprefix(b" ")
             self._before = Before.TEXT
             pieces.append(self._decoder.decode(data))

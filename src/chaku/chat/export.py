@@ -10,9 +10,10 @@ import json
 import re
 from typing import Any
 
+from chaku.chat.format import Format, Tools
 from chaku.chat.layout import parsed_arguments
 from chaku.chat.messages import Conversation, Message
-from chaku.chat.templates import BOS, EOS, Template, Tools
+from chaku.chat.segments import BOS, EOS
 
 _MARKS = re.compile(f"({BOS}|{EOS})")
 
@@ -33,13 +34,13 @@ def template_variables(conversation: Conversation) -> dict[str, Any]:
     }
 
 
-def to_jinja(template: Template, *, bos: bool = True) -> str:
+def to_jinja(template: Format, *, bos: bool = True) -> str:
     """The template as Jinja source. Without `bos` it never writes bos_token, for tokenizers that add none."""
     return _Writer(template, bos).source()
 
 
 class _Writer:
-    def __init__(self, template: Template, bos: bool) -> None:
+    def __init__(self, template: Format, bos: bool) -> None:
         self.template = template
         self.bos = bos
         self.lines: list[str] = []

@@ -32,9 +32,12 @@ def compile_jinja(source: str) -> Render:
     `strftime_now` is left out: a prompt that depends on the day can't be what was trained. Raises ModelError for
     source that is no Jinja; the function raises InvalidRequest for what the template refuses or trips over.
     """
-    from jinja2 import TemplateError
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    try:
+        from jinja2 import TemplateError
+        from jinja2.ext import loopcontrols
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+    except ImportError:
+        raise ModelError("a model's own chat template needs jinja2", fix="pip install 'chaku[data]'") from None
 
     def raise_exception(message: str) -> NoReturn:
         raise TemplateError(message)
@@ -80,6 +83,8 @@ class JinjaTemplate:
         self._special = re.compile("|".join(map(re.escape, spellings)))
         self._skeleton = functools.lru_cache(maxsize=1024)(self._find_skeleton)
         self.hash = hashlib.sha256(source.encode()).hexdigest()
+        self.end = ""
+        """What ends an answer, up to its special token."""
         self.trims = False
         """Contents lose the white space around them."""
         self.default_system: str | None = None
@@ -144,7 +149,7 @@ class JinjaTemplate:
             placeholder = f"{_OPEN}{index}{_CLOSE}"
             start = text.index(placeholder)
             end = start + len(placeholder)
-            if not text.startswith(self._placeholders(roles[: index + 1])):
+            if role is not Role.SYSTEM and not text.startswith(self._placeholders(roles[: index + 1])):
                 raise self._unproven(f"{index + 1} messages are not a prefix of {len(roles)}")
             if role is Role.ASSISTANT:
                 answer_start = len(self._prompt_before(text, position, start, roles[:index]))
@@ -187,6 +192,7 @@ class JinjaTemplate:
             for length in range(1, len(turns) + 1):
                 self._skeleton(turns[:length], turns[length - 1] is Role.USER)
             self.trims = self._find_trims()
+            self.end = [segment.text for segment in self._skeleton(turns[:2], False) if segment.turn is not None][-1]
         except InvalidRequest as error:
             raise ModelError(error.message, fix="choose a built-in template") from None
         first, second = _PLACEHOLDER.split(self._placeholders(turns[:3]))[0:6:4]

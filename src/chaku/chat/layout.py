@@ -9,14 +9,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from chaku.chat.format import Format, Tools, Wrap
 from chaku.chat.messages import Conversation, Message, Role, ToolCall
-from chaku.chat.segments import Segment
-from chaku.chat.templates import BOS, EOS, Template, Tools, Wrap
+from chaku.chat.segments import BOS, EOS, Segment
 from chaku.errors import InvalidRequest
 
 
 def lay_out(
-    template: Template, conversation: Conversation, *, bos: str, eos: str, generation_prompt: bool = False
+    template: Format, conversation: Conversation, *, bos: str, eos: str, generation_prompt: bool = False
 ) -> list[Segment]:
     """The whole conversation in order. Raises InvalidRequest naming what the template has no place for."""
     return _Layout(template, bos, eos).run(conversation, generation_prompt)
@@ -38,7 +38,7 @@ def parsed_arguments(call: ToolCall) -> Any:
 
 
 class _Layout:
-    def __init__(self, template: Template, bos: str, eos: str) -> None:
+    def __init__(self, template: Format, bos: str, eos: str) -> None:
         self.template = template
         self.bos = bos
         self.eos = eos

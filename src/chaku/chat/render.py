@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from chaku.chat.messages import Conversation, Role
-from chaku.chat.segments import Layout, Segment
+from chaku.chat.segments import EOS, Layout, Segment
 from chaku.chat.tokenizer import Before, Tokenizer
 
 Turns = Literal["all", "last"]
@@ -41,6 +41,12 @@ class Renderer:
         self.tokenizer = tokenizer
         spellings = sorted(tokenizer.special_ids, key=len, reverse=True)
         self._special = re.compile(f"({'|'.join(map(re.escape, spellings))})") if spellings else None
+        end = layout.end.replace(EOS, tokenizer.eos)
+        found = self._special.findall(end) if self._special else []
+        self.stop_ids = {tokenizer.special_ids[spelling] for spelling in [*found, tokenizer.eos]}
+        """Ids that end an answer."""
+        self.stop_strings = layout.stop if found or layout.stop else (end,)
+        """Texts that end an answer; none where it ends with a special token."""
         self._encode_short = functools.lru_cache(maxsize=4096)(tokenizer.encode_text)
 
     def render_for_training(self, conversation: Conversation, *, turns: Turns = "all") -> Rendered:
@@ -57,7 +63,7 @@ class Renderer:
     def render_prompt(self, conversation: Conversation) -> list[int]:
         """Ids that lead to the next answer: the conversation and the start of the assistant's turn.
 
-        They equal the engine's ids of `prompt_text`, special tokens read in template text alone.
+        They equal the engine's ids of the `prompt_segments` joined, special tokens read in template text alone.
         Raises InvalidRequest for what the format has no place for.
         """
         return self._encode(self._segments(conversation, generation_prompt=True), set()).input_ids

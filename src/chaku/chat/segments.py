@@ -8,6 +8,10 @@ from typing import Protocol
 
 from chaku.chat.messages import Conversation
 
+# In template strings these two stand for the tokenizer's own tokens.
+BOS = "\ue001"
+EOS = "\ue002"
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -32,8 +36,12 @@ class Layout(Protocol):
         """Sha256 of what determines the rendered string, hexadecimal."""
 
     @property
+    def end(self) -> str:
+        """What ends an answer and carries loss; EOS stands for the tokenizer's token."""
+
+    @property
     def stop(self) -> tuple[str, ...]:
-        """Stop strings, for formats whose answers don't end with a special token."""
+        """Stop strings, for formats whose answers never end with a special token."""
 
     def lay_out(
         self, conversation: Conversation, *, bos: str, eos: str, generation_prompt: bool = False

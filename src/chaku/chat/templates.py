@@ -10,92 +10,23 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Literal
 
+from chaku.chat.format import Format, Tools, Wrap
+from chaku.chat.layout import lay_out
 from chaku.chat.messages import Conversation
-from chaku.chat.segments import Segment
+from chaku.chat.segments import BOS, EOS, Segment
 from chaku.errors import ConfigError
 
-# In template strings these two stand for the tokenizer's own tokens.
-BOS = "\ue001"
-EOS = "\ue002"
-
 
 @dataclass(frozen=True, slots=True)
-class Wrap:
-    """What stands before and after something."""
-
-    before: str
-    after: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """Where function specs, calls and results go."""
-
-    specs: Wrap | None
-    """Around the specs, one JSON object each. None: refused for `no_specs`."""
-    result: Wrap
-    """Around one result."""
-    no_specs: str = ""
-    specs_in: Literal["system", "user"] = "system"
-    """Behind the system prompt, or before the first user message."""
-    spec: Wrap = field(default_factory=lambda: Wrap("", ""))
-    spec_indent: int | None = None
-    calls: Wrap = field(default_factory=lambda: Wrap("", ""))
-    """Around all calls of one message."""
-    call: Wrap = field(default_factory=lambda: Wrap("", ""))
-    call_separator: str = "\n"
-    arguments_key: str = "arguments"
-    call_has_id: bool = False
-    calls_alone: bool = False
-    """No text beside a call."""
-    single_call: bool = False
-    """One call for each message."""
-    results: Wrap = field(default_factory=lambda: Wrap("", ""))
-    """Around consecutive results."""
-    result_form: Literal["text", "json", "object"] = "text"
-    """As it is, as a JSON string, or as an object with content and call_id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """One chat format. All strings are exact; BOS and EOS stand for the tokenizer's tokens.
-
-    A conversation is `start`, the system prompt, then the messages, each in its wrap. An assistant message is
-    `assistant` (which is the generation prompt), then what carries loss: `lead`, the answer and `end`; then `after`.
-    """
-
-    name: str
-    user: Wrap
-    assistant: str
-    end: str
-    after: str = ""
-    lead: str = ""
-    """Between generation prompt and answer, learned with the answer."""
-    start: str = BOS
-    system: Wrap | None = None
-    """The system prompt as a turn of its own. None: it goes `system_in_user`."""
-    system_in_user: Wrap | None = None
-    """The system prompt inside the first user turn, before the text."""
-    default_system: str | None = None
-    system_anywhere: bool = False
-    """Further system messages may follow later."""
-    trims: bool = False
-    """Contents lose the white space around them."""
-    alternates: bool = False
-    """User and assistant take turns, the user first; anything else is refused."""
-    reasoning: Wrap | None = None
-    """Around what the assistant thinks, before its answer. It stays in the history."""
-    tools: Tools | None = None
-    stop: tuple[str, ...] = ()
-    """Stop strings, where the end of an answer is no special token."""
+class Template(Format):
+    """A format that lays conversations out and has a hash."""
 
     @property
     def hash(self) -> str:
-        """Sha256 of all strings and switches but the name."""
+        """Sha256 of all strings and switches but the name, hexadecimal."""
         fields = {key: value for key, value in dataclasses.asdict(self).items() if key != "name"}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
@@ -103,8 +34,6 @@ class Template:
         self, conversation: Conversation, *, bos: str, eos: str, generation_prompt: bool = False
     ) -> Sequence[Segment]:
         """The conversation as segments. Raises InvalidRequest for what this format has no place for."""
-        from chaku.chat.layout import lay_out
-
         return lay_out(self, conversation, bos=bos, eos=eos, generation_prompt=generation_prompt)
 
 

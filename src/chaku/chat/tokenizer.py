@@ -56,6 +56,12 @@ class Tokenizer(Protocol):
     def encode_text(self, text: str, before: Before = Before.START) -> list[int]:
         """Ids of plain text. No special tokens are recognised in it, none are added."""
 
+    def lost_characters(self, text: str) -> str:
+        """Characters in `text` that no ids of this tokenizer give back, as every engine drops or changes them.
+
+        SentencePiece reads U+2581 as a space; SmolLM2's vocabulary lacks six control characters and planes 4 to 11.
+        """
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that one id stands for; they may be part of a character. Special tokens give their spelling."""
 

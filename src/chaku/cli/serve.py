@@ -80,6 +80,7 @@ def run(
     """Serve until a signal; `flags` are fields of ServeConfig and ModelConfig, None or () where not given."""
     from chaku import logs
     from chaku.config import ServeConfig, database_url, load
+    from chaku.errors import UsageError
 
     if exit_with_parent:
         _end_with_parent()
@@ -87,6 +88,12 @@ def run(
     per_model = {key: given.pop(key) for key in _PER_MODEL if key in given}
     if models:
         given["models"] = tuple({"source": model, **per_model} for model in models)
+    elif per_model:
+        option = next(iter(per_model)).replace("_", "-")
+        raise UsageError(
+            f"--{option} is for models named on the command line, and there are none",
+            fix="name a model, or set it for each model in the YAML file",
+        )
     loaded = load(ServeConfig, config_file, given)
     logs.set_up(loaded.config.log_level)
     served = _resolve(loaded.config)

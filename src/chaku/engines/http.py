@@ -50,8 +50,11 @@ class Transport:
         self._keepalive = keepalive
         self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
+        self._is_closed = False
 
     def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
+        if self._is_closed:
+            raise EngineUnavailable(f"{self._who} is gone", retry_after_s=1.0)
         if fresh or not self._keepalive:
             if self._fresh is None:
                 self._fresh = self._open(aiohttp.TCPConnector(limit=0, force_close=True))
@@ -73,7 +76,7 @@ class Transport:
 
     @contextlib.asynccontextmanager
     async def request(self, method: str, path: str, body: Any = None) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Yield the response, its body unread; leaving before its end closes the connection. Redirects are not followed.
+        """Yield the response, its body unread; leaving before its end closes the connection.
 
         Raises EngineUnavailable when the server can't be reached, EngineError when it breaks off or falls silent.
         """
@@ -110,7 +113,8 @@ class Transport:
             return response.status, await read_json(response, who=self._who)
 
     async def close(self) -> None:
-        """Drop every connection; the transport can be used again."""
+        """Drop every connection, for good."""
+        self._is_closed = True
         sessions, self._pooled, self._fresh = (self._pooled, self._fresh), None, None
         for session in sessions:
             if session is not None:

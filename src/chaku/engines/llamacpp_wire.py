@@ -1,7 +1,7 @@
 """Between OpenAI's requests and answers and those of llama.cpp's server. Pure: dicts and bytes in, dicts and bytes out.
 
-llama.cpp is always asked to stream, also for a whole answer: it does not notice a client that hangs up on a request that
-does not stream, and only its streams carry the usage of every choice.
+llama.cpp is always asked to stream, also for a whole answer: it does not notice that a client hung up on a request
+that does not stream, and only its streams carry the usage of every choice.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _grammar(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def forced_tools(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """The functions of which one must be called, by `tool_choice`; empty where the model may choose to answer in text."""
+    """The functions of which one must be called, by `tool_choice`; empty where it may answer in text."""
     choice = body.get("tool_choice")
     functions = [tool["function"] for tool in body.get("tools") or ()]
     if choice == "required":
@@ -349,7 +349,9 @@ def assemble(chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
     for whole in choices.values():
         if "message" in whole and not whole["message"]["content"]:
             whole["message"]["content"] = None if "tool_calls" in whole["message"] else ""
-    head = {name: frame[name] for name in ("id", "object", "created", "model", "system_fingerprint") if name in frame}
+    head: dict[str, Any] = {
+        name: frame[name] for name in ("id", "object", "created", "model", "system_fingerprint") if name in frame
+    }
     head["object"] = head["object"].removesuffix(".chunk")
     return {**head, "choices": [choices[index] for index in sorted(choices)], "usage": usage}
 

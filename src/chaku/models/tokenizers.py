@@ -6,58 +6,31 @@ What they give is what `chaku.chat.tokenizer` asks for: text is only ever text, 
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 import json
 import re
-import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from chaku.chat.detokenize import StreamDetokenizer
 from chaku.chat.tokenizer import Before
 from chaku.errors import ModelError
-from chaku.models.vocabulary import BYTE, CONTROL, UNKNOWN, USER_DEFINED, GgufVocabulary, read_vocabulary
-
-# User-defined tokens that mark roles, tools and thoughts are special here even where a vocabulary does not say so
-# (DeepSeek's <｜User｜>, Qwen's <tool_call>); others, such as runs of spaces or HTML tags, are text.
-_MARKER = re.compile(r"<[|｜].*|.*[|｜]>|</?(think|tool_\w+|(start|end)_of_\w+|unused\d+|s|pad|bos|eos)>|\[/?[A-Z_]+\]")
+from chaku.models.encoders import (
+    MARKER,
+    Encoder,
+    SentencePieceEncoder,
+    TokenizersEncoder,
+    byte_level_bpe,
+    byte_of_letter,
+    gguf_bpe,
+    sentencepiece_model,
+)
+from chaku.models.vocabulary import CONTROL, UNKNOWN, USER_DEFINED, read_vocabulary
 
 # Everything a conversation may hold and a lossy tokenizer would change.
 _PROBE = " a\n\n  b\tc\r\n x='1234567'; é ﬁ 中文 \u200d👩🏽‍🚀 </s> <|im_end|> [INST]  "
-
-_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
-
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_TEKKEN = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|"
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}|"
-    r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-# tokenizer.ggml.pre: how text is cut before merging, and whether a piece that is a token is taken without merging.
-# https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp
-_PRETOKENIZERS: Mapping[str, tuple[tuple[str, ...], bool]] = {
-    **dict.fromkeys(("gpt-2", "phi-2", "olmo"), ((_GPT2,), False)),
-    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"), ((r"\p{N}", _GPT2), False)),
-    **dict.fromkeys(
-        ("llama-bpe", "llama3", "llama-v3", "falcon3", "smaug-bpe"), ((_CONTRACTIONS + r"\p{N}{1,3}" + _REST,), True)
-    ),
-    **dict.fromkeys(("qwen2", "stablelm2", "deepseek-r1-qwen"), ((_CONTRACTIONS + r"\p{N}" + _REST,), False)),
-    "tekken": ((_TEKKEN,), True),
-}
-
-
-class _Encoder(Protocol):
-    """Text to ids and an id to bytes, with no special tokens and no space in front."""
-
-    def encode(self, text: str) -> list[int]: ...
-
-    def token_bytes(self, token_id: int) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +45,7 @@ class LoadedTokenizer:
     eos: str
     adds_bos: bool
     chat_template: str | None
-    _encoder: _Encoder
+    _encoder: Encoder
     _space_before: frozenset[Before] = frozenset()
     _spellings: Mapping[int, bytes] = field(init=False)
     _breaks: re.Pattern[str] | None = field(init=False)
@@ -106,6 +79,10 @@ class LoadedTokenizer:
             return self._encoder.encode(text)
         return [token_id for piece in self._breaks.split(text) for token_id in self._encoder.encode(piece)]
 
+    def lost_characters(self, text: str) -> str:
+        """Characters in `text` that no ids of this tokenizer give back, as every engine drops or changes them."""
+        return "".join(sorted(filter(self._encoder.loses, set(text))))
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that one id stands for; special tokens give their spelling."""
         return self._spellings[token_id] if token_id in self._spellings else self._encoder.token_bytes(token_id)
@@ -114,59 +91,6 @@ class LoadedTokenizer:
         """Text of ids, special tokens spelled out, bytes that are no UTF-8 replaced."""
         stream = StreamDetokenizer(self, before)
         return stream.push(token_ids) + stream.flush()
-
-
-class _TokenizersEncoder:
-    """An encoder on Hugging Face's `tokenizers`: byte-level BPE, or BPE with byte fallback and ▁ for spaces."""
-
-    def __init__(self, tokenizer: Any, *, byte_level: bool) -> None:
-        self._tokenizer = tokenizer
-        self._byte_level = byte_level
-        self.token_bytes = functools.lru_cache(maxsize=1 << 16)(self._find_bytes)
-
-    def encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
-
-    def _find_bytes(self, token_id: int) -> bytes:
-        token = self._tokenizer.id_to_token(token_id) or ""
-        if not self._byte_level:
-            return _piece_bytes(token)
-        try:
-            return bytes(_byte_of_letter()[letter] for letter in token)
-        except KeyError:  # an added token: plain text
-            return str(token).encode()
-
-
-class _SentencePieceEncoder:
-    """An encoder on `sentencepiece`, with its own space in front switched off."""
-
-    def __init__(self, model: bytes) -> None:
-        from sentencepiece import SentencePieceProcessor
-
-        # A message field that comes twice is merged: this sets normalizer_spec.add_dummy_prefix to false.
-        self.processor = SentencePieceProcessor(model_proto=model + _field(3, _field(3, 0)))
-
-    def encode(self, text: str) -> list[int]:
-        ids: list[int] = self.processor.encode(text)
-        return ids
-
-    def token_bytes(self, token_id: int) -> bytes:
-        return _piece_bytes(self.processor.id_to_piece(token_id))
-
-
-def _piece_bytes(piece: str) -> bytes:
-    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
-        return bytes([int(piece[3:5], 16)])
-    return piece.replace(_SPACE, " ").encode()
-
-
-@functools.cache
-def _byte_of_letter() -> dict[str, int]:
-    """Byte-level BPE writes bytes as letters: printable Latin-1 as it is, the rest from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + index): byte for index, byte in enumerate(others)}
 
 
 def load_tokenizer(path: Path) -> LoadedTokenizer:
@@ -189,6 +113,8 @@ def load_tokenizer(path: Path) -> LoadedTokenizer:
             content = json.loads(data)
             return (_from_tekken if "model" not in content and "vocab" in content else _from_json)(path, data, content)
         return _from_sentencepiece(path)
+    except ImportError as error:
+        raise ModelError(f"reading {path} needs {error.name}", fix="pip install 'chaku[data]'") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"can't read the tokenizer {path}: {error}", fix="check the file") from None
 
@@ -204,7 +130,7 @@ def _from_json(path: Path, data: bytes, content: dict[str, Any]) -> LoadedTokeni
             f"{path} is of type {model.get('type')}, not BPE down to bytes", fix="choose another tokenizer"
         )
     for token in added:
-        token["special"] = token["special"] or _MARKER.fullmatch(token["content"]) is not None
+        token["special"] = token["special"] or MARKER.fullmatch(token["content"]) is not None
     specials = {token["content"]: token["id"] for token in added if token["special"]}
     swallowing = [token["content"] for token in added if token["lstrip"] or token["rstrip"]]
     if swallowing:
@@ -228,7 +154,7 @@ def _from_json(path: Path, data: bytes, content: dict[str, Any]) -> LoadedTokeni
         eos=eos,
         adds_bos=bos is not None and bool(adds_bos),
         chat_template=_own_template(path, config),
-        _encoder=_TokenizersEncoder(tokenizer, byte_level=byte_level),
+        _encoder=TokenizersEncoder(tokenizer, byte_level=byte_level),
         _space_before=space_before,
     )
 
@@ -294,12 +220,12 @@ def _from_sentencepiece(path: Path) -> LoadedTokenizer:
     specials = {
         piece: token_id
         for token_id, piece in enumerate(pieces)
-        if given.is_control(token_id) or given.is_unknown(token_id) or _MARKER.fullmatch(piece)
+        if given.is_control(token_id) or given.is_unknown(token_id) or MARKER.fullmatch(piece)
     }
     if given.eos_id() < 0:
         raise ModelError(f"{path} does not say which token ends an answer", fix="choose another tokenizer")
     config = _beside(path, "tokenizer_config.json")
-    encoder = _SentencePieceEncoder(data)
+    encoder = SentencePieceEncoder(data)
     adds_space = given.encode("a") != encoder.encode("a")
     return LoadedTokenizer(
         name=str(path),
@@ -321,16 +247,16 @@ def _from_gguf(path: Path) -> LoadedTokenizer:
     specials = {
         token: token_id
         for token_id, (token, kind) in enumerate(zip(tokens, vocabulary.kinds, strict=True))
-        if kind in (CONTROL, UNKNOWN) or (kind == USER_DEFINED and _MARKER.fullmatch(token))
+        if kind in (CONTROL, UNKNOWN) or (kind == USER_DEFINED and MARKER.fullmatch(token))
     }
     if metadata.eos_token is None:
         raise ModelError(f"{path} does not say which token ends an answer", fix="choose another file")
     space_before: frozenset[Before] = frozenset()
-    encoder: _Encoder
+    encoder: Encoder
     if metadata.tokenizer == "gpt2":
-        encoder = _gguf_bpe(vocabulary, specials)
+        encoder = gguf_bpe(vocabulary, specials)
     elif metadata.tokenizer == "llama":
-        encoder = _SentencePieceEncoder(_sentencepiece_model(vocabulary))
+        encoder = SentencePieceEncoder(sentencepiece_model(vocabulary))
         if vocabulary.adds_space_prefix:
             space_before = frozenset((Before.START, Before.SPECIAL))
     else:
@@ -350,48 +276,13 @@ def _from_gguf(path: Path) -> LoadedTokenizer:
     )
 
 
-def _gguf_bpe(vocabulary: GgufVocabulary, specials: Mapping[str, int]) -> _Encoder:
-    if vocabulary.pre not in _PRETOKENIZERS:
-        raise ModelError(
-            f"{vocabulary.metadata.path} cuts text by the rule {vocabulary.pre!r}, which is not known here",
-            fix="give its tokenizer.json",
-        )
-    patterns, takes_whole = _PRETOKENIZERS[vocabulary.pre]
-    vocab = {token: token_id for token_id, token in enumerate(vocabulary.tokens)}
-    merges = [(left, right) for left, _, right in (merge.partition(" ") for merge in vocabulary.merges)]
-    plain = [
-        token
-        for token, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=True)
-        if kind == USER_DEFINED and token not in specials
-    ]
-    return _byte_level_bpe(vocab, merges, patterns, takes_whole=takes_whole, added=plain)
-
-
-def _byte_level_bpe(
-    vocab: Mapping[str, int],
-    merges: Iterable[tuple[str, str]],
-    patterns: Sequence[str],
-    *,
-    takes_whole: bool,
-    added: Sequence[str] = (),
-) -> _Encoder:
-    from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
-
-    tokenizer = Tokenizer(models.BPE(vocab=dict(vocab), merges=list(merges), ignore_merges=takes_whole))
-    cuts = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in patterns]
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*cuts, byte_level])
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in added])
-    return _TokenizersEncoder(tokenizer, byte_level=True)
-
-
 def _from_tekken(path: Path, data: bytes, content: dict[str, Any]) -> LoadedTokenizer:
     """Mistral's tekken.json: byte-pair ranks; the first ids are special."""
     config = content["config"]
     num_special, vocab_size = config["default_num_special_tokens"], config["default_vocab_size"]
     named = {token["token_str"]: token["rank"] for token in content.get("special_tokens") or ()}
     named = named or {text: rank for rank, text in enumerate(_TEKKEN_SPECIALS)}
-    letters = {byte: letter for letter, byte in _byte_of_letter().items()}
+    letters = {byte: letter for letter, byte in byte_of_letter().items()}
     ranks = [base64.b64decode(entry["token_bytes"]) for entry in content["vocab"][: vocab_size - num_special]]
     vocab = {"".join(letters[byte] for byte in token): num_special + rank for rank, token in enumerate(ranks)}
     pairs = []
@@ -410,7 +301,7 @@ def _from_tekken(path: Path, data: bytes, content: dict[str, Any]) -> LoadedToke
         eos="</s>",
         adds_bos=True,
         chat_template=_own_template(path, {}),
-        _encoder=_byte_level_bpe(vocab, merges, (config["pattern"],), takes_whole=True),
+        _encoder=byte_level_bpe(vocab, merges, (config["pattern"],), takes_whole=True),
     )
 
 
@@ -420,37 +311,3 @@ _TEKKEN_SPECIALS = (
     "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]", "[PREFIX]", "[MIDDLE]",
     "[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]",
 )  # fmt: skip
-
-
-def _sentencepiece_model(vocabulary: GgufVocabulary) -> bytes:
-    """A GGUF's SentencePiece vocabulary as the model file it once was.
-
-    https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto
-    """
-    pieces = []
-    for token, kind, score in zip(vocabulary.tokens, vocabulary.kinds, vocabulary.scores, strict=True):
-        kind = CONTROL if kind == USER_DEFINED and _MARKER.fullmatch(token) else kind
-        pieces.append(_field(1, _field(1, token.encode()) + _field(2, score) + _field(3, kind)))
-    unknown = vocabulary.kinds.index(UNKNOWN) if UNKNOWN in vocabulary.kinds else 0
-    byte_pair, has_bytes = 2, BYTE in vocabulary.kinds
-    trainer = _field(3, byte_pair) + _field(4, len(pieces)) + _field(35, int(has_bytes)) + _field(40, unknown)
-    normalizer = _field(1, b"identity") + _field(3, 0) + _field(4, 0) + _field(5, 1)
-    return b"".join(pieces) + _field(2, trainer) + _field(3, normalizer)
-
-
-def _field(number: int, value: bytes | int | float) -> bytes:
-    """One field in protobuf's encoding: bytes, a varint or a 32-bit float."""
-    if isinstance(value, bytes):
-        return _varint(number << 3 | 2) + _varint(len(value)) + value
-    if isinstance(value, float):
-        return _varint(number << 3 | 5) + struct.pack("<f", value)
-    return _varint(number << 3) + _varint(value)
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

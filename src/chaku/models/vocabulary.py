@@ -9,7 +9,7 @@ from pathlib import Path
 
 from chaku.errors import ModelError
 from chaku.models.gguf import GgufMetadata, read_metadata, shard_paths
-from chaku.models.gguf_header import NUMBERS, Array, read_header
+from chaku.models.gguf_header import NUMBERS, Array, read_header, strings
 
 # tokenizer.ggml.token_type, the same numbers as SentencePiece's
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
@@ -48,7 +48,9 @@ def read_vocabulary(path: Path) -> GgufVocabulary:
 
     def texts(key: str) -> tuple[str, ...]:
         found = array(key)
-        texts = tuple(_strings(header.data, found)) if found and found.kind not in NUMBERS else ()
+        wanted = range(found.count) if found and found.kind not in NUMBERS else range(0)
+        raw_texts = strings(header.data, found, wanted)[0] if found and wanted else {}
+        texts = tuple(raw_texts[index].decode("utf-8", "replace") for index in wanted)
         digest.update("\0".join((key, *texts)).encode())
         return texts
 
@@ -71,13 +73,3 @@ def read_vocabulary(path: Path) -> GgufVocabulary:
     return GgufVocabulary(
         metadata, tokens, tuple(map(int, kinds)), scores, merges, pre, space is not False, digest.hexdigest()
     )
-
-
-def _strings(data: bytes, array: Array) -> list[str]:
-    found = []
-    position = array.start
-    for _ in range(array.count):
-        end = position + 8 + int.from_bytes(data[position : position + 8], "little")
-        found.append(data[position + 8 : end].decode("utf-8", "replace"))
-        position = end
-    return found
