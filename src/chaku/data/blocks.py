@@ -11,16 +11,34 @@ from functools import partial
 from selectolax.lexbor import LexborNode
 
 from chaku.data import markdown
-from chaku.data.inline import enter_math
+from chaku.data.inline import enter_math, plain_line
 from chaku.data.markdown import Item
 from chaku.data.page import MAX_NESTING, Leave, Page, is_hidden, nothing, number_of
 
 _ALIGN = re.compile(r"text-align:\s*(left|center|right)")
 
 
-def enter_block(page: Page, node: LexborNode, tag: str) -> Leave | None:
-    """A paragraph, or a box around blocks; `whitespace-pre-wrap` boxes keep what was typed as it was typed."""
+def enter_paragraph(page: Page, node: LexborNode) -> Leave | None:
+    """A paragraph; most are one plain line."""
     attributes = node.attributes
+    parent = page.frames[-1]
+    if "class" in attributes or is_hidden(attributes, "") or (line := plain_line(page, node)) is None:
+        return enter_block(page, node)
+    page.flush(parent)
+    for paragraph in markdown.paragraph(line):
+        page.append(parent, "p", paragraph)
+    return None
+
+
+def enter_block(page: Page, node: LexborNode) -> Leave | None:
+    """A paragraph, or a box around blocks; `whitespace-pre-wrap` boxes keep what was typed as it was typed."""
+    tag = node.tag
+    attributes = node.attributes
+    if not attributes:
+        parent = page.frames[-1]
+        kind = "cell" if parent.kind == "cell" else "p" if tag == "p" else "div"
+        page.open(kind, verbatim=parent.verbatim and tag == "div")
+        return _leave_block
     classes = attributes.get("class") or ""
     if is_hidden(attributes, classes):
         page.notes["hidden_removed"] += 1
@@ -43,7 +61,7 @@ def _leave_block(page: Page) -> None:
         page.add_block(kind, text)
 
 
-def enter_heading(page: Page, node: LexborNode, level: int) -> Leave | None:
+def enter_heading(page: Page, node: LexborNode, *, level: int) -> Leave | None:
     """One line of text; code blocks and the like inside it come after it."""
     attributes = node.attributes
     if is_hidden(attributes, attributes.get("class") or ""):
@@ -108,7 +126,7 @@ def enter_item(page: Page, node: LexborNode) -> Leave | None:
     """A list item; one that has no list gets its own."""
     if page.frames[-1].kind != "list":
         if page.nesting >= MAX_NESTING:
-            return enter_block(page, node, "div")
+            return enter_block(page, node)
         page.notes["list_repaired"] += 1
         page.nesting += 1
         page.open("list")
@@ -116,10 +134,14 @@ def enter_item(page: Page, node: LexborNode) -> Leave | None:
     return _enter_item_in_list(page, node)
 
 
-def _enter_item_in_list(page: Page, node: LexborNode, *, leave_list: bool = False) -> Leave:
-    frame = page.open("li")
+def _enter_item_in_list(page: Page, node: LexborNode, *, leave_list: bool = False) -> Leave | None:
     value = node.attributes.get("value")
-    frame.number = number_of(value, 0) if value is not None else None
+    number = number_of(value, 0) if value is not None else None
+    if not leave_list and (line := plain_line(page, node)) is not None:
+        page.flush(page.frames[-1])
+        page.frames[-1].items.append(Item([("text", text) for text in markdown.paragraph(line)], number))
+        return None
+    page.open("li").number = number
     return _leave_single_item if leave_list else _leave_item
 
 
@@ -168,7 +190,7 @@ def enter_cell(page: Page, node: LexborNode) -> Leave | None:
     table = page.frames[-1]
     if table.kind != "table" or not table.rows:
         if table.kind != "cell":
-            return enter_block(page, node, "div")
+            return enter_block(page, node)
         page.text(" ")
         return nothing
     attributes = node.attributes
@@ -176,6 +198,9 @@ def enter_cell(page: Page, node: LexborNode) -> Leave | None:
         found = _ALIGN.search(attributes.get("style") or "")
         table.alignment.append(found[1] if found else (attributes.get("align") or "").lower())
     span = min(number_of(attributes.get("colspan"), 1), 32)
+    if (line := plain_line(page, node)) is not None:
+        table.rows[-1] += [markdown.cell(markdown.paragraph(line)), *[""] * (span - 1)]
+        return None
     page.open("cell")
     return partial(_leave_cell, span=span)
 

@@ -14,8 +14,8 @@ MAX_DEPTH = 256
 """Elements that may be open at once; browsers stop at 512. Start tags past it are dropped, their text stays."""
 MAX_ATTRIBUTE_WORDS = 256
 """White-space separated words within one tag; past it the tag loses its attributes (so do long SVG paths)."""
-_HARMLESS_TAGS = 1_000
-_HARMLESS_CHARS = 20_000
+_HARMLESS_TAGS = 4_000
+_HARMLESS_CHARS = 60_000
 
 _TAG = re.compile(r"<(/?)([A-Za-z][^\s/>]*)([^>]*)>?")
 # Elements that never nest by themselves: void ones, and those whose end tag HTML lets people leave out.

@@ -83,7 +83,8 @@ _INDENTED_TAG = re.compile(
     r"\n[ \t]+</?(?:p|div|ul|ol|li|h[1-6]|table|thead|tbody|tr|td|th|span|a|img|blockquote)\b", re.I
 )
 _MARKDOWN = re.compile(
-    r"^(?:#{1,6} |```|~~~|> |[-*+] |\d{1,9}[.)] |\|.*\|\s*$)|\*\*\S|`[^`\n]+`|\[[^\]\n]+\]\([^)\s]+\)|\$\$",
+    r"^(?:#{1,6} |```|~~~|> |[-*+] |\d{1,9}[.)] |\|.*\|[ \t]*$)"
+    r"|\*\*\S|`[^`\n]{1,200}`|\[[^\]\n]{1,200}\]\([^)\s]{1,500}\)|\$\$",
     re.MULTILINE,
 )
 
@@ -128,16 +129,16 @@ def _page_body(text: str, notes: Counter[str]) -> LexborNode | None:
     start = _START.match(text.lstrip())
     if start is None or start[1].lower() not in _FIRST:
         return None
-    body = parse(bounded(text, notes)).body
-    if body is None or any(node.is_text_node and not _is_blank(node) for node in _children(body)):
-        return None
-    if any(page_mark in text for page_mark in _PAGE_MARKS):
+    found: Counter[str] = Counter()
+    body = parse(bounded(text, found)).body
+    has_marks = any(page_mark in text for page_mark in _PAGE_MARKS)
+    is_whole = body is not None and all(not node.is_text_node or _is_blank(node) for node in _children(body))
+    if body is not None and is_whole and (has_marks or _is_rendered_markdown(body, text)):
+        notes.update(found)
         return body
-    if _INDENTED_TAG.search(text) or not _is_rendered_markdown(body):
-        notes.clear()
+    if has_marks or is_whole:
         notes["html_left_alone"] += 1
-        return None
-    return body
+    return None
 
 
 def _children(node: LexborNode) -> list[LexborNode]:
@@ -153,7 +154,9 @@ def _is_blank(node: LexborNode) -> bool:
     return not (node.text_content or "").strip()
 
 
-def _is_rendered_markdown(body: LexborNode) -> bool:
+def _is_rendered_markdown(body: LexborNode, text: str) -> bool:
+    if _INDENTED_TAG.search(text):
+        return False
     for node in body.traverse(include_text=False):
         tag = node.tag or ""
         if node.mem_id == body.mem_id or tag.startswith("-"):

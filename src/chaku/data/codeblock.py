@@ -16,7 +16,7 @@ _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9+#._-]{0,31}(?: ?(?:script|basic))?")
 _NOT_A_LANGUAGE = frozenset(
     ("copy", "copied", "code", "edit", "run", "wrap", "download", "collapse", "expand", "preview")
 )
-_CLUTTER = "br, button, svg, script, style, .linenumber, .react-syntax-highlighter-line-number"
+_CLUTTER = "br, button, svg, script, style"
 _WITHOUT = frozenset(("button", "svg", "script", "style", "template"))
 
 
@@ -28,7 +28,7 @@ def is_block_code(node: LexborNode) -> bool:
 
 def code_block(node: LexborNode) -> tuple[str, str, bool]:
     """Text, language (or "") and whether a toolbar was left out, of a `pre` or a block `code`."""
-    holder = node if node.tag == "code" else node.css_first(".cm-content") or node.css_first("code")
+    holder = node if node.tag == "code" else node.css_first("code") or node.css_first(".cm-content")
     if holder is None:
         return code_text(node).strip("\n"), _language_of(node), False
     label, has_toolbar = ("", False) if holder.mem_id == node.mem_id else _toolbar(node, holder)
@@ -38,7 +38,10 @@ def code_block(node: LexborNode) -> tuple[str, str, bool]:
 
 
 def code_text(node: LexborNode) -> str:
-    """Text as it stands, a newline for each `<br>`, without buttons and line numbers."""
+    """Text as it stands, a newline for each `<br>`, without buttons."""
+    only = node.first_child
+    if only is not None and only.is_text_node and only.next is None:
+        return (only.text_content or "").replace("\r\n", "\n")
     if node.css_first(_CLUTTER) is None:
         return node.text(deep=True).replace("\r\n", "\n")
     pieces: list[str] = []
@@ -50,7 +53,7 @@ def code_text(node: LexborNode) -> str:
                 pieces.append(child.text_content or "")
             elif child.tag == "br":
                 pieces.append("\n")
-            elif child.tag not in _WITHOUT and not _is_line_number(child) and child.first_child is not None:
+            elif child.tag not in _WITHOUT and child.first_child is not None:
                 opened.append(child)
                 child = child.first_child
                 continue
@@ -90,7 +93,3 @@ def _language_of(node: LexborNode) -> str:
     found = _CLASS.search(attributes.get("class") or "")
     name = found[1] if found else attributes.get("data-language") or ""
     return name if _LABEL.fullmatch(name) else ""
-
-
-def _is_line_number(node: LexborNode) -> bool:
-    return "line" in (classes := node.attributes.get("class") or "") and "number" in classes

@@ -1,18 +1,21 @@
 """A chat page's HTML to Markdown: one iterative walk over the DOM that selectolax (lexbor, the HTML5 algorithm) builds.
 
-DOC
+html-to-markdown 3.21.2 is not used: bare it gives 28 of our 76 golden pages, behind a DOM pre-pass 38. It runs
+`&lt;script&gt;` and `javascript:` links, lets `__init__` become bold, doubles backslashes in TeX, joins neighbouring
+lists, drops alignment, `value=` and breaks in cells; on pages with code or formulas it is no faster (bench/clean.py).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from chaku.data import blocks, inline
 from chaku.data.markdown import ELEMENTS
-from chaku.data.page import Leave, Mark, Page, nothing
+from chaku.data.page import Leave, Page, nothing
 
 _REMOVED = frozenset(
     """button style svg noscript template head iframe object embed select textarea option canvas video audio title meta
@@ -23,9 +26,12 @@ _BLOCKS = frozenset(
     body html fieldset form legend hgroup search""".split()  # noqa: SIM905
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
-_MARKERS = {"strong": "**", "b": "**", "em": "*", "i": "*", "del": "~~", "s": "~~", "strike": "~~"}
 _KEPT = frozenset(("sup", "sub"))
-_ENTER: dict[str, Callable[[Page, LexborNode], Leave | None]] = {
+_ENTER: dict[str | None, Callable[[Page, LexborNode], Leave | None]] = {
+    **dict.fromkeys(_BLOCKS, blocks.enter_block),
+    "p": blocks.enter_paragraph,
+    **{tag: partial(blocks.enter_heading, level=level) for tag, level in _HEADINGS.items()},
+    **{tag: partial(inline.enter_mark, marker=marker) for tag, marker in inline.MARKERS.items()},
     "a": inline.enter_link,
     "blockquote": blocks.enter_quote,
     "br": inline.enter_break,
@@ -58,13 +64,14 @@ def parse(html: str) -> LexborHTMLParser:
 def to_markdown(root: LexborNode, notes: Counter[str]) -> str:
     """Markdown of everything under `root`; what was removed or repaired is added to `notes`."""
     page = Page(notes)
+    enter_by_tag = _ENTER.get
     opened: list[tuple[LexborNode, Leave]] = []
     node = root.first_child
     while True:
         while node is not None:
             if node.is_text_node:
                 page.text(node.text_content or "")
-            elif (leave := _enter(page, node)) is not None:
+            elif (leave := enter_by_tag(node.tag, _enter_other)(page, node)) is not None:
                 child = node.first_child
                 if child is not None:
                     opened.append((node, leave))
@@ -79,17 +86,8 @@ def to_markdown(root: LexborNode, notes: Counter[str]) -> str:
         node = node.next
 
 
-def _enter(page: Page, node: LexborNode) -> Leave | None:
+def _enter_other(page: Page, node: LexborNode) -> Leave | None:
     tag = node.tag or ""
-    enter = _ENTER.get(tag)
-    if enter is not None:
-        return enter(page, node)
-    if tag in _MARKERS:
-        return inline.enter_mark(page, Mark(_MARKERS[tag]))
-    if tag in _HEADINGS:
-        return blocks.enter_heading(page, node, _HEADINGS[tag])
-    if tag in _BLOCKS:
-        return blocks.enter_block(page, node, tag)
     if tag in _REMOVED or tag.startswith(("-", "_", "!")):
         if tag in ("button", "iframe", "object", "embed"):
             page.notes[f"{tag}_removed"] += 1

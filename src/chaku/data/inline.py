@@ -12,10 +12,48 @@ from selectolax.lexbor import LexborNode
 from chaku.data import markdown
 from chaku.data.codeblock import code_block, code_text, is_block_code
 from chaku.data.markdown import BREAK, mark
-from chaku.data.page import Leave, Mark, Page, is_hidden, nothing
+from chaku.data.page import Leave, Mark, Page, is_hidden, is_ordinary, nothing
+
+MARKERS = {"strong": "**", "b": "**", "em": "*", "i": "*", "del": "~~", "s": "~~", "strike": "~~"}
 
 _UNSAFE = ("javascript:", "vbscript:", "data:", "blob:", "file:")
 _TRACKING = ("?utm_source=chatgpt.com", "&utm_source=chatgpt.com")
+
+
+def plain_line(page: Page, node: LexborNode) -> str | None:
+    """The finished line of an element that holds only text, emphasis and code, as most do; else None.
+
+    It says what the walk would say (a test compares them) at a third of the cost.
+    """
+    if page.marks:
+        return None
+    pieces: list[str] = []
+    spaced = True
+    child = node.first_child
+    while child is not None:
+        tag = child.tag
+        inner = child if tag == "-text" else child.first_child
+        if inner is None or not inner.is_text_node or (inner is not child and inner.next is not None):
+            return None
+        text = inner.text_content
+        if not text or not is_ordinary(text):
+            return None
+        if inner is child:
+            text = text.lstrip(" ") if spaced else text
+            spaced = text.endswith(" ") if text else spaced
+            pieces.append(mark(text))
+        elif tag in MARKERS:
+            if text[0] == " " or text[-1] == " " or (pieces and pieces[-1][-1:] in ("*", "~")):
+                return None
+            pieces.append(f"{MARKERS[tag]}{mark(text)}{MARKERS[tag]}")
+            spaced = False
+        elif tag == "code" and "class" not in child.attributes:
+            pieces.append(markdown.inline_code(text))
+            spaced = False
+        else:
+            return None
+        child = child.next
+    return "".join(pieces)
 
 
 def enter_break(page: Page, _: LexborNode) -> None:
@@ -28,12 +66,13 @@ def enter_break(page: Page, _: LexborNode) -> None:
     frame.spaced = True
 
 
-def enter_mark(page: Page, opened: Mark) -> Leave:
+def enter_mark(page: Page, _: LexborNode, *, marker: str, href: str = "") -> Leave:
     """Emphasis or a link; the same mark within itself says nothing new."""
-    if page.frames[-1].verbatim or any(mark.marker == opened.marker for mark in page.marks):
+    frame = page.frames[-1]
+    if frame.verbatim or (page.marks and any(mark.marker == marker for mark in page.marks)):
         return nothing
-    page.marks.append(opened)
-    page.frames[-1].buffers.append([])
+    page.marks.append(Mark(marker, href))
+    frame.buffers.append([])
     return _leave_mark
 
 
@@ -90,7 +129,7 @@ def enter_link(page: Page, node: LexborNode) -> Leave | None:
         if given and not given.startswith("#"):
             page.notes["unsafe_link_removed"] += 1
         return nothing
-    return enter_mark(page, Mark("[", href))
+    return enter_mark(page, node, marker="[", href=href)
 
 
 def enter_image(page: Page, node: LexborNode) -> None:
@@ -157,7 +196,7 @@ def enter_math(page: Page, node: LexborNode, *, display: bool) -> Leave | None:
         return None
     page.notes["math_without_tex"] += 1
     visual = node.css_first("math, .katex-mathml") or node.css_first(".katex-html") or node
-    page.text(visual.text(deep=True))
+    page.text(code_text(visual))
     return None
 
 

@@ -16,14 +16,15 @@ STAR, UNDERSCORE, TICK, BACKSLASH, LESS, AMP, CLOSE, BANG, DOLLAR, TILDE, OPEN, 
 NONCHARACTERS = re.compile("[\ufdd0-\ufdef]")
 
 _SPECIAL = re.compile(r"[*_`\\<&\]!$~\[]")
-_MARK = {ord(c): s for c, s in zip(r"*_`\<&]!$~[", map(chr, range(0xFDD0, 0xFDDB)), strict=True)}
+_MARK = dict(zip(r"*_`\<&]!$~[", map(chr, range(0xFDD0, 0xFDDB)), strict=True))
 _PLAIN = dict(zip(map(chr, range(0xFDD0, 0xFDDB)), r"*_`\<&]!$~[", strict=True))
 _RUN = re.compile("([\ufdd0-\ufdda])\\1*")
 _URL = re.compile(r"(https?://[^\s<>]+)")
 _BREAKS = re.compile(f"[ \n]*{BREAK}[ \n{BREAK}]*")
 _LINE = re.compile(r"^(?:#{1,6}(?:[ \t]|$)|>|=+[ \t]*$|(?:[-*_][ \t]*){3,}$|~~~|(?=.*-)(?=.*\|)[-:| ]+$)", re.MULTILINE)
-# `\(` and `\[` stay: they are TeX delimiters to every chat page.
-_AFTER_BACKSLASH = frozenset((STAR, UNDERSCORE, TICK, BACKSLASH, LESS, AMP, TILDE, "*", "`", "\n"))
+# What a backslash in text would escape. `\(`, `\[`, `\{`, `\,` and the like stay: they are TeX to every chat page.
+_AFTER_BACKSLASH = frozenset((STAR, UNDERSCORE, TICK, LESS, AMP, TILDE, *"*`\n.-+=/?@^\"'"))
+_LINE_STARTS = frozenset("#>=-*_~|:")
 _ENTITY = re.compile(r"#?[A-Za-z0-9]{1,31};")
 _TICKS = re.compile("`+")
 # The names that a Markdown renderer with HTML enabled would run or draw; `<String>` and `<T>` are not among them.
@@ -33,18 +34,18 @@ _ELEMENTS = """a abbr address area article aside audio b base blockquote body br
     math menu meta meter nav noscript object ol optgroup option output p param picture pre progress q rp rt ruby s samp
     script section select slot small source span strike strong style sub summary sup svg table tbody td template
     textarea tfoot th thead time title tr track tt u ul var video wbr""".split()  # noqa: SIM905
-_TAG = re.compile(rf"(?:/?(?:{'|'.join(_ELEMENTS)})(?![\w-])|!|\?|https?:|mailto:)", re.IGNORECASE)
+_TAG = re.compile(rf"(?:/?(?:{'|'.join(_ELEMENTS)})(?![\w-])|[!{BANG}]|\?|https?:|mailto:)", re.IGNORECASE)
 ELEMENTS = frozenset(_ELEMENTS)
 
 
 def mark(text: str) -> str:
     """Swap what could act as Markdown for its stand-in. URLs stay as they are, underscores and all."""
-    if not _SPECIAL.search(text):
+    found = _SPECIAL.findall(text)
+    if not found:
         return text
-    if "://" not in text:
-        return text.translate(_MARK)
-    pieces = _URL.split(text)
-    pieces[::2] = (piece.translate(_MARK) for piece in pieces[::2])
+    pieces = _URL.split(text) if "://" in text else [text]
+    for special in set(found):
+        pieces[::2] = [piece.replace(special, _MARK[special]) for piece in pieces[::2]]
     return "".join(pieces)
 
 
@@ -64,9 +65,10 @@ def paragraph(text: str) -> list[str]:
 
 
 def _escape(text: str) -> str:
-    if _RUN.search(text):
+    has_newline = "\n" in text
+    if not text.isprintable() and _RUN.search(text):
         text = _Escaper(text).escaped()
-    if _LINE.search(text):
+    if (has_newline or text[:1] in _LINE_STARTS) and _LINE.search(text):
         text = _LINE.sub(lambda found: "\\" + found[0], text)
     return text
 
@@ -116,7 +118,8 @@ class _Escaper:
         elif mark == DOLLAR:
             needed = self.dollars
         else:
-            return plain * (len(run[0]) - 1) + ("\\" if self.is_needed_at_end(mark, run, after) else "") + plain
+            before_last = plain * (len(run[0]) - 1) * (2 if mark == BACKSLASH else 1)
+            return before_last + ("\\" if self.is_needed_at_end(mark, run, after) else "") + plain
         return ("\\" + plain) * len(run[0]) if needed else plain * len(run[0])
 
     def is_needed_at_end(self, mark: str, run: re.Match[str], after: str) -> bool:
@@ -129,7 +132,9 @@ class _Escaper:
         if mark == BANG:
             return after == "["
         if mark == BACKSLASH:
-            return run.end() == len(self.text) or after in _AFTER_BACKSLASH
+            following = _RUN.match(self.text, run.end())
+            is_escape = following is not None and self.decide(following).startswith("\\")
+            return is_escape or run.end() == len(self.text) or after in _AFTER_BACKSLASH
         return False
 
 

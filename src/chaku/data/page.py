@@ -19,7 +19,6 @@ MAX_NESTING = 16
 
 _MAX_NUMBER = 999_999_999  # CommonMark's largest list number
 _SPACE = re.compile(r"[ \t\r\f]*\n[ \t\r\n\f]*|[ \t\r\f]{2,}|[\t\r\f]")
-_ODD_SPACE = re.compile(r"[\t\r\n\f]|  ")
 _JUNK = re.compile("[\u200b\u2060\ufeff\u00ad\ufdd0-\ufdef]")
 # Reference marks that the page's renderer would have drawn: browsing's 【1†source】 and 2025's private-use brackets.
 _CITATION = re.compile("【[^【】]{0,40}†[^【】]{0,200}】|\ue200[^\ue201]{0,400}\ue201|[\ue200-\ue206]")
@@ -76,12 +75,11 @@ class Page:
         frame = self.frames[-1]
         if frame.kind in ("table", "tr", "list") and not text.strip():
             return
-        text = self.without_junk(text)
         if frame.verbatim:
-            frame.buffers[-1].append(text)
+            frame.buffers[-1].append(self.without_junk(text))
             return
-        if _ODD_SPACE.search(text):
-            text = _SPACE.sub(lambda run: "\n" if "\n" in run[0] else " ", text)
+        if not is_ordinary(text):
+            text = _SPACE.sub(lambda run: "\n" if "\n" in run[0] else " ", self.without_junk(text))
             if frame.kind in ("cell", "heading"):
                 text = text.replace("\n", " ")
         if frame.spaced:
@@ -113,7 +111,8 @@ class Page:
         parent = self.frames[-1]
         self.flush(parent)
         frame = Frame(kind, prose=prose or parent.prose, verbatim=verbatim)
-        frame.buffers += [[] for _ in self.marks]
+        if self.marks:
+            frame.buffers += [[] for _ in self.marks]
         self.frames.append(frame)
         return frame
 
@@ -128,9 +127,12 @@ class Page:
         """End the paragraph that is being built in this frame."""
         while len(frame.buffers) > 1:
             self.finish_mark(frame, self.marks[len(frame.buffers) - 2])
-        text = "".join(frame.buffers[0])
+        pieces = frame.buffers[0]
+        if not pieces and not self.marks:
+            return
         frame.buffers = [[] for _ in range(len(self.marks) + 1)]
         frame.spaced = True
+        text = "".join(pieces)
         if not text or text.isspace():
             return
         if frame.verbatim:
@@ -208,6 +210,11 @@ Leave = Callable[[Page], None]
 
 def nothing(_: Page) -> None:
     """Leave an element that only its content speaks for."""
+
+
+def is_ordinary(text: str) -> bool:
+    """Whether text needs no cleaning: printable characters have no junk and no white space but single spaces."""
+    return text.isprintable() and "  " not in text and "【" not in text
 
 
 def is_hidden(attributes: dict[str, str | None], classes: str) -> bool:
