@@ -54,6 +54,22 @@ def test_whatever_comes_in_the_law_holds_and_the_audit_agrees(tmp_path_factory, 
     assert audit(folder / "set").passed
 
 
+def test_paths_through_a_tree_are_counted_as_expansion(tmp_path, tokenizer):
+    def node(text: str, role: str, *replies: object) -> dict[str, object]:
+        return {"text": text, "role": role, "replies": list(replies)}
+
+    answers = [node(f"Answer {word} is what I would say.", "assistant") for word in ("one", "two", "three")]
+    tree = {"message_tree_id": "t1", "prompt": node("What would you say to this?", "prompter", *answers)}
+    source = write_lines(tmp_path / "in.jsonl", [tree, *sharegpt(3)])
+    counts = counts_of(built(tmp_path / "set", tokenizer, source, oasst_paths="all").manifest)["import"]
+    assert (counts.entered, counts.expanded, counts.kept, counts.dropped) == (4, 2, 6, 0)
+    assert {event.id for event in story(tmp_path / "set", "t1") if event.stage == "pack"} == {
+        "in:1/0",
+        "in:1/1",
+        "in:1/2",
+    }
+
+
 def test_a_stage_that_loses_a_conversation_is_caught():
     with pytest.raises(LawBroken, match="split: in 3"):
         StageCounts(entered=3, expanded=1, kept=2, dropped=1).check("split")
@@ -265,6 +281,22 @@ def test_rows_hold_the_rendered_segments_packed_without_padding(tmp_path, tokeni
     )
     assert facts["fill"] > 0.8
     assert any(row.doc_ids.max() > 0 for row in rows)
+
+
+@pytest.mark.parametrize("template", [None, "vicuna_v1.1", "llama2", "zephyr"])
+def test_documents_in_rows_are_the_rendered_messages_each_exactly_once(tmp_path, tokenizer, mixed, template):
+    from chaku.data.rendering import open_rendering
+
+    built(tmp_path / "set", tokenizer, *mixed, template=template, context=300, test_fraction=0, overlong="reject")
+    rendering = open_rendering(str(tokenizer), template)
+    rendered = [rendering.render(one) for one in read_jsonl(tmp_path / "set/messages/train-00000.jsonl")]
+    packed = [
+        (tuple(ids.tolist()), tuple(mask.tolist()))
+        for row in read_rows(tmp_path / "set/rows/train-00000.arrow")
+        for ids, mask in row.documents()
+    ]
+    assert sorted(packed) == sorted((tuple(rows.ids), tuple(rows.loss_mask)) for rows in rendered)
+    assert max(len(ids) for ids, _ in packed) <= 300
 
 
 def test_templates_and_last_turn_training_are_taken_from_the_configuration(tmp_path, tokenizer, mixed):

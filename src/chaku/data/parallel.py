@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -58,6 +59,7 @@ def ordered_map(
 
 def _end_with_parent() -> None:
     """A worker must not outlive a build that was killed: it could write into the folder of the next one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; begun shards are finished
     parent = multiprocessing.parent_process()
     assert parent is not None
 

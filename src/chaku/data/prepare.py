@@ -73,31 +73,30 @@ def prepare(task: PrepareTask) -> dict[str, StageCounts]:
             actions["contaminated"],
         )
         batch = _each(ledger, "decontaminate", batch, lambda one: judge_contamination(one, questions, share, action))
-    _write(task, batch, prompts, ledger, formats)
-    return ledger.counts
+    signing = _write(task, batch, prompts, ledger, formats)
+    return {**ledger.counts, "signatures": signing}
 
 
 def _write(
     task: PrepareTask, batch: list[Conversation], prompts: list[Conversation], ledger: Ledger, formats: Counter[str]
-) -> None:
+) -> StageCounts:
+    """Sign the conversations for `dedup`, write the shard, and return what signing took."""
     import numpy as np
 
     from chaku.data.dedup import SIGNATURE_WIDTH, signature
 
     started = time.perf_counter()
     signatures = np.stack([signature(one) for one in batch]) if batch else np.zeros((0, SIGNATURE_WIDTH), np.uint32)
-    ledger.stage("dedup").seconds += time.perf_counter() - started
-    counts = ledger.counts
-    signing = counts.pop("dedup")
+    signing = StageCounts(seconds=time.perf_counter() - started)
     with write_folder(task.folder) as folder:
         write_jsonl(folder / "messages.jsonl", batch)
         write_jsonl(folder / "prompts.jsonl", prompts)
         np.save(folder / "signatures.npy", signatures)
         np.save(folder / "ids.npy", np.array([one.id for one in batch], dtype=np.str_))
         ledger.write(folder)
-        stages = {name: each.to_json(with_seconds=True) for name, each in counts.items()}
+        stages = {name: each.to_json(with_seconds=True) for name, each in ledger.counts.items()}
         (folder / "counts.json").write_bytes(orjson.dumps({"stages": stages, "formats": dict(sorted(formats.items()))}))
-    counts["signatures"] = signing
+    return signing
 
 
 @functools.cache

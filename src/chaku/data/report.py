@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,15 +59,17 @@ def read_funnel(folder: Path) -> Funnel:
 
 
 def _rules(folder: Path, stage: str, counts: StageCounts) -> Iterator[RuleCount]:
-    drops, flags = _examples(folder, stage)
+    drops, flags = _examples(folder, stage, counts)
     for rule, number in sorted(counts.drops.items(), key=lambda item: (-item[1], item[0])):
         yield RuleCount(stage, rule, "dropped", number, tuple(drops.get(rule, ())))
     for rule, number in sorted(counts.flags.items(), key=lambda item: (-item[1], item[0])):
         yield RuleCount(stage, rule, "flagged", number, tuple(flags.get(rule, ())))
 
 
-def _examples(folder: Path, stage: str) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
-    """The first few of each rule, read batch by batch."""
+def _examples(
+    folder: Path, stage: str, counts: StageCounts
+) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
+    """The first few of each rule, read batch by batch until there are enough."""
     import pyarrow.parquet as parquet
 
     drops: dict[str, list[Example]] = {}
@@ -74,12 +77,18 @@ def _examples(folder: Path, stage: str) -> tuple[dict[str, list[Example]], dict[
     for path in (folder / "ledger").glob(f"*-{stage}.parquet"):
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(columns=["id", "decision", "rule", "score", "note", "flags"]):
+                if _are_enough(drops, counts.drops) and _are_enough(flags, counts.flags):
+                    break
                 for row in batch.to_pylist():
                     if row["decision"] == "dropped":
                         _keep(drops, row["rule"], row, row["id"])
                     for flag in row["flags"] or ():
                         _keep(flags, flag["rule"], flag, row["id"])
     return drops, flags
+
+
+def _are_enough(examples: dict[str, list[Example]], counts: Counter[str]) -> bool:
+    return all(len(examples.get(rule, ())) >= min(_EXAMPLES, number) for rule, number in counts.items())
 
 
 def _keep(examples: dict[str, list[Example]], rule: str, row: dict[str, Any], identity: str) -> None:

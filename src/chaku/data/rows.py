@@ -81,7 +81,7 @@ class TokenFile:
         return names[at].as_py(), ids[part], mask[part]
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=512)  # each keeps a file open
 def _open(path: Path) -> TokenFile:
     return TokenFile(path)
 
