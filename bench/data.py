@@ -20,9 +20,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from chaku.data.build import Silent, build
+from chaku.data.build import build
 from chaku.data.ledger import StageCounts
 from chaku.data.recipe import DataConfig
+from chaku.data.watcher import Silent
 
 _SYLLABLES = [
     "ka",

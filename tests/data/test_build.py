@@ -24,6 +24,7 @@ from chaku.data.recipe import DataConfig
 from chaku.data.rows import read_rows
 from chaku.data.shards import read_jsonl
 from chaku.data.story import story
+from chaku.data.watcher import Silent
 from chaku.errors import ConfigError, NotFound, UsageError
 from data.made import built, digests, sharegpt, write_json, write_lines
 
@@ -187,7 +188,7 @@ def test_an_interruption_between_any_two_steps_costs_only_the_step(tmp_path, tok
     (work,) = (path for path in (tmp_path / "cut/.work").iterdir() if path.is_dir())
     stamps = {path: path.stat().st_mtime_ns for path in work.rglob("*.parquet") if "built" not in path.parts}
 
-    class Watcher(build_module.Silent):
+    class Watcher(Silent):
         def __init__(self):
             self.phases = []
 
@@ -259,7 +260,7 @@ def test_without_a_tokenizer_the_build_stops_after_messages_and_says_so(tmp_path
     monkeypatch.setenv("CHAKU_CACHE", str(tmp_path / "cache"))
     said: list[str] = []
 
-    class Watcher(build_module.Silent):
+    class Watcher(Silent):
         def said(self, line):
             said.append(line)
 

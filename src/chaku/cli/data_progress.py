@@ -13,8 +13,8 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from chaku.data.build import Watcher
     from chaku.data.ledger import StageCounts
+    from chaku.data.watcher import Watcher
 
 _LINE_EVERY_S = 5.0
 _COUNTED = {

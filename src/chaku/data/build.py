@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
@@ -25,9 +25,11 @@ from chaku.data import sources
 from chaku.data.ledger import LawBroken, StageCounts, merge
 from chaku.data.manifest import FORMAT, describe_inputs, read_manifest, write_json
 from chaku.data.parallel import num_cores, ordered_map
+from chaku.data.publish import join, publish
 from chaku.data.recipe import DataConfig
+from chaku.data.watcher import Silent, Watcher
 from chaku.errors import ModelError, UsageError
-from chaku.records import sha256_file
+from chaku.records import atomic_write, sha256_file
 
 log = logging.getLogger(__name__)
 
@@ -37,34 +39,6 @@ STAGES = (
 )  # fmt: skip
 _RECORDS_PER_SHARD = 1000
 _BYTES_PER_SHARD = 8 << 20
-_MESSAGES_FILE_BYTES = 256 << 20
-_PUBLISHED = ("messages", "rows", "ledger", "report.html", "manifest.json")
-
-
-class Watcher(Protocol):
-    """Hears how a build goes on."""
-
-    def said(self, line: str) -> None:
-        """A fact worth telling."""
-
-    def began(self, phase: str, total: int | None) -> None:
-        """A phase of so many shards begins; None: how many is not known yet."""
-
-    def advanced(self, phase: str, done: int, counts: dict[str, StageCounts]) -> None:
-        """A shard was worked on, `done` are there now; `counts` are of this shard."""
-
-
-class Silent:
-    """Tells nobody."""
-
-    def said(self, line: str) -> None:
-        """Nothing."""
-
-    def began(self, phase: str, total: int | None) -> None:
-        """Nothing."""
-
-    def advanced(self, phase: str, done: int, counts: dict[str, StageCounts]) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +133,7 @@ class _Build:
             self._tell()
             if not (self.work / "built" / "ready").exists():
                 self._build()
-            self._publish()
+            publish(self.work / "built", self.folder)
         return Built(self.folder, read_manifest(self.folder), was_there=False)
 
     def _is_built(self) -> bool:
@@ -246,7 +220,8 @@ class _Build:
                 yield folder, PrepareTask(index, folder, self.config, names, records)
 
         folders = self._map("prepare", prepare, tasks())
-        _write_atomically(marker, orjson.dumps([folder.name for folder in folders]))
+        with atomic_write(marker) as file:
+            file.write(orjson.dumps([folder.name for folder in folders]))
         return folders
 
     def _find_duplicates(self, prepared: list[Path]) -> Any:
@@ -327,8 +302,6 @@ class _Build:
                 if given[quantity] != packed[quantity]:
                     raise LawBroken(f"pack got {given[quantity]} {quantity} and wrote {packed[quantity]}")
 
-    # Assembling and publishing
-
     def _assemble(self, prepared: list[Path], tokenised: list[Path], packed: list[Path]) -> None:
         from chaku.data.audit import audit
         from chaku.data.report import write_page
@@ -340,8 +313,8 @@ class _Build:
         for name in ("messages", "ledger"):
             (built / name).mkdir(parents=True)
         for part in SPLITS:
-            _join([folder / f"{part}.jsonl" for folder in tokenised], built / "messages", part)
-        _join([folder / "prompts.jsonl" for folder in prepared], built / "messages", "prompts")
+            join([folder / f"{part}.jsonl" for folder in tokenised], built / "messages", part)
+        join([folder / "prompts.jsonl" for folder in prepared], built / "messages", "prompts")
         if self.rendering is not None:
             (built / "rows").mkdir()
             for folder in packed:
@@ -376,19 +349,6 @@ class _Build:
             "counts": {stage: self.counts[stage].to_json() for stage in STAGES if stage in self.counts},
         }
 
-    def _publish(self) -> None:
-        """Move the parts into place, the manifest last; after a kill the rest is moved."""
-        built = self.work / "built"
-        if (built / "manifest.json").exists():
-            (self.folder / "manifest.json").unlink(missing_ok=True)
-        for name in _PUBLISHED:
-            source, target = built / name, self.folder / name
-            if source.exists():
-                if target.is_dir():
-                    shutil.rmtree(target)
-                source.replace(target)
-        shutil.rmtree(self.folder / ".work", ignore_errors=True)
-
 
 def _unique_stems(paths: list[Path]) -> list[str]:
     """What ids begin with: the file's name up to its first dot; numbered where two are alike."""
@@ -412,29 +372,3 @@ def _batches(paths: list[Path]) -> Iterator[tuple[tuple[int, sources.RawRecord],
                 batch, num_bytes = [], 0
     if batch:
         yield tuple(batch)
-
-
-def _join(parts: list[Path], folder: Path, name: str) -> None:
-    """Put JSONL files behind one another, into files of at least 256 MiB each but the last."""
-    number, target = -1, None
-    try:
-        for part in parts:
-            if part.stat().st_size == 0:
-                continue
-            if target is None or target.tell() >= _MESSAGES_FILE_BYTES:
-                if target is not None:
-                    target.close()
-                number += 1
-                target = (folder / f"{name}-{number:05}.jsonl").open("wb")
-            with part.open("rb") as source:
-                shutil.copyfileobj(source, target, 1 << 20)
-    finally:
-        if target is not None:
-            target.close()
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    from chaku.records import atomic_write
-
-    with atomic_write(path) as file:
-        file.write(data)
