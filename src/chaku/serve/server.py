@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import uvicorn
@@ -58,6 +59,23 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+class _Server(uvicorn.Server):
+    """uvicorn whose signals are ours: it would raise them again before the engines and the store are closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The first signal ends the server in an orderly way, a second one cuts running answers short."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        for number in signals:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+
 async def run(serving: Serving, listener: socket.socket, on_listening: Callable[[], None] | None = None) -> None:
     """Serve until a signal. The API answers at once; models come up beside it.
 
@@ -75,7 +93,7 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    server = uvicorn.Server(settings)
+    server = _Server(settings)
     failure: ChakuError | None = None
 
     async def start_models() -> None:
