@@ -273,4 +273,4 @@ def test_an_import_that_skips_bad_lines_keeps_the_good_ones_and_the_tree_whole(s
     (tree_copy,) = [one for one in copies if one.title == "Tree"]
     told = [(node.position, mine.tree(tree_copy.id).get(node.id).content) for node in mine.tree(tree_copy.id).nodes()]
     assert told == [(0, "Hi"), (0, "one"), (1, "three")]
-    assert [one.system for one in copies if one.title == ""] == ["Be brief."]
+    assert [one.system for one in copies if one.title == "Yo"] == ["Be brief."]

@@ -20,6 +20,8 @@ KEPT_DELETED = timedelta(days=30)
 """How long a deletion can be undone; the next `create` after that removes the rows for good."""
 
 MAX_TITLE_LENGTH = 200
+OWN_TITLE_LENGTH = 60
+"""Of a title that is made from the first message."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,16 @@ class Conversations:
         with self._store.write() as connection:
             if connection.execute(which.values(**values)).rowcount != 1:
                 raise NotFound(f"no {'deleted ' if was_deleted else ''}conversation {conversation_id!r}")
+
+
+def title_from(content: Any) -> str:
+    """A title for a conversation that begins with this message: its first line, cut where a word ends."""
+    line = next((line for line in plain_text(content).splitlines() if line.strip()), "")
+    line = check_title(" ".join(line[:MAX_TITLE_LENGTH].split()))
+    if len(line) <= OWN_TITLE_LENGTH:
+        return line
+    cut = line[: OWN_TITLE_LENGTH - 1]
+    return (cut.rsplit(" ", 1)[0] if " " in cut else cut) + "…"
 
 
 def check_title(title: str) -> str:

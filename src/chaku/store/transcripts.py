@@ -241,7 +241,7 @@ class _Branch:
         return Conversation(
             id=self.id,
             owner_id=self.owner_id,
-            title=conversations.check_title(self.line.title),
+            title=conversations.check_title(self.line.title) or ("" if facts else self._own_title()),
             leaf_id=self.leaf_id,
             is_pinned=facts.is_pinned if facts else False,
             created_at=facts.created_at if facts else self.now,
@@ -250,6 +250,9 @@ class _Branch:
             model=facts.model if facts else None,
             settings=facts.settings if facts else None,
         )
+
+    def _own_title(self) -> str:
+        return next((conversations.title_from(one.content) for one in self.messages if one.role == "user"), "")
 
 
 def _has_system_prompt(line: _Line) -> bool:
