@@ -23,7 +23,7 @@ POLICY = (
 def static(tmp_path: Path) -> Path:
     folder = tmp_path / "static"
     (folder / "vendor" / "fonts").mkdir(parents=True)
-    (folder / "index.html").write_text('<!doctype html><script type="module" src="static/app.js"></script>')
+    (folder / "index.html").write_text('<!doctype html><script type="module" src="{{assets}}/app.js"></script>')
     (folder / "app.js").write_text("export const words = 'many words';\n" * 100)
     (folder / "small.css").write_text("a{}")
     (folder / "vendor" / "manifest.json").write_text("{}")
@@ -33,9 +33,9 @@ def static(tmp_path: Path) -> Path:
     return folder
 
 
-async def assets(me: Tab) -> str:
+async def assets(me: Tab, page: str = "/") -> str:
     """Where today's files are."""
-    status, html, _ = await me.raw("GET", "/")
+    status, html, _ = await me.raw("GET", page)
     assert status == 200
     (found,) = re.findall(rb'src="(/assets/[0-9a-f]{16})/app.js"', html)
     return found.decode()
@@ -44,7 +44,7 @@ async def assets(me: Tab) -> str:
 async def test_every_answer_of_the_page_carries_the_strict_headers(database: Path, static: Path) -> None:
     async with page_gateway(database, static=static) as g, tab(g) as me:
         root = await assets(me)
-        files = ("/", f"{root}/app.js", f"{root}/vendor/fonts/a.woff2")
+        files = ("/", "/chat/x", f"{root}/app.js", f"{root}/vendor/fonts/a.woff2")
         for path in (*files, "/api/session", "/api/none", "/api/chats"):
             _, _, headers = await me.raw("GET", path)
             assert headers.getall("content-security-policy") == [POLICY], path
@@ -58,13 +58,13 @@ async def test_the_page_is_never_cached_and_its_files_for_ever_under_names_that_
 ) -> None:
     async with page_gateway(database, static=static) as g, tab(g) as me:
         root = await assets(me)
+        for path in ("/chat", "/chat/some-id"):
+            assert await assets(me, path) == root
         assert (await me.raw("GET", "/"))[2]["cache-control"] == "no-store"
         _, content, headers = await me.raw("GET", f"{root}/app.js")
         assert headers["cache-control"] == "public, max-age=31536000, immutable"
         assert headers["content-type"] == "text/javascript; charset=utf-8"
         assert content == (static / "app.js").read_bytes()
-        _, plain, headers = await me.raw("GET", "/static/app.js")
-        assert (plain, headers["cache-control"]) == (content, "no-store")
         (static / "app.js").write_text("export const words = 'new words';")
         new = await assets(me)
         assert new != root
@@ -92,9 +92,8 @@ async def test_nothing_else_is_served(database: Path, static: Path) -> None:
     async with page_gateway(database, static=static) as g, tab(g) as me:
         root = await assets(me)
         for name in ("notes.py", "none.js", "../outside.js", "%2e%2e/outside.js", "vendor", "", "/etc/hostname"):
-            for folder in (root, "/static"):
-                status, content, _ = await me.raw("GET", f"{folder}/{name}")
-                assert (status, b"secret" in content) == (404, False), name
+            status, content, _ = await me.raw("GET", f"{root}/{name}")
+            assert (status, b"secret" in content) == (404, False), name
 
 
 async def test_without_its_files_the_api_answers_and_the_page_says_what_to_do(database: Path, tmp_path: Path) -> None:

@@ -29,6 +29,9 @@ SECURITY_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 
+ADDRESSES = ("/", "/chat", "/chat/{id}")
+"""What the page itself makes of its address; all of it is one file."""
+
 _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -90,17 +93,16 @@ class Page:
         return None
 
     def routes(self) -> list[Route]:
-        """The page, and its files: below /assets/HASH/ for ever, below /static/ as they are now."""
-        paths = ("/assets/{hash}/{name:path}", "/static/{name:path}")
-        return [Route("/", self.index), *(Route(path, self.asset) for path in paths)]
+        """The page's addresses, and its files below /assets/HASH/."""
+        return [*(Route(path, self.index) for path in ADDRESSES), Route("/assets/{hash}/{name:path}", self.asset)]
 
     async def index(self, request: Request) -> Response:
-        """The page, never from a cache. It names its files "static/NAME"; they are sent under today's hash."""
+        """The page, never from a cache. Its `{{assets}}` becomes the folder with today's hash."""
         await asyncio.to_thread(self._refresh)
         headers = {**SECURITY_HEADERS, "cache-control": "no-store"}
         if (reason := self.missing) is not None:
             return HTMLResponse(_MISSING.format(reason=reason), 503, headers)
-        html = self._files["index.html"].content.replace(b'"static/', f'"/assets/{self.hash}/'.encode())
+        html = self._files["index.html"].content.replace(b"{{assets}}", f"/assets/{self.hash}".encode())
         return HTMLResponse(html, headers=headers)
 
     async def asset(self, request: Request) -> Response:
@@ -108,7 +110,7 @@ class Page:
         file = self._files.get(request.path_params["name"])
         if file is None:
             raise NotFound(f"the page has no file {request.path_params['name'][:200]!r}")
-        is_current = request.path_params.get("hash") == self.hash
+        is_current = request.path_params["hash"] == self.hash
         caching = "public, max-age=31536000, immutable" if is_current else "no-store"
         content, headers = await asyncio.to_thread(file.for_browser, request.headers.get("accept-encoding", ""))
         headers |= {**SECURITY_HEADERS, "cache-control": caching, "content-type": file.media_type}
