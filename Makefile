@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test check types imports format lint bench wheel clean
+.PHONY: help demo test check types imports format lint bench page wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ format: $(VENV)/.dev ## let ruff format and fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+page: $(BIN)/python ## fetch the page's libraries from npm, as an install does
+	@$(BIN)/python hatch_build.py
+
 bench: $(VENV)/.dev ## what the gateway costs, in one run
 	$(BIN)/python bench/gateway.py
 	$(BIN)/python bench/engine.py
@@ -39,17 +42,17 @@ wheel: $(VENV)/.dev ## build dist/*.whl
 	$(BIN)/python -m build --wheel
 
 clean: ## remove the environment and what was built; the pulled models stay in the cache
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist src/chaku/web/static/vendor .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(BIN)/python:
 	@python=$$(scripts/find-python) && echo "making $(VENV) with $$python" && $$python -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.demo: pyproject.toml constraints.txt hatch_build.py src/chaku/web/vendor.toml | $(BIN)/python
 	@echo "installing chaku[local] into $(VENV) (half a minute on the first run)"
 	@$(PIP) --editable '.[local]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.dev: pyproject.toml constraints.txt hatch_build.py src/chaku/web/vendor.toml | $(BIN)/python
 	@echo "installing chaku and its development tools into $(VENV)"
 	@$(PIP) --editable '.[local,hub,data,dev]'
 	@touch $@

@@ -8,7 +8,8 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import uvicorn
 from fastapi import FastAPI
@@ -28,6 +29,19 @@ GRACE_S = 5
 """How long running answers may go on after Ctrl-C."""
 
 
+class Companion(Protocol):
+    """Something that lives as long as the gateway: the page."""
+
+    async def start(self) -> None:
+        """Begin; the event loop runs."""
+
+    def end_streams(self) -> None:
+        """The gateway is about to stop: let go of connections that would never end by themselves."""
+
+    async def stop(self) -> None:
+        """End; requests are over, the store is still open."""
+
+
 @dataclass
 class Serving:
     """A gateway and what belongs to it."""
@@ -35,6 +49,8 @@ class Serving:
     table: ModelTable
     app: FastAPI
     gateway: Gateway
+    access: Access
+    companions: list[Companion] = field(default_factory=list)
 
 
 def build(config: ServeConfig, table: ModelTable, keys: KeyRing, record_usage: UsageSink) -> Serving:
@@ -42,7 +58,7 @@ def build(config: ServeConfig, table: ModelTable, keys: KeyRing, record_usage: U
     access = Access(config, keys)
     metrics = Metrics(table)
     app = build_app(table, metrics)
-    return Serving(table, app, Gateway(table, access, metrics, record_usage, app))
+    return Serving(table, app, Gateway(table, access, metrics, record_usage, app), access)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -60,8 +76,18 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Leaves signals to `run`: uvicorn would raise them again at its end, before engines and store are closed."""
+
+    def __init__(self, config: uvicorn.Config, companions: list[Companion]) -> None:
+        super().__init__(config)
+        self._companions = companions
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for running requests, having ended those that would not."""
+        for companion in self._companions:
+            companion.end_streams()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -86,7 +112,7 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    server = _Server(settings)
+    server = Server(settings, serving.companions)
     loop = asyncio.get_running_loop()
     for number in _ENDINGS:
         loop.add_signal_handler(number, _end, server)
@@ -104,11 +130,15 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
     if on_listening is not None:
         loop.call_soon(on_listening)
     try:
+        for companion in serving.companions:
+            await companion.start()
         await server.serve(sockets=[listener])
     finally:
         starting.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await starting
+        for companion in serving.companions:
+            await companion.stop()
         await serving.table.stop()
         for number in _ENDINGS:
             loop.remove_signal_handler(number)
