@@ -50,6 +50,7 @@ def open_page(browser: Browser, url: str, *, path: str = "/", watch: bool = True
     context.set_default_timeout(8_000)
     page = context.new_page()
     seen = follow(page, url)
+    page.seen = seen  # type: ignore[attr-defined]
     page.goto(url + path)
     try:
         yield page

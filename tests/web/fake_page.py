@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -149,7 +149,7 @@ class FakePage:
             Mount("/static", StaticFiles(directory=STATIC)),
             Route("/api/session", self._session),
             Route("/api/login", self._login, methods=["POST"]),
-            Route("/api/models", lambda _: JSONResponse({"models": self.world.models})),
+            Route("/api/models", lambda _: answer_json({"models": self.world.models})),
             Route("/api/chats", self._chats, methods=["GET", "POST"]),
             Route("/api/events", self._events),
             Route("/api/export", lambda _: PlainTextResponse("{}\n")),
@@ -171,12 +171,12 @@ class FakePage:
         key = self.world.key
         is_in = key is None or request.cookies.get("chaku_session") == key
         user = {"name": "me", "kind": "key" if key else "local"} if is_in else None
-        return JSONResponse({"version": "0.0.0", "login_required": key is not None, "user": user})
+        return answer_json({"version": "0.0.0", "login_required": key is not None, "user": user})
 
     async def _login(self, request: Request) -> Response:
         if (await request.json())["key"] != self.world.key:
             return refusal(401, "That key is not known here.", "invalid_api_key")
-        response = JSONResponse({})
+        response = answer_json({})
         response.set_cookie("chaku_session", self.world.key or "", httponly=True, samesite="strict")
         return response
 
@@ -184,56 +184,56 @@ class FakePage:
         if request.method == "POST":
             chat = self.world.new_chat(await request.json())
             self._tell({"type": "chat", "chat": row(chat)})
-            return JSONResponse(row(chat))
+            return answer_json(row(chat))
         query = request.query_params.get("query", "").lower()
         found = [chat for chat in self.world.chats.values() if query in json.dumps(chat).lower()]
         found.sort(key=lambda chat: (chat["pinned"], chat["updated_at"]), reverse=True)
-        return JSONResponse({"chats": [row(chat) for chat in found], "next": None})
+        return answer_json({"chats": [row(chat) for chat in found], "next": None})
 
     async def _import(self, request: Request) -> Response:
         lines = (await request.body()).splitlines()
         for line in lines:
             self.world.add_chat(json.loads(line).get("title", "imported"))
-        return JSONResponse({"imported": len(lines), "skipped": []})
+        return answer_json({"imported": len(lines), "skipped": []})
 
     async def _chat(self, request: Request) -> Response:
         chat = self.world.chats.get(request.path_params["chat"])
         if chat is None:
             return refusal(404, "There is no such chat.", "not_found")
         if request.method == "GET":
-            return JSONResponse(chat)
+            return answer_json(chat)
         if request.method == "DELETE":
             self.world.deleted[chat["id"]] = self.world.chats.pop(chat["id"])
             self._tell({"type": "chat_deleted", "id": chat["id"]})
             return Response(status_code=204)
         chat |= await request.json()
         self._tell({"type": "chat", "chat": row(chat)})
-        return JSONResponse(row(chat))
+        return answer_json(row(chat))
 
     async def _restore(self, request: Request) -> Response:
         chat = self.world.deleted.pop(request.path_params["chat"])
         self.world.chats[chat["id"]] = chat
         self._tell({"type": "chat", "chat": row(chat)})
-        return JSONResponse(row(chat))
+        return answer_json(row(chat))
 
     async def _message(self, request: Request) -> Response:
         chat, body = self.world.chats[request.path_params["chat"]], await request.json()
         self.world.requests.append(("message", body))
         user = self.world.new_message(chat, body["parent_id"], "user", body["content"])
-        return JSONResponse({"user": user, "answer": self._begin(chat, user, body)})
+        return answer_json({"user": user, "answer": self._begin(chat, user, body)})
 
     async def _answer(self, request: Request) -> Response:
         chat, body = self.world.chats[request.path_params["chat"]], await request.json()
         self.world.requests.append(("answer", body))
         user = next(m for m in chat["messages"] if m["id"] == body["parent_id"])
-        return JSONResponse({"answer": self._begin(chat, user, body)})
+        return answer_json({"answer": self._begin(chat, user, body)})
 
     async def _stop(self, request: Request) -> Response:
         chat = self.world.chats[request.path_params["chat"]]
         message = next(m for m in chat["messages"] if m["id"] == request.path_params["message"])
         if message["state"] == "streaming":
             message["state"] = "stopped"
-        return JSONResponse({"answer": message})
+        return answer_json({"answer": message})
 
     def _begin(self, chat: dict[str, Any], user: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
         content = user["content"]
@@ -322,6 +322,11 @@ class FakePage:
         return StreamingResponse(events(), media_type="text/event-stream")
 
 
+def answer_json(content: Any, status: int = 200) -> Response:
+    """JSON in ASCII: half a character is a text that a model can write, and UTF-8 can't."""
+    return Response(json.dumps(content), status, media_type="application/json")
+
+
 def cut(text: str, size: int) -> list[str]:
     """Pieces of `size` characters."""
     return [text[i : i + size] for i in range(0, len(text), size)]
@@ -339,4 +344,4 @@ def event(number: int, data: dict[str, Any]) -> str:
 
 def refusal(status: int, message: str, code: str) -> Response:
     """An error in OpenAI's shape."""
-    return JSONResponse({"error": {"message": message, "type": "x", "param": None, "code": code}}, status)
+    return answer_json({"error": {"message": message, "type": "x", "param": None, "code": code}}, status)

@@ -62,7 +62,9 @@ def test_index_html_has_no_inline_script_or_style():
 
 def imported_by(name: str, seen: set[str]) -> set[str]:
     """Every module that `name` needs before it runs."""
-    for found in re.findall(r"""(?m)^(?:import|export)\b[^;"]*?["'](\.{1,2}/[^"']+)["']""", (STATIC / name).read_text()):
+    for found in re.findall(
+        r"""(?m)^(?:import|export)\b[^;"]*?["'](\.{1,2}/[^"']+)["']""", (STATIC / name).read_text()
+    ):
         path = str((STATIC / name).parent.joinpath(found).resolve().relative_to(STATIC.resolve()))
         if path not in seen:
             seen.add(path)

@@ -9,8 +9,7 @@ const drawn = new Map();
 const DRAWN_LIMIT = 500;
 const TEX_LIMIT = 20_000;
 
-/** `katex.render` sets styles through the DOM; in the strings of renderToString the page's policy would drop them. */
-const OPTIONS = { throwOnError: false, trust: false, maxSize: 30, maxExpand: 300, strict: "ignore" };
+const OPTIONS = { throwOnError: true, trust: false, maxSize: 30, maxExpand: 300, strict: "ignore" };
 
 /**
  * Draw the formulas below an element: at once when KaTeX is here, else when it has come.
@@ -35,6 +34,32 @@ async function load() {
   katex = (await import("./vendor/katex/katex.js")).default;
 }
 
+/**
+ * What `katex.render` does, in its two steps. Elements get their styles through the DOM, which the page's policy allows
+ * (in the strings of renderToString it would drop them); only MathML's come as attributes, which are taken off between
+ * the steps: nobody sees that copy, screen readers need no borders.
+ * @param {any} library @param {string} tex @param {boolean} isDisplay
+ */
+function drawnBy(library, tex, isDisplay) {
+  const formula = document.createElement("span");
+  try {
+    const tree = library.__renderToDomTree(tex, { ...OPTIONS, displayMode: isDisplay });
+    withoutStyleAttributes(tree);
+    formula.append(tree.toNode());
+  } catch (error) {
+    formula.className = "math-error"; // TeX that can't be read, or that never ends, stays TeX
+    formula.title = error instanceof Error ? error.message : "";
+    formula.textContent = tex;
+  }
+  return formula;
+}
+
+/** @param {any} node */
+function withoutStyleAttributes(node) {
+  if (node.attributes?.style) delete node.attributes.style;
+  for (const child of node.children ?? []) withoutStyleAttributes(child);
+}
+
 /** @param {HTMLElement} place */
 function draw(place) {
   const tex = place.dataset.tex ?? "";
@@ -43,11 +68,13 @@ function draw(place) {
   const key = `${isDisplay}${tex}`;
   let formula = drawn.get(key);
   if (!formula) {
-    formula = document.createElement("span");
-    katex.render(tex, formula, { ...OPTIONS, displayMode: isDisplay });
+    formula = drawnBy(katex, tex, isDisplay);
     if (drawn.size >= DRAWN_LIMIT) drawn.clear();
     drawn.set(key, formula);
   }
-  place.classList.toggle("display", isDisplay);
+  if (isDisplay) {
+    place.classList.add("display");
+    place.tabIndex = 0; // a long one scrolls, by keyboard too
+  }
   place.replaceChildren(formula.cloneNode(true));
 }
