@@ -1,7 +1,7 @@
 # The two commands are `make demo` and `make test`; `make help` lists the rest.
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help demo test check types imports format lint bench page wheel clean
 
@@ -47,12 +47,12 @@ clean: ## remove the environment and what was built; the pulled models stay in t
 $(BIN)/python:
 	@python=$$(scripts/find-python) && echo "making $(VENV) with $$python" && $$python -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.demo: pyproject.toml constraints.txt hatch_build.py src/chaku/web/vendor.toml | $(BIN)/python
 	@echo "installing chaku[local] into $(VENV) (half a minute on the first run)"
 	@$(PIP) --editable '.[local]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.dev: pyproject.toml constraints.txt hatch_build.py src/chaku/web/vendor.toml | $(BIN)/python
 	@echo "installing chaku and its development tools into $(VENV)"
 	@$(PIP) --editable '.[local,hub,data,dev]'
 	@touch $@

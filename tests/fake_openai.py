@@ -85,6 +85,7 @@ class FakeServer:
         self.requests = []  # (path, headers, body)
         self.aborted = threading.Event()
         self.port = 0
+        self.key = None  # what /v1/models wants as Authorization
 
     @property
     def base_url(self):
@@ -101,6 +102,8 @@ class FakeServer:
         return await respond(request, self)
 
     async def _models(self, request):
+        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return await refusal(401, "wrong key", code="invalid_api_key")(request, self)
         self.requests.append((request.path, dict(request.headers), None))
         return web.json_response({"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]})
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,11 +15,16 @@ import uvicorn
 from chaku.config import ModelConfig, ServeConfig
 from chaku.engines.base import Engine
 from chaku.engines.scripted import Reply, Script, ScriptedEngine
+from chaku.serve.access import KeyRing
 from chaku.serve.app import describe_model
 from chaku.serve.exchange import Exchange
-from chaku.serve.server import Serving, bind, build
+from chaku.serve.server import Server, Serving, bind, build
 from chaku.serve.table import ModelTable
-from chaku.web import landing
+from chaku.store import keyring
+from chaku.store.database import open_store
+from chaku.web.answers import SILENT_S
+from chaku.web.application import mount
+from chaku.web.page import STATIC, Page
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,13 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def gateway(
-    *engines: Engine, keys: Keys | None = None, model: dict[str, Any] | None = None, wait: bool = True, **config: Any
+    *engines: Engine,
+    keys: KeyRing | None = None,
+    model: dict[str, Any] | None = None,
+    wait: bool = True,
+    port: int = 0,
+    extend: Callable[[Serving, str], None] = lambda serving, url: None,
+    **config: Any,
 ) -> AsyncIterator[Running]:
     """Serve `engines` (a scripted one by default) on a free port until the block ends."""
     table = ModelTable()
@@ -77,13 +89,15 @@ async def gateway(
         table.add(engine, ModelConfig(source="test", **(model or {})), created=1_700_000_000)
     exchanges: list[Exchange] = []
     serving = build(ServeConfig(**config), table, keys or Keys(), exchanges.append)
-    landing.mount(serving.app, lambda: [describe_model(served) for served in table])
-    listener = bind("127.0.0.1", 0)
+    listener = bind("127.0.0.1", port)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server = uvicorn.Server(
-        uvicorn.Config(serving.gateway, log_config=None, lifespan="off", http="httptools", timeout_graceful_shutdown=1)
+    extend(serving, url)
+    for companion in serving.companions:
+        await companion.start()
+    server = Server(
+        uvicorn.Config(serving.gateway, log_config=None, lifespan="off", http="httptools", timeout_graceful_shutdown=1),
+        serving.companions,
     )
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     task = asyncio.create_task(server._serve(sockets=[listener]))
     starting = asyncio.create_task(table.start())
     if wait:
@@ -96,8 +110,38 @@ async def gateway(
         await asyncio.gather(starting, return_exceptions=True)
         server.should_exit = True
         await task
+        for companion in serving.companions:
+            await companion.stop()
         await table.stop()
         listener.close()
+
+
+@contextlib.asynccontextmanager
+async def page_gateway(
+    database: Path, *engines: Engine, static: Path = STATIC, silent_s: float = SILENT_S, **options: Any
+) -> AsyncIterator[Running]:
+    """The same with its page, over a real database."""
+
+    def extend(serving: Serving, url: str) -> None:
+        def models() -> list[Any]:
+            return [describe_model(served) for served in serving.table]
+
+        serving.companions.append(
+            mount(
+                serving.app,
+                store,
+                keys,
+                serving.access,
+                models=models,
+                base_url=f"{url}/v1",
+                page=Page(static),
+                silent_s=silent_s,
+            )
+        )
+
+    with open_store(f"sqlite:///{database}") as store, keyring.KeyRing(store, interval_s=0.05) as keys:
+        async with gateway(*engines, keys=keys, extend=extend, **options) as running:
+            yield running
 
 
 def scripted(*replies: Reply, name: str = "scripted", **script: Any) -> ScriptedEngine:

@@ -23,7 +23,7 @@ import orjson
 from chaku import __version__
 from chaku.errors import ChakuError, ConfigError, DeadlineExceeded, EngineError, EngineUnavailable, InvalidRequest
 from chaku.protocol.deltas import Completion, Delta, ToolCallPart, Usage, delta_of_choice, deltas_of_event
-from chaku.protocol.refusals import error_from, error_in_stream, retry_after_s
+from chaku.protocol.errors import error_from, error_in_stream, retry_after_s
 from chaku.protocol.sse import Parser
 
 __all__ = ["Client", "Completion", "Delta", "Message", "Retries", "Timeouts", "ToolCallPart", "Usage"]

@@ -64,7 +64,7 @@ def test_list_shows_what_each_key_used_and_what_came_without_one(url):
     assert datetime.fromisoformat(listed["keys"][0]["last_used_at"]) == now
     assert listed["without_key"] == {name: 2 * count for name, count in one.items()}
     head, laptop, keyless = (line.split("\t") for line in run("list", "--usage").stdout.splitlines())
-    assert dict(zip(head, laptop, strict=True))["prompt tokens"] == "1,200"
+    assert dict(zip(head, laptop, strict=True))["prompt"] == "1,200"
     assert (keyless[0], dict(zip(head, keyless, strict=True))["requests"]) == ("(no key)", "2")
 
 
@@ -108,11 +108,12 @@ def test_what_goes_wrong_is_one_error_of_ours(url, arguments, error):
 def test_a_table_is_drawn_on_a_terminal_and_a_name_is_not_markup(url, monkeypatch):
     run("create", "[bold]x[/bold]")
     monkeypatch.setattr("chaku.cli.keys._is_terminal", lambda: True)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "80")
     result = run("list", "--usage")
     assert result.exit_code == 0
     assert "[bold]x[/bold]" in result.stdout
     assert "\t" not in result.stdout
+    assert len(result.stdout.splitlines()) == 2  # no cell is folded at 80 columns
 
 
 def test_importing_the_command_loads_no_database_library():

@@ -5,7 +5,7 @@ import pytest
 
 from chaku.errors import InvalidRequest, NotFound
 from chaku.store import keys
-from chaku.store.conversations import KEPT_DELETED, Conversations
+from chaku.store.conversations import KEPT_DELETED, Conversations, Place
 from chaku.store.transcripts import export_jsonl, import_jsonl
 from chaku.store.tree import State
 
@@ -15,19 +15,49 @@ def mine(store) -> Conversations:
     return Conversations(store, None)
 
 
+@pytest.fixture
+def place(mine):
+    def found(conversation_id: str) -> Place:
+        conversation = mine.get(conversation_id)
+        return Place(conversation.is_pinned, conversation.updated_at, conversation.id)
+
+    return found
+
+
 def titles(listed) -> list[str]:
     return [conversation.title for conversation in listed]
 
 
-def test_conversations_are_listed_newest_first_with_pinned_ones_on_top(mine, now):
+def test_conversations_are_listed_newest_first_with_pinned_ones_on_top(mine, place, now):
     made = [mine.create(title, now=now + timedelta(minutes=i)) for i, title in enumerate(["old", "mid", "new"])]
     assert titles(mine.page(limit=10)) == ["new", "mid", "old"]
     mine.tree(made[1].id).append(None, "user", "Hi", now=now + timedelta(hours=1))
     mine.pin(made[0].id)
     assert titles(mine.page(limit=10)) == ["old", "mid", "new"]
-    assert titles(mine.page(limit=1, offset=1)) == ["mid"]
+    assert titles(mine.page(limit=1, after=place(made[0].id))) == ["mid"]
     mine.pin(made[0].id, is_pinned=False)
     assert titles(mine.page(limit=10)) == ["mid", "new", "old"]
+
+
+def test_pages_that_follow_each_other_show_every_conversation_once(mine, place, now):
+    made = [mine.create(str(number), now=now + timedelta(minutes=number // 3)) for number in range(20)]
+    for pinned in made[3:8]:
+        mine.pin(pinned.id)
+    whole = mine.page(limit=100)
+    for size in (1, 3, 7):
+        seen: list = []
+        while some := mine.page(limit=size, after=place(seen[-1].id) if seen else None):
+            seen += some
+        assert seen == whole
+    assert len(whole) == 20
+
+
+def test_a_conversation_keeps_its_system_prompt_model_and_settings(mine, now):
+    chat = mine.create("x", now=now, system="Be brief. \0", model="m", settings={"temperature": 0.5})
+    assert (chat.system, chat.model, chat.settings) == ("Be brief. \0", "m", {"temperature": 0.5})
+    assert mine.get(chat.id) == chat
+    mine.change(chat.id, {"system": None, "settings": {"seed": 1}})
+    assert (mine.get(chat.id).system, mine.get(chat.id).model, mine.get(chat.id).settings) == (None, "m", {"seed": 1})
 
 
 def test_renaming_does_not_move_a_conversation(mine, now):
@@ -144,14 +174,15 @@ def test_an_export_is_messages_jsonl_of_the_path_shown(store, mine, now):
 
 def test_an_import_of_all_branches_gives_back_everything_but_the_ids(store, mine, now):
     bob = keys.create(store, "bob", now=now).key.id
-    chat = mine.create("Wool", now=now)
+    chat = mine.create("Wool", now=now, system="Be \ud800 brief.", model="m", settings={"top_k": 3})
     mine.pin(chat.id)
     tree = mine.tree(chat.id)
     user = tree.append(None, "user", [{"type": "text", "text": "odd \0 \ud800"}], now=now, extra={"name": "Ana"})
     calls = {"tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}
     tree.append(user.id, "assistant", None, now=now, extra=calls, model="m", sampling={"seed": 1})
     answer = tree.append(user.id, "assistant", "", now=now, state=State.STREAMING)
-    tree.finish(answer.id, "Half", now=now, state=State.FAILED, error={"message": "died"}, usage={"total_tokens": 1})
+    tree.finish(answer.id, "Half", now=now, state=State.FAILED, error={"message": "died"}, usage={"total_tokens": 1},
+                timings={"duration_s": 1.5, "tokens_per_s": None})  # fmt: skip
     tree.switch(tree.nodes()[1].id)
     mine.create("Empty", now=now)
     ids = [conversation.id for conversation in mine.page(limit=10)]
@@ -166,7 +197,7 @@ def test_an_import_of_all_branches_gives_back_everything_but_the_ids(store, mine
             numbers = {node.id: number for number, node in enumerate(tree.nodes())}
             yield (
                 conversation.title, conversation.is_pinned, conversation.created_at, conversation.updated_at,
-                numbers.get(conversation.leaf_id),
+                numbers.get(conversation.leaf_id), conversation.system, conversation.model, conversation.settings,
             )  # fmt: skip
             for node in tree.nodes():
                 values = vars(tree.get(node.id)) | {"id": numbers[node.id], "conversation_id": None}
@@ -222,3 +253,24 @@ def test_one_bad_line_is_named_and_nothing_is_imported(store, mine, now, line, c
         import_jsonl(store, None, [good, line], now=now)
     assert str(caught.value).startswith(cause)
     assert mine.page(limit=5) == []
+
+
+def test_an_import_that_skips_bad_lines_keeps_the_good_ones_and_the_tree_whole(store, mine, now):
+    chat = mine.create("Tree", now=now)
+    tree = mine.tree(chat.id)
+    user = tree.append(None, "user", "Hi", now=now)
+    for text in ("one", "two", "three"):
+        tree.append(user.id, "assistant", text, now=now)
+    lines = list(export_jsonl(store, None, [chat.id], all_branches=True))
+    hurt = json.loads(lines[1])
+    hurt["messages"].append({"role": "wizard", "content": "x"})
+    stranger = '{"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Yo"}]}'
+    given = ["{", lines[0], json.dumps(hurt), lines[2], "[]", stranger]
+    imported = import_jsonl(store, None, given, now=now, skips_bad_lines=True)
+    assert (imported.num_conversations, imported.num_messages) == (2, 4)
+    assert [(one.line, one.reason.split(" ")[0]) for one in imported.skipped] == [(1, "not"), (3, "role"), (5, ":")]
+    copies = [one for one in mine.page(limit=9) if one.id != chat.id]
+    (tree_copy,) = [one for one in copies if one.title == "Tree"]
+    told = [(node.position, mine.tree(tree_copy.id).get(node.id).content) for node in mine.tree(tree_copy.id).nodes()]
+    assert told == [(0, "Hi"), (0, "one"), (1, "three")]
+    assert [one.system for one in copies if one.title == "Yo"] == ["Be brief."]

@@ -10,25 +10,16 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-import chaku.web
-
-STATIC = Path(chaku.web.__file__).parent / "static"
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; font-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'; trusted-types chaku dompurify"
-)
-
+from chaku.web.page import SECURITY_HEADERS, STATIC
 
 @dataclass
 class Saying:
@@ -146,7 +137,8 @@ class FakePage:
         chat = "/api/chats/{chat}"
         routes = [
             Route("/", self._index),
-            Mount("/static", StaticFiles(directory=STATIC)),
+            Route("/chat/{rest:path}", self._index),
+            Mount("/assets", StaticFiles(directory=STATIC)),
             Route("/api/session", self._session),
             Route("/api/login", self._login, methods=["POST"]),
             Route("/api/models", lambda _: answer_json({"models": self.world.models})),
@@ -165,7 +157,8 @@ class FakePage:
         return Starlette(routes=[*routes])
 
     async def _index(self, request: Request) -> Response:
-        return FileResponse(STATIC / "index.html", headers={"content-security-policy": POLICY})
+        html = (STATIC / "index.html").read_text().replace("{{assets}}", "/assets")
+        return HTMLResponse(html, headers={"content-security-policy": SECURITY_HEADERS["content-security-policy"]})
 
     async def _session(self, request: Request) -> Response:
         key = self.world.key
@@ -220,6 +213,7 @@ class FakePage:
         chat, body = self.world.chats[request.path_params["chat"]], await request.json()
         self.world.requests.append(("message", body))
         user = self.world.new_message(chat, body["parent_id"], "user", body["content"])
+        chat["title"] = chat["title"] or str(body["content"]).split("\n")[0]
         return answer_json({"user": user, "answer": self._begin(chat, user, body)})
 
     async def _answer(self, request: Request) -> Response:

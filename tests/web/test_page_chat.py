@@ -63,7 +63,7 @@ def test_a_first_prompt_makes_a_chat_whose_answer_is_drawn_as_markdown(browser, 
         page.get_by_text("Thoughts").click()
         expect(page.get_by_text("Let me think.")).to_be_visible()
         expect(page.locator(".chat-list li")).to_have_count(1)
-        assert "#/chat/" in page.url and page.title() == "Go · chaku"
+        assert "/chat/" in page.url and page.title() == "Go · chaku"
 
 
 def test_an_answer_can_be_stopped_given_again_by_another_model_and_every_version_stays(browser, world, fake):
@@ -86,7 +86,7 @@ def test_an_answer_can_be_stopped_given_again_by_another_model_and_every_version
 
 def test_editing_a_message_starts_a_branch_and_keeps_the_old_one(browser, world, fake):
     chat = world.add_chat("Old", [("user", "one"), ("assistant", "first"), ("user", "two"), ("assistant", "second")])
-    with open_page(browser, fake.url, path=f"/#/chat/{chat}") as page:
+    with open_page(browser, fake.url, path=f"/chat/{chat}") as page:
         page.locator(".message.user").nth(1).hover()
         page.locator(".message.user").nth(1).get_by_role("button", name="Edit").click()
         page.get_by_label("Edit the message").fill("other")
@@ -126,7 +126,7 @@ def test_only_settings_that_were_set_are_sent_and_the_code_shows_the_same(browse
 
 def test_changing_the_model_keeps_the_chat_and_the_picker_shows_states_as_they_change(browser, world, fake):
     chat = world.add_chat("Old", [("user", "one"), ("assistant", "first")])
-    with open_page(browser, fake.url, path=f"/#/chat/{chat}") as page:
+    with open_page(browser, fake.url, path=f"/chat/{chat}") as page:
         expect(page.locator(".answer-body")).to_have_text("first")
         page.get_by_role("button", name="Model: vicuna-7b").click()
         page.get_by_role("menuitemradio", name="alpaca-7b").click()

@@ -27,7 +27,7 @@ def test_hostile_texts_run_nothing_load_nothing_and_break_no_rule(browser, world
         else:
             messages = [pair for i, text in enumerate(TEXTS) for pair in (("user", text), ("assistant", text))]
             chat = world.add_chat(TEXTS[1], messages, system=TEXTS[0])
-            page.goto(f"{fake.url}/#/chat/{chat}")
+            page.goto(f"{fake.url}/chat/{chat}")
             page.reload()
             while (button := page.locator(".earlier")).count():
                 button.click()

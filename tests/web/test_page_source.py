@@ -73,7 +73,7 @@ def imported_by(name: str, seen: set[str]) -> set[str]:
 
 
 def test_index_html_preloads_exactly_the_modules_that_are_needed_at_once():
-    preloaded = re.findall(r'rel="modulepreload" href="static/([^"]+)"', (STATIC / "index.html").read_text())
+    preloaded = re.findall(r'rel="modulepreload" href="{{assets}}/([^"]+)"', (STATIC / "index.html").read_text())
     assert sorted(preloaded) == sorted(imported_by("main.js", set()) | {"vendor/preact.js"})
 
 

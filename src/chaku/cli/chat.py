@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from chaku.cli.terminal import settings
+from chaku.cli.terminal.answer import with_way_out
 from chaku.cli.terminal.endpoint import choose
 from chaku.cli.terminal.one_shot import answer_once
 from chaku.cli.terminal.transcript import Transcript
@@ -80,15 +81,18 @@ def chat(
 
     async def talk() -> None:
         async with choose(base_url, api_key, model) as endpoint, Client(endpoint.base_url, endpoint.api_key) as client:
-            models = await _models(client, endpoint.model)
-            chosen = endpoint.model or models[0]
-            if question is not None:
-                transcript.say(question)
-                await answer_once(client, transcript, chosen, given, console, raw=raw, json=json)
-                return
-            from chaku.cli.terminal.repl import Repl
+            try:
+                models = await _models(client, endpoint.model)
+                chosen = endpoint.model or models[0]
+                if question is None:
+                    from chaku.cli.terminal.repl import Repl
 
-            await Repl(client, chosen, models, transcript, given, console, raw=raw).run()
+                    await Repl(client, chosen, models, transcript, given, console, raw=raw).run()
+                else:
+                    transcript.say(question)
+                    await answer_once(client, transcript, chosen, given, console, raw=raw, json=json)
+            except ChakuError as failure:
+                raise await with_way_out(failure, client, endpoint.model or "") from None
 
     _run(talk())
 

@@ -61,7 +61,9 @@ def create(name: str, as_json: bool, database: str | None) -> None:
 
 @keys.command(name="list")
 @click.option("--json", "as_json", is_flag=True, help="Print the keys as JSON.")
-@click.option("--usage", "with_usage", is_flag=True, help="Add requests and tokens used so far.")
+@click.option(
+    "--usage", "with_usage", is_flag=True, help="Add requests, and tokens of prompts, of them cached, and of answers."
+)
 @_database_option
 def list_command(as_json: bool, with_usage: bool, database: str | None) -> None:
     """List the keys, revoked ones too, and what was used with them."""
@@ -79,14 +81,14 @@ def list_command(as_json: bool, with_usage: bool, database: str | None) -> None:
     if not made and None not in used:
         click.echo("No keys yet: make one with `chaku keys create NAME`.", err=True)
         return
-    head = ["name", "token", "id", "made", "last used", "state"]
-    rows = [_key_cells(key) for key in made]
-    if with_usage:
-        head += ["requests", "failed", "prompt tokens", "of them cached", "answer tokens"]
-        rows = [row + _usage_cells(used.get(key.id)) for row, key in zip(rows, made, strict=True)]
-        if keyless := used.get(None):
-            rows.append(["(no key)", "", "", "", _moment(keyless.last_used_at), "", *_usage_cells(keyless)])
-    _draw(head, rows)
+    head, rows = ["name", "token", "state", "last used"], [_key_cells(key) for key in made]
+    if not with_usage:
+        _draw([*head, "made"], [[*row, _day(key.created_at)] for row, key in zip(rows, made, strict=True)])
+        return
+    rows = [row + _usage_cells(used.get(key.id)) for row, key in zip(rows, made, strict=True)]
+    if keyless := used.get(None):
+        rows.append(["(no key)", "", "", _day(keyless.last_used_at), *_usage_cells(keyless)])
+    _draw([*head, "requests", "failed", "prompt", "cached", "answer"], rows)
 
 
 @keys.command()
@@ -119,16 +121,16 @@ def _usage_as_json(total: Total | None) -> dict[str, Any]:
 
 
 def _key_cells(key: Key) -> list[str]:
-    state = f"revoked {_moment(key.revoked_at)}" if key.revoked_at else "active"
-    return [key.name, f"{key.prefix}…", key.id, _moment(key.created_at), _moment(key.last_used_at), state]
+    state = "revoked" if key.revoked_at else "active"
+    return [key.name, f"{key.prefix}…", state, _day(key.last_used_at)]
 
 
 def _usage_cells(total: Total | None) -> list[str]:
     return [f"{getattr(total, name):,}" if total else "0" for name in _USAGE_FIELDS]
 
 
-def _moment(moment: datetime | None) -> str:
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M") if moment else "never"
+def _day(moment: datetime | None) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d") if moment else "never"
 
 
 def _draw(head: list[str], rows: list[list[str]]) -> None:
@@ -140,8 +142,8 @@ def _draw(head: list[str], rows: list[list[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*head, box=None, pad_edge=False)
-    for column in table.columns[6:]:
+    table = Table(*head, box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in table.columns[4:]:
         column.justify = "right"
     for row in rows:
         table.add_row(*row)

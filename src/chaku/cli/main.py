@@ -78,25 +78,6 @@ class LazyGroup(click.Group):
         return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
-@click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, message="chaku %(version)s")
-@click.option("--traceback", is_flag=True, help="Show where an error comes from.")
-@click.option("--no-color", is_flag=True, help="No colours; NO_COLOR does the same, FORCE_COLOR the opposite.")
-@click.pass_context
-def root(ctx: click.Context, traceback: bool, no_color: bool) -> None:
-    """Serve, chat with and compare language models on your own machines.
-
-    `chaku demo` shows it all with a small model; `chaku chat` talks to one here.
-    """
-    errors = ctx.ensure_object(ErrorStyle)
-    errors.traceback = traceback
-    if no_color:
-        errors.color = False
-    ctx.color = errors.color
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
-
-
 def color_from_environment() -> bool | None:
     """What NO_COLOR and FORCE_COLOR say; None leaves it to whether the output is a terminal."""
     if os.environ.get("NO_COLOR"):
@@ -110,6 +91,46 @@ class ErrorStyle:
 
     traceback: bool = False
     color: bool | None = field(default_factory=color_from_environment)
+
+
+def _set_traceback(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    ctx.ensure_object(ErrorStyle).traceback = wanted
+
+
+def _set_color(ctx: click.Context, _: click.Parameter, no_color: bool) -> None:
+    style = ctx.ensure_object(ErrorStyle)
+    if no_color:
+        style.color = False
+    ctx.color = style.color
+
+
+# Both are eager: a mistake further on in the line must already be told their way.
+@click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="chaku %(version)s")
+@click.option(
+    "--traceback",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_set_traceback,
+    help="Show where an error comes from.",
+)
+@click.option(
+    "--no-color",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_set_color,
+    help="No colours; NO_COLOR does the same, FORCE_COLOR the opposite.",
+)
+@click.pass_context
+def root(ctx: click.Context) -> None:
+    """Serve, chat with and compare language models on your own machines.
+
+    `chaku demo` shows it all with a small model; `chaku chat` talks to one here.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

@@ -15,6 +15,9 @@ import click
 if TYPE_CHECKING:
     from chaku.config import Loaded, ModelConfig, ServeConfig
     from chaku.serve.exchange import Exchange
+    from chaku.serve.server import Serving
+    from chaku.store.database import Store
+    from chaku.store.keyring import KeyRing
 
 _PER_MODEL = (
     *("context", "slots", "threads", "gpu_layers", "lora", "mmproj", "embeddings", "idle_unload_s"),
@@ -98,7 +101,7 @@ def run(
 
     database = loaded.config.database or database_url()
     with open_store(database) as store, KeyRing(store) as keys, UsageWriter(store) as usage:
-        _serve(loaded.config, served, keys, usage, opens_page=opens_page, ready_fd=ready_fd)
+        _serve(loaded.config, served, store, keys, usage, opens_page=opens_page, ready_fd=ready_fd)
 
 
 def _resolve(config: ServeConfig) -> list[tuple[str, ModelConfig, Any, Path | None]]:
@@ -149,7 +152,8 @@ def _print_settings(loaded: Loaded[ServeConfig]) -> None:
 def _serve(
     config: ServeConfig,
     served: list[tuple[str, ModelConfig, Any, Path | None]],
-    keys: Any,
+    store: Store,
+    keys: KeyRing,
     usage: Any,
     *,
     opens_page: bool,
@@ -158,7 +162,6 @@ def _serve(
     import uvloop
 
     from chaku.engines.opening import open_engine
-    from chaku.serve.app import describe_model
     from chaku.serve.server import bind, build, run
     from chaku.serve.table import ModelTable
 
@@ -166,14 +169,12 @@ def _serve(
     for name, model, reference, path in served:
         table.add(open_engine(name, model, reference, path), model, created=int(time.time()))
     serving = build(config, table, keys, _recorder(usage))
-    if config.ui:
-        from chaku.web import landing
-
-        landing.mount(serving.app, lambda: [describe_model(row) for row in table])
     listener = bind(config.host, config.port)
     port = listener.getsockname()[1]
-    shown_host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - shown, not bound
-    url = f"http://[{shown_host}]:{port}" if ":" in shown_host else f"http://{shown_host}:{port}"
+    own_host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - not bound here
+    url = f"http://[{own_host}]:{port}" if ":" in own_host else f"http://{own_host}:{port}"
+    if config.ui:
+        _mount_page(serving, store, keys, f"{url}/v1")
 
     def announce() -> None:
         click.echo(f"chaku is at {url}  (API: {url}/v1, API page: {url}/docs); Ctrl-C stops it", err=True)
@@ -183,6 +184,23 @@ def _serve(
             _open_page(url)
 
     uvloop.run(run(serving, listener, announce))
+
+
+def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str) -> None:
+    from chaku.serve.app import describe_model
+    from chaku.web.application import mount
+    from chaku.web.page import Page
+
+    page = Page()
+    if page.missing is not None:
+        click.echo(f"there is an API but no page: {page.missing}", err=True)
+
+    def models() -> list[Any]:
+        return [describe_model(row) for row in serving.table]
+
+    serving.companions.append(
+        mount(serving.app, store, keys, serving.access, models=models, base_url=base_url, page=page)
+    )
 
 
 def _recorder(usage: Any) -> Any:

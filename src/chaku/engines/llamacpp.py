@@ -16,7 +16,7 @@ import logging
 import re
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from chaku.engines.base import Answer, Call, Capabilities, Engine, Status
 from chaku.engines.http import Transport, read_json, sse_blocks
 from chaku.engines.process import Child, python_argv
 from chaku.engines.supervisor import BackOff, Supervisor
-from chaku.errors import EngineError, EngineUnavailable, InvalidRequest, ModelError
+from chaku.errors import EngineError, InvalidRequest, ModelError
 
 _log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from chaku.engines.base import Answer, Call, Capabilities, Engine, Route, State,
 from chaku.engines.http import Transport, read_json, sse_blocks
 from chaku.errors import ChakuError, ConfigError, EngineError, EngineUnavailable
 from chaku.protocol.answers import event
-from chaku.protocol.errors import error_from
+from chaku.protocol.errors import error_from, error_in_stream, retry_after_s
 
 log = logging.getLogger(__name__)
 
@@ -156,8 +156,9 @@ class UpstreamEngine(Engine):
             )
         if response.status == 404:
             return EngineError(f"{self.name}: {_message(404, answer)}", fix="check upstream_model of this model")
-        body = answer if isinstance(answer, dict) else str(answer).encode()
-        return error_from(response.status, body, retry_after=response.headers.get("Retry-After"))
+        error = error_from(response.status, answer)
+        error.retry_after_s = retry_after_s(response.headers.get("Retry-After"))
+        return error
 
     async def stop(self) -> None:
         """Close the connections."""
@@ -202,10 +203,9 @@ def _rename(block: bytes, name: str) -> bytes:
 
 def _raise_error_event(block: bytes) -> None:
     for text in block.split(b"\n\n"):
-        if text.startswith(b'data: {"error"') or text.startswith(b'error: {"'):
-            detail = orjson.loads(text.split(b": ", 1)[1])
-            raise EngineError(_message(502, detail))
+        if text.startswith((b'data: {"error"', b'error: {"')):
+            raise error_in_stream(orjson.loads(text.split(b": ", 1)[1]))
 
 
 def _message(status: int, answer: Any) -> str:
-    return error_from(status, answer if isinstance(answer, dict) else str(answer).encode()).message
+    return error_from(status, answer).message

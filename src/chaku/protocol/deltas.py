@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from chaku.errors import EngineError
-from chaku.protocol.refusals import error_in_stream
+from chaku.protocol.errors import error_in_stream
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@ Source: OpenAI's API reference for chat completions, completions and embeddings.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from chaku.errors import InvalidRequest
 
 Json = dict[str, Any]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Shape(BaseModel):
@@ -279,13 +280,13 @@ KNOWN_BUT_REFUSED = {
 }
 
 
-def check(kind: type[BaseModel], body: Any) -> None:
-    """Check a parsed body against a request model.
+def check(kind: type[Model], body: Any) -> Model:
+    """A parsed body as the request model that it fits.
 
     Raises InvalidRequest with the first field at fault as `param`.
     """
     try:
-        kind.model_validate(body)
+        return kind.model_validate(body)
     except ValidationError as error:
         raise _refusal(error, body) from None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
+import secrets
 import socket
 from dataclasses import dataclass
 from typing import Protocol
@@ -59,6 +61,19 @@ class Access:
                 param="host",
             )
         self._key_needed_always = config.host not in LOOPBACK_HOSTS
+        self._inside = secrets.token_urlsafe(32)
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether callers must show an API key; otherwise whoever comes (over loopback) is the one local user."""
+        return bool(self._keys.num_made) or self._key_needed_always
+
+    def inside_token(self, key_id: str | None) -> str:
+        """What the page, which runs in this process, sends for a key: it has seen the session, never the key's token.
+
+        Random, made at start, kept in memory only.
+        """
+        return f"{self._inside}.{key_id or ''}"
 
     def check_host(self, host: bytes | None) -> None:
         """Refuse a Host that a rebinding page could have chosen: names are ours or configured, addresses are free."""
@@ -100,14 +115,18 @@ class Access:
 
     def identify(self, authorization: bytes | None) -> Caller:
         """The caller behind an Authorization header. Where no key exists (loopback only), any header will do."""
-        if not self._keys.num_made and not self._key_needed_always:
+        if not self.needs_key:
             return Caller(None)
         if authorization is None or authorization[:7].lower() != b"bearer ":
             raise AuthenticationFailed(
                 "no API key was sent", fix="send it as `Authorization: Bearer ck-...`; `chaku keys create` makes one"
             )
-        key = self._keys.find(authorization[7:].strip())
+        token = authorization[7:].strip()
+        key = self._keys.find(token)
         if key is None:
+            inside, _, key_id = token.partition(b".")
+            if hmac.compare_digest(inside, self._inside.encode()):
+                return Caller(key_id.decode() or None)
             raise AuthenticationFailed("this API key is unknown or revoked", fix="see `chaku keys list`")
         return Caller(key.id)
 

@@ -16,7 +16,14 @@ import orjson
 
 from chaku import logs
 from chaku.engines.base import Answer, Call, Route
-from chaku.errors import ChakuError, DeadlineExceeded, InvalidRequest, MethodNotAllowed, PayloadTooLarge
+from chaku.errors import (
+    ChakuError,
+    DeadlineExceeded,
+    EngineUnavailable,
+    InvalidRequest,
+    MethodNotAllowed,
+    PayloadTooLarge,
+)
 from chaku.protocol.errors import body_of, event_of
 from chaku.protocol.openai import ChatRequest, CompletionRequest, EmbeddingRequest, check
 from chaku.serve import capability
@@ -136,9 +143,9 @@ class Gateway:
                 fix="lower max_tokens, or serve it with a larger deadline_s",
             ) from None
         except asyncio.CancelledError:
-            if not hang_up.has_happened:
-                raise
             hang_up.task.uncancel()
+            if not hang_up.has_happened:  # the server's own doing: its grace for running answers is over
+                raise EngineUnavailable("the gateway is being stopped", retry_after_s=5) from None
             exchange.status = HUNG_UP
         finally:
             hang_up.stop()

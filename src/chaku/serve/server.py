@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import uvicorn
 from fastapi import FastAPI
@@ -26,6 +28,19 @@ GRACE_S = 5
 """How long running answers may go on after Ctrl-C."""
 
 
+class Companion(Protocol):
+    """Something that lives as long as the gateway: the page."""
+
+    async def start(self) -> None:
+        """Begin; the event loop runs."""
+
+    def end_streams(self) -> None:
+        """The gateway is about to stop: let go of connections that would never end by themselves."""
+
+    async def stop(self) -> None:
+        """End; requests are over, the store is still open."""
+
+
 @dataclass
 class Serving:
     """A gateway and what belongs to it."""
@@ -33,6 +48,8 @@ class Serving:
     table: ModelTable
     app: FastAPI
     gateway: Gateway
+    access: Access
+    companions: list[Companion] = field(default_factory=list)
 
 
 def build(config: ServeConfig, table: ModelTable, keys: KeyRing, record_usage: UsageSink) -> Serving:
@@ -40,7 +57,7 @@ def build(config: ServeConfig, table: ModelTable, keys: KeyRing, record_usage: U
     access = Access(config, keys)
     metrics = Metrics(table)
     app = build_app(table, metrics)
-    return Serving(table, app, Gateway(table, access, metrics, record_usage, app))
+    return Serving(table, app, Gateway(table, access, metrics, record_usage, app), access)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -56,6 +73,33 @@ def bind(host: str, port: int) -> socket.socket:
         raise UsageError(f"can't listen on {host}:{port}: {(error.strerror or str(error)).lower()}", fix=fix) from None
     listener.listen(2048)
     return listener
+
+
+class Server(uvicorn.Server):
+    """uvicorn whose signals are ours: it would raise them again before the engines and the store are closed."""
+
+    def __init__(self, config: uvicorn.Config, companions: list[Companion]) -> None:
+        super().__init__(config)
+        self._companions = companions
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for running requests, having ended those that would not."""
+        for companion in self._companions:
+            companion.end_streams()
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The first signal ends the server in an orderly way, a second one cuts running answers short."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        for number in signals:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
 
 
 async def run(serving: Serving, listener: socket.socket, on_listening: Callable[[], None] | None = None) -> None:
@@ -75,7 +119,7 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    server = uvicorn.Server(settings)
+    server = Server(settings, serving.companions)
     failure: ChakuError | None = None
 
     async def start_models() -> None:
@@ -90,11 +134,15 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
     if on_listening is not None:
         asyncio.get_running_loop().call_soon(on_listening)
     try:
+        for companion in serving.companions:
+            await companion.start()
         await server.serve(sockets=[listener])
     finally:
         starting.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await starting
+        for companion in serving.companions:
+            await companion.stop()
         await serving.table.stop()
     if failure is not None:
         raise failure

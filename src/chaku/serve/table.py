@@ -79,8 +79,15 @@ class ModelTable:
             served.failure = error
             log.error("model failed model=%s error=%s", served.engine.name, error)
             return
-        served.admission.slots = served.engine.capabilities.slots
-        log.info("model ready model=%s %s", served.engine.name, served.engine.status().detail)
+        known = served.engine.capabilities
+        served.admission.slots = known.slots
+        log.info(
+            "model ready model=%s slots=%s tokens_per_request=%s %s",
+            served.engine.name,
+            known.slots or "unknown",
+            known.context_tokens or "unknown",
+            served.engine.status().detail,
+        )
 
     async def stop(self) -> None:
         """Stop every engine, all at once."""

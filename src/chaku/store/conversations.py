@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,6 +20,8 @@ KEPT_DELETED = timedelta(days=30)
 """How long a deletion can be undone; the next `create` after that removes the rows for good."""
 
 MAX_TITLE_LENGTH = 200
+OWN_TITLE_LENGTH = 60
+"""Of a title that is made from the first message."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,21 @@ class Conversation:
     updated_at: datetime
     """When a message was last added or finished."""
     deleted_at: datetime | None = None
+    system: str | None = None
+    """What a model is told before the first message."""
+    model: str | None = None
+    """The model that was asked last."""
+    settings: dict[str, Any] | None = None
+    """Request parameters for the next answer."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a conversation stands in the list."""
+
+    is_pinned: bool
+    updated_at: datetime
+    id: str
 
 
 @dataclass(frozen=True)
@@ -53,10 +71,28 @@ class Conversations:
         self._store = store
         self._owner_id = owner_id
 
-    def create(self, title: str, *, now: datetime) -> Conversation:
+    def create(
+        self,
+        title: str,
+        *,
+        now: datetime,
+        system: str | None = None,
+        model: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Conversation:
         """Begin an empty conversation. Raises InvalidRequest for a title that can't be kept."""
-        title = check_title(title)
-        new = Conversation(new_id(now), self._owner_id, title, None, False, created_at=now, updated_at=now)
+        new = Conversation(
+            id=new_id(now),
+            owner_id=self._owner_id,
+            title=check_title(title),
+            leaf_id=None,
+            is_pinned=False,
+            created_at=now,
+            updated_at=now,
+            system=system,
+            model=model,
+            settings=dict(settings) if settings else None,
+        )
         gone = conversations.c.deleted_at < now - KEPT_DELETED
         with self._store.write() as connection:
             connection.execute(conversations.delete().where(self._mine, gone))
@@ -75,13 +111,19 @@ class Conversations:
         """The messages of one conversation; whether it exists is seen when the tree is used."""
         return Tree(self._store, self._owner_id, conversation_id)
 
-    def page(self, *, limit: int, offset: int = 0) -> list[Conversation]:
-        """Conversations that are not deleted: pinned ones first, then the newest."""
-        query = SELECT.where(self._live).order_by(
-            conversations.c.is_pinned.desc(), conversations.c.updated_at.desc(), conversations.c.id.desc()
-        )
+    def page(self, *, limit: int, after: Place | None = None) -> list[Conversation]:
+        """Conversations that are not deleted: pinned ones first, then the newest; those that come after a place."""
+        columns = conversations.c
+        query = SELECT.where(self._live)
+        if after is not None:
+            older = (columns.updated_at < after.updated_at) | (
+                (columns.updated_at == after.updated_at) & (columns.id < after.id)
+            )
+            below = columns.is_pinned.is_(after.is_pinned) & older
+            query = query.where(below | columns.is_pinned.is_(False) if after.is_pinned else below)
+        query = query.order_by(columns.is_pinned.desc(), columns.updated_at.desc(), columns.id.desc())
         with self._store.read() as connection:
-            return [Conversation(*row) for row in connection.execute(query.limit(limit).offset(offset))]
+            return [Conversation(*row) for row in connection.execute(query.limit(limit))]
 
     def search(self, text: str, *, limit: int) -> list[Found]:
         """Conversations with this text in the title or any branch, whatever its case, newest first."""
@@ -113,12 +155,20 @@ class Conversations:
 
     def rename(self, conversation_id: str, title: str) -> None:
         """Give it another title. Raises NotFound or InvalidRequest."""
-        title = check_title(title)
-        self._update(conversation_id, title=title, title_folded=fold(title))
+        self.change(conversation_id, {"title": title})
 
     def pin(self, conversation_id: str, *, is_pinned: bool = True) -> None:
         """Keep it above the others, or no longer. Raises NotFound."""
-        self._update(conversation_id, is_pinned=is_pinned)
+        self.change(conversation_id, {"is_pinned": is_pinned})
+
+    def change(self, conversation_id: str, values: Mapping[str, Any]) -> None:
+        """Set some of title, is_pinned, system, model and settings at once. Raises NotFound or InvalidRequest."""
+        assert values and values.keys() <= {"title", "is_pinned", "system", "model", "settings"}
+        new = dict(values)
+        if "title" in new:
+            new["title"] = check_title(new["title"])
+            new["title_folded"] = fold(new["title"])
+        self._update(conversation_id, **new)
 
     def delete(self, conversation_id: str, *, now: datetime) -> None:
         """Put it out of sight; `restore` brings it back for KEPT_DELETED. Raises NotFound."""
@@ -144,6 +194,16 @@ class Conversations:
         with self._store.write() as connection:
             if connection.execute(which.values(**values)).rowcount != 1:
                 raise NotFound(f"no {'deleted ' if was_deleted else ''}conversation {conversation_id!r}")
+
+
+def title_from(content: Any) -> str:
+    """A title for a conversation that begins with this message: its first line, cut where a word ends."""
+    line = next((line for line in plain_text(content).splitlines() if line.strip()), "")
+    line = check_title(" ".join(line[:MAX_TITLE_LENGTH].split()))
+    if len(line) <= OWN_TITLE_LENGTH:
+        return line
+    cut = line[: OWN_TITLE_LENGTH - 1]
+    return (cut.rsplit(" ", 1)[0] if " " in cut else cut) + "…"
 
 
 def check_title(title: str) -> str:

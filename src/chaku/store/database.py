@@ -21,7 +21,7 @@ from chaku.errors import StoreError
 
 log = logging.getLogger(__name__)
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration. Written here so that opening an up-to-date database need not load Alembic (0.1 s)."""
 
 BUSY_TIMEOUT_S = 15.0

@@ -95,6 +95,16 @@ usage = Table(
     Index("ix_usage_key_id_time", "key_id", "time"),
 )
 
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("digest", Text, primary_key=True),  # sha256 of the cookie's token, hex
+    Column("key_id", Text, ForeignKey("api_keys.id"), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("last_seen_at", UtcDateTime, nullable=False),  # to the hour
+    Index("ix_sessions_last_seen_at", "last_seen_at"),
+)
+
 conversations = Table(
     "conversations",
     metadata,
@@ -104,6 +114,9 @@ conversations = Table(
     Column("title_folded", Text, nullable=False),  # for search, see conversations.fold
     Column("leaf_id", Text),  # last message of the path now shown
     Column("is_pinned", Boolean, nullable=False),
+    Column("system", _Json),  # text, sent as the first message
+    Column("model", Text),  # asked last
+    Column("settings", _Json),  # request parameters for the next answer
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),  # last message added or finished
     Column("deleted_at", UtcDateTime),  # can still be restored
@@ -125,6 +138,7 @@ messages = Table(
     Column("model", Text),
     Column("sampling", _Json),  # request parameters that made this answer
     Column("usage", _Json),  # OpenAI's usage object
+    Column("timings", _Json),  # first_token_s, duration_s, tokens_per_s
     Column("finish_reason", Text),
     Column("error", _Json),
     Column("state", Text, nullable=False),

@@ -1,6 +1,7 @@
 """Conversations as `messages` JSONL, out and in again without loss.
 
 One line is one path: `{"id", "title", "messages": [...], "chaku": {...}}`, readable by whatever reads `messages`.
+A conversation's system prompt is the first of them, and the one without a `chaku` of its own.
 With all branches there is one line for each leaf, and the messages that paths share carry the same `chaku.id`.
 """
 
@@ -15,7 +16,7 @@ from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from chaku.errors import ChakuError, InvalidRequest
+from chaku.errors import InvalidRequest
 from chaku.store import conversations, tables, tree
 from chaku.store.conversations import Conversation, Conversations
 from chaku.store.database import Store
@@ -30,6 +31,15 @@ class Imported:
     num_conversations: int
     num_messages: int
     ignored: dict[str, int]
+    skipped: tuple[Skipped, ...] = ()
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A line that was not taken, and why; lines count from 1."""
+
+    line: int
+    reason: str
 
 
 class _MessageFacts(BaseModel):
@@ -39,6 +49,7 @@ class _MessageFacts(BaseModel):
     model: str | None = None
     sampling: dict[str, Any] | None = None
     usage: dict[str, Any] | None = None
+    timings: dict[str, float | None] | None = None
     finish_reason: str | None = None
     error: dict[str, Any] | None = None
     state: State = State.COMPLETE
@@ -60,6 +71,8 @@ class _LineFacts(BaseModel):
 
     is_pinned: bool
     is_shown: bool
+    model: str | None = None
+    settings: dict[str, Any] | None = None
     created_at: AwareDatetime
     updated_at: AwareDatetime
 
@@ -91,21 +104,25 @@ def export_jsonl(
             yield _write_line(conversation, _path(by_id, leaf_id), is_shown=leaf_id == shown)
 
 
-def import_jsonl(store: Store, owner_id: str | None, lines: Iterable[str | bytes], *, now: datetime) -> Imported:
+def import_jsonl(
+    store: Store, owner_id: str | None, lines: Iterable[str | bytes], *, now: datetime, skips_bad_lines: bool = False
+) -> Imported:
     """Add the conversations of a JSONL file as this owner's, under new ids; all of them or none.
 
-    Raises InvalidRequest naming the line at fault. An answer that was streaming comes back as stopped.
+    Raises InvalidRequest naming the line at fault, or names it in the result and goes on where it `skips_bad_lines`.
+    An answer that was streaming comes back as stopped.
     """
     ignored: Counter[str] = Counter()
+    skipped: list[Skipped] | None = [] if skips_bad_lines else None
     num_conversations = num_messages = 0
     with store.write() as connection:
-        for branch in _branches(lines, owner_id, now, ignored):
+        for branch in _branches(lines, owner_id, now, ignored, skipped):
             conversations.insert(connection, branch.conversation())
             if branch.messages:
                 tree.insert(connection, branch.messages)
             num_conversations += 1
             num_messages += len(branch.messages)
-    return Imported(num_conversations, num_messages, dict(ignored))
+    return Imported(num_conversations, num_messages, dict(ignored), tuple(skipped or ()))
 
 
 def _path(by_id: dict[str, Message], leaf_id: str | None) -> list[Message]:
@@ -120,14 +137,19 @@ def _write_line(conversation: Conversation, path: list[Message], *, is_shown: bo
     facts = _LineFacts(
         is_pinned=conversation.is_pinned,
         is_shown=is_shown,
+        model=conversation.model,
+        settings=conversation.settings,
         created_at=conversation.created_at,
         updated_at=conversation.updated_at,
     )
     line = {
         "id": conversation.id,
         "title": conversation.title,
-        "messages": [_write_message(message) for message in path],
-        "chaku": facts.model_dump(mode="json"),
+        "messages": [
+            *([] if conversation.system is None else [{"role": "system", "content": conversation.system}]),
+            *(_write_message(message) for message in path),
+        ],
+        "chaku": facts.model_dump(mode="json", exclude_none=True),
     }
     try:
         return json.dumps(line, ensure_ascii=False).encode() + b"\n"
@@ -168,8 +190,20 @@ class _Branch:
         return self.line.chaku is not None and line.chaku is not None and line.id == self.line.id
 
     def add(self, line: _Line) -> None:
+        """Take a line's messages, or none of them where one is at fault."""
+        num_before = len(self.messages)
+        try:
+            self._add(line)
+        except InvalidRequest:
+            for message in self.messages[num_before:]:
+                self.num_children[message.parent_id] -= 1
+            self.by_old_id = {old: new for old, new in self.by_old_id.items() if new in self.messages[:num_before]}
+            del self.messages[num_before:]
+            raise
+
+    def _add(self, line: _Line) -> None:
         parent_id: str | None = None
-        for item in line.messages:
+        for item in line.messages[_has_system_prompt(line) :]:
             known = self.by_old_id.get(item.chaku.id) if item.chaku else None
             message = known or self._new(item, parent_id)
             if message.parent_id != parent_id:
@@ -207,36 +241,66 @@ class _Branch:
         return Conversation(
             id=self.id,
             owner_id=self.owner_id,
-            title=conversations.check_title(self.line.title),
+            title=conversations.check_title(self.line.title) or ("" if facts else self._own_title()),
             leaf_id=self.leaf_id,
             is_pinned=facts.is_pinned if facts else False,
             created_at=facts.created_at if facts else self.now,
             updated_at=facts.updated_at if facts else self.now,
+            system=self.line.messages[0].content if _has_system_prompt(self.line) else None,
+            model=facts.model if facts else None,
+            settings=facts.settings if facts else None,
         )
+
+    def _own_title(self) -> str:
+        return next((conversations.title_from(one.content) for one in self.messages if one.role == "user"), "")
+
+
+def _has_system_prompt(line: _Line) -> bool:
+    """Whether the first message is a system prompt, ours or a stranger's, and not a node of a tree."""
+    first = line.messages[0] if line.messages else None
+    return first is not None and first.role == "system" and first.chaku is None and isinstance(first.content, str)
 
 
 def _branches(
-    lines: Iterable[str | bytes], owner_id: str | None, now: datetime, ignored: Counter[str]
+    lines: Iterable[str | bytes],
+    owner_id: str | None,
+    now: datetime,
+    ignored: Counter[str],
+    skipped: list[Skipped] | None,
 ) -> Iterator[_Branch]:
     current: _Branch | None = None
     for number, text in enumerate(lines, start=1):
         if not text.strip():
             continue
         try:
-            line = _Line.model_validate(json.loads(text))
-            conversations.check_title(line.title)
-            if current is None or not current.continues_with(line):
+            line = _read_line(text)
+            if current is not None and current.continues_with(line):
+                current.add(line)
+            else:
+                begun = _Branch(owner_id, line, now)
+                begun.add(line)
                 if current is not None:
                     yield current
-                current = _Branch(owner_id, line, now)
-            current.add(line)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise InvalidRequest(f"line {number}: {where}: {first['msg']}", param=where) from None
-        except (ValueError, InvalidRequest) as error:
-            cause = error.message if isinstance(error, ChakuError) else f"not JSON ({error})"
-            raise InvalidRequest(f"line {number}: {cause}") from None
-        ignored.update(list(line.model_extra or ()))
+                current = begun
+        except InvalidRequest as error:
+            if skipped is None:
+                raise InvalidRequest(f"line {number}: {error.message}", param=error.param) from None
+            skipped.append(Skipped(number, error.message))
+        else:
+            ignored.update(list(line.model_extra or ()))
     if current is not None:
         yield current
+
+
+def _read_line(text: str | bytes) -> _Line:
+    """One line's JSON, in shape. Raises InvalidRequest."""
+    try:
+        line = _Line.model_validate(json.loads(text))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidRequest(f"{where}: {first['msg']}", param=where) from None
+    except ValueError as error:
+        raise InvalidRequest(f"not JSON ({error})") from None
+    conversations.check_title(line.title)
+    return line

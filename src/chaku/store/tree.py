@@ -50,6 +50,8 @@ class Message:
     model: str | None
     sampling: dict[str, Any] | None
     usage: dict[str, Any] | None
+    timings: dict[str, float | None] | None
+    """first_token_s, duration_s, tokens_per_s."""
     finish_reason: str | None
     error: dict[str, Any] | None
     state: State
@@ -114,6 +116,7 @@ class Tree:
                 model=model,
                 sampling=dict(sampling) if sampling else None,
                 usage=None,
+                timings=None,
                 finish_reason=None,
                 error=None,
                 state=state,
@@ -145,6 +148,7 @@ class Tree:
         reasoning: str | None = None,
         extra: Mapping[str, Any] | None = None,
         usage: Mapping[str, Any] | None = None,
+        timings: Mapping[str, float | None] | None = None,
         finish_reason: str | None = None,
         error: Mapping[str, Any] | None = None,
     ) -> None:
@@ -157,6 +161,7 @@ class Tree:
             reasoning=reasoning,
             extra=dict(extra) if extra else None,
             usage=dict(usage) if usage else None,
+            timings=dict(timings) if timings else None,
             finish_reason=finish_reason,
             error=dict(error) if error else None,
             state=state,
@@ -168,6 +173,13 @@ class Tree:
         with self._store.read() as connection:
             self._owned(connection)
             return self._one(connection, message_id)
+
+    def messages(self) -> list[Message]:
+        """Every message, parents before children and siblings in order."""
+        with self._store.read() as connection:
+            self._owned(connection)
+            by_id = {row.id: read(row) for row in connection.execute(SELECT.where(self._mine))}
+            return [by_id[node.id] for node in self._nodes(connection)]
 
     def path(self, leaf_id: str | None = None) -> list[Message]:
         """The messages from the first to a leaf (by default the one shown), which is what a model is sent."""
@@ -267,6 +279,16 @@ class Tree:
                 connection.execute(finished.values(updated_at=values["updated_at"]))
 
 
+RESTARTED = {
+    "message": "the gateway was restarted while this answer was written",
+    "type": "server_error",
+    "param": None,
+    "code": "gateway_restarted",
+    "fix": "ask for the answer again",
+}
+"""The error of an answer whose gateway went away."""
+
+
 def fail_abandoned(store: Store, *, silent_since: datetime, now: datetime) -> int:
     """Mark as failed the answers of any owner that still stream but have not grown since; their text stays.
 
@@ -276,9 +298,8 @@ def fail_abandoned(store: Store, *, silent_since: datetime, now: datetime) -> in
         messages.c.state == sa.literal_column(f"'{State.STREAMING}'"),  # in full, so that the partial index applies
         messages.c.updated_at < silent_since,
     )
-    error = {"message": "the server went away while this answer was written", "type": "server_error", "code": None}
     with store.write() as connection:
-        return connection.execute(abandoned.values(state=State.FAILED, error=error, updated_at=now)).rowcount
+        return connection.execute(abandoned.values(state=State.FAILED, error=RESTARTED, updated_at=now)).rowcount
 
 
 def check_message(role: str, content: object, extra: Mapping[str, Any] | None) -> None:

@@ -33,12 +33,6 @@ test("chats stand under the day they were last used, pinned ones first", () => {
   ]);
 });
 
-test("a title is the first line, cut at a word", () => {
-  assert.equal(format.titleFrom("  Hello   there\nmore"), "Hello there");
-  assert.equal(format.titleFrom("word ".repeat(30)), `${"word ".repeat(12).slice(0, 59)}…`);
-  assert.equal(format.titleFrom("   "), "New chat");
-});
-
 test("characters that turn the reading direction are shown, marks that Arabic and Hebrew need are kept", () => {
   assert.equal(format.withVisibleControls("a\u202eb\u2066c\u200f"), "a⟨U+202E⟩b⟨U+2066⟩c\u200f");
 });

@@ -104,10 +104,11 @@ def _set(session: Session, rest: str) -> Outcome:
     name, _, text = rest.partition(" ")
     text = text.removeprefix("=").strip()
     if not name:
-        rows = (
-            f"{name:20} {session.sampling.get(name, 'default')!s:9} {setting.range:13} {setting.meaning}"
+        rows = [
+            f"{name:20}{session.sampling.get(name, 'default')!s:10}{setting.range}"
             for name, setting in settings.SETTINGS.items()
-        )
+        ]
+        rows.append("/set NAME says what one does, /set NAME VALUE changes it.")
         return Outcome("\n".join(rows))
     setting = settings.find(name)
     if not text:

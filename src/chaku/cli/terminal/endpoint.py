@@ -80,15 +80,19 @@ async def _serves(url: str, api_key: str | None, model: str) -> bool:
     return False
 
 
+def serve_command(model: str, ready_fd: int) -> list[str]:
+    """The command line of the child."""
+    flags = ["--port", "0", "--ready-fd", str(ready_fd), "--exit-with-parent"]
+    return [sys.executable, "-m", "chaku", "serve", model, *flags]
+
+
 @contextlib.asynccontextmanager
 async def _child(model: str) -> AsyncIterator[Endpoint]:
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "rb") as ready, tempfile.TemporaryFile() as log:
         try:
-            command = ["-m", "chaku", "serve", model, "--port", "0", "--ready-fd", str(write_end), "--exit-with-parent"]
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *command,
+                *serve_command(model, write_end),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import ClassVar, cast
 
 import rich.markdown
 from markdown_it import MarkdownIt
+from markdown_it.rules_inline import StateInline, escape
 from pygments.token import Comment, Keyword, Name, Number, Operator, String, Token
+from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.rule import Rule
 from rich.segment import Segment
 from rich.style import Style
 from rich.syntax import ANSISyntaxTheme, Syntax
+from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
 
@@ -81,6 +87,26 @@ class _ListItem(rich.markdown.ListItem):
             yield Segment.line()
 
 
+class _Rule(rich.markdown.HorizontalRule):
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Rule(style="markdown.hr")
+
+
+class _Table(rich.markdown.TableElement):
+    """Cells wrap, and break where a word is too long: nothing is cut off."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, border_style="markdown.table.border")
+        if self.header is not None and self.header.row is not None:
+            for cell in self.header.row.cells:
+                heading = cell.content.copy()
+                heading.stylize("markdown.table.header")
+                table.add_column(heading, overflow="fold")
+        for row in self.body.rows if self.body is not None else ():
+            table.add_row(*(cell.content for cell in row.cells))
+        yield table
+
+
 class Block(rich.markdown.Markdown):
     """One block of Markdown. HTML is shown as it was written: a tag may be what the answer is about."""
 
@@ -90,14 +116,44 @@ class Block(rich.markdown.Markdown):
         "fence": _CodeBlock,
         "code_block": _CodeBlock,
         "list_item_open": _ListItem,
+        "hr": _Rule,
+        "table_open": _Table,
     }
 
     def __init__(self, text: str) -> None:
         super().__init__("", hyperlinks=False)
         self.parsed = _PARSER.parse(text)
 
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Without the empty lines that rich puts around (gaps are the view's) and its spaces at line ends."""
+        drawn = Segment.split_lines(cast(Iterable[Segment], super().__rich_console__(console, options)))
+        lines = list(itertools.dropwhile(lambda line: not line, map(_without_padding, drawn)))
+        while lines and not lines[-1]:
+            lines.pop()
+        for line in lines:
+            yield from line
+            yield Segment.line()
 
+
+def _without_padding(line: list[Segment]) -> list[Segment]:
+    kept = list(line)
+    while kept and not kept[-1].text.strip():
+        kept.pop()
+    if kept:
+        kept[-1] = Segment(kept[-1].text.rstrip(), kept[-1].style)
+    return kept
+
+
+def _escape_but_math(state: StateInline, silent: bool) -> bool:
+    r"""CommonMark's backslash rule, which would turn \( \) and \[ \], the marks of a formula, into plain brackets."""
+    if state.src[state.pos : state.pos + 2] in _MATH:
+        return False
+    return escape(state, silent)
+
+
+_MATH = (r"\(", r"\)", r"\[", r"\]")
 _PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
+_PARSER.inline.ruler.at("escape", _escape_but_math)
 
 
 class Highlighter:

@@ -9,11 +9,10 @@ import click
 import orjson
 from rich.console import Console
 
-from chaku.cli.terminal.answer import Answer, ask, with_way_out
+from chaku.cli.terminal.answer import Answer, ask
 from chaku.cli.terminal.transcript import Transcript
 from chaku.cli.terminal.view import PlainView, View, view_for
 from chaku.client import Client
-from chaku.errors import ChakuError
 
 
 class _Silent(PlainView):
@@ -42,10 +41,7 @@ async def answer_once(
     """Ask, and print the answer: Markdown on a terminal, plain text in a pipe, or one JSON object."""
     view: View = _Silent() if json else view_for(console, raw=raw)
     answer = Answer()
-    try:
-        await ask(client, transcript, model, sampling, view, answer)
-    except ChakuError as error:
-        raise await with_way_out(error, client, model) from None
+    await ask(client, transcript, model, sampling, view, answer)
     if json:
         click.echo(orjson.dumps(report(answer, model)).decode())
     elif answer.tool_calls:

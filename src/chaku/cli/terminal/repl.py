@@ -59,6 +59,10 @@ class Repl:
 
     async def run(self) -> None:
         """Talk until the person leaves."""
+        with _typing_waits():
+            await self._talk()
+
+    async def _talk(self) -> None:
         others = len(self._session.models) - 1
         also = f" ({others} more: /model)" if others > 0 else ""
         self._say(f"chaku {__version__} · {self._session.model}{also} at {self._client.base_url} · /help")
@@ -146,25 +150,26 @@ class Repl:
 
 @contextlib.asynccontextmanager
 async def _interrupt_cancels(task: asyncio.Task[Any]) -> AsyncIterator[None]:
-    """Ctrl-C cancels `task`; what is typed meanwhile is not echoed into the answer."""
+    """Ctrl-C cancels `task`."""
     loop = asyncio.get_running_loop()
     before = signal.getsignal(signal.SIGINT)
     loop.add_signal_handler(signal.SIGINT, task.cancel)
     try:
-        with _no_echo():
-            yield
+        yield
     finally:
         loop.remove_signal_handler(signal.SIGINT)
         signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
-def _no_echo() -> Iterator[None]:
+def _typing_waits() -> Iterator[None]:
+    """What is typed while no prompt is there is not echoed into the answer, and reaches the next prompt key by key."""
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
-    quiet = [*before]
-    quiet[3] = before[3] & ~termios.ECHO
-    termios.tcsetattr(descriptor, termios.TCSADRAIN, quiet)
+    waiting = [*before]
+    waiting[0] = before[0] & ~termios.ICRNL  # Enter stays Enter; a line feed would be Ctrl-J
+    waiting[3] = before[3] & ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(descriptor, termios.TCSADRAIN, waiting)
     try:
         yield
     finally:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from abc import ABC, abstractmethod
 from typing import IO, Self
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.padding import Padding
 from rich.rule import Rule
@@ -123,7 +124,7 @@ class MarkdownView(View):
             self._reasoning_start = time.monotonic()
         *lines, self._reasoning = (self._reasoning + clean(text)).split("\n")
         if lines:
-            self._above([_thought(line) for line in lines])
+            self._above([_Thought(line) for line in lines])
 
     def text(self, text: str) -> None:
         """Whole blocks are printed; the rest waits for `draw`."""
@@ -145,7 +146,7 @@ class MarkdownView(View):
     def _open(self) -> RenderableType:
         text = self._splitter.open_text
         if self._reasoning_start is not None:
-            return _thought(self._reasoning)
+            return _Thought(self._reasoning)
         if self._splitter.in_code:
             return Text(text, overflow="fold")
         if text.strip():
@@ -156,7 +157,7 @@ class MarkdownView(View):
     def _end_reasoning(self) -> None:
         if self._reasoning_start is None:
             return
-        lines = [_thought(self._reasoning)] if self._reasoning else []
+        lines = [_Thought(self._reasoning)] if self._reasoning else []
         seconds = time.monotonic() - self._reasoning_start
         self._reasoning, self._reasoning_start = "", None
         self._above([*lines, Text(f"thought for {seconds:.1f} s", style="dim")])
@@ -183,15 +184,14 @@ class MarkdownView(View):
         return gap
 
     def _above(self, finished: list[RenderableType]) -> None:
-        """Print above the open block, in one write, so that nothing flickers."""
+        """Print in place of the open block, in one write; what is open now appears with the next frame."""
         self._printed = True
+        self._shown = None
         with self._console:
             self._live.update(Text())
-            for renderable in finished:
+            for is_text, together in itertools.groupby(finished, lambda renderable: isinstance(renderable, Text)):
                 # Code keeps its long lines whole: the terminal wraps them, and copying gives them back.
-                self._console.print(renderable, soft_wrap=isinstance(renderable, Text), highlight=False)
-            self._shown = None
-            self.draw()
+                self._console.print(Group(*together), soft_wrap=is_text, highlight=False)
 
 
 class _Tail:
@@ -207,8 +207,17 @@ class _Tail:
             yield Segment.line()
 
 
-def _thought(line: str) -> RenderableType:
-    return Padding(Text(line, style=REASONING_STYLE, overflow="fold"), (0, 0, 0, 2))
+class _Thought:
+    """A line of reasoning, dim and set in."""
+
+    def __init__(self, line: str) -> None:
+        self._text = Text(line, style=REASONING_STYLE, overflow="fold")
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in console.render_lines(self._text, options.update(width=max(1, options.max_width - 2)), pad=False):
+            yield Segment("  ")
+            yield from line
+            yield Segment.line()
 
 
 def _rule(title: str) -> RenderableType:

@@ -1,6 +1,7 @@
 /** The page's frame: the list of chats, the bar over the chat, and what opens over both. */
 
 /** @import {Model} from "./types.js" */
+import { chatInAddress, goTo, onAddressChange, replaceAddress } from "./address.js";
 import { ChatPanel } from "./chat_panel.js";
 import { copyText } from "./clipboard.js";
 import { Conversation, problemOf } from "./conversation.js";
@@ -24,10 +25,6 @@ const EXAMPLES = [
   "Compare SQLite and PostgreSQL in a table.",
 ];
 
-/** @returns {string | null} the chat that the address names */
-function chatInAddress() {
-  return /^#\/chat\/([\w-]+)/.exec(location.hash)?.[1] ?? null;
-}
 
 /** @param {{library: Library}} props */
 export function App({ library }) {
@@ -52,14 +49,13 @@ export function App({ library }) {
   useEffect(() => {
     const onAddress = () =>
       setConversation((now) => (now.id !== null && now.id === chatInAddress() ? now : new Conversation(chatInAddress())));
-    addEventListener("hashchange", onAddress);
-    return () => removeEventListener("hashchange", onAddress);
+    return onAddressChange(onAddress);
   }, []);
 
   const isIn = library.isLoaded;
   useEffect(() => {
     if (!isIn) return;
-    conversation.onCreated = (id) => history.replaceState(null, "", `#/chat/${id}`);
+    conversation.onCreated = (id) => replaceAddress(`/chat/${id}`);
     if (conversation.id) conversation.load();
     else if (!matchMedia("(pointer: coarse)").matches) focus("composer");
     const end = library.onChat((id, message, chat) => {
@@ -78,7 +74,7 @@ export function App({ library }) {
   }, [conversation, library.models]);
 
   const newChat = () => {
-    if (chatInAddress()) location.hash = "#/";
+    if (chatInAddress()) goTo("/");
     else setConversation(new Conversation(null));
     setListOpen(false);
   };

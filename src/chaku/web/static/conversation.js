@@ -5,7 +5,6 @@
 
 /** @import {Chat, Message, Model, Part, Settings} from "./types.js" */
 import { CallFailed, follow, get, patch, post } from "./api.js";
-import { titleFrom } from "./format.js";
 import { Observable } from "./observable.js";
 import { newestLeaf, pathTo, textOf } from "./tree.js";
 
@@ -39,6 +38,9 @@ export class Conversation extends Observable {
     /** @type {Map<string, AbortController>} */
     this._streams = new Map();
     this._saving = 0;
+    this._sending = 0;
+    /** @type {[Message | null, Chat | null][]} */
+    this._unheard = [];
   }
 
   get path() {
@@ -83,6 +85,7 @@ export class Conversation extends Observable {
 
   /** Another page changed something. @param {Message | null} message @param {Chat | null} chat */
   heard(message, chat) {
+    if (this._sending) return void this._unheard.push([message, chat]); // most of it is our own doing
     const isKnown = message ? this.messages.get(message.id)?.state === message.state : false;
     const isFollowed = message ? this._streams.has(message.id) : false;
     if (chat) {
@@ -99,24 +102,41 @@ export class Conversation extends Observable {
    * @param {string | Part[]} content
    * @param {string | null} parentId
    */
-  async send(content, parentId) {
+  send(content, parentId) {
+    return this._busy(async () => {
+      const { user, answer } = await this._ask(content, parentId);
+      this._add(user);
+      if (answer) this._add(answer);
+    });
+  }
+
+  /** @param {string | Part[]} content @param {string | null} parentId */
+  async _ask(content, parentId) {
     if (!this.id) {
       const { model, system, settings } = this;
-      const chat = await post("/chats", { title: titleFrom(textOf(content)), model, system, settings });
+      const chat = await post("/chats", { model, system, settings });
       this.id = chat.id;
-      this.title = chat.title;
       this.onCreated(chat.id);
     }
     const body = { parent_id: parentId, content, model: this.model, settings: this.settings, answer: true };
-    const { user, answer } = await post(`/chats/${this.id}/messages`, body);
-    this._add(user);
-    if (answer) this._add(answer);
+    return post(`/chats/${this.id}/messages`, body);
   }
 
   /** Another answer to the same message. @param {string} userId @param {string} [model] */
-  async answerAgain(userId, model) {
+  answerAgain(userId, model) {
     const body = { parent_id: userId, model: model ?? this.model, settings: this.settings };
-    this._add((await post(`/chats/${this.id}/answers`, body)).answer);
+    return this._busy(async () => this._add((await post(`/chats/${this.id}/answers`, body)).answer));
+  }
+
+  /** Do something that other pages are told of, and then hear what this page was told. @param {() => Promise<void>} work */
+  async _busy(work) {
+    this._sending++;
+    try {
+      await work();
+    } finally {
+      this._sending--;
+      for (const [message, chat] of this._unheard.splice(0)) this.heard(message, chat);
+    }
   }
 
   /** @param {string} messageId */

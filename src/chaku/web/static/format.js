@@ -90,17 +90,6 @@ export function byDay(chats, now) {
   return [...groups].map(([name, list]) => ({ name, chats: list }));
 }
 
-/**
- * A title out of a first prompt: its first line, cut at a word.
- * @param {string} text
- */
-export function titleFrom(text) {
-  const line = text.trim().split("\n")[0].replace(/\s+/g, " ").trim();
-  if (line.length <= 60) return line || "New chat";
-  const cut = line.slice(0, 60);
-  return `${cut.includes(" ") ? cut.slice(0, cut.lastIndexOf(" ")) : cut}…`;
-}
-
 const DIRECTION_CONTROLS = /[\u202a-\u202e\u2066-\u2069]/g;
 
 /**

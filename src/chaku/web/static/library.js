@@ -176,9 +176,6 @@ export class Library extends Observable {
   };
 
   _catchUp() {
-    const ignoreLoss = (/** @type {unknown} */ error) => {
-      if (!(error instanceof CallFailed)) throw error; // a new loss is seen by the stream of events
-    };
     Promise.all([this.refreshModels(), this.refreshChats()]).catch(ignoreLoss);
     for (const listener of this._chatListeners) listener("*", null, null);
   }
@@ -191,9 +188,15 @@ export class Library extends Observable {
     } else if (event.type === "chat") {
       this._place(event.chat);
       for (const listener of this._chatListeners) listener(event.chat.id, null, event.chat);
-    } else if (event.type === "chat_deleted") this._drop(event.id);
+    } else if (event.type === "chats") this.refreshChats().catch(ignoreLoss);
+    else if (event.type === "chat_deleted") this._drop(event.id);
     else if (event.type === "message") {
       for (const listener of this._chatListeners) listener(event.chat_id, event.message, null);
     }
   }
+}
+
+/** A call that fails for the connection is made again when that is back, which the stream of events sees. @param {unknown} error */
+function ignoreLoss(error) {
+  if (!(error instanceof CallFailed)) throw error;
 }

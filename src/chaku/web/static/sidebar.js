@@ -2,6 +2,7 @@
 
 /** @import {Library} from "./library.js" */
 /** @import {Chat} from "./types.js" */
+import { goTo } from "./address.js";
 import { getText, post } from "./api.js";
 import { byDay, count } from "./format.js";
 import { html, useEffect, useRef, useState } from "./html.js";
@@ -33,7 +34,7 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
   };
   const drop = async (/** @type {Chat} */ chat) => {
     await attempt(library.delete(chat));
-    if (chat.id === chosen) location.hash = "#/";
+    if (chat.id === chosen) goTo("/");
     say(`“${chat.title}” deleted`, "Undo", () => attempt(library.restore(chat)));
   };
   const bringIn = async (/** @type {File} */ file) => {
@@ -56,7 +57,7 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
       <strong>chaku</strong>
       <${IconButton} icon="close" label="Close the list" class="narrow-only" onClick=${onClose} />
     </div>
-    <a class="new-chat" href="#/" onClick=${onClose}><${Icon} name="plus" />New chat</a>
+    <a class="new-chat" href="/" onClick=${onClose}><${Icon} name="plus" />New chat</a>
     <div class="search">
       <${Icon} name="search" />
       <input
@@ -86,8 +87,8 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
                     />
                   </li>`
                 : html`<li key=${chat.id} class=${chat.id === chosen ? "chosen" : ""}>
-                    <a href=${`#/chat/${chat.id}`} aria-current=${chat.id === chosen ? "page" : undefined} title=${chat.title} onClick=${onClose}>
-                      ${chat.pinned && html`<${Icon} name="pin" />`}<span dir="auto">${chat.title}</span>
+                    <a href=${`/chat/${chat.id}`} aria-current=${chat.id === chosen ? "page" : undefined} title=${chat.title || "New chat"} onClick=${onClose}>
+                      ${chat.pinned && html`<${Icon} name="pin" />`}<span dir="auto">${chat.title || "New chat"}</span>
                       ${chat.snippet && html`<small dir="auto">${chat.snippet}</small>`}
                     </a>
                     <${Menu}

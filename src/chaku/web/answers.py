@@ -1,0 +1,357 @@
+"""Answers under way: each is a task of the gateway, asked through `client`, written down as it grows, read by any tab.
+
+It belongs to no connection: a browser may go and come back, and read on where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from chaku.client import Client
+from chaku.errors import ChakuError, EngineError, InvalidRequest, NotFound, StoreError
+from chaku.protocol.deltas import Delta
+from chaku.store.conversations import Conversation
+from chaku.store.database import Store
+from chaku.store.tree import Message, State, Tree, fail_abandoned
+from chaku.web.shapes import show_error, show_message
+from chaku.web.streams import Numbered
+
+log = logging.getLogger(__name__)
+
+KEEP_S = 1.0
+"""How often a running answer is written to the store, and so the most text that a kill can take."""
+
+SILENT_S = 10.0
+"""An answer that nobody has written to for so long has lost its gateway."""
+
+_SAVE_PAUSES_S = (0.5, 2.0, 5.0)
+_LAST_WORDS_S = 2.0
+
+
+@dataclass
+class Answer:
+    """One answer under way: what it has said, as events numbered from 1, for any number of readers."""
+
+    tree: Tree
+    message: Message
+    """As it stands in the store."""
+    deltas: list[tuple[str, str]] = field(default_factory=list)
+    """Content and reasoning of each event."""
+    usage: dict[str, Any] | None = None
+    finish_reason: str | None = None
+    asking: asyncio.Task[None] = field(init=False)
+    first_token_s: float | None = None
+    is_over: bool = False
+    """`message` is how it ended, and nothing more will come."""
+    saving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _started: float = field(default_factory=time.perf_counter)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self, delta: Delta) -> None:
+        """Note what the model said next, and wake the readers."""
+        if delta.usage is not None:
+            usage = delta.usage
+            self.usage = {
+                "prompt_tokens": usage.prompt_tokens,
+                "completion_tokens": usage.completion_tokens,
+                "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+                "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+            }
+        self.finish_reason = delta.finish_reason or self.finish_reason
+        if delta.text or delta.reasoning:
+            if self.first_token_s is None:
+                self.first_token_s = time.perf_counter() - self._started
+            self.deltas.append((delta.text, delta.reasoning))
+            self._wake()
+
+    def so_far(self) -> Message:
+        """The message with all that has been said."""
+        if self.is_over:
+            return self.message
+        content = "".join(content for content, _ in self.deltas)
+        reasoning = "".join(reasoning for _, reasoning in self.deltas)
+        return replace(self.message, content=content, reasoning=reasoning or None)
+
+    def timings(self) -> dict[str, float | None]:
+        """Seconds since it was asked, and the rate from the first token on."""
+        duration_s = time.perf_counter() - self._started
+        num_tokens = self.usage["completion_tokens"] if self.usage else 0
+        tokens_per_s = None
+        if num_tokens > 1 and self.first_token_s is not None and duration_s > self.first_token_s:
+            tokens_per_s = round((num_tokens - 1) / (duration_s - self.first_token_s), 2)
+        first_token_s = None if self.first_token_s is None else round(self.first_token_s, 4)
+        return {"first_token_s": first_token_s, "duration_s": round(duration_s, 4), "tokens_per_s": tokens_per_s}
+
+    def end(self, message: Message) -> None:
+        """Let the readers have the end."""
+        self.message = message
+        self.is_over = True
+        self._wake()
+
+    async def events(self, after: int | None) -> AsyncGenerator[Numbered]:
+        """What comes after event `after`; a snapshot first where that is not known. Ends with the answer."""
+        if after is None or not 0 <= after <= len(self.deltas):
+            after = len(self.deltas)
+            yield after, {"type": "snapshot", "message": show_message(self.so_far())}
+        while True:
+            news = self._news
+            if after < len(self.deltas):
+                new, after = self.deltas[after:], len(self.deltas)
+                said = {"content": "".join(c for c, _ in new), "reasoning": "".join(r for _, r in new)}
+                yield after, {"type": "delta", **{kind: text for kind, text in said.items() if text}}
+            elif self.is_over:
+                yield after, last_event(self.message)
+                return
+            else:
+                await news.wait()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+
+def last_event(message: Message) -> dict[str, Any]:
+    """How a stream ends."""
+    kind = "failed" if message.state is State.FAILED else "done"
+    return {"type": kind, "message": show_message(message)}
+
+
+class Answers:
+    """The answers under way in this process. `tell` hears of each that begins or ends, with its owner."""
+
+    def __init__(
+        self,
+        store: Store,
+        base_url: str,
+        token_for: Callable[[str | None], str],
+        tell: Callable[[str | None, Message], None],
+        *,
+        silent_s: float = SILENT_S,
+    ) -> None:
+        self._store = store
+        self._base_url = base_url
+        self._token_for = token_for
+        self._tell = tell
+        self._silent_s = silent_s
+        self._running: dict[tuple[str | None, str, str], Answer] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._keeper: asyncio.Task[None] | None = None
+        self._is_closing = False
+
+    async def start(self) -> None:
+        """Mark what a killed gateway left, and begin to write answers down."""
+        await self._sweep()
+        self._keeper = asyncio.create_task(self._keep())
+
+    def close(self) -> None:
+        """The gateway is stopping: an answer that breaks off from here on does so because of that."""
+        self._is_closing = True
+
+    async def stop(self) -> None:
+        """Have every answer written down with how it ended."""
+        self._is_closing = True
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=_LAST_WORDS_S)
+            for answer in self._running.values():
+                answer.asking.cancel()
+            if late:
+                await asyncio.wait(late)
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+
+    def find(self, owner_id: str | None, chat_id: str, message_id: str) -> Answer | None:
+        """An answer under way here; its owner's."""
+        return self._running.get((owner_id, chat_id, message_id))
+
+    async def begin(
+        self, owner_id: str | None, chat: Conversation, parent_id: str, model: str, settings: dict[str, Any]
+    ) -> Message:
+        """Ask a model to answer a user message; the new, empty answer. Raises NotFound or InvalidRequest."""
+        tree = Tree(self._store, owner_id, chat.id)
+        path = await asyncio.to_thread(tree.path, parent_id)
+        if path[-1].role != "user":
+            raise InvalidRequest(f"message {parent_id!r} is the {path[-1].role}'s, not the user's", param="parent_id")
+        message = await asyncio.to_thread(
+            tree.append,
+            parent_id,
+            "assistant",
+            "",
+            now=datetime.now(UTC),
+            state=State.STREAMING,
+            model=model,
+            sampling=settings,
+        )
+        answer = Answer(tree, message)
+        # A task of its own does the asking, so that it can be cancelled at any moment.
+        answer.asking = asyncio.create_task(self._ask(owner_id, answer, prompt(chat.system, path)))
+        self._running[owner_id, chat.id, message.id] = answer
+        task = asyncio.create_task(self._run(owner_id, answer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._tell(owner_id, message)
+        return message
+
+    async def end(self, owner_id: str | None, chat_id: str, message_id: str) -> Message:
+        """Stop an answer, and return it; one that is over already stays as it is. Raises NotFound."""
+        tree = Tree(self._store, owner_id, chat_id)
+        answer = self.find(owner_id, chat_id, message_id)
+        if answer is not None:
+            answer.asking.cancel()
+            async for _ in answer.events(len(answer.deltas)):
+                pass
+            return answer.message
+        message = await asyncio.to_thread(tree.get, message_id)
+        if message.state is State.STREAMING:  # another gateway's, which sees it within KEEP_S; or nobody's any more
+            message = await asyncio.to_thread(_finish, tree, replace(message, state=State.STOPPED))
+        return message
+
+    async def follow(
+        self, owner_id: str | None, chat_id: str, message_id: str, after: int | None
+    ) -> AsyncGenerator[Numbered]:
+        """The events of an answer, whoever asks for it. Raises NotFound."""
+        answer = self.find(owner_id, chat_id, message_id)
+        if answer is not None:
+            async with aclosing(answer.events(after)) as events:
+                async for numbered in events:
+                    yield numbered
+            return
+        tree = Tree(self._store, owner_id, chat_id)
+        message = await asyncio.to_thread(tree.get, message_id)
+        yield 0, {"type": "snapshot", "message": show_message(message)}
+        while message.state is State.STREAMING:  # another gateway's: what it writes down is what there is to see
+            await asyncio.sleep(KEEP_S)
+            before, message = message, await asyncio.to_thread(tree.get, message_id)
+            if message.content != before.content or message.reasoning != before.reasoning:
+                yield 0, {"type": "snapshot", "message": show_message(message)}
+        yield 0, last_event(message)
+
+    async def _run(self, owner_id: str | None, answer: Answer) -> None:
+        """Wait for the end, and write it down."""
+        await asyncio.wait({answer.asking})
+        try:
+            await self._save(answer, *self._outcome(answer.asking))
+        finally:
+            message = answer.message
+            self._running.pop((owner_id, message.conversation_id, message.id), None)
+            self._tell(owner_id, message)
+
+    async def _ask(self, owner_id: str | None, answer: Answer, messages: Sequence[dict[str, Any]]) -> None:
+        model, settings = answer.message.model, answer.message.sampling or {}
+        assert model is not None
+        async with (
+            Client(self._base_url, self._token_for(owner_id)) as client,
+            aclosing(client.stream(messages, model, **settings)) as deltas,
+        ):
+            async for delta in deltas:
+                answer.take(delta)
+
+    def _outcome(self, asked: asyncio.Task[None]) -> tuple[State, ChakuError | None]:
+        error = None if asked.cancelled() else asked.exception()
+        if not asked.cancelled() and error is None:
+            return State.COMPLETE, None
+        if self._is_closing:
+            return State.FAILED, EngineError(
+                "the gateway was stopped while this answer was written",
+                fix="ask for the answer again",
+                code="gateway_stopped",
+            )
+        if error is None:
+            return State.STOPPED, None
+        if not isinstance(error, ChakuError):
+            log.error("answer failed", exc_info=error)
+            error = ChakuError("the gateway failed on this answer; its log has the details")
+        return State.FAILED, error
+
+    async def _save(self, answer: Answer, state: State, error: ChakuError | None) -> None:
+        """Write the end down; where the store does not take it, the readers hear of that instead."""
+        ended = replace(
+            answer.so_far(),
+            state=state,
+            usage=answer.usage,
+            timings=answer.timings(),
+            finish_reason=answer.finish_reason,
+            error=show_error(error) if error else None,
+        )
+        async with answer.saving:
+            for pause_s in (*_SAVE_PAUSES_S, None):
+                try:
+                    answer.end(await asyncio.to_thread(_finish, answer.tree, ended))
+                    return
+                except StoreError as trouble:
+                    log.error("answer can't be written down message=%s error=%s", ended.id, trouble)
+                    if pause_s is None:
+                        answer.end(replace(ended, state=State.FAILED, error=show_error(trouble)))
+                        return
+                    await asyncio.sleep(pause_s)
+
+    async def _keep(self) -> None:
+        swept = time.monotonic()
+        while True:
+            await asyncio.sleep(KEEP_S)
+            for answer in list(self._running.values()):
+                await self._keep_one(answer)
+            if time.monotonic() - swept >= self._silent_s / 2:
+                await self._sweep()
+                swept = time.monotonic()
+
+    async def _keep_one(self, answer: Answer) -> None:
+        async with answer.saving:
+            if answer.is_over:
+                return
+            said = answer.so_far()
+            try:
+                await asyncio.to_thread(
+                    answer.tree.grow, said.id, said.content, now=datetime.now(UTC), reasoning=said.reasoning
+                )
+            except NotFound:
+                answer.asking.cancel()
+            except StoreError as error:
+                log.error("answer can't be written down message=%s error=%s", said.id, error)
+
+    async def _sweep(self) -> None:
+        now = datetime.now(UTC)
+        silent_since = now - timedelta(seconds=self._silent_s)
+        try:
+            num_failed = await asyncio.to_thread(fail_abandoned, self._store, silent_since=silent_since, now=now)
+        except StoreError as error:
+            log.error("answers of a gateway that is gone can't be looked for: %s", error)
+            return
+        if num_failed:
+            log.warning("answers broken off by a gateway that is gone: %d", num_failed)
+
+
+def _finish(tree: Tree, ended: Message) -> Message:
+    """Write how an answer ended; the message as it stands, which another gateway may have ended before."""
+    try:
+        tree.finish(
+            ended.id,
+            ended.content,
+            now=datetime.now(UTC),
+            state=ended.state,
+            reasoning=ended.reasoning,
+            usage=ended.usage,
+            timings=ended.timings,
+            finish_reason=ended.finish_reason,
+            error=ended.error,
+        )
+    except NotFound:
+        log.info("answer had ended elsewhere message=%s", ended.id)
+        return tree.get(ended.id)
+    return ended
+
+
+def prompt(system: str | None, path: Sequence[Message]) -> list[dict[str, Any]]:
+    """What a model is sent: the system prompt and the path's messages; an answer without a word is left out."""
+    messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+    for message in path:
+        if message.content or message.extra:
+            messages.append({"role": message.role, "content": message.content, **(message.extra or {})})
+    return messages

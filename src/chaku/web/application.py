@@ -1,0 +1,163 @@
+"""The page and its JSON application, put together and mounted on the gateway's app."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from chaku import __version__
+from chaku.errors import ChakuError, InvalidRequest, MethodNotAllowed, NotFound
+from chaku.store.database import Store
+from chaku.store.keyring import KeyRing
+from chaku.store.sessions import Sessions
+from chaku.web import shapes
+from chaku.web.answers import SILENT_S, Answers
+from chaku.web.chats import Chats, Handler, json_response, read_json
+from chaku.web.page import SECURITY_HEADERS, Page
+from chaku.web.streams import Hub
+from chaku.web.visitors import COOKIE, Access, Visitor, Visitors, check_same_site, set_cookie
+
+log = logging.getLogger(__name__)
+
+_OPEN = frozenset({"/session", "/login", "/logout"})
+"""What answers before anyone has logged in."""
+
+
+class Application:
+    """What `mount` put on the gateway, to be started and stopped with it."""
+
+    def __init__(
+        self,
+        store: Store,
+        keys: KeyRing,
+        access: Access,
+        models: Callable[[], list[Any]],
+        base_url: str,
+        silent_s: float,
+    ) -> None:
+        self._models = models
+        self._closing = asyncio.Event()
+        self._hub = Hub(models)
+        self._visitors = Visitors(access, keys, Sessions(store))
+        self._answers = Answers(store, base_url, access.inside_token, self._hub.tell_message, silent_s=silent_s)
+        self._chats = Chats(store, self._answers, self._hub, self._visitors, self._closing)
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to look after answers and models."""
+        await self._answers.start()
+        self._watching = asyncio.create_task(self._hub.watch())
+
+    def end_streams(self) -> None:
+        """Let every tab go; they come back to the next gateway."""
+        self._closing.set()
+        self._answers.close()
+
+    async def stop(self) -> None:
+        """Write down what is under way."""
+        self.end_streams()
+        await self._answers.stop()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+
+    def api(self) -> Starlette:
+        """The application below /api."""
+        handlers: list[tuple[str, str, Handler]] = [
+            ("GET", "/session", self._show_session),
+            ("POST", "/login", self._log_in),
+            ("POST", "/logout", self._log_out),
+            ("GET", "/models", self._list_models),
+            ("GET", "/events", self._chats.events),
+            *self._chats.routes(),
+        ]
+        routes = [Route(path, self._guarded(path, handler), methods=[method]) for method, path, handler in handlers]
+        return Starlette(routes=routes, exception_handlers={HTTPException: _refuse_http})
+
+    def _guarded(self, path: str, handler: Handler) -> Handler:
+        """A handler that is reached by our own page, and by whoever is logged in; its errors become answers."""
+
+        async def guarded(request: Request) -> Response:
+            try:
+                check_same_site(request)
+                find = self._visitors.find if path in _OPEN else self._visitors.who
+                request.state.visitor = await find(request)
+                response = await handler(request)
+            except ChakuError as error:
+                response = refusal(error)
+            except Exception:
+                log.exception("request failed path=%s", request.url.path)
+                response = refusal(ChakuError("the gateway failed on this request; its log has the details"))
+            response.headers.update(SECURITY_HEADERS)
+            return response
+
+        return guarded
+
+    async def _show_session(self, request: Request) -> Response:
+        return self._session(request.state.visitor)
+
+    async def _log_in(self, request: Request) -> Response:
+        login = await read_json(request, shapes.Login)
+        visitor, token = await self._visitors.log_in(request, login.key)
+        response = self._session(visitor)
+        if token:
+            set_cookie(response, request, token)
+        return response
+
+    async def _log_out(self, request: Request) -> Response:
+        await self._visitors.log_out(request)
+        response = Response(status_code=204)
+        response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+        return response
+
+    async def _list_models(self, request: Request) -> Response:
+        return json_response({"models": self._models()})
+
+    def _session(self, visitor: Visitor | None) -> Response:
+        user = visitor and {"name": visitor.name, "kind": "local" if visitor.key_id is None else "key"}
+        return json_response({"version": __version__, "login_required": self._visitors.must_log_in, "user": user})
+
+
+def mount(
+    app: FastAPI,
+    store: Store,
+    keys: KeyRing,
+    access: Access,
+    *,
+    models: Callable[[], list[Any]],
+    base_url: str,
+    page: Page | None = None,
+    silent_s: float = SILENT_S,
+) -> Application:
+    """Put the page at / and its application at /api. `models` gives the rows of /v1/models, `base_url` is the /v1 of
+    this gateway. What comes back has to be started and stopped with the gateway.
+    """
+    application = Application(store, keys, access, models, base_url, silent_s)
+    app.mount("/api", application.api())
+    app.router.routes.extend((page or Page()).routes())
+    return application
+
+
+def refusal(error: ChakuError) -> Response:
+    """An error as the page is told of it."""
+    response = json_response({"error": shapes.show_error(error)}, error.http_status)
+    if error.retry_after_s is not None:
+        response.headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+    return response
+
+
+async def _refuse_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = {404: NotFound, 405: MethodNotAllowed}.get(error.status_code, InvalidRequest)
+    response = refusal(kind(f"{request.method} {request.url.path}: {error.detail}"))
+    response.headers.update({**(error.headers or {}), **SECURITY_HEADERS})
+    return response

@@ -1,0 +1,137 @@
+"""The page's files: HTML, scripts and styles from `static`, compressed, under names that change when they do."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from chaku.errors import NotFound
+
+STATIC = Path(__file__).parent / "static"
+
+SECURITY_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; font-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types chaku dompurify"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+PATHS = ("chat", "compare", "arena", "leaderboard")
+"""What the page itself makes of its address; all of it is one file."""
+
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+    ".webmanifest": "application/manifest+json",
+    ".woff2": "font/woff2",
+}
+_PACKED_ALREADY = frozenset({".png", ".woff2"})
+_MIN_GZIP_BYTES = 500
+
+_MISSING = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>chaku</title></head><body>
+<h1>chaku is serving, without its page</h1>
+<p>The API is at /v1 and described at <a href="/docs">/docs</a>; <code>chaku chat</code> talks to it in a terminal.</p>
+<p>The page's files are not installed: {reason}</p></body></html>"""
+
+HOW_TO_GET = "run `make page` in the sources with npm in reach, or install chaku from its wheel"
+
+
+@dataclass
+class File:
+    """One file as it is sent."""
+
+    content: bytes
+    media_type: str
+    is_packed: bool
+    gzipped: bytes | None = None
+
+    def for_browser(self, accepts: str) -> tuple[bytes, dict[str, str]]:
+        """The bytes and headers for this Accept-Encoding; compressed once, when first asked for."""
+        if self.is_packed or len(self.content) < _MIN_GZIP_BYTES:
+            return self.content, {}
+        if not re.search(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", accepts):
+            return self.content, {"vary": "accept-encoding"}
+        if self.gzipped is None:
+            self.gzipped = gzip.compress(self.content, mtime=0)
+        return self.gzipped, {"vary": "accept-encoding", "content-encoding": "gzip"}
+
+
+class Page:
+    """The files of a folder, in memory. Changed files are seen with the next load of the page."""
+
+    def __init__(self, folder: Path = STATIC) -> None:
+        self._folder = folder
+        self._files: dict[str, File] = {}
+        self._seen: dict[Path, tuple[int, int]] = {}
+        self.hash = ""
+        self._refresh()
+
+    @property
+    def missing(self) -> str | None:
+        """What lacks for the page to work, None when it is whole."""
+        for name in ("index.html", "vendor/manifest.json"):
+            if name not in self._files:
+                return f"{name} is not there; {HOW_TO_GET}"
+        return None
+
+    def routes(self) -> list[Route]:
+        """The page's own addresses, and its files below /assets/HASH/."""
+        own = [route for name in PATHS for route in (f"/{name}", f"/{name}/{{rest:path}}")]
+        return [
+            *(Route(path, self.index) for path in ("/", *own)),
+            Route("/assets/{hash}/{name:path}", self.asset),
+        ]
+
+    async def index(self, request: Request) -> Response:
+        """The page; never from a cache."""
+        await asyncio.to_thread(self._refresh)
+        headers = {**SECURITY_HEADERS, "cache-control": "no-store"}
+        if (reason := self.missing) is not None:
+            return HTMLResponse(_MISSING.format(reason=reason), 503, headers)
+        html = self._files["index.html"].content.replace(b"{{assets}}", b"/assets/" + self.hash.encode())
+        return HTMLResponse(html, headers=headers)
+
+    async def asset(self, request: Request) -> Response:
+        """One file. An old hash gets today's file, uncached: a tab from before an upgrade goes on working."""
+        file = self._files.get(request.path_params["name"])
+        if file is None:
+            raise NotFound(f"the page has no file {request.path_params['name'][:200]!r}")
+        is_current = request.path_params["hash"] == self.hash
+        caching = "public, max-age=31536000, immutable" if is_current else "no-store"
+        content, headers = await asyncio.to_thread(file.for_browser, request.headers.get("accept-encoding", ""))
+        headers |= {**SECURITY_HEADERS, "cache-control": caching, "content-type": file.media_type}
+        return Response(content, headers=headers)
+
+    def _refresh(self) -> None:
+        """Read the folder again if anything in it has changed (half a millisecond if not)."""
+        paths = sorted(path for path in self._folder.rglob("*") if path.suffix in _TYPES and path.is_file())
+        stats = {path: path.stat() for path in paths}
+        seen = {path: (stat.st_mtime_ns, stat.st_size) for path, stat in stats.items()}
+        if seen == self._seen:
+            return
+        files: dict[str, File] = {}
+        whole = hashlib.sha256()
+        for path in paths:
+            name = path.relative_to(self._folder).as_posix()
+            content = path.read_bytes()
+            whole.update(f"{name}\0{len(content)}\0".encode() + content)
+            files[name] = File(content, _TYPES[path.suffix], path.suffix in _PACKED_ALREADY)
+        self._files, self.hash, self._seen = files, whole.hexdigest()[:16], seen
