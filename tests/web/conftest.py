@@ -1,5 +1,5 @@
-"""What tests of the page share. There is one Chromium for each module of browser tests: a session's would leave its event
-loop running under other tests.
+"""What tests of the page share. There is one Chromium for each module of browser tests: a session's would leave its
+event loop running under other tests.
 """
 
 from __future__ import annotations
