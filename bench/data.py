@@ -155,16 +155,20 @@ def write_conversations(file: IO[str], number: int) -> None:
 
 
 class Memory(threading.Thread):
-    """Samples the proportional set size of this process and its children (shared pages counted once)."""
+    """Samples this process and its children: own pages, and mapped file pages (which the system can take back)."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         super().__init__(daemon=True)
-        self.peak_bytes = 0
+        self.clock = clock
+        self.peaks: dict[str, tuple[int, int]] = {}
         self.ended = threading.Event()
 
     def run(self) -> None:
         while not self.ended.wait(0.25):
-            self.peak_bytes = max(self.peak_bytes, sum(_pss_bytes(process) for process in _family(Path("/proc/self"))))
+            samples = [_pss_bytes(process) for process in _family(Path("/proc/self"))]
+            own, mapped = sum(sample[0] for sample in samples), sum(sample[1] for sample in samples)
+            before = self.peaks.get(self.clock.phase, (0, 0))
+            self.peaks[self.clock.phase] = (max(before[0], own), max(before[1], mapped))
 
 
 def _family(process: Path) -> Iterator[Path]:
@@ -177,12 +181,14 @@ def _family(process: Path) -> Iterator[Path]:
         yield from _family(Path("/proc") / child)
 
 
-def _pss_bytes(process: Path) -> int:
+def _pss_bytes(process: Path) -> tuple[int, int]:
+    """Anonymous and file pages; a page shared by n processes counts 1/n in each."""
     try:
         lines = (process / "smaps_rollup").read_text().splitlines()
     except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+        return 0, 0
+    pages = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss")}
+    return pages.get("Pss_Anon", 0), pages.get("Pss_File", 0)
 
 
 class Clock(Silent):
@@ -219,7 +225,8 @@ def main() -> None:
     if not source.exists():
         with source.open("w") as file:
             write_conversations(file, args.conversations)
-    memory, clock = Memory(), Clock()
+    clock = Clock()
+    memory = Memory(clock)
     memory.start()
     started = time.perf_counter()
     config = DataConfig(inputs=(source,), tokenizer=args.tokenizer)
@@ -227,27 +234,26 @@ def main() -> None:
     wall_s = time.perf_counter() - started
     clock.stop()
     memory.ended.set()
-    report(
-        args.conversations, source.stat().st_size, wall_s, clock, memory.peak_bytes, built.manifest["audit"]["facts"]
-    )
+    report(args.conversations, source.stat().st_size, wall_s, clock, memory, built.manifest["audit"]["facts"])
     if args.keep is None:
         shutil.rmtree(folder)
 
 
 def report(
-    number: int, source_bytes: int, wall_s: float, clock: Clock, peak_bytes: int, facts: dict[str, object]
+    number: int, source_bytes: int, wall_s: float, clock: Clock, memory: Memory, facts: dict[str, object]
 ) -> None:
     print(f"{number:,} conversations, {source_bytes / 1e6:,.0f} MB of JSON, {facts['tokens']:,} tokens")
-    print(f"{'phase':<14}{'wall s':>9}{'conv/s':>10}")
+    print(f"{'phase':<14}{'wall s':>9}{'conv/s':>10}{'peak MB':>10}{'mapped MB':>11}")
     for phase, seconds in clock.phases.items():
-        print(f"{phase:<14}{seconds:>9.1f}{number / seconds:>10,.0f}")
+        own, mapped = memory.peaks.get(phase, (0, 0))
+        print(f"{phase:<14}{seconds:>9.1f}{number / seconds:>10,.0f}{own / 1e6:>10,.0f}{mapped / 1e6:>11,.0f}")
     print(f"{'together':<14}{wall_s:>9.1f}{number / wall_s:>10,.0f}")
     print(f"{'stage':<14}{'busy s':>9}{'conv/s a core':>15}")
     for stage, counts in clock.stages.items():
         if counts.seconds:
             passed = counts.entered or number
             print(f"{stage:<14}{counts.seconds:>9.1f}{passed / counts.seconds:>15,.0f}")
-    print(f"peak memory of all processes: {peak_bytes / 1e6:,.0f} MB; rows {facts['fill']:.1%} full")
+    print(f"rows {facts['fill']:.1%} full; memory is of all processes together")
 
 
 if __name__ == "__main__":
