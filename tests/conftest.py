@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+import smollm2
 from chaku.store.database import open_store
 from fake_openai import FakeServer
+
+smollm2.gguf()  # before any test points the cache elsewhere
 
 
 @pytest.fixture
@@ -20,13 +22,8 @@ def server():
 
 @pytest.fixture(scope="session")
 def smollm2_path() -> Path:
-    """The real 135M model: CHAKU_TEST_MODEL, or the built-in one, pulled once into the user's cache."""
-    if given := os.environ.get("CHAKU_TEST_MODEL"):
-        return Path(given)
-    from chaku.models.pull import pull
-    from chaku.models.reference import parse
-
-    return pull(parse("smollm2-135m").reference).path
+    """The real 135M model."""
+    return smollm2.gguf()
 
 
 @pytest.fixture(scope="session")

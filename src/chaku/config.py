@@ -70,6 +70,8 @@ class ModelConfig(Frozen):
     """CPU threads for decoding. Default: physical cores."""
     gpu_layers: int | None = Field(None, ge=0)
     """Layers put on the GPU. Default: all that fit."""
+    kv_type: Literal["f16", "q8_0"] = "f16"
+    """Number type of the key-value cache: q8_0 takes half the memory at the same speed, and rounds what it keeps."""
     lora: tuple[Path, ...] = ()
     """GGUF LoRA adapters applied to the model."""
     mmproj: Path | None = None
