@@ -1,0 +1,209 @@
+/** The page's frame: the list of chats, the bar over the chat, and what opens over both. */
+
+/** @import {Model} from "./types.js" */
+import { chatInAddress, goTo, onAddressChange, replaceAddress } from "./address.js";
+import { ChatPanel } from "./chat_panel.js";
+import { copyText } from "./clipboard.js";
+import { Conversation, problemOf } from "./conversation.js";
+import { html, useEffect, useMemo, useReducer, useState } from "./html.js";
+import { IconButton } from "./icons.js";
+import { Library } from "./library.js";
+import { Login } from "./login.js";
+import { ModelPicker } from "./model_picker.js";
+import { ErrorCard, Notices, Toast } from "./notices.js";
+import { useChanges } from "./observable.js";
+import { SettingsDrawer } from "./settings_drawer.js";
+import { Shortcuts, commandOf } from "./shortcuts.js";
+import { Sidebar } from "./sidebar.js";
+import { nextTheme, themeName } from "./theme.js";
+import { textOf } from "./tree.js";
+
+const LAST_MODEL = "chaku.model";
+const EXAMPLES = [
+  "Explain how a transformer predicts the next token, with a small example.",
+  "Write a Python function that merges overlapping intervals, and test it.",
+  "Compare SQLite and PostgreSQL in a table.",
+];
+
+
+/** @param {{library: Library}} props */
+export function App({ library }) {
+  useChanges(library);
+  const notices = useMemo(() => new Notices(), []);
+  const [conversation, setConversation] = useState(() => new Conversation(chatInAddress()));
+  const [isListOpen, setListOpen] = useState(false);
+  const [over, setOver] = useState(/** @type {"settings" | "shortcuts" | null} */ (null));
+  const [, redraw] = useReducer((/** @type {number} */ n) => n + 1, 0);
+
+  const say = (/** @type {string} */ text, /** @type {string} */ action = "", onAction = () => {}) =>
+    notices.show({ text, action, onAction });
+  const attempt = async (/** @type {Promise<any>} */ work) => {
+    try {
+      await work;
+    } catch (error) {
+      const { message, fix } = problemOf(error);
+      notices.show({ text: [message, fix].filter(Boolean).join(" "), isError: true });
+    }
+  };
+
+  useEffect(() => {
+    const onAddress = () =>
+      setConversation((now) => (now.id !== null && now.id === chatInAddress() ? now : new Conversation(chatInAddress())));
+    return onAddressChange(onAddress);
+  }, []);
+
+  const isIn = library.isLoaded;
+  useEffect(() => {
+    if (!isIn) return;
+    conversation.onCreated = (id) => replaceAddress(`/chat/${id}`);
+    if (conversation.id) conversation.load();
+    else if (!matchMedia("(pointer: coarse)").matches) focus("composer");
+    const end = library.onChat((id, message, chat) => {
+      if (conversation.id && (id === conversation.id || id === "*")) conversation.heard(message, chat);
+    });
+    return () => (end(), conversation.close());
+  }, [conversation, isIn]);
+
+  // A new chat takes the model that was used last, or the first one that is served.
+  useEffect(() => {
+    if (conversation.id || !library.models.length) return;
+    if (conversation.model && library.model(conversation.model)) return;
+    const last = localStorage.getItem(LAST_MODEL);
+    const start = library.model(last ?? "") ?? library.models.find((m) => m.state === "ready") ?? library.models[0];
+    conversation.update({ model: start.id });
+  }, [conversation, library.models]);
+
+  const newChat = () => {
+    if (chatInAddress()) goTo("/");
+    else setConversation(new Conversation(null));
+    setListOpen(false);
+  };
+  useEffect(() => {
+    const commands = {
+      new: newChat,
+      search: () => (setListOpen(true), requestAnimationFrame(() => focus("search"))),
+      model: () => /** @type {HTMLElement | null} */ (document.querySelector(".model-picker .menu-button"))?.click(),
+      settings: () => setOver("settings"),
+      composer: () => focus("composer"),
+      shortcuts: () => setOver("shortcuts"),
+      copy: async () => {
+        const last = conversation.path.findLast((message) => message.role === "assistant");
+        if (last) say((await copyText(textOf(last.content))) ? "Answer copied" : "This browser does not let the page copy");
+      },
+    };
+    const onKey = (/** @type {KeyboardEvent} */ event) => {
+      const command = library.isLoaded && !over ? commandOf(event) : null;
+      if (!command) return;
+      event.preventDefault();
+      commands[command]();
+    };
+    addEventListener("keydown", onKey);
+    return () => removeEventListener("keydown", onKey);
+  }, [conversation, over]);
+
+  if (library.needsLogin) return html`<${Login} library=${library} />`;
+  const theme = { name: themeName(), next: () => (nextTheme(), redraw(0)) };
+  const choose = (/** @type {string} */ id) => {
+    localStorage.setItem(LAST_MODEL, id);
+    attempt(conversation.update({ model: id }));
+  };
+  return html`<div class="frame">
+    <a class="skip" href="#composer" onClick=${(/** @type {Event} */ e) => (e.preventDefault(), focus("composer"))}>Go to the message field</a>
+    <${Sidebar}
+      library=${library}
+      chosen=${conversation.id}
+      isOpen=${isListOpen}
+      onClose=${() => setListOpen(false)}
+      say=${say}
+      attempt=${attempt}
+      onShortcuts=${() => setOver("shortcuts")}
+      theme=${theme}
+    />
+    ${isListOpen && html`<div class="shade" onClick=${() => setListOpen(false)}></div>`}
+    <main class="main">
+      <${Bar}
+        conversation=${conversation}
+        models=${library.models}
+        onList=${() => setListOpen(true)}
+        onChoose=${choose}
+        onSettings=${() => setOver("settings")}
+        onNew=${newChat}
+      />
+      ${!library.isOnline && conversation.isOnline && html`<p class="offline" role="alert">The server does not answer. Trying again…</p>`}
+      <${Started} key=${conversation} conversation=${conversation} models=${library.models} notices=${notices} />
+    </main>
+    ${over === "settings" &&
+    html`<${SettingsDrawer}
+      conversation=${conversation}
+      needsKey=${library.session?.login_required ?? false}
+      onClose=${() => setOver(null)}
+      attempt=${attempt}
+    />`}
+    ${over === "shortcuts" && html`<${Shortcuts} onClose=${() => setOver(null)} />`}
+    <${Toast} notices=${notices} />
+  </div>`;
+}
+
+/**
+ * @param {object} props
+ * @param {Conversation} props.conversation
+ * @param {Model[]} props.models
+ * @param {() => void} props.onList
+ * @param {(id: string) => void} props.onChoose
+ * @param {() => void} props.onSettings
+ * @param {() => void} props.onNew
+ */
+function Bar({ conversation, models, onList, onChoose, onSettings, onNew }) {
+  useChanges(conversation);
+  const numSet = Object.keys(conversation.settings).length + (conversation.system ? 1 : 0);
+  useEffect(() => {
+    document.title = conversation.title ? `${conversation.title} · chaku` : "chaku";
+  }, [conversation.title]);
+  return html`<header class="bar">
+    <${IconButton} icon="menu" label="Chats" class="narrow-only" onClick=${onList} />
+    <${ModelPicker} models=${models} chosen=${conversation.model} onChoose=${onChoose} />
+    <h1 class="chat-title" dir="auto">${conversation.title}</h1>
+    <${IconButton} icon="plus" label="New chat" class="narrow-only" onClick=${onNew} />
+    <${IconButton}
+      icon="gear"
+      label=${numSet ? `Chat settings, ${numSet} set` : "Chat settings"}
+      class=${numSet ? "marked" : ""}
+      onClick=${onSettings}
+    />
+  </header>`;
+}
+
+/** The panel, with what teaches while the chat is empty. @param {{conversation: Conversation, models: Model[], notices: Notices}} props */
+function Started({ conversation, models, notices }) {
+  const [start, setStart] = useState("");
+  const onComplain = (/** @type {string} */ text) => notices.show({ text, isError: true });
+  const take = (/** @type {string} */ example) => {
+    setStart(example);
+    requestAnimationFrame(() => focus("composer"));
+  };
+  return html`<${ChatPanel} conversation=${conversation} models=${models} onComplain=${onComplain} start=${start}>
+    <div class="empty">
+      ${models.length
+        ? html`<h2>What shall we talk about?</h2>
+            <p>Programs reach the same models at <code>${location.origin}/v1</code></p>
+            <div class="examples">
+              ${EXAMPLES.map((text) => html`<button type="button" onClick=${() => take(text)}>${text}</button>`)}
+            </div>`
+        : html`<h2>No model is served yet</h2>
+            <p>Stop the server and start it with one, for example the built-in 135M model:</p>
+            <pre><code>chaku serve smollm2-135m</code></pre>`}
+    </div>
+  <//>`;
+}
+
+/** What is shown when the page can't even begin. @param {{problem: import("./types.js").Problem}} props */
+export function NotStarted({ problem }) {
+  return html`<main class="login">
+    <${ErrorCard} title="The page can't start" problem=${problem} onRetry=${() => location.reload()} />
+  </main>`;
+}
+
+/** @param {string} id */
+function focus(id) {
+  document.getElementById(id)?.focus();
+}

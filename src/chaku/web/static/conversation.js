@@ -1,0 +1,268 @@
+/**
+ * One chat as the page holds it: its messages, the branch that is read, and the answers that are being written.
+ * Knows the server and no component, so several of them can stand side by side.
+ */
+
+/** @import {Chat, Message, Model, Part, Settings} from "./types.js" */
+import { CallFailed, follow, get, patch, post } from "./api.js";
+import { Observable } from "./observable.js";
+import { newestLeaf, pathTo, textOf } from "./tree.js";
+
+/** @typedef {{content: string, reasoning: string, isNew: boolean}} Piece  isNew: it replaces what was there */
+
+export class Conversation extends Observable {
+  /** @param {string | null} id  null: a chat that begins with its first message @param {Partial<Chat>} [start] */
+  constructor(id, start = {}) {
+    super();
+    this.id = id;
+    this.title = "";
+    /** @type {string | null} */
+    this.model = start.model ?? null;
+    this.system = start.system ?? "";
+    /** @type {Settings} */
+    this.settings = start.settings ?? {};
+    /** @type {Map<string, Message>} */
+    this.messages = new Map();
+    /** @type {string | null} */
+    this.leafId = null;
+    this.isLoaded = id === null;
+    this.isOnline = true;
+    /** @type {import("./types.js").Problem | null} */
+    this.problem = null;
+    /** @type {(id: string) => void} called once, when the server knows the chat */
+    this.onCreated = () => {};
+    /** @type {(text: string) => void} what a screen reader should hear */
+    this.announce = () => {};
+    /** @type {Map<string, Set<(piece: Piece) => void>>} */
+    this._readers = new Map();
+    /** @type {Map<string, AbortController>} */
+    this._streams = new Map();
+    this._saving = 0;
+    this._sending = 0;
+    /** @type {[Message | null, Chat | null][]} */
+    this._unheard = [];
+  }
+
+  get path() {
+    return pathTo(this.messages, this.leafId);
+  }
+
+  /** The answer that is being written on the branch that is read, if any. */
+  get running() {
+    return this.path.find((message) => message.state === "streaming");
+  }
+
+  /** Bring everything from the server, and take up answers that are being written. */
+  async load() {
+    if (!this.id) return;
+    try {
+      const chat = await get(`/chats/${this.id}`);
+      this._take(chat);
+      const fresh = new Map(chat.messages.map((/** @type {Message} */ m) => [m.id, m]));
+      for (const [id, message] of fresh) {
+        const own = this.messages.get(id);
+        if (own && this._streams.has(id) && message.state === "streaming") fresh.set(id, own); // ours is further on
+      }
+      this.messages = fresh;
+      this.problem = null;
+    } catch (error) {
+      this.problem = problemOf(error);
+    }
+    this.isLoaded = true;
+    this._followPath();
+    this.changed();
+  }
+
+  /** @param {Chat} chat */
+  _take(chat) {
+    this.title = chat.title;
+    if (chat.leaf_id !== undefined) this.leafId = chat.leaf_id;
+    if (this._saving) return; // what is being typed here is newer
+    if (chat.model !== undefined) this.model = chat.model ?? this.model;
+    if (chat.system !== undefined) this.system = chat.system ?? "";
+    if (chat.settings) this.settings = chat.settings;
+  }
+
+  /** Another page changed something. @param {Message | null} message @param {Chat | null} chat */
+  heard(message, chat) {
+    if (this._sending) return void this._unheard.push([message, chat]); // most of it is our own doing
+    const isKnown = message ? this.messages.get(message.id)?.state === message.state : false;
+    const isFollowed = message ? this._streams.has(message.id) : false;
+    if (chat) {
+      const leaf = chat.leaf_id;
+      this._take({ ...chat, leaf_id: leaf && this.messages.has(leaf) ? leaf : undefined });
+      this._followPath();
+      this.changed();
+      if (leaf && !this.messages.has(leaf)) this.load();
+    } else if (!message || (!isKnown && !isFollowed)) this.load();
+  }
+
+  /**
+   * Ask something after `parentId`; the answer is written by the server, whether or not this page stays.
+   * @param {string | Part[]} content
+   * @param {string | null} parentId
+   */
+  send(content, parentId) {
+    return this._busy(async () => {
+      const { user, answer } = await this._ask(content, parentId);
+      this._add(user);
+      if (answer) this._add(answer);
+    });
+  }
+
+  /** @param {string | Part[]} content @param {string | null} parentId */
+  async _ask(content, parentId) {
+    if (!this.id) {
+      const { model, system, settings } = this;
+      const chat = await post("/chats", { model, system, settings });
+      this.id = chat.id;
+      this.onCreated(chat.id);
+    }
+    const body = { parent_id: parentId, content, model: this.model, settings: this.settings, answer: true };
+    return post(`/chats/${this.id}/messages`, body);
+  }
+
+  /** Another answer to the same message. @param {string} userId @param {string} [model] */
+  answerAgain(userId, model) {
+    const body = { parent_id: userId, model: model ?? this.model, settings: this.settings };
+    return this._busy(async () => this._add((await post(`/chats/${this.id}/answers`, body)).answer));
+  }
+
+  /** Do something that other pages are told of, and then hear what this page was told. @param {() => Promise<void>} work */
+  async _busy(work) {
+    this._sending++;
+    try {
+      await work();
+    } finally {
+      this._sending--;
+      for (const [message, chat] of this._unheard.splice(0)) this.heard(message, chat);
+    }
+  }
+
+  /** @param {string} messageId */
+  async stop(messageId) {
+    const { answer } = await post(`/chats/${this.id}/messages/${messageId}/stop`);
+    if (answer.state !== "streaming") this._settle(answer);
+  }
+
+  /** Read the branch that goes through this message. @param {string} messageId */
+  async choose(messageId) {
+    this.leafId = newestLeaf(this.messages, messageId);
+    this._followPath();
+    this.changed();
+    await patch(`/chats/${this.id}`, { leaf_id: this.leafId });
+  }
+
+  /** @param {{model?: string, system?: string, settings?: Settings, title?: string}} fields */
+  async update(fields) {
+    Object.assign(this, fields);
+    this.changed();
+    if (!this.id) return;
+    this._saving++;
+    try {
+      await patch(`/chats/${this.id}`, fields);
+    } finally {
+      this._saving--;
+    }
+  }
+
+  /** @param {Message} message */
+  _add(message) {
+    this.messages.set(message.id, message);
+    this.leafId = message.id;
+    this._followPath();
+    this.changed();
+  }
+
+  /** Hear the pieces of an answer as they come. @param {string} id @param {(piece: Piece) => void} reader */
+  read(id, reader) {
+    const readers = this._readers.get(id) ?? new Set();
+    this._readers.set(id, readers.add(reader));
+    return () => void readers.delete(reader);
+  }
+
+  _followPath() {
+    for (const message of this.path) {
+      if (message.state === "streaming" && !this._streams.has(message.id)) this._follow(message.id);
+    }
+  }
+
+  /** @param {string} id */
+  async _follow(id) {
+    const stream = new AbortController();
+    this._streams.set(id, stream);
+    this.announce("Answer started");
+    const path = (/** @type {string} */ after) =>
+      `/chats/${this.id}/messages/${id}/stream${after ? `?after=${encodeURIComponent(after)}` : ""}`;
+    const onConnection = (/** @type {boolean} */ isUp) => {
+      if (this.isOnline === isUp) return;
+      this.isOnline = isUp;
+      this.changed();
+    };
+    try {
+      await follow(path, (event) => this._piece(id, event), { signal: stream.signal, onConnection });
+    } catch (error) {
+      const message = this.messages.get(id);
+      if (message) this._settle({ ...message, state: "failed", error: problemOf(error) });
+    } finally {
+      this._streams.delete(id);
+    }
+  }
+
+  /** @param {string} id @param {any} event @returns {boolean} whether it was the last */
+  _piece(id, event) {
+    const message = this.messages.get(id);
+    if (!message) return true;
+    if (event.type === "delta") {
+      const content = event.content ?? "";
+      const reasoning = event.reasoning ?? "";
+      message.content = /** @type {string} */ (message.content ?? "") + content;
+      message.reasoning = (message.reasoning ?? "") + reasoning;
+      this._tell(id, { content, reasoning, isNew: false });
+      return false;
+    }
+    if (event.type === "snapshot") {
+      Object.assign(message, event.message);
+      this._tell(id, { content: textOf(message.content), reasoning: message.reasoning ?? "", isNew: true });
+      this.changed();
+      return false;
+    }
+    this._settle(event.message);
+    return true;
+  }
+
+  /** @param {string} id @param {Piece} piece */
+  _tell(id, piece) {
+    for (const reader of this._readers.get(id) ?? []) reader(piece);
+  }
+
+  /** An answer has ended. @param {Message} message */
+  _settle(message) {
+    this._streams.get(message.id)?.abort();
+    this.messages.set(message.id, message);
+    this.isOnline = true;
+    const tokens = message.usage?.completion_tokens;
+    const how = { complete: "finished", stopped: "stopped", failed: "failed", streaming: "goes on" }[message.state];
+    this.announce(`Answer ${how}${tokens == null ? "" : `, ${tokens} tokens`}`);
+    this.changed();
+  }
+
+  close() {
+    for (const stream of this._streams.values()) stream.abort();
+  }
+}
+
+/** What a caught error means to the reader. @param {unknown} error @returns {import("./types.js").Problem} */
+export function problemOf(error) {
+  if (error instanceof CallFailed) return { ...error.problem, type: error.problem.type ?? `HTTP ${error.status}` };
+  const message = error instanceof Error ? error.message : String(error);
+  return { code: "page_error", message, fix: "Reload the page; if it happens again, please report it with the details." };
+}
+
+/**
+ * Whether a model takes images.
+ * @param {Model | undefined} model
+ */
+export function takesImages(model) {
+  return (model?.capabilities ?? []).some((name) => name === "vision" || name === "images" || name === "image_input");
+}

@@ -1,0 +1,75 @@
+/** Colours code, one language at a time: each grammar is loaded when its first block is seen. */
+
+import { withVisibleControls } from "./format.js";
+import { fragmentOf } from "./sanitise.js";
+
+const LIMIT = 400_000; // characters; beyond that code stays plain
+
+/** @type {Record<string, string>} */
+const ALIASES = {
+  "c++": "cpp", cc: "cpp", h: "c", hpp: "cpp", cs: "csharp", "c#": "csharp", console: "shell", docker: "dockerfile",
+  "f#": "fsharp", golang: "go", hs: "haskell", html: "xml", js: "javascript", jsx: "javascript", json5: "json", jsonl: "json",
+  kt: "kotlin", make: "makefile", md: "markdown", mjs: "javascript", objc: "objectivec", pl: "perl", ps1: "powershell",
+  py: "python", python3: "python", pycon: "python-repl", rb: "ruby", rs: "rust", sh: "bash", svg: "xml", tex: "latex",
+  toml: "ini", ts: "typescript", tsx: "typescript", vb: "vbnet", vue: "xml", yml: "yaml", zsh: "bash",
+};
+/** The grammars that vendor.toml brings. */
+const KNOWN = new Set([
+  "ada", "armasm", "bash", "c", "clojure", "cmake", "cpp", "csharp", "css", "dart", "diff", "dockerfile", "elixir", "elm",
+  "erlang", "fortran", "fsharp", "go", "graphql", "groovy", "haskell", "http", "ini", "java", "javascript", "json", "julia",
+  "kotlin", "latex", "less", "lisp", "lua", "makefile", "markdown", "matlab", "nginx", "nix", "objectivec", "ocaml", "perl",
+  "php", "php-template", "powershell", "prolog", "properties", "protobuf", "python", "python-repl", "r", "ruby", "rust",
+  "scala", "scheme", "scss", "shell", "sql", "swift", "tcl", "typescript", "vbnet", "verilog", "vhdl", "vim", "wasm",
+  "x86asm", "xml", "yaml",
+]);
+/** What a grammar needs beside itself. @type {Record<string, string[]>} */
+const EMBEDDED = { xml: ["javascript", "css"], markdown: ["xml"], "python-repl": ["python"], shell: ["bash"], php: ["xml"] };
+
+/** @type {Map<string, Promise<boolean>>} */
+const grammars = new Map();
+/** @type {any} */
+let core = null;
+
+/**
+ * The language that the line after the fence names, "" if none.
+ * @param {string} info
+ */
+export function languageOf(info) {
+  return (info.trim().split(/[\s{,:]/)[0] ?? "").toLowerCase().slice(0, 30);
+}
+
+/** @param {string} language @returns {Promise<boolean>} whether it is here now */
+function load(language) {
+  const known = grammars.get(language);
+  if (known) return known;
+  const loading = (async () => {
+    core ??= (await import("./vendor/highlight/core.js")).default;
+    await Promise.all((EMBEDDED[language] ?? []).map(load));
+    core.registerLanguage(language, (await import(`./vendor/highlight/languages/${language}.js`)).default);
+    return true;
+  })().catch(() => false); // a language that nobody has a grammar for stays plain
+  grammars.set(language, loading);
+  return loading;
+}
+
+/**
+ * Colour the code of an element, once, when the page has time.
+ * @param {HTMLElement} element
+ * @param {string} code
+ * @param {string} info
+ */
+export async function highlight(element, code, info) {
+  const named = languageOf(info);
+  const language = ALIASES[named] ?? named;
+  if (code.length > LIMIT || !KNOWN.has(language) || !(await load(language))) return;
+  await idle();
+  const { value } = core.highlight(withVisibleControls(code), { language, ignoreIllegals: true });
+  element.replaceChildren(fragmentOf(value));
+}
+
+function idle() {
+  return new Promise((resolve) => {
+    if ("requestIdleCallback" in globalThis) requestIdleCallback(resolve, { timeout: 300 });
+    else setTimeout(resolve, 30);
+  });
+}

@@ -1,0 +1,47 @@
+/** The page's icons: 16-unit line drawings in the colour of the text. */
+
+import { html } from "./html.js";
+
+/** @type {Record<string, string>} */
+const PATHS = {
+  chevron: "M4 6l4 4 4-4",
+  close: "M4 4l8 8M12 4l-8 8",
+  copy: "M5.5 5.5V2.500h8v8h-3M2.500 5.500h8v8h-8z",
+  down: "M8 3v10M4 9l4 4 4-4",
+  download: "M8 2.500v7.500M5 7.500l3 3 3-3M3 13h10",
+  edit: "M3 13l.5-3L10.500 3l2.500 2.500-7 7z",
+  gear: "M2.500 5h6M12 5h1.500M2.500 11H4M7.500 11h6M10.250 3.250v3.500M5.750 9.250v3.500",
+  image: "M2.500 3.500h11v9h-11zM2.500 11l3.500-3.500 3 3 1.500-1.500 3 3M10.500 6.500h.01",
+  left: "M10 4L6 8l4 4",
+  menu: "M2.500 4.500h11M2.500 8h11M2.500 11.500h11",
+  more: "M3.500 8h.01M8 8h.01M12.500 8h.01",
+  paperclip: "M12.500 7.500l-5 5a3 3 0 0 1-4.300-4.300l5.600-5.500a2 2 0 0 1 2.800 2.800L6.200 11a1 1 0 0 1-1.400-1.400l4.700-4.700",
+  pin: "M6 2.500h4l-.5 4 2 2.500h-7l2-2.500zM8 9v4.500",
+  plus: "M8 3v10M3 8h10",
+  refresh: "M13 8a5 5 0 1 1-1.500-3.600M13 2.500v3h-3",
+  right: "M6 4l4 4-4 4",
+  search: "M7 11.500a4.500 4.500 0 1 0 0-9 4.500 4.500 0 0 0 0 9zM10.500 10.500l3 3",
+  send: "M8 13V3M4 7l4-4 4 4",
+  stop: "M4.500 4.500h7v7h-7z",
+  text: "M3 4h10M3 8h10M3 12h6",
+  theme: "M13 9.500A5.500 5.500 0 0 1 6.500 3a5.500 5.500 0 1 0 6.500 6.500z",
+  trash: "M3 4.500h10M6 4.500V3h4v1.500M4.500 4.500l.5 8.500h6l.5-8.500",
+  upload: "M8 10.500V3M5 6l3-3 3 3M3 13h10",
+};
+
+/** @param {{name: string}} props */
+export function Icon({ name }) {
+  return html`<svg class="icon" viewBox="0 0 16 16" aria-hidden="true" focusable="false">
+    <path d=${PATHS[name]} class=${name === "stop" ? "filled" : name === "more" ? "dots" : ""} />
+  </svg>`;
+}
+
+/**
+ * A button with a picture and a name that is spoken and shown on hover.
+ * @param {{icon: string, label: string, onClick?: (event: Event) => void, [rest: string]: any}} props
+ */
+export function IconButton({ icon, label, onClick, class: name = "", ...rest }) {
+  return html`<button type="button" class=${`icon-button ${name}`} aria-label=${label} title=${label} onClick=${onClick} ...${rest}>
+    <${Icon} name=${icon} />
+  </button>`;
+}

@@ -1,0 +1,169 @@
+/** What goes with every message of a chat: system prompt and sampling, and the same as a call in code. */
+
+/** @import {Conversation} from "./conversation.js" */
+import { copyText } from "./clipboard.js";
+import { Dialog } from "./dialog.js";
+import { html, useState } from "./html.js";
+import { useChanges } from "./observable.js";
+import { BUILT_IN, keepPresets, ownPresets } from "./presets.js";
+import { asCurl, asPython, requestBody } from "./request_code.js";
+
+/**
+ * @typedef {object} Setting
+ * @property {string} name
+ * @property {string} label
+ * @property {string} help
+ * @property {number} min
+ * @property {number} max
+ * @property {number} step
+ */
+
+/** @type {Setting[]} */
+const SETTINGS = [
+  { name: "temperature", label: "Temperature", help: "0 repeats itself, higher is more surprising", min: 0, max: 2, step: 0.05 },
+  { name: "top_p", label: "Top-p", help: "Keep the likeliest tokens up to this share", min: 0, max: 1, step: 0.01 },
+  { name: "min_p", label: "Min-p", help: "Drop tokens below this share of the likeliest", min: 0, max: 1, step: 0.01 },
+  { name: "top_k", label: "Top-k", help: "Keep this many tokens, 0 for all", min: 0, max: 1000, step: 1 },
+  { name: "max_tokens", label: "Longest answer", help: "In tokens", min: 1, max: 1_000_000, step: 1 },
+  { name: "repetition_penalty", label: "Repetition penalty", help: "1 is none", min: 0.5, max: 2, step: 0.01 },
+  { name: "presence_penalty", label: "Presence penalty", help: "Against what was said at all", min: -2, max: 2, step: 0.05 },
+  { name: "frequency_penalty", label: "Frequency penalty", help: "Against what was said often", min: -2, max: 2, step: 0.05 },
+  { name: "seed", label: "Seed", help: "The same seed, the same answer", min: 0, max: 2_147_483_647, step: 1 },
+];
+
+/** @param {{conversation: Conversation, needsKey: boolean, onClose: () => void, attempt: (work: Promise<any>) => void}} props */
+export function SettingsDrawer({ conversation, needsKey, onClose, attempt }) {
+  useChanges(conversation);
+  const { settings } = conversation;
+  const set = (/** @type {string} */ name, /** @type {number | string[] | null} */ value) => {
+    const next = { ...settings };
+    if (value === null) delete next[name];
+    else next[name] = value;
+    attempt(conversation.update({ settings: next }));
+  };
+  const numSet = Object.keys(settings).length;
+  return html`<${Dialog} title="Chat settings" kind="drawer" onClose=${onClose}>
+    <${SystemPrompt} conversation=${conversation} attempt=${attempt} />
+    <section>
+      <div class="row spread">
+        <h3>Sampling</h3>
+        <button
+          type="button"
+          class="quiet"
+          disabled=${!numSet}
+          onClick=${() => attempt(conversation.update({ settings: {} }))}
+        >
+          Reset to model default
+        </button>
+      </div>
+      ${SETTINGS.map((setting) => html`<${NumberSetting} key=${setting.name} setting=${setting} value=${settings[setting.name]} onSet=${set} />`)}
+      <${StopWords} value=${/** @type {string[] | undefined} */ (settings.stop)} onSet=${set} />
+    </section>
+    <${AsCode} conversation=${conversation} needsKey=${needsKey} />
+  <//>`;
+}
+
+/** @param {{conversation: Conversation, attempt: (work: Promise<any>) => void}} props */
+function SystemPrompt({ conversation, attempt }) {
+  const [own, setOwn] = useState(ownPresets);
+  const [name, setName] = useState("");
+  const { system } = conversation;
+  const save = (/** @type {string} */ text) => text !== system && attempt(conversation.update({ system: text }));
+  const keep = (/** @type {import("./presets.js").Preset[]} */ presets) => (keepPresets(presets), setOwn(presets));
+  const all = [...BUILT_IN, ...own];
+  return html`<section>
+    <h3><label for="system">System prompt</label></h3>
+    <textarea
+      id="system"
+      dir="auto"
+      rows="5"
+      placeholder="Model default: none"
+      value=${system}
+      onChange=${(/** @type {any} */ event) => save(event.target.value)}
+    ></textarea>
+    <div class="chips" role="group" aria-label="Presets">
+      ${all.map((preset) => html`<button type="button" class="chip" title=${preset.text} onClick=${() => save(preset.text)}>${preset.name}</button>`)}
+      ${system && html`<button type="button" class="chip" onClick=${() => save("")}>None</button>`}
+    </div>
+    <div class="row">
+      <input
+        aria-label="Name of the preset"
+        placeholder="Keep this prompt as…"
+        value=${name}
+        onInput=${(/** @type {any} */ event) => setName(event.target.value)}
+      />
+      <button
+        type="button"
+        class="button"
+        disabled=${!name.trim() || !system.trim()}
+        onClick=${() => (keep([...own.filter((p) => p.name !== name.trim()), { name: name.trim(), text: system }]), setName(""))}
+      >
+        Keep
+      </button>
+      ${own.some((p) => p.name === name.trim()) &&
+      html`<button type="button" class="quiet" onClick=${() => (keep(own.filter((p) => p.name !== name.trim())), setName(""))}>Forget</button>`}
+    </div>
+  </section>`;
+}
+
+/** @param {{setting: Setting, value: any, onSet: (name: string, value: number | null) => void}} props */
+function NumberSetting({ setting, value, onSet }) {
+  const { name, label, help, min, max, step } = setting;
+  const change = (/** @type {any} */ event) => {
+    const field = event.target;
+    if (field.value === "" && !field.validity.badInput) return onSet(name, null);
+    if (field.validity.rangeOverflow || field.validity.rangeUnderflow || field.validity.badInput) return field.reportValidity();
+    onSet(name, Number(field.value));
+  };
+  return html`<div class="setting">
+    <label for=${`set-${name}`}>${label}<small>${help}</small></label>
+    <input
+      id=${`set-${name}`}
+      type="number"
+      inputmode="decimal"
+      min=${min}
+      max=${max}
+      step=${step < 1 ? "any" : step}
+      placeholder="model default"
+      value=${value ?? ""}
+      onChange=${change}
+    />
+  </div>`;
+}
+
+/** @param {{value: string[] | undefined, onSet: (name: string, value: string[] | null) => void}} props */
+function StopWords({ value, onSet }) {
+  const change = (/** @type {any} */ event) => {
+    const words = event.target.value.split("\n").filter(Boolean).slice(0, 4);
+    onSet("stop", words.length ? words : null);
+  };
+  return html`<div class="setting">
+    <label for="set-stop">Stop words<small>One a line, four at most</small></label>
+    <textarea id="set-stop" rows="2" placeholder="model default" value=${(value ?? []).join("\n")} onChange=${change}></textarea>
+  </div>`;
+}
+
+/** @param {{conversation: Conversation, needsKey: boolean}} props */
+function AsCode({ conversation, needsKey }) {
+  const [language, setLanguage] = useState("curl");
+  const [isCopied, setCopied] = useState(false);
+  const { model, system, settings, path } = conversation;
+  const body = requestBody({ model: model ?? "MODEL", system, settings, path });
+  const code = (language === "curl" ? asCurl : asPython)(location.origin, body, needsKey);
+  const copy = async () => {
+    setCopied(await copyText(code));
+    setTimeout(() => setCopied(false), 1500);
+  };
+  return html`<section>
+    <h3>The same in code</h3>
+    <div class="row spread">
+      <div class="segments" role="group" aria-label="Language">
+        ${["curl", "Python"].map(
+          (name) => html`<button type="button" aria-pressed=${language === name} onClick=${() => setLanguage(name)}>${name}</button>`,
+        )}
+      </div>
+      <button type="button" class="quiet" onClick=${copy}>${isCopied ? "Copied" : "Copy"}</button>
+    </div>
+    <pre class="request-code" tabindex="0" role="region" aria-label="The request in code">${code}</pre>
+  </section>`;
+}

@@ -1,0 +1,161 @@
+/** The chats that were held: by day, to be searched, named, pinned, taken away and brought in. */
+
+/** @import {Library} from "./library.js" */
+/** @import {Chat} from "./types.js" */
+import { goTo } from "./address.js";
+import { getText, post } from "./api.js";
+import { byDay, count } from "./format.js";
+import { html, useEffect, useRef, useState } from "./html.js";
+import { Icon, IconButton } from "./icons.js";
+import { Menu } from "./menu.js";
+import { useChanges } from "./observable.js";
+
+const SEARCH_DELAY_MS = 150;
+
+/**
+ * @param {object} props
+ * @param {Library} props.library
+ * @param {string | null} props.chosen
+ * @param {boolean} props.isOpen  on a narrow screen
+ * @param {() => void} props.onClose
+ * @param {(text: string, action?: string, onAction?: () => void) => void} props.say
+ * @param {(work: Promise<any>) => Promise<void>} props.attempt
+ * @param {() => void} props.onShortcuts
+ * @param {{name: string, next: () => void}} props.theme
+ */
+export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShortcuts, theme }) {
+  useChanges(library);
+  const [renaming, setRenaming] = useState("");
+  const timer = useRef(0);
+  const chooser = useRef(/** @type {HTMLInputElement | null} */ (null));
+  const search = (/** @type {string} */ query) => {
+    clearTimeout(timer.current);
+    timer.current = setTimeout(() => attempt(library.search(query)), SEARCH_DELAY_MS);
+  };
+  const drop = async (/** @type {Chat} */ chat) => {
+    await attempt(library.delete(chat));
+    if (chat.id === chosen) goTo("/");
+    say(`“${chat.title}” deleted`, "Undo", () => attempt(library.restore(chat)));
+  };
+  const bringIn = async (/** @type {File} */ file) => {
+    const { imported, skipped } = await post("/import", await file.text());
+    await library.refreshChats();
+    const left = skipped.length ? `; ${count(skipped.length, "line")} left out: ${skipped[0].reason} (line ${skipped[0].line})` : "";
+    say(`${count(imported, "chat")} imported${left}`);
+  };
+  const groups = byDay(library.chats, new Date());
+  const user = library.session?.user;
+  const mine = [
+    { label: "Export all chats", onChoose: () => attempt(download("/export", "chats.jsonl")) },
+    { label: "Import chats…", onChoose: () => chooser.current?.click() },
+    { label: `Theme: ${theme.name}`, onChoose: theme.next },
+    { label: "Keyboard shortcuts", onChoose: onShortcuts },
+    ...(user?.kind === "key" ? [{ label: "Log out", onChoose: () => attempt(library.logout()) }] : []),
+  ];
+  return html`<nav class=${`sidebar${isOpen ? " open" : ""}`} aria-label="Chats">
+    <div class="brand">
+      <strong>chaku</strong>
+      <${IconButton} icon="close" label="Close the list" class="narrow-only" onClick=${onClose} />
+    </div>
+    <a class="new-chat" href="/" onClick=${onClose}><${Icon} name="plus" />New chat</a>
+    <div class="search">
+      <${Icon} name="search" />
+      <input
+        id="search"
+        type="search"
+        placeholder="Search"
+        aria-label="Search chats"
+        aria-keyshortcuts="Control+K"
+        onInput=${(/** @type {any} */ event) => search(event.target.value)}
+      />
+      <kbd>Ctrl K</kbd>
+    </div>
+    <div class="chat-list">
+      ${groups.map(
+        (group) => html`<section key=${group.name}>
+          <h2>${group.name}</h2>
+          <ul>
+            ${group.chats.map((chat) =>
+              renaming === chat.id
+                ? html`<li key=${chat.id}>
+                    <${Rename}
+                      title=${chat.title}
+                      onDone=${(/** @type {string | null} */ title) => {
+                        setRenaming("");
+                        if (title && title !== chat.title) attempt(library.update(chat.id, { title }));
+                      }}
+                    />
+                  </li>`
+                : html`<li key=${chat.id} class=${chat.id === chosen ? "chosen" : ""}>
+                    <a href=${`/chat/${chat.id}`} aria-current=${chat.id === chosen ? "page" : undefined} title=${chat.title || "New chat"} onClick=${onClose}>
+                      ${chat.pinned && html`<${Icon} name="pin" />`}<span dir="auto">${chat.title || "New chat"}</span>
+                      ${chat.snippet && html`<small dir="auto">${chat.snippet}</small>`}
+                    </a>
+                    <${Menu}
+                      label=${`What to do with ${chat.title}`}
+                      class="slim"
+                      align="end"
+                      button=${html`<${Icon} name="more" />`}
+                      choices=${[
+                        { label: "Rename", onChoose: () => setRenaming(chat.id) },
+                        { label: chat.pinned ? "Unpin" : "Pin", onChoose: () => attempt(library.update(chat.id, { pinned: !chat.pinned })) },
+                        { label: "Export", onChoose: () => attempt(download(`/chats/${chat.id}/export?all=1`, `${fileName(chat.title)}.jsonl`)) },
+                        { label: "Delete", onChoose: () => drop(chat) },
+                      ]}
+                    />
+                  </li>`,
+            )}
+          </ul>
+        </section>`,
+      )}
+      ${library.isLoaded && !library.chats.length && html`<p class="hint">${library.query ? "Nothing found." : "Your chats will be listed here."}</p>`}
+      ${library.next && html`<button type="button" class="quiet" onClick=${() => attempt(library.moreChats())}>Older chats</button>`}
+    </div>
+    <div class="me">
+      <input
+        ref=${chooser}
+        type="file"
+        hidden
+        accept=".jsonl,.txt,application/jsonl"
+        aria-label="File of chats"
+        onChange=${(/** @type {any} */ event) => (attempt(bringIn(event.target.files[0])), (event.target.value = ""))}
+      />
+      <span title=${`chaku ${library.session?.version ?? ""}`}>${user?.name ?? ""}</span>
+      <${Menu} label="More" class="slim up" align="end" button=${html`<${Icon} name="more" />`} choices=${mine} />
+    </div>
+  </nav>`;
+}
+
+/** @param {{title: string, onDone: (title: string | null) => void}} props */
+function Rename({ title, onDone }) {
+  const ref = useRef(/** @type {HTMLInputElement | null} */ (null));
+  useEffect(() => ref.current?.select(), []);
+  const onKey = (/** @type {KeyboardEvent} */ event) => {
+    if (event.key === "Enter") onDone(/** @type {HTMLInputElement} */ (ref.current).value.trim());
+    if (event.key === "Escape") (event.stopPropagation(), onDone(null));
+  };
+  return html`<input
+    ref=${ref}
+    class="rename"
+    dir="auto"
+    aria-label="New title"
+    defaultValue=${title}
+    onKeyDown=${onKey}
+    onBlur=${(/** @type {any} */ event) => onDone(event.target.value.trim())}
+  />`;
+}
+
+/** @param {string} title */
+function fileName(title) {
+  return title.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 60) || "chat";
+}
+
+/** Save what the server answers as a file. @param {string} path @param {string} name */
+async function download(path, name) {
+  const url = URL.createObjectURL(new Blob([await getText(path)], { type: "application/jsonl" }));
+  const link = document.createElement("a");
+  link.href = url;
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}

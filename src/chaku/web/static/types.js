@@ -1,0 +1,55 @@
+/**
+ * The shapes that travel between the page and its server, as JSDoc types. Nothing runs here.
+ *
+ * @typedef {{type: "text", text: string} | {type: "image_url", image_url: {url: string}}} Part
+ * @typedef {{message: string, type?: string, code?: string, param?: string | null, fix?: string}} Problem
+ * @typedef {{prompt_tokens?: number, completion_tokens?: number, cached_tokens?: number}} Usage
+ * @typedef {{first_token_s?: number | null, duration_s?: number | null, tokens_per_s?: number | null}} Timings
+ * @typedef {"complete" | "streaming" | "stopped" | "failed"} MessageState
+ * @typedef {Record<string, number | string[]>} Settings  only what was set: the rest is the model's default
+ *
+ * @typedef {object} Message
+ * @property {string} id
+ * @property {string | null} parent_id
+ * @property {"user" | "assistant" | "system"} role
+ * @property {string | Part[]} content
+ * @property {string | null} [reasoning]
+ * @property {string | null} [model]
+ * @property {Settings} [settings]
+ * @property {MessageState} state
+ * @property {string | null} [finish_reason]
+ * @property {Usage | null} [usage]
+ * @property {Timings | null} [timings]
+ * @property {Problem | null} [error]
+ * @property {string} created_at
+ *
+ * @typedef {object} Chat
+ * @property {string} id
+ * @property {string} title
+ * @property {boolean} pinned
+ * @property {string | null} model
+ * @property {string | null} [system]
+ * @property {Settings} [settings]
+ * @property {string | null} [leaf_id]
+ * @property {string} [snippet]
+ * @property {string} created_at
+ * @property {string} updated_at
+ * @property {Message[]} [messages]
+ *
+ * @typedef {object} Model
+ * @property {string} id
+ * @property {string} state
+ * @property {string} [detail]
+ * @property {number | null} [progress]  0 to 1 while loading
+ * @property {number | null} [context_tokens]
+ * @property {number} [slots]
+ * @property {string[]} [capabilities]
+ * @property {number} [running]
+ * @property {number} [waiting]
+ *
+ * @typedef {object} Session
+ * @property {string} version
+ * @property {boolean} login_required
+ * @property {{name: string, kind: "local" | "key"} | null} user
+ */
+export {};

@@ -1,0 +1,97 @@
+"""Chromium as the tests drive it, and what it must not do: leave the server, or break the page's policy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, Playwright
+
+ARGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+ARGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+WIDE = {"width": 1280, "height": 860}
+
+
+def launch(playwright: Playwright) -> Browser:
+    """Debian's Chromium with a profile of its own; a machine without one skips, CI fails."""
+    path = os.environ.get("CHAKU_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        reason = "no Chromium here: scripts/test-services brings it, or set CHAKU_TEST_CHROMIUM"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return playwright.chromium.launch(executable_path=path, args=ARGS)
+
+
+@dataclass
+class Watch:
+    """What a page did that it should not."""
+
+    origin: str
+    outside: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def assert_clean(self) -> None:
+        assert self.outside == []
+        assert self.violations == []
+        assert self.errors == []
+
+
+@contextlib.contextmanager
+def open_page(browser: Browser, url: str, *, path: str = "/", watch: bool = True, **options: Any) -> Iterator[Page]:
+    """A page in a profile of its own. At the end it must have been quiet, unless `watch` is off."""
+    context = browser.new_context(viewport=options.pop("viewport", WIDE), **options)
+    context.set_default_timeout(8_000)
+    page = context.new_page()
+    seen = follow(page, url)
+    page.seen = seen  # type: ignore[attr-defined]
+    page.goto(url + path)
+    try:
+        yield page
+        if watch:
+            seen.assert_clean()
+    finally:
+        context.close()
+
+
+def follow(page: Page, origin: str) -> Watch:
+    """Note what the page does from now on."""
+    seen = Watch(origin)
+
+    def on_request(request: Any) -> None:
+        if not request.url.startswith((origin, "data:", "blob:")):
+            seen.outside.append(request.url)
+
+    def on_console(message: Any) -> None:
+        if "Content Security Policy" in message.text or "TrustedHTML" in message.text:
+            seen.violations.append(message.text)
+
+    page.on("request", on_request)
+    page.on("console", on_console)
+    page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    page.expose_function("noteViolation", lambda what: seen.violations.append(what))
+    page.add_init_script(
+        "addEventListener('securitypolicyviolation', e => noteViolation(e.violatedDirective + ' ' + e.blockedURI))"
+    )
+    return seen
+
+
+def ask(page: Page, text: str) -> None:
+    """Write a message and send it."""
+    page.get_by_label("Message", exact=True).fill(text)
+    page.keyboard.press("Enter")
+
+
+def wait_for_answer(page: Page, num: int = 1) -> None:
+    """Until `num` answers stand there whole."""
+    page.wait_for_function(
+        "num => document.querySelectorAll('.message.assistant .facts').length >= num "
+        "&& !document.querySelector('[aria-label=\"Stop the answer\"]')",
+        arg=num,
+    )

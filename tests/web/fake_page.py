@@ -1,0 +1,342 @@
+"""The page's server without gateway or store: canned answers in memory, in a thread, for tests and the page's bench."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from chaku.web.page import SECURITY_HEADERS, STATIC
+
+
+@dataclass
+class Saying:
+    """What is answered to one prompt."""
+
+    text: str
+    reasoning: str = ""
+    chunk: int = 5
+    """Characters in one piece."""
+    delay_s: float = 0.0
+    """Between the pieces; with 0 they come as fast as they can."""
+    error: dict[str, Any] | None = None
+
+
+def model(name: str, **fields: Any) -> dict[str, Any]:
+    """A row of /v1/models."""
+    known = {"state": "ready", "detail": "", "progress": None, "context_tokens": 8192, "slots": 4, "capabilities": []}
+    return {"id": name, "running": 0, "waiting": 0, **known, **fields}
+
+
+@dataclass
+class World:
+    """All that this server knows; it outlives the server, as a database would."""
+
+    models: list[dict[str, Any]] = field(default_factory=lambda: [model("vicuna-7b"), model("alpaca-7b")])
+    sayings: dict[str, Saying] = field(default_factory=dict)
+    key: str | None = None
+    chats: dict[str, dict[str, Any]] = field(default_factory=dict)
+    deleted: dict[str, dict[str, Any]] = field(default_factory=dict)
+    requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def say(self, prompt: str, text: str, **fields: Any) -> None:
+        """Answer `prompt` with `text` from now on."""
+        self.sayings[prompt] = Saying(text, **fields)
+
+    def add_chat(self, title: str, messages: list[tuple[str, str]] = (), **fields: Any) -> str:  # type: ignore[assignment]
+        """A chat that was held before, as (role, text) pairs. Returns its id."""
+        chat = self.new_chat({"title": title, "model": self.models[0]["id"], **fields})
+        parent = None
+        for role, text in messages:
+            parent = self.new_message(chat, parent, role, text)["id"]
+        return str(chat["id"])
+
+    def new_chat(self, fields: dict[str, Any]) -> dict[str, Any]:
+        number = next(self.ids)
+        known = {"title": "", "pinned": False, "system": None, "model": None, "settings": {}, "leaf_id": None}
+        chat = {"id": f"c{number}", **known, **fields, "created_at": self.now(), "messages": []}
+        chat.setdefault("updated_at", self.now())
+        self.chats[chat["id"]] = chat
+        return chat
+
+    def new_message(self, chat: dict[str, Any], parent: str | None, role: str, content: Any, **fields: Any) -> Any:
+        known = {"reasoning": None, "model": None, "settings": {}, "state": "complete", "finish_reason": None}
+        message = {"id": f"m{next(self.ids):06}", "parent_id": parent, "role": role, "content": content, **known}
+        message |= {"usage": None, "timings": None, "error": None, "created_at": self.now(), **fields}
+        chat["messages"].append(message)
+        chat["leaf_id"] = message["id"]
+        return message
+
+    def now(self) -> str:
+        return (datetime.now(UTC) + timedelta(microseconds=next(self.ids))).isoformat()
+
+
+class FakePage:
+    """The server. Stopping it breaks every connection, and half answers are found failed by the next one."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.url = ""
+        self._listeners: set[asyncio.Queue[dict[str, Any]]] = set()
+        self._streams: dict[str, list[dict[str, Any]]] = {}
+        self._news: dict[str, asyncio.Event] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop
+
+    @contextlib.contextmanager
+    def running(self, port: int = 0) -> Iterator[FakePage]:
+        """Serve on loopback until the block ends."""
+        for chat in self.world.chats.values():
+            for message in chat["messages"]:
+                if message["state"] == "streaming":
+                    error = {"message": "the gateway was restarted", "code": "restarted"}
+                    message |= {"state": "failed", "error": error}
+        config = uvicorn.Config(self._app(), port=port, log_config=None, lifespan="off", timeout_graceful_shutdown=0)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=lambda: asyncio.run(self._serve(server)), daemon=True)
+        thread.start()
+        while not server.started and thread.is_alive():
+            pass
+        self.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        try:
+            yield self
+        finally:
+            server.should_exit = True
+            server.force_exit = True
+            thread.join(10)
+            assert not thread.is_alive()
+
+    async def _serve(self, server: uvicorn.Server) -> None:
+        self._loop = asyncio.get_running_loop()
+        await server._serve()
+        for task in self._tasks:
+            task.cancel()
+
+    def announce(self, event: dict[str, Any]) -> None:
+        """Tell every open page something, from any thread."""
+        self._loop.call_soon_threadsafe(self._tell, event)
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        for queue in self._listeners:
+            queue.put_nowait(event)
+
+    def _app(self) -> Starlette:
+        chat = "/api/chats/{chat}"
+        routes = [
+            Route("/", self._index),
+            Route("/chat/{rest:path}", self._index),
+            Mount("/assets", StaticFiles(directory=STATIC)),
+            Route("/api/session", self._session),
+            Route("/api/login", self._login, methods=["POST"]),
+            Route("/api/models", lambda _: answer_json({"models": self.world.models})),
+            Route("/api/chats", self._chats, methods=["GET", "POST"]),
+            Route("/api/events", self._events),
+            Route("/api/export", lambda _: PlainTextResponse("{}\n")),
+            Route("/api/import", self._import, methods=["POST"]),
+            Route(chat, self._chat, methods=["GET", "PATCH", "DELETE"]),
+            Route(f"{chat}/restore", self._restore, methods=["POST"]),
+            Route(f"{chat}/export", lambda _: PlainTextResponse('{"messages": []}\n')),
+            Route(f"{chat}/messages", self._message, methods=["POST"]),
+            Route(f"{chat}/answers", self._answer, methods=["POST"]),
+            Route(f"{chat}/messages/{{message}}/stop", self._stop, methods=["POST"]),
+            Route(f"{chat}/messages/{{message}}/stream", self._stream),
+        ]
+        return Starlette(routes=[*routes])
+
+    async def _index(self, request: Request) -> Response:
+        html = (STATIC / "index.html").read_text().replace("{{assets}}", "/assets")
+        return HTMLResponse(html, headers={"content-security-policy": SECURITY_HEADERS["content-security-policy"]})
+
+    async def _session(self, request: Request) -> Response:
+        key = self.world.key
+        is_in = key is None or request.cookies.get("chaku_session") == key
+        user = {"name": "me", "kind": "key" if key else "local"} if is_in else None
+        return answer_json({"version": "0.0.0", "login_required": key is not None, "user": user})
+
+    async def _login(self, request: Request) -> Response:
+        if (await request.json())["key"] != self.world.key:
+            return refusal(401, "That key is not known here.", "invalid_api_key")
+        response = answer_json({})
+        response.set_cookie("chaku_session", self.world.key or "", httponly=True, samesite="strict")
+        return response
+
+    async def _chats(self, request: Request) -> Response:
+        if request.method == "POST":
+            chat = self.world.new_chat(await request.json())
+            self._tell({"type": "chat", "chat": row(chat)})
+            return answer_json(row(chat))
+        query = request.query_params.get("query", "").lower()
+        found = [chat for chat in self.world.chats.values() if query in json.dumps(chat).lower()]
+        found.sort(key=lambda chat: (chat["pinned"], chat["updated_at"]), reverse=True)
+        return answer_json({"chats": [row(chat) for chat in found], "next": None})
+
+    async def _import(self, request: Request) -> Response:
+        lines = (await request.body()).splitlines()
+        for line in lines:
+            self.world.add_chat(json.loads(line).get("title", "imported"))
+        return answer_json({"imported": len(lines), "skipped": []})
+
+    async def _chat(self, request: Request) -> Response:
+        chat = self.world.chats.get(request.path_params["chat"])
+        if chat is None:
+            return refusal(404, "There is no such chat.", "not_found")
+        if request.method == "GET":
+            return answer_json(chat)
+        if request.method == "DELETE":
+            self.world.deleted[chat["id"]] = self.world.chats.pop(chat["id"])
+            self._tell({"type": "chat_deleted", "id": chat["id"]})
+            return Response(status_code=204)
+        chat |= await request.json()
+        self._tell({"type": "chat", "chat": row(chat)})
+        return answer_json(row(chat))
+
+    async def _restore(self, request: Request) -> Response:
+        chat = self.world.deleted.pop(request.path_params["chat"])
+        self.world.chats[chat["id"]] = chat
+        self._tell({"type": "chat", "chat": row(chat)})
+        return answer_json(row(chat))
+
+    async def _message(self, request: Request) -> Response:
+        chat, body = self.world.chats[request.path_params["chat"]], await request.json()
+        self.world.requests.append(("message", body))
+        user = self.world.new_message(chat, body["parent_id"], "user", body["content"])
+        chat["title"] = chat["title"] or str(body["content"]).split("\n")[0]
+        return answer_json({"user": user, "answer": self._begin(chat, user, body)})
+
+    async def _answer(self, request: Request) -> Response:
+        chat, body = self.world.chats[request.path_params["chat"]], await request.json()
+        self.world.requests.append(("answer", body))
+        user = next(m for m in chat["messages"] if m["id"] == body["parent_id"])
+        return answer_json({"answer": self._begin(chat, user, body)})
+
+    async def _stop(self, request: Request) -> Response:
+        chat = self.world.chats[request.path_params["chat"]]
+        message = next(m for m in chat["messages"] if m["id"] == request.path_params["message"])
+        if message["state"] == "streaming":
+            message["state"] = "stopped"
+        return answer_json({"answer": message})
+
+    def _begin(self, chat: dict[str, Any], user: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+        content = user["content"]
+        prompt = content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
+        saying = self.world.sayings.get(prompt) or Saying(f"You said: {prompt}")
+        answer = self.world.new_message(chat, user["id"], "assistant", "", model=body["model"], state="streaming")
+        chat["updated_at"] = self.world.now()
+        self._streams[answer["id"]], self._news[answer["id"]] = [], asyncio.Event()
+        task = asyncio.create_task(self._speak(chat, answer, saying))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._tell({"type": "chat", "chat": row(chat)})
+        self._tell({"type": "message", "chat_id": chat["id"], "message": {**answer, "content": ""}})
+        return dict(answer)
+
+    async def _speak(self, chat: dict[str, Any], answer: dict[str, Any], saying: Saying) -> None:
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        pieces = [("reasoning", piece) for piece in cut(saying.reasoning, saying.chunk)]
+        pieces += [("content", piece) for piece in cut(saying.text, saying.chunk)]
+        first = None
+        for kind, piece in pieces:
+            await asyncio.sleep(saying.delay_s)
+            if answer["state"] != "streaming":
+                break
+            first = first or loop.time() - start
+            answer[kind] = (answer[kind] or "") + piece
+            self._put(answer["id"], {"type": "delta", kind: piece})
+        duration = max(loop.time() - start, 1e-3)
+        if answer["state"] == "streaming":
+            answer["state"] = "failed" if saying.error else "complete"
+        answer["error"] = saying.error
+        tokens = len(pieces)
+        answer["usage"] = {"prompt_tokens": 12, "completion_tokens": tokens, "cached_tokens": 0}
+        answer["timings"] = {"first_token_s": first, "duration_s": duration, "tokens_per_s": tokens / duration}
+        answer["finish_reason"] = "stop"
+        self._put(answer["id"], {"type": "failed" if saying.error else "done", "message": dict(answer)})
+        self._tell({"type": "message", "chat_id": chat["id"], "message": {**answer, "content": ""}})
+
+    def _put(self, message: str, event: dict[str, Any]) -> None:
+        self._streams[message].append(event)
+        self._news[message].set()
+        self._news[message] = asyncio.Event()
+
+    async def _stream(self, request: Request) -> Response:
+        chat = self.world.chats[request.path_params["chat"]]
+        message = next(m for m in chat["messages"] if m["id"] == request.path_params["message"])
+        after = request.query_params.get("after")
+
+        async def events() -> AsyncIterator[str]:
+            sent = int(after) if after else -1
+            past = self._streams.get(message["id"])
+            if past is None:  # said before this server began
+                yield event(0, {"type": "snapshot", "message": message})
+                yield event(1, {"type": "done" if message["state"] == "complete" else "failed", "message": message})
+                return
+            if sent < 0:
+                sent = len(past)
+                yield event(sent, {"type": "snapshot", "message": message})
+                if message["state"] != "streaming":
+                    yield event(sent, {"type": "done", "message": message})
+                    return
+            while True:
+                waiting = self._news[message["id"]]
+                new, sent = past[sent:], len(past)
+                yield "".join(event(sent - len(new) + i + 1, item) for i, item in enumerate(new)) or ": here\n\n"
+                if new and new[-1]["type"] != "delta":
+                    return
+                if len(past) == sent:
+                    await waiting.wait()
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    async def _events(self, request: Request) -> Response:
+        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._listeners.add(queue)
+
+        async def events() -> AsyncIterator[str]:
+            try:
+                yield event(0, {"type": "models", "models": self.world.models})
+                while True:
+                    yield event(0, await queue.get())
+            finally:
+                self._listeners.discard(queue)
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+
+def answer_json(content: Any, status: int = 200) -> Response:
+    """JSON in ASCII: half a character is a text that a model can write, and UTF-8 can't."""
+    return Response(json.dumps(content), status, media_type="application/json")
+
+
+def cut(text: str, size: int) -> list[str]:
+    """Pieces of `size` characters."""
+    return [text[i : i + size] for i in range(0, len(text), size)]
+
+
+def row(chat: dict[str, Any]) -> dict[str, Any]:
+    """A chat without its messages."""
+    return {key: value for key, value in chat.items() if key != "messages"}
+
+
+def event(number: int, data: dict[str, Any]) -> str:
+    """A server-sent event."""
+    return f"id: {number}\ndata: {json.dumps(data)}\n\n"
+
+
+def refusal(status: int, message: str, code: str) -> Response:
+    """An error in OpenAI's shape."""
+    return answer_json({"error": {"message": message, "type": "x", "param": None, "code": code}}, status)

@@ -1,0 +1,2 @@
+declare const DOMPurify: { sanitize(html: string, config: object): DocumentFragment };
+export default DOMPurify;

@@ -1,0 +1,1 @@
+declare const katex: any; export default katex;

@@ -1,0 +1,41 @@
+export interface Token {
+  tag: string;
+  content: string;
+  meta: any;
+  block: boolean;
+  map: [number, number] | null;
+  attrGet(name: string): string | null;
+  attrSet(name: string, value: string): void;
+}
+export interface Renderer {
+  rules: Record<string, Rule | undefined>;
+  renderToken(tokens: Token[], index: number, options: object): string;
+}
+export type Rule = (tokens: Token[], index: number, options: object, env: object, self: Renderer) => string;
+export interface StateInline {
+  src: string;
+  pos: number;
+  posMax: number;
+  push(type: string, tag: string, nesting: number): Token;
+}
+export interface StateBlock {
+  src: string;
+  line: number;
+  bMarks: number[];
+  eMarks: number[];
+  tShift: number[];
+  push(type: string, tag: string, nesting: number): Token;
+}
+type InlineRule = (state: StateInline, silent: boolean) => boolean;
+type BlockRule = (state: StateBlock, startLine: number, endLine: number, silent: boolean) => boolean;
+export class MarkdownIt {
+  constructor(options: { html: boolean; linkify: boolean; maxNesting?: number });
+  renderer: Renderer;
+  utils: { escapeHtml(text: string): string };
+  linkify: { set(options: Record<string, boolean>): void };
+  inline: { ruler: { before(name: string, own: string, rule: InlineRule): void } };
+  block: { ruler: { before(name: string, own: string, rule: BlockRule, options: { alt: string[] }): void } };
+  validateLink(url: string): boolean;
+  render(source: string, env: object): string;
+}
+export default MarkdownIt;
