@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 KEEP_S = 1.0
 """How often a running answer is written to the store, and so the most text that a kill can take."""
 
-SILENT_S = 10.0
+SILENT_S = 5.0
 """An answer that nobody has written to for so long has lost its gateway."""
 
 _SAVE_PAUSES_S = (0.5, 2.0, 5.0)
