@@ -21,6 +21,7 @@ from starlette.staticfiles import StaticFiles
 
 from chaku.web.page import SECURITY_HEADERS, STATIC
 
+
 @dataclass
 class Saying:
     """What is answered to one prompt."""
