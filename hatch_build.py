@@ -114,7 +114,8 @@ def _pack(npm: list[str], wanted: list[str], folder: Path) -> dict[str, Path]:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise PageError(f"npm did not run: {error}") from None
     if done.returncode:
-        cause = " ".join(line.strip() for line in done.stderr.splitlines()[:3]) or f"exit {done.returncode}"
+        lines = [line.removeprefix("npm error").strip() for line in done.stderr.splitlines()]
+        cause = "; ".join(lines[:3]) or f"exit {done.returncode}"
         raise PageError(
             f"npm can't fetch the page's libraries ({cause}): check that npm reaches its registry and run "
             f"`python hatch_build.py` again, or set {WITHOUT_PAGE}=1 to build the API alone"

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -70,6 +70,8 @@ class ModelConfig(Frozen):
     """CPU threads for decoding. Default: physical cores."""
     gpu_layers: int | None = Field(None, ge=0)
     """Layers put on the GPU. Default: all that fit."""
+    kv_type: Literal["f16", "q8_0"] = "f16"
+    """Number type of the key-value cache: q8_0 takes half the memory at the same speed, and rounds what it keeps."""
     lora: tuple[Path, ...] = ()
     """GGUF LoRA adapters applied to the model."""
     mmproj: Path | None = None
@@ -161,8 +163,22 @@ def explain(error: ValidationError, kind: type[BaseModel], *, where: str) -> Con
     path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         unknown = str(first["loc"][-1])
-        known = sorted({*kind.model_fields, *ModelConfig.model_fields})
+        known = sorted({*kind.model_fields, *_nested_keys(kind)})
         near = difflib.get_close_matches(unknown, known, n=1)
         fix = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(kind.model_fields))}"
         return ConfigError(f"{where}: unknown key {path!r}", fix=fix, param=path)
     return ConfigError(f"{where}: {path} is {first['input']!r}: {first['msg']}", param=path)
+
+
+def _nested_keys(kind: type[BaseModel]) -> set[str]:
+    """Keys of the models that a model's fields hold, at any depth."""
+    keys: set[str] = set()
+    waiting: list[Any] = [field.annotation for field in kind.model_fields.values()]
+    while waiting:
+        annotation = waiting.pop()
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            keys.update(annotation.model_fields)
+            waiting.extend(field.annotation for field in annotation.model_fields.values())
+        else:
+            waiting.extend(get_args(annotation))
+    return keys

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +9,12 @@ import pytest
 from chaku.errors import ModelError
 from chaku.models.hub import choose
 from chaku.models.reference import HubFile
+from fake_hub import publish
 from file_server import FileServer, Page
 from gguf_files import gguf_bytes, llama_values, tensor, write_shards
 from pull_process import SOURCES, start_pull
 
 MODEL = gguf_bytes(llama_values(), [tensor(shape=(64, 2000))])
-COMMIT = "c" * 40
 
 Pull = Callable[..., tuple[int, str, str]]
 
@@ -31,16 +30,6 @@ def pull(server: FileServer, tmp_path: Path, models_dir: Path) -> Pull:
         return child.returncode, out.strip(), error.strip()
 
     return run
-
-
-def publish(server: FileServer, files: dict[str, bytes], revision: str = "main", repo: str = "org/tiny-GGUF") -> None:
-    listing = {"_id": "1", "id": repo, "modelId": repo, "sha": COMMIT, "private": False, "tags": [], "downloads": 0}
-    listing["siblings"] = [{"rfilename": name} for name in files]
-    server.json(f"/api/models/{repo}" + ("" if revision == "main" else f"/revision/{revision}"), listing)
-    for name, content in files.items():
-        etag = f'"{hashlib.sha256(content).hexdigest()}"'
-        headers = {"ETag": etag, "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
-        server.pages[f"/{repo}/resolve/{revision}/{name}"] = Page(content, headers=headers)
 
 
 def test_the_only_gguf_of_a_repository_is_pulled_into_the_hubs_cache(

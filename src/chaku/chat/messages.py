@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from json import dumps
 from typing import Any
 
 from chaku.errors import InvalidRequest
@@ -26,6 +27,16 @@ class ToolCall:
     id: str
     name: str
     arguments: str
+
+    @classmethod
+    def from_json(cls, given: Any) -> ToolCall:
+        """Read OpenAI's shape; arguments may also be an object. Raises InvalidRequest for anything else."""
+        function = given.get("function") if isinstance(given, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise InvalidRequest("a tool call names no function", param="tool_calls")
+        arguments = function.get("arguments", "{}")
+        text = arguments if isinstance(arguments, str) else dumps(arguments, ensure_ascii=False)
+        return cls(str(given.get("id") or ""), function["name"], text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +62,14 @@ class Message:
         content = json.get("content")
         parts: tuple[Mapping[str, Any], ...] = ()
         if isinstance(content, list):
+            if not all(isinstance(part, Mapping) for part in content):
+                raise InvalidRequest("content holds a part that is no object", param="content")
             if any(part.get("type") != "text" for part in content):
                 parts = tuple(content)
             content = "".join(part.get("text", "") for part in content if part.get("type") == "text")
         if not isinstance(content, str | None):
             raise InvalidRequest(f"content is a {type(content).__name__}, not text or parts", param="content")
-        calls = tuple(
-            ToolCall(call.get("id", ""), call["function"]["name"], call["function"]["arguments"])
-            for call in json.get("tool_calls") or ()
-        )
+        calls = tuple(ToolCall.from_json(call) for call in json.get("tool_calls") or ())
         reasoning = json.get("reasoning_content") or json.get("reasoning")
         return cls(role, content or "", reasoning, calls, json.get("tool_call_id"), json.get("name"), parts)
 
@@ -92,8 +102,11 @@ class Conversation:
 
     @classmethod
     def from_json(cls, json: Mapping[str, Any]) -> Conversation:
-        """Read one line of `messages` JSONL."""
-        messages = tuple(Message.from_json(message) for message in json["messages"])
+        """Read one line of `messages` JSONL. Raises InvalidRequest for what is none."""
+        given = json.get("messages")
+        if not isinstance(given, list) or not all(isinstance(message, Mapping) for message in given):
+            raise InvalidRequest("messages is no list of objects", param="messages")
+        messages = tuple(Message.from_json(message) for message in given)
         return cls(str(json.get("id", "")), messages, tuple(json.get("tools") or ()), json.get("source") or {})
 
     def to_json(self) -> dict[str, Any]:

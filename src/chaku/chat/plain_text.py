@@ -1,9 +1,9 @@
-"""Text stays text: what to do when a message spells a special token (`<|im_end|>`), which a template's tokenizer would read
-as the token itself and so close the turn. Pure functions over message lists and rendered prompts; no tokenizer here.
+"""Text stays text: what to do when a message spells a special token (`<|im_end|>`), which a tokenizer would read as the
+token itself and so close the turn. Pure functions over message lists and rendered prompts; no tokenizer here.
 
-Two ways out. `shield` replaces each spelling by a sentinel before the template is rendered; `split` then finds the special
-tokens that the template wrote and puts the spellings back into the plain runs between them. `break_apart` is for engines
-that only take messages: it puts a zero-width space after the first character of each spelling.
+Two ways out. `shield` puts a sentinel for each spelling before the template is rendered; `split` then finds the special
+tokens that the template wrote and puts the spellings back into the plain runs. `break_apart` is for engines that only
+take messages: a zero-width space follows the first character of each spelling.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def split(prompt: str, specials: re.Pattern[str], spellings: dict[str, str]) -> 
 
 
 def break_apart(messages: Sequence[Any], specials: re.Pattern[str]) -> list[Any]:
-    """A copy of the messages in which no text spells a special token: a zero-width space follows its first character."""
+    """A copy of the messages in which a zero-width space follows the first character of each spelling."""
 
     def broken(match: re.Match[str]) -> str:
         return match.group()[0] + ZERO_WIDTH_SPACE + match.group()[1:]

@@ -31,6 +31,7 @@ COMMANDS = {
     "chat": ("chaku.cli.chat:chat", "Talk to a model in the terminal, or ask one question."),
     "pull": ("chaku.cli.pull:pull", "Fetch a model into the cache."),
     "models": ("chaku.cli.models:models", "List the models that are known and that are here."),
+    "data": ("chaku.cli.data:data", "Turn shared conversations into training rows, and audit them."),
     "doctor": ("chaku.cli.doctor:doctor", "Check this machine, and say what to do about what is missing."),
     "keys": ("chaku.cli.keys:keys", "Create, list and revoke API keys; show their usage."),
     "completion": ("chaku.cli.completion:completion", "Print the completion script of a shell."),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from chaku.store.keyring import KeyRing
 
 _PER_MODEL = (
-    *("context", "slots", "threads", "gpu_layers", "lora", "mmproj", "embeddings", "idle_unload_s"),
+    *("context", "slots", "threads", "gpu_layers", "kv_type", "lora", "mmproj", "embeddings", "idle_unload_s"),
     *("queue_limit", "deadline_s", "api_key_env", "upstream_model", "extensions"),
 )
 
@@ -33,6 +33,7 @@ def _model_options(command: Any) -> Any:
             click.option("--slots", type=int, help="Requests decoded at the same time."),
             click.option("--threads", type=int, help="CPU threads. Default: the physical cores."),
             click.option("--gpu-layers", type=int, help="Layers put on the GPU. Default: all that fit."),
+            click.option("--kv-type", type=click.Choice(["f16", "q8_0"]), help="Key-value cache; q8_0 halves it."),
             click.option("--lora", type=click.Path(path_type=Path), multiple=True, help="GGUF LoRA adapter."),
             click.option("--mmproj", type=click.Path(path_type=Path), help="GGUF image projector."),
             click.option("--embeddings/--no-embeddings", default=None, help="Serve /v1/embeddings too."),
@@ -83,6 +84,7 @@ def run(
     """Serve until a signal; `flags` are fields of ServeConfig and ModelConfig, None or () where not given."""
     from chaku import logs
     from chaku.config import ServeConfig, database_url, load
+    from chaku.errors import UsageError
 
     if exit_with_parent:
         _end_with_parent()
@@ -90,6 +92,12 @@ def run(
     per_model = {key: given.pop(key) for key in _PER_MODEL if key in given}
     if models:
         given["models"] = tuple({"source": model, **per_model} for model in models)
+    elif per_model:
+        option = next(iter(per_model)).replace("_", "-")
+        raise UsageError(
+            f"--{option} is for models named on the command line, and there are none",
+            fix="name a model, or set it for each model in the YAML file",
+        )
     loaded = load(ServeConfig, config_file, given)
     logs.set_up(loaded.config.log_level)
     served = _resolve(loaded.config)

@@ -80,7 +80,7 @@ class Answer(ABC):
     """An answer under way. Exactly one of `whole` and `blocks` is used, according to `Call.stream`."""
 
     notes: tuple[str, ...] = ()
-    """What the caller should know about how the request was treated, one short ASCII phrase each (a response header)."""
+    """What the caller should know about how the request was treated: short ASCII phrases, for a response header."""
 
     @abstractmethod
     async def whole(self) -> dict[str, Any]:

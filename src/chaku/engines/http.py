@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from chaku.errors import EngineError, EngineUnavailable
 _log = logging.getLogger(__name__)
 
 DONE = b"data: [DONE]\n\n"
+_NO_SPACE = re.compile(rb"^data:(?=[{\[])", re.MULTILINE)
 _KEEPALIVE_S = 4.0
 """Below the 5 s after which common servers close an idle connection, so that a reused one is seldom found closed."""
 
@@ -50,8 +52,11 @@ class Transport:
         self._keepalive = keepalive
         self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
+        self._is_closed = False
 
     def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
+        if self._is_closed:
+            raise EngineUnavailable(f"{self._who} is gone", retry_after_s=1.0)
         if fresh or not self._keepalive:
             if self._fresh is None:
                 self._fresh = self._open(aiohttp.TCPConnector(limit=0, force_close=True))
@@ -73,7 +78,7 @@ class Transport:
 
     @contextlib.asynccontextmanager
     async def request(self, method: str, path: str, body: Any = None) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Yield the response, its body unread; leaving before its end closes the connection. Redirects are not followed.
+        """Yield the response, its body unread; leaving before its end closes the connection.
 
         Raises EngineUnavailable when the server can't be reached, EngineError when it breaks off or falls silent.
         """
@@ -110,7 +115,8 @@ class Transport:
             return response.status, await read_json(response, who=self._who)
 
     async def close(self) -> None:
-        """Drop every connection; the transport can be used again."""
+        """Drop every connection, for good."""
+        self._is_closed = True
         sessions, self._pooled, self._fresh = (self._pooled, self._fresh), None, None
         for session in sessions:
             if session is not None:
@@ -139,6 +145,8 @@ async def sse_blocks(response: aiohttp.ClientResponse, *, who: str) -> AsyncIter
         block = rest + piece if rest else piece
         if b"\r" in block:
             block = block.replace(b"\r\n", b"\n")
+        if block.startswith(b"data:") and block[5:6] != b" ":  # the space may be left out
+            block = _NO_SPACE.sub(b"data: ", block)
         if block.endswith(b"\n\n"):
             rest = b""
         else:

@@ -1,11 +1,8 @@
 """llama.cpp as an engine: its own server in a child process, reached over loopback with a random key.
 
-Two children at most: one for chats and completions, and one, started by the first such call, for embeddings. They need
-different contexts: a pooled input must fit one physical batch, and a large one would make every chat wait behind prefills.
-
-What was measured (2 shared cores, SmolLM2-135M Q4_1, 2,048 tokens a slot) is in docs/engines.md. In short: 32 slots serve 32
-clients at 145 tok/s with 3 s to the first token, 16 slots at 170 with half of them queueing; a q8_0 KV cache halves
-the memory (0.9 against 1.6 GB) and the start (1 to 2 s) at the same speed.
+Two children at most: one for chats and completions, and one, started by the first such call, for embeddings. A pooled
+input must fit one physical batch, and so large a batch would make every chat wait behind another's prefill.
+What was measured, and why the defaults are what they are: docs/engines.md.
 """
 
 from __future__ import annotations
@@ -14,19 +11,19 @@ import asyncio
 import contextlib
 import logging
 import re
-import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from chaku.chat import plain_text
 from chaku.engines import llamacpp_wire as wire
 from chaku.engines.base import Answer, Call, Capabilities, Engine, Status
-from chaku.engines.http import Transport, read_json, sse_blocks
-from chaku.engines.process import Child, python_argv
-from chaku.engines.supervisor import BackOff, Supervisor
-from chaku.errors import EngineError, InvalidRequest, ModelError
+from chaku.engines.http import read_json, sse_blocks
+from chaku.engines.llamacpp_child import Server, Settings, start_chat, start_embeddings
+from chaku.engines.supervisor import Supervisor
+from chaku.errors import EngineError, InvalidRequest
+
+__all__ = ["BROKEN_APART", "LlamaCppEngine", "Settings"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,51 +40,7 @@ _WHY_NOT = {
 }
 _PARTS = re.compile(r"think|thought|reasoning|<\|channel\|?>", re.IGNORECASE)
 """In a chat template: answers have a part for reasoning, which llama.cpp's parser tells apart from the content."""
-_EMBEDDING_SLOTS = 2
-_MOST_EMBEDDED_TOKENS = 2048
 BROKEN_APART = "special token spellings in the messages were broken apart with U+200B"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How one GGUF model is served."""
-
-    model: Path
-    context: int = 2048
-    """Tokens one request may use, prompt and answer together."""
-    slots: int = 32
-    """Requests decoded at once; llama.cpp's context is `context * slots`."""
-    threads: int | None = None
-    """CPU threads. None: llama.cpp's choice, the physical cores."""
-    gpu_layers: int | None = None
-    """Layers on the GPU. None: all that fit."""
-    kv_type: Literal["f16", "q8_0"] = "f16"
-    """Of the KV cache. q8_0 needs a head size that 32 divides."""
-    batch: int | None = None
-    """Prompt tokens per step; other requests get no token meanwhile. None: 256 on a CPU, 2,048 with layers on a GPU."""
-    lora: tuple[Path, ...] = ()
-    mmproj: Path | None = None
-    chat_template: str | None = None
-    """Jinja, instead of the file's own."""
-    embeddings: bool = True
-    pooling: Literal["mean", "cls", "last"] = "mean"
-    special_tokens: tuple[str, ...] = ()
-    """Spellings of the file's control tokens; the tokens that begin and end a text are known without."""
-    idle_unload_s: float | None = None
-    load_timeout_s: float = 600.0
-    back_off: BackOff = field(default_factory=BackOff)
-
-
-@dataclass
-class _Server:
-    """One listening child."""
-
-    child: Child
-    http: Transport
-
-    async def close(self) -> None:
-        await self.http.close()
-        await self.child.stop()
 
 
 @dataclass(frozen=True)
@@ -114,7 +67,7 @@ class LlamaCppEngine(Engine):
         )
         self._embeddings = Supervisor(
             f"{name} (embeddings)",
-            self._launch_embeddings,
+            lambda: start_embeddings(name, settings),
             idle_unload_s=settings.idle_unload_s or 600.0,
             when_asked=True,
         )
@@ -137,6 +90,12 @@ class LlamaCppEngine(Engine):
     def status(self) -> Status:
         """Of the child that chats; the one for embeddings comes and goes."""
         return self._chat.status()
+
+    @property
+    def endpoint(self) -> tuple[str, str]:
+        """URL and key of the child that chats, for benchmarks; both change with a restart. Raises EngineUnavailable."""
+        server = self._chat.running
+        return server.http.base_url, server.key
 
     async def stop(self) -> None:
         """End both children."""
@@ -177,8 +136,8 @@ class LlamaCppEngine(Engine):
                 if not finished:
                     await _to_the_end(asyncio.create_task(self._until_slots_free(server)))
 
-    async def _until_slots_free(self, server: _Server) -> None:
-        """Wait until no more slots work than calls are running, so that a call that was left counts until it is over."""
+    async def _until_slots_free(self, server: Server) -> None:
+        """Wait until no more slots work than calls are running: a call that was left counts until it is over."""
         pause_s = 0.01
         while server.child.is_running:
             try:
@@ -190,7 +149,7 @@ class LlamaCppEngine(Engine):
             await asyncio.sleep(pause_s)
             pause_s = min(0.2, pause_s * 2)
 
-    async def _plan(self, server: _Server, call: Call) -> _Plan:
+    async def _plan(self, server: Server, call: Call) -> _Plan:
         body, n = call.body, call.body.get("n") or 1
         slots = self._capabilities.slots or 1
         prompts = body["prompt"] if call.route == "completions" else None
@@ -201,7 +160,7 @@ class LlamaCppEngine(Engine):
             return await self._plan_completion(server, body, n, many)
         return await self._plan_chat(server, body, n)
 
-    async def _plan_completion(self, server: _Server, body: dict[str, Any], n: int, many: int) -> _Plan:
+    async def _plan_completion(self, server: Server, body: dict[str, Any], n: int, many: int) -> _Plan:
         top, echo = body.get("logprobs"), None
         if body.get("echo"):
             if top is not None:
@@ -213,7 +172,7 @@ class LlamaCppEngine(Engine):
         request = wire.completion_request(body, model=self.name)
         return _Plan("/v1/completions", request, stream, width=min(n * many, self._settings.slots))
 
-    async def _plan_chat(self, server: _Server, body: dict[str, Any], n: int) -> _Plan:
+    async def _plan_chat(self, server: Server, body: dict[str, Any], n: int) -> _Plan:
         top = (body.get("top_logprobs") or 0) if body.get("logprobs") else None
         messages = body["messages"]
         forced = wire.forced_tools(body)
@@ -246,14 +205,14 @@ class LlamaCppEngine(Engine):
         stream = wire.Stream(model=self.name, n=n, top_logprobs=top)
         return _Plan("/v1/chat/completions", request, stream, width=n, notes=notes)
 
-    async def _render(self, server: _Server, body: dict[str, Any], *, without_thinking: bool = False) -> list[int]:
+    async def _render(self, server: Server, body: dict[str, Any], *, without_thinking: bool = False) -> list[int]:
         """Ids of a chat, the template's special tokens as such and everything else as text."""
-        messages, spellings = body["messages"], {}
+        messages: list[Any] = body["messages"]
+        spellings: dict[str, str] = {}
         if self._specials is not None:
             messages, spellings = plain_text.shield(messages, self._specials)
-        request = {"messages": messages, "chat_template_kwargs": _template_kwargs(body)}
-        if without_thinking:
-            request["chat_template_kwargs"]["enable_thinking"] = False
+        template_kwargs = _template_kwargs(body) | ({"enable_thinking": False} if without_thinking else {})
+        request: dict[str, Any] = {"messages": messages, "chat_template_kwargs": template_kwargs}
         request |= {name: body[name] for name in ("tools", "tool_choice") if body.get(name)}
         prompt = (await self._small(server, "/apply-template", request))["prompt"]
         content: list[str | int] = [""]  # an empty text first: there the tokenizer puts what begins every text (BOS)
@@ -266,16 +225,16 @@ class LlamaCppEngine(Engine):
         ids: list[int] = (await self._small(server, "/tokenize", request))["tokens"]
         return ids
 
-    async def _text_of(self, server: _Server, ids: list[int]) -> str:
+    async def _text_of(self, server: Server, ids: list[int]) -> str:
         return str((await self._small(server, "/detokenize", {"tokens": ids}))["content"])
 
-    async def _small(self, server: _Server, path: str, request: dict[str, Any] | None = None) -> Any:
+    async def _small(self, server: Server, path: str, request: dict[str, Any] | None = None) -> Any:
         status, body = await server.http.json("GET" if request is None else "POST", path, request)
         if status != 200:
             raise wire.refusal(status, body, model=self.name, param="messages")
         return body
 
-    async def _embed(self, server: _Server, call: Call) -> Answer:
+    async def _embed(self, server: Server, call: Call) -> Answer:
         request = {"model": self.name, "input": call.body["input"], "embd_normalize": 2}
         if call.body.get("encoding_format"):
             request["encoding_format"] = call.body["encoding_format"]
@@ -288,102 +247,16 @@ class LlamaCppEngine(Engine):
 
     # ---- starting
 
-    async def _launch_chat(self) -> _Server:
-        settings = self._settings
-        server = await self._launch(
-            {
-                "n_parallel": settings.slots,
-                "n_ctx": settings.context * settings.slots,
-                "n_threads_http": 2 * settings.slots + 8,  # every open stream holds one
-                **({"chat_template": settings.chat_template} if settings.chat_template else {}),
-            }
-        )
+    async def _launch_chat(self) -> Server:
+        server = await start_chat(self.name, self._settings)
         try:
-            await self._prove_ready(server)
             await self._learn(server)
         except BaseException:
             await server.close()
             raise
         return server
 
-    async def _launch_embeddings(self) -> _Server:
-        settings = self._settings
-        tokens = min(settings.context, _MOST_EMBEDDED_TOKENS)
-        pooling = {"mean": 1, "cls": 2, "last": 3}[settings.pooling]  # llama_pooling_type
-        return await self._launch(
-            {
-                "n_parallel": _EMBEDDING_SLOTS,
-                "n_ctx": tokens * _EMBEDDING_SLOTS,
-                "n_batch": tokens,
-                "n_ubatch": tokens,
-                "n_threads_http": 32,
-                "embedding": True,
-                "pooling_type": pooling,
-            }
-        )
-
-    async def _launch(self, params: dict[str, Any]) -> _Server:
-        settings, key = self._settings, secrets.token_urlsafe(24)
-        if not settings.model.is_file():
-            raise ModelError(f"no file {settings.model}", fix="check the path, or pull the model again")
-        config = {
-            "model": str(settings.model),
-            "alias": self.name,
-            "key": key,
-            "params": params,
-            "batch": settings.batch,
-            "kv_type": settings.kv_type,
-            "threads": settings.threads,
-            "gpu_layers": settings.gpu_layers,
-            "mmproj": str(settings.mmproj) if settings.mmproj and not params.get("embedding") else None,
-            "lora": [str(path) for path in settings.lora],
-        }
-        child = await Child.spawn(python_argv("chaku.engines.llamacpp_host"), config=config, name=self.name)
-        try:
-            message = await asyncio.wait_for(child.next_message(), settings.load_timeout_s)
-            if message is None or "address" not in message:
-                raise await self._load_failure(child, message or {})
-        except TimeoutError:
-            await child.stop(patience_s=0)
-            raise EngineError(f"{self.name} did not load within {settings.load_timeout_s:g} s") from None
-        except BaseException:
-            await child.stop(patience_s=0)
-            raise
-        headers = {"Authorization": f"Bearer {key}"}
-        # its server closes the connection after most streams, so one used again is often found closed
-        return _Server(child, Transport(message["address"], who=self.name, headers=headers, keepalive=False))
-
-    async def _load_failure(self, child: Child, message: dict[str, Any]) -> ModelError:
-        if message.get("kind") == "missing":
-            return ModelError(
-                f"llama.cpp is not installed ({message['error']})", fix="install it: pip install 'chaku[local]'"
-            )
-        how = await child.wait()
-        tail = "\n".join(child.stderr_tail)
-        model = self._settings.model.name
-        if "SIGKILL" in how or any(
-            sign in tail for sign in ("failed to allocate", "unable to allocate", "out of memory")
-        ):
-            needed = f"{self._settings.slots} slots of {self._settings.context:,} tokens"
-            return ModelError(f"not enough memory for {model} with {needed}", fix="lower --slots or --context")
-        telling = [line for line in child.stderr_tail if " E " in line] or list(child.stderr_tail)
-        reason = telling[0].split(" E ", 1)[-1].strip() if telling else message.get("error", how)
-        return ModelError(
-            f"llama.cpp can't load {model}: {reason}", fix="check the file with its sha256, or pull it again"
-        )
-
-    async def _prove_ready(self, server: _Server) -> None:
-        """Generate a token: an open port is not yet a model that answers."""
-        request = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "temperature": 0}
-        status, body = await server.http.json("POST", "/v1/chat/completions", request)
-        if status != 200:
-            raise ModelError(
-                f"{self.name} loads but does not generate: {wire.refusal(status, body, model='', param='')}"
-            )
-        if body["usage"]["completion_tokens"] < 1:
-            raise EngineError(f"{self.name} generated nothing")
-
-    async def _learn(self, server: _Server) -> None:
+    async def _learn(self, server: Server) -> None:
         """Read what model and template can do, and check that the API's sampling defaults are in force."""
         props = await self._small(server, "/props")
         defaults = props["default_generation_settings"]["params"]
@@ -394,7 +267,7 @@ class LlamaCppEngine(Engine):
         await self._learn_specials(server, {props["bos_token"], props["eos_token"], *self._settings.special_tokens})
         self._capabilities = self._read_capabilities(props)
 
-    async def _learn_specials(self, server: _Server, spellings: set[str]) -> None:
+    async def _learn_specials(self, server: Server, spellings: set[str]) -> None:
         for spelling in sorted(spellings - {""}):
             request = {"content": spelling, "add_special": False, "parse_special": True}
             ids = (await self._small(server, "/tokenize", request))["tokens"]
@@ -478,7 +351,8 @@ class _StreamedAnswer(Answer):
         return wire.assemble(chunks)
 
     async def blocks(self) -> AsyncIterator[bytes]:
-        yield self._stream.feed(self._first)
+        if translated := self._stream.feed(self._first):
+            yield translated
         async for block in self._blocks:
             if translated := self._stream.feed(block):
                 yield translated

@@ -1,17 +1,20 @@
-"""The child that holds llama.cpp: `python -m chaku.engines.llamacpp_host`, configured by one JSON line on standard input.
+"""The child that holds llama.cpp, configured by one JSON line on standard input. Nothing else imports xllamacpp.
 
-It prints {"address": URL} when the server listens with the model loaded, or {"error": ..., "kind": ...}, and then sleeps
-until its parent goes or ends it. The only module that imports xllamacpp.
+It prints {"address": URL} when the server listens with the model loaded, or {"error": ..., "kind": ...}; then it sleeps
+until its parent goes or ends it.
 """
 
 from __future__ import annotations
 
+import resource
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 from chaku.engines.process import Lifeline
 
+_THREAD_STACK_BYTES = 8 << 20
 _ALL_SAMPLING_FIELDS = 0xFFF
 """Every bit of llama.cpp's common_params_sampling_config: set means "chosen by the user", so that general.sampling.*
 metadata inside a GGUF file can't replace the API's defaults."""
@@ -28,6 +31,7 @@ def main() -> int:
         lifeline.say({"error": str(error), "kind": "missing"})
         return 3
     try:
+        _limit_memory(reserve_bytes=lifeline.config["params"]["n_threads_http"] * _THREAD_STACK_BYTES)
         server = xllamacpp.Server(_parameters(xllamacpp, lifeline.config))
     except Exception as error:  # whatever llama.cpp threw; the parent makes a sentence of it and of our stderr
         lifeline.say({"error": str(error), "kind": "load"})
@@ -35,6 +39,19 @@ def main() -> int:
     lifeline.say({"address": server.listening_address})
     signal.pause()
     return 0
+
+
+def _limit_memory(*, reserve_bytes: int) -> None:
+    """Make an allocation beyond the memory that is free fail at once.
+
+    Linux would grant it and, as it is filled, end some process of its choice. Elsewhere nothing is done.
+    """
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free_bytes = int(lines["MemAvailable"].split()[0]) * 1024
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (free_bytes + reserve_bytes, hard))
 
 
 def _parameters(xllamacpp: Any, config: dict[str, Any]) -> Any:
@@ -50,6 +67,8 @@ def _parameters(xllamacpp: Any, config: dict[str, Any]) -> Any:
     params.ui = False
     params.use_jinja = True
     params.ctx_shift = False
+    params.cache_ram_mib = 0  # 8 GiB of old prompts beside the slots' own, which no memory plan knows of
+    params.cache_idle_slots = False
     params.sse_ping_interval = -1
     params.verbosity = 2
     if config["gpu_layers"] is not None:

@@ -1,7 +1,7 @@
 """Between OpenAI's requests and answers and those of llama.cpp's server. Pure: dicts and bytes in, dicts and bytes out.
 
-llama.cpp is always asked to stream, also for a whole answer: it does not notice a client that hangs up on a request that
-does not stream, and only its streams carry the usage of every choice.
+llama.cpp is always asked to stream, also for a whole answer: it does not notice that a client hung up on a request
+that does not stream, and only its streams carry the usage of every choice.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ _SAME_NAME = (
 _CHAT_ONLY = ("messages", "tools", "tool_choice", "parallel_tool_calls", "response_format")
 _DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's default of max_tokens on /v1/completions; llama.cpp's is the rest of the context."""
+_PENALTY_WINDOW_TOKENS = 1 << 17
+"""How far penalties look back: llama.cpp's own 64 tokens are not the text so far. It takes no -1 and allocates this."""
 _MAX_SEED = 0xFFFFFFFF
 """llama.cpp's word for "draw one", so seeds are taken modulo this."""
 
@@ -61,7 +63,7 @@ def _sampling(body: dict[str, Any], model: str) -> dict[str, Any]:
     if body.get("repetition_penalty") is not None:
         request["repeat_penalty"] = body["repetition_penalty"]
     if request.keys() & {"presence_penalty", "frequency_penalty", "repeat_penalty"}:
-        request["repeat_last_n"] = -1  # the whole context; llama.cpp's own window is 64 tokens
+        request["repeat_last_n"] = _PENALTY_WINDOW_TOKENS
     return request
 
 
@@ -80,7 +82,7 @@ def _grammar(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def forced_tools(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """The functions of which one must be called, by `tool_choice`; empty where the model may choose to answer in text."""
+    """The functions of which one must be called, by `tool_choice`; empty where it may answer in text."""
     choice = body.get("tool_choice")
     functions = [tool["function"] for tool in body.get("tools") or ()]
     if choice == "required":
@@ -133,7 +135,7 @@ def refusal(status: int, body: Any, *, model: str, param: str) -> ChakuError:
     return EngineError(f"{model} failed: {message}")
 
 
-_NEEDS_A_LOOK = (b'"usage":', b'"error":{', b"data: [DONE]")
+_NEEDS_A_LOOK = (b'"usage":', b'"timings":', b'"error":{', b"data: [DONE]")
 """Can't be text of the model: inside a JSON string the quotes would be escaped, and a line break too."""
 
 
@@ -349,7 +351,9 @@ def assemble(chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
     for whole in choices.values():
         if "message" in whole and not whole["message"]["content"]:
             whole["message"]["content"] = None if "tool_calls" in whole["message"] else ""
-    head = {name: frame[name] for name in ("id", "object", "created", "model", "system_fingerprint") if name in frame}
+    head: dict[str, Any] = {
+        name: frame[name] for name in ("id", "object", "created", "model", "system_fingerprint") if name in frame
+    }
     head["object"] = head["object"].removesuffix(".chunk")
     return {**head, "choices": [choices[index] for index in sorted(choices)], "usage": usage}
 

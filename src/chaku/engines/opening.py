@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from chaku.config import ModelConfig
 from chaku.engines.base import Engine
-from chaku.errors import ConfigError
+from chaku.errors import ConfigError, ModelError
 from chaku.models.reference import Reference, Scripted, Upstream
 
 _ONLY_UPSTREAM = ("api_key_env", "upstream_model", "extensions")
-_ONLY_LOCAL = ("threads", "gpu_layers", "lora", "mmproj", "idle_unload_s")
+_ONLY_LOCAL = ("threads", "gpu_layers", "kv_type", "lora", "mmproj", "idle_unload_s")
+_POOLINGS: dict[str, Literal["mean", "cls", "last"]] = {"mean": "mean", "cls": "cls", "last": "last"}
 
 
 def open_engine(name: str, config: ModelConfig, reference: Reference, path: Path | None) -> Engine:
@@ -41,8 +43,24 @@ def _open_llamacpp(name: str, config: ModelConfig, path: Path) -> Engine:
     from chaku.models.memory import available_bytes
     from chaku.models.plan import plan, require_fit
 
+    for option, files in (("--lora", config.lora), ("--mmproj", (config.mmproj,) if config.mmproj else ())):
+        for file in files:
+            if not file.is_file():
+                raise ModelError(f"no file {file}", fix=f"check the path given to {option}")
     metadata = read_metadata(path)
-    planned = plan(metadata, context=config.context, slots=config.slots, available_bytes=available_bytes())
+    if config.kv_type == "q8_0" and (metadata.key_length % 32 or metadata.value_length % 32):
+        raise ConfigError(
+            f"{name}: kv_type q8_0 needs heads of a multiple of 32, this model's are {metadata.key_length} wide",
+            fix="leave kv_type at f16",
+            param="kv_type",
+        )
+    planned = plan(
+        metadata,
+        context=config.context,
+        slots=config.slots,
+        available_bytes=available_bytes(),
+        kv_type=config.kv_type,
+    )
     require_fit(planned)
     settings = Settings(
         model=path,
@@ -52,7 +70,9 @@ def _open_llamacpp(name: str, config: ModelConfig, path: Path) -> Engine:
         gpu_layers=config.gpu_layers,
         lora=config.lora,
         mmproj=config.mmproj,
+        kv_type=config.kv_type,
         embeddings=config.embeddings,
+        pooling=_POOLINGS.get(metadata.pooling or "", "mean"),
         special_tokens=metadata.special_tokens,
         idle_unload_s=config.idle_unload_s,
     )
@@ -62,4 +82,4 @@ def _open_llamacpp(name: str, config: ModelConfig, path: Path) -> Engine:
 def _refuse(name: str, config: ModelConfig, fields: tuple[str, ...], why: str) -> None:
     for field in fields:
         if getattr(config, field) != ModelConfig.model_fields[field].default:
-            raise ConfigError(f"{name}: {field} can't be honoured: {why}", param=field)
+            raise ConfigError(f"{name}: {field} can't be honoured: {why}", fix=f"leave {field} out", param=field)

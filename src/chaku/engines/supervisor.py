@@ -92,6 +92,13 @@ class Supervisor(Generic[Run]):
             num_restarts=self._num_restarts,
         )
 
+    @property
+    def running(self) -> Run:
+        """What runs now. Raises EngineUnavailable where nothing does."""
+        if self._run is None:
+            raise self._unavailable()
+        return self._run
+
     async def start(self) -> Run:
         """Launch, or return what runs already. Raises what `launch` raises; then the state is FAILED."""
         async with self._starting:
@@ -120,9 +127,7 @@ class Supervisor(Generic[Run]):
                 self._waker = asyncio.create_task(self._wake(), name=f"{self._name}-waker")
             if self._waker is not None:
                 await asyncio.shield(self._waker)  # others wait for it too: one client's hang-up must not end it
-            if self._run is None:
-                raise self._unavailable()
-            yield self._run
+            yield self.running
         finally:
             self._in_use -= 1
             self._last_used = time.monotonic()

@@ -54,7 +54,10 @@ class UpstreamEngine(Engine):
         if config.api_key_env is not None:
             key = environment(config.api_key_env)
             if key is None:
-                raise ConfigError(f"{name} takes its key from {config.api_key_env}, which is not set")
+                raise ConfigError(
+                    f"{name} takes its key from {config.api_key_env}, which is not set",
+                    fix=f"export {config.api_key_env}=..., or name another variable with --upstream-key-env",
+                )
             headers["Authorization"] = f"Bearer {key}"
         self._config = config
         self._transport = Transport(
@@ -92,7 +95,12 @@ class UpstreamEngine(Engine):
             self._be_unavailable(f"GET /models answered {status}: {_message(status, answer)}")
             return
         else:
-            self._model = self._choose([row["id"] for row in answer.get("data", ())])
+            try:
+                known = [str(row["id"]) for row in answer["data"]]
+            except (TypeError, KeyError):
+                self._be_unavailable("GET /models answered something that is no list of models")
+                return
+            self._model = self._choose(known)
         self._status = Status(State.READY, f"{self._model} at {self._config.source}")
 
     def _choose(self, known: list[str]) -> str:
@@ -146,9 +154,10 @@ class UpstreamEngine(Engine):
             raise
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> ChakuError:
+        if response.status < 400:
+            what = "redirects, which is not followed" if response.status >= 300 else f"answered {response.status}"
+            return EngineError(f"{self.name}: the upstream {what}", fix="give its final URL")
         answer = await read_json(response, who=self.name)
-        if 300 <= response.status < 400:
-            return EngineError(f"{self.name}: the upstream redirects, which is not followed", fix="give its final URL")
         if response.status in (401, 403):
             return EngineError(
                 f"{self.name}: the upstream refuses chaku's key: {_message(response.status, answer)}",
@@ -184,9 +193,13 @@ class _UpstreamAnswer(Answer):
     async def blocks(self) -> AsyncIterator[bytes]:
         """The upstream's bytes, re-written only where its name for the model is another. Its error event is raised."""
         async for block in sse_blocks(self._response, who=self._name):
+            error: ChakuError | None = None
             if b'"error"' in block:
-                _raise_error_event(block)
-            yield _rename(block, self._name) if self._renames else block
+                block, error = _split_at_error(block)
+            if block:
+                yield _rename(block, self._name) if self._renames else block
+            if error is not None:
+                raise error
 
 
 def _rename(block: bytes, name: str) -> bytes:
@@ -201,10 +214,14 @@ def _rename(block: bytes, name: str) -> bytes:
     return b"".join(events)
 
 
-def _raise_error_event(block: bytes) -> None:
+def _split_at_error(block: bytes) -> tuple[bytes, ChakuError | None]:
+    """What comes before an error event, and the error."""
+    at = 0
     for text in block.split(b"\n\n"):
         if text.startswith((b'data: {"error"', b'error: {"')):
-            raise error_in_stream(orjson.loads(text.split(b": ", 1)[1]))
+            return block[:at], error_in_stream(orjson.loads(text.split(b": ", 1)[1]))
+        at += len(text) + 2
+    return block, None
 
 
 def _message(status: int, answer: Any) -> str:

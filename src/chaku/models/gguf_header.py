@@ -8,7 +8,7 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 an
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,7 +127,7 @@ class _Cursor:
         return self.number(kind)
 
 
-def strings(data: bytes, array: Array, wanted: frozenset[int] = frozenset()) -> tuple[dict[int, bytes], int]:
+def strings(data: bytes, array: Array, wanted: Container[int] = ()) -> tuple[dict[int, bytes], int]:
     """Walk an array of strings: the wanted elements, and where the array ends. The hot loop: no calls but one."""
     found: dict[int, bytes] = {}
     position, end = array.start, len(data)

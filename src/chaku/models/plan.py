@@ -8,6 +8,7 @@ tokens take 1.5 GB and 3.5 s.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from chaku.errors import ModelError
 from chaku.models.gguf import GgufMetadata
@@ -21,7 +22,8 @@ MAX_DEFAULT_SLOTS = 32
 _LEAST_CONTEXT, _MOST_LEAST_CONTEXT = 2048, 4096
 _UNKNOWN_CONTEXT = 4096
 _CONTEXT_STEP = 256  # llama.cpp rounds a slot's context up to a multiple of this
-_CACHE_NUMBER_BYTES = 2  # f16
+KvType = Literal["f16", "q8_0"]
+_BYTES_OF_32_NUMBERS: dict[KvType, int] = {"f16": 64, "q8_0": 34}
 _BATCH_TOKENS = 512  # llama.cpp's n_ubatch
 _PROCESS_BYTES = 64 << 20  # interpreter and libraries of the engine's process
 
@@ -72,9 +74,10 @@ class Plan:
         )
 
 
-def kv_bytes_per_token(metadata: GgufMetadata) -> int:
-    """Keys and values of one token in all layers, f16; an upper bound where layers look only at a sliding window."""
-    return sum(metadata.head_count_kv) * (metadata.key_length + metadata.value_length) * _CACHE_NUMBER_BYTES
+def kv_bytes_per_token(metadata: GgufMetadata, kv_type: KvType = "f16") -> int:
+    """Keys and values of one token in all layers; an upper bound where layers look only at a sliding window."""
+    num_numbers = sum(metadata.head_count_kv) * (metadata.key_length + metadata.value_length)
+    return num_numbers * _BYTES_OF_32_NUMBERS[kv_type] // 32
 
 
 def compute_bytes(metadata: GgufMetadata, slots: int) -> int:
@@ -84,7 +87,12 @@ def compute_bytes(metadata: GgufMetadata, slots: int) -> int:
 
 
 def plan(
-    metadata: GgufMetadata, context: int | None = None, slots: int | None = None, *, available_bytes: int | None
+    metadata: GgufMetadata,
+    context: int | None = None,
+    slots: int | None = None,
+    *,
+    available_bytes: int | None,
+    kv_type: KvType = "f16",
 ) -> Plan:
     """Fill in what is not given. Says nothing about fitting: see `Plan.fits` and `require_fit`.
 
@@ -92,7 +100,7 @@ def plan(
     never more than the trained one); what is left over goes to longer contexts.
     """
     trained = metadata.context_length
-    per_token = kv_bytes_per_token(metadata)
+    per_token = kv_bytes_per_token(metadata, kv_type)
     budget = _default_cache_tokens(metadata, per_token, available_bytes)
     longest = trained or _UNKNOWN_CONTEXT
     if slots is None:

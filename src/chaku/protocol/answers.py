@@ -101,11 +101,37 @@ class ChatCompletion(TypedDict):
     service_tier: NotRequired[str | None]
 
 
+class CalledFunctionPiece(TypedDict):
+    """A piece of a call: the name comes once, the arguments piece by piece."""
+
+    name: NotRequired[str | None]
+    arguments: NotRequired[str | None]
+
+
+class ToolCallPiece(TypedDict):
+    """A piece of the call at `index`."""
+
+    index: int
+    id: NotRequired[str | None]
+    type: NotRequired[Literal["function"] | None]
+    function: NotRequired[CalledFunctionPiece | None]
+
+
+class Delta(TypedDict):
+    """What a chunk adds to a message."""
+
+    role: NotRequired[Literal["assistant"] | None]
+    content: NotRequired[str | None]
+    refusal: NotRequired[str | None]
+    reasoning_content: NotRequired[str | None]
+    tool_calls: NotRequired[list[ToolCallPiece] | None]
+
+
 class ChunkChoice(TypedDict):
     """One choice of a chunk."""
 
     index: int
-    delta: dict[str, Any]
+    delta: Delta
     finish_reason: FinishReason | None
     logprobs: NotRequired[ChatLogprobs | None]
 

@@ -47,6 +47,10 @@ _NOT_FOR_ENGINES = (
     "stream_options",
 )
 
+# A null inside is a field left out too: clients send back whole messages as they got them. So many objects deep; a JSON
+# schema further in keeps its nulls.
+_NULLS_INSIDE = {"messages": 3, "tools": 2, "response_format": 2}
+
 
 def fit(model: str, route: Route, body: dict[str, Any], capabilities: Capabilities) -> dict[str, Any]:
     """The body as the engine gets it: nulls, defaults and what only the gateway needs are gone.
@@ -66,11 +70,44 @@ def fit(model: str, route: Route, body: dict[str, Any], capabilities: Capabiliti
         wanted[field] = value
     for field in _NOT_FOR_ENGINES:
         wanted.pop(field, None)
+    for field, depth in _NULLS_INSIDE.items():
+        if field in wanted:
+            wanted[field] = _without_nulls(wanted[field], depth)
     if route == "chat":
+        wanted["messages"] = [_with_content(message, i) for i, message in enumerate(wanted["messages"])]
         _check_combinations(wanted)
         _check_tools(model, wanted, capabilities)
         _check_parts(model, wanted["messages"], capabilities)
     return wanted
+
+
+def _without_nulls(value: Any, depth: int) -> Any:
+    if isinstance(value, list):
+        return [_without_nulls(item, depth) for item in value]
+    if isinstance(value, dict) and depth:
+        return {key: _without_nulls(item, depth - 1) for key, item in value.items() if item is not None}
+    return value
+
+
+def _with_content(message: dict[str, Any], index: int) -> dict[str, Any]:
+    """The message with a refusal as what it is for a template: the text that the assistant said."""
+    name, content, refusal = f"messages.{index}", message.get("content"), message.get("refusal")
+    if isinstance(content, list) and any(part["type"] == "refusal" for part in content):
+        parts = [{"type": "text", "text": part["refusal"]} if "refusal" in part else part for part in content]
+        message = {**message, "content": parts}
+    if refusal is not None:
+        if content:
+            raise InvalidRequest(
+                f"messages.{index} has content and a refusal: send one", param=f"messages.{index}.refusal"
+            )
+        return {**{key: value for key, value in message.items() if key != "refusal"}, "content": refusal}
+    if content is None and not message.get("tool_calls"):
+        raise InvalidRequest(
+            f"{name} has neither content nor tool_calls",
+            param=f"{name}.content",
+            code="missing_required_parameter",
+        )
+    return message
 
 
 def _asks_for_nothing(field: str, value: Any) -> bool:

@@ -21,6 +21,8 @@ class Exchange:
     """HTTP status; 499 where the client hung up first."""
     error_code: str | None = None
     has_headers_sent: bool = False
+    is_complete: bool = False
+    """The last byte of the answer was handed over: a client that closes now has not hung up."""
     is_stream: bool = False
     queue_s: float | None = None
     first_token_s: float | None = None

@@ -145,15 +145,16 @@ class Gateway:
         except asyncio.CancelledError:
             hang_up.task.uncancel()
             if not hang_up.has_happened:  # the server's own doing: its grace for running answers is over
-                raise EngineUnavailable("the gateway is being stopped", retry_after_s=5) from None
-            exchange.status = HUNG_UP
+                raise EngineUnavailable("the gateway is stopping", retry_after_s=5) from None
+            if not exchange.is_complete:
+                exchange.status = HUNG_UP
         finally:
             hang_up.stop()
 
     async def _run(
         self, exchange: Exchange, served: Served, call: Call, shows_usage: bool, send: Send, base_headers: Headers
     ) -> None:
-        num_slots = call.body.get("n", 1)
+        num_slots = num_answers(call)
         await served.admission.enter(num_slots)
         exchange.queue_s = exchange.since_start_s()
         try:
@@ -167,6 +168,7 @@ class Gateway:
                     exchange.status = 200
                     exchange.has_headers_sent = True
                     await _send_bytes(send, 200, orjson.dumps(whole), headers)
+                    exchange.is_complete = True
         finally:
             served.admission.leave(num_slots, exchange.since_start_s() - exchange.queue_s)
 
@@ -221,6 +223,13 @@ class _HangUp:
 
     def stop(self) -> None:
         self._watch.cancel()
+
+
+def num_answers(call: Call) -> int:
+    """How many answers are generated side by side, each in a slot of its own: n for every prompt."""
+    prompt = call.body.get("prompt")
+    num_prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
+    return num_prompts * int(call.body.get("n", 1))
 
 
 async def _read_json(headers: dict[bytes, bytes], receive: Receive) -> Any:

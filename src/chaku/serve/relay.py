@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 import orjson
 
+from chaku.protocol.answers import DONE
 from chaku.serve.exchange import Exchange
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -16,7 +18,9 @@ _STREAM_HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would hold tokens back
 ]
-_CONTENT_KEYS = (b'"content":"', b'"text":"', b'"reasoning_content":"', b'"arguments":"')
+# Inside a JSON string the quotes would be escaped, so neither can be text of the model. Some servers put a space in.
+_CONTENT = re.compile(rb'"(?:content|text|reasoning_content|arguments)": ?"[^"]')
+_USAGE = re.compile(rb'"usage": ?\{')
 
 
 async def relay(
@@ -34,7 +38,7 @@ async def relay(
     async for block in blocks:
         if exchange.first_token_s is None and has_content(block):
             exchange.first_token_s = exchange.since_start_s()
-        if b'"usage":{' in block:
+        if b'"usage"' in block and _USAGE.search(block):
             block = _take_usage(block, exchange, shows_usage)
         if not exchange.has_headers_sent:
             # Held back until the engine has said something: until then a failure can still have its own status.
@@ -42,17 +46,17 @@ async def relay(
             exchange.status = 200
             await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS + headers})
         if block:
-            await send({"type": "http.response.body", "body": block, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+            is_last = block.endswith(DONE)
+            await send({"type": "http.response.body", "body": block, "more_body": not is_last})
+            exchange.is_complete = is_last
+    if not exchange.is_complete:
+        await send({"type": "http.response.body", "body": b""})
+        exchange.is_complete = True
 
 
 def has_content(block: bytes) -> bool:
     """Whether some event of the block carries a piece of the answer, not only a role."""
-    for key in _CONTENT_KEYS:
-        at = block.find(key)
-        if at >= 0 and block[at + len(key) : at + len(key) + 1] != b'"':
-            return True
-    return False
+    return _CONTENT.search(block) is not None
 
 
 def _take_usage(block: bytes, exchange: Exchange, shows_usage: bool) -> bytes:
@@ -60,7 +64,7 @@ def _take_usage(block: bytes, exchange: Exchange, shows_usage: bool) -> bytes:
     for event in block.split(b"\n\n"):
         if not event:
             continue
-        if event.startswith(b"data: {") and b'"usage":{' in event:
+        if event.startswith(b"data: {") and _USAGE.search(event):
             chunk = orjson.loads(event[6:])
             exchange.take_usage(chunk.get("usage"))
             if not shows_usage and not chunk.get("choices"):

@@ -24,6 +24,7 @@ from chaku.serve.table import ModelTable
 
 log = logging.getLogger(__name__)
 
+_ENDINGS = (signal.SIGINT, signal.SIGTERM)
 GRACE_S = 5
 """How long running answers may go on after Ctrl-C."""
 
@@ -76,7 +77,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """uvicorn whose signals are ours: it would raise them again before the engines and the store are closed."""
+    """Leaves signals to `run`: uvicorn would raise them again at its end, before engines and store are closed."""
 
     def __init__(self, config: uvicorn.Config, companions: list[Companion]) -> None:
         super().__init__(config)
@@ -90,22 +91,15 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The first signal ends the server in an orderly way, a second one cuts running answers short."""
-        loop = asyncio.get_running_loop()
-        signals = (signal.SIGINT, signal.SIGTERM)
-        for number in signals:
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in signals:
-                loop.remove_signal_handler(number)
+        """Capture none."""
+        yield
 
 
 async def run(serving: Serving, listener: socket.socket, on_listening: Callable[[], None] | None = None) -> None:
-    """Serve until a signal. The API answers at once; models come up beside it.
+    """Serve until SIGINT or SIGTERM, which are a normal end; a second one does not wait for running answers.
 
-    Raises the ChakuError of a model that can't be started, after stopping everything.
+    The API answers at once; models come up beside it. Raises the ChakuError of a model that can't be started, after
+    stopping everything.
     """
     settings = uvicorn.Config(
         serving.gateway,
@@ -120,6 +114,9 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
         timeout_graceful_shutdown=GRACE_S,
     )
     server = Server(settings, serving.companions)
+    loop = asyncio.get_running_loop()
+    for number in _ENDINGS:
+        loop.add_signal_handler(number, _end, server)
     failure: ChakuError | None = None
 
     async def start_models() -> None:
@@ -132,7 +129,7 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
 
     starting = asyncio.create_task(start_models())
     if on_listening is not None:
-        asyncio.get_running_loop().call_soon(on_listening)
+        loop.call_soon(on_listening)
     try:
         for companion in serving.companions:
             await companion.start()
@@ -144,5 +141,12 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
         for companion in serving.companions:
             await companion.stop()
         await serving.table.stop()
+        for number in _ENDINGS:
+            loop.remove_signal_handler(number)
     if failure is not None:
         raise failure
+
+
+def _end(server: uvicorn.Server) -> None:
+    server.force_exit = server.should_exit
+    server.should_exit = True

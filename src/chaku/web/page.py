@@ -29,7 +29,7 @@ SECURITY_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 
-PATHS = ("chat", "compare", "arena", "leaderboard")
+ADDRESSES = ("/", "/chat", "/chat/{id}")
 """What the page itself makes of its address; all of it is one file."""
 
 _TYPES = {
@@ -93,20 +93,16 @@ class Page:
         return None
 
     def routes(self) -> list[Route]:
-        """The page's own addresses, and its files below /assets/HASH/."""
-        own = [route for name in PATHS for route in (f"/{name}", f"/{name}/{{rest:path}}")]
-        return [
-            *(Route(path, self.index) for path in ("/", *own)),
-            Route("/assets/{hash}/{name:path}", self.asset),
-        ]
+        """The page's addresses, and its files below /assets/HASH/."""
+        return [*(Route(path, self.index) for path in ADDRESSES), Route("/assets/{hash}/{name:path}", self.asset)]
 
     async def index(self, request: Request) -> Response:
-        """The page; never from a cache."""
+        """The page, never from a cache. Its `{{assets}}` becomes the folder with today's hash."""
         await asyncio.to_thread(self._refresh)
         headers = {**SECURITY_HEADERS, "cache-control": "no-store"}
         if (reason := self.missing) is not None:
             return HTMLResponse(_MISSING.format(reason=reason), 503, headers)
-        html = self._files["index.html"].content.replace(b"{{assets}}", b"/assets/" + self.hash.encode())
+        html = self._files["index.html"].content.replace(b"{{assets}}", f"/assets/{self.hash}".encode())
         return HTMLResponse(html, headers=headers)
 
     async def asset(self, request: Request) -> Response:

@@ -1,7 +1,8 @@
 """Which server `chaku chat` talks to: the one that was named, a gateway that runs here, or one of its own.
 
 Its own is a child: `chaku serve MODEL --port 0 --ready-fd N --exit-with-parent`, which writes one line of JSON,
-{"url": …, "models": […]} and perhaps "api_key", to that file descriptor once its API answers.
+{"url": …, "models": […]} and perhaps "api_key", to that file descriptor once its API answers; /health then says when
+the model is ready.
 """
 
 from __future__ import annotations
@@ -59,12 +60,14 @@ async def choose(base_url: str | None, api_key: str | None, model: str | None) -
         yield endpoint
 
 
-async def _answers(url: str) -> bool:
-    """Whether a gateway says how it is, ready or not."""
+async def _answers(url: str, *, ready: bool = False) -> bool:
+    """Whether a gateway says how it is; with `ready`, whether a model of it is."""
     timeout = aiohttp.ClientTimeout(total=PROBE_S)
     try:
         async with aiohttp.ClientSession(timeout=timeout) as session, session.get(f"{url}/health") as response:
-            return response.status in (200, 503) and isinstance(orjson.loads(await response.read()), dict)
+            return response.status in ((200,) if ready else (200, 503)) and isinstance(
+                orjson.loads(await response.read()), dict
+            )
     except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError):
         return False
 
@@ -82,7 +85,8 @@ async def _serves(url: str, api_key: str | None, model: str) -> bool:
 
 def serve_command(model: str, ready_fd: int) -> list[str]:
     """The command line of the child."""
-    flags = ["--port", "0", "--ready-fd", str(ready_fd), "--exit-with-parent"]
+    # One person asks one thing at a time: one slot with all the context starts sooner than many short ones.
+    flags = ["--port", "0", "--ready-fd", str(ready_fd), "--slots", "1", "--no-ui", "--exit-with-parent"]
     return [sys.executable, "-m", "chaku", "serve", model, *flags]
 
 
@@ -102,30 +106,43 @@ async def _child(model: str) -> AsyncIterator[Endpoint]:
         finally:
             os.close(write_end)
         try:
-            line = await _first_line(ready, log, model)
-            if line is None:
-                raise _why(await process.wait(), log, model)
-            told: dict[str, Any] = orjson.loads(line)
+            async with _progress(log, model):
+                line = await _first_line(ready)
+                if line is None:
+                    raise _why(await process.wait(), log, model)
+                told: dict[str, Any] = orjson.loads(line)
+                while not await _answers(told["url"], ready=True):
+                    if process.returncode is not None:
+                        raise _why(process.returncode, log, model)
+                    await asyncio.sleep(0.1)
             yield Endpoint(f"{told['url']}/v1", told.get("api_key"), next(iter(told["models"]), None))
         finally:
             await _stop(process)
 
 
-async def _first_line(ready: IO[bytes], log: IO[bytes], model: str) -> bytes | None:
-    """The line on the pipe; None when it closes without one. Meanwhile says on a terminal what goes on."""
-    loop = asyncio.get_running_loop()
+async def _first_line(ready: IO[bytes]) -> bytes | None:
+    """The line on the pipe; None when it closes without one."""
     reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), ready)
-    telling = asyncio.create_task(_tell_progress(log, model)) if sys.stderr.isatty() else None
     try:
         line = await reader.readline()
         return line if line.endswith(b"\n") else None
+    finally:
+        transport.close()
+
+
+@contextlib.asynccontextmanager
+async def _progress(log: IO[bytes], model: str) -> AsyncIterator[None]:
+    """Says on a terminal what goes on meanwhile."""
+    telling = asyncio.create_task(_tell_progress(log, model)) if sys.stderr.isatty() else None
+    try:
+        yield
     finally:
         if telling:
             telling.cancel()
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
-        transport.close()
 
 
 async def _tell_progress(log: IO[bytes], model: str) -> None:

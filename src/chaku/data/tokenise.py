@@ -1,0 +1,236 @@
+"""The second map, one shard at a time: duplicates out, split at turns, train or test, ids and loss mask to Arrow."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from chaku.chat.messages import Conversation, Role
+from chaku.data import rules
+from chaku.data.dedup import RULES as DUPLICATE_RULES
+from chaku.data.dedup import content_hash
+from chaku.data.ledger import Decision, Flag, Ledger, StageCounts
+from chaku.data.recipe import DataConfig
+from chaku.data.rendering import Rendering, rendering_of
+from chaku.data.shards import read_jsonl, write_folder
+from chaku.data.split import Rows, Segment, split
+from chaku.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class TokeniseTask:
+    """One prepared shard and what was decided on its duplicates (dedup.DECISION; `of` counts over all shards)."""
+
+    index: int
+    prepared: Path
+    folder: Path
+    config: DataConfig
+    decisions: NDArray[Any]
+    earlier_ids: dict[int, str]
+    has_tokenizer: bool
+
+
+def schema() -> pa.Schema:
+    """Columns of a tokenised shard."""
+    import pyarrow as pa
+
+    return pa.schema([("id", pa.string()), ("input_ids", pa.list_(pa.uint32())), ("loss_mask", pa.list_(pa.uint8()))])
+
+
+def split_of(conversation: Conversation, config: DataConfig) -> str:
+    """ "train" or "test", from the content alone; all paths of one message tree go together."""
+    if conversation.source.get("format") == "message tree":
+        first = next((message.content for message in conversation.messages if message.role is Role.USER), "")
+        identity = first.encode("utf-8", "surrogatepass")
+    else:
+        identity = content_hash(conversation)
+    digest = hashlib.blake2b(identity, digest_size=8, key=str(config.seed).encode()).digest()
+    return "test" if int.from_bytes(digest, "big") < config.test_fraction * 2**64 else "train"
+
+
+def checksum(ids: NDArray[np.uint32], loss_mask: NDArray[np.uint8]) -> int:
+    """32 bits of a document's ids and mask; their sum over a set does not depend on the order."""
+    return zlib.crc32(loss_mask.tobytes(), zlib.crc32(ids.tobytes()))
+
+
+def tokenise(task: TokeniseTask) -> dict[str, StageCounts]:
+    """Run the stages over one shard, write its folder, and return its counts."""
+    return _Shard(task).run()
+
+
+class _Shard:
+    def __init__(self, task: TokeniseTask) -> None:
+        self.task = task
+        self.config = task.config
+        self.ledger = Ledger()
+        self.actions = rules.actions(task.config.rules)
+        self.rendering: Rendering | None = rendering_of(task.config) if task.has_tokenizer else None
+        self.segments: dict[str, Segment] = {}
+
+    def run(self) -> dict[str, StageCounts]:
+        ledger = self.ledger
+        stages = ("dedup", "split", "tokenise") if self.rendering else ("dedup", "split")
+        for stage in stages:
+            ledger.stage(stage)
+        with write_folder(self.task.folder) as folder:
+            with _Writer(folder, self.rendering is not None) as writer:
+                for number, conversation in enumerate(read_jsonl(self.task.prepared / "messages.jsonl")):
+                    decision = self._duplicate(conversation, number)
+                    for single in ledger.record("dedup", conversation.id, (decision,)):
+                        part = split_of(single, self.config)
+                        self._segments(single, part, writer)
+            for stage in stages:
+                ledger.counts[stage].check(stage)
+            ledger.write(folder)
+            counts = {name: each.to_json(with_seconds=True) for name, each in ledger.counts.items()}
+            (folder / "counts.json").write_bytes(orjson.dumps({"stages": counts}))
+        return ledger.counts
+
+    def _duplicate(self, conversation: Conversation, number: int) -> Decision:
+        row = self.task.decisions[number]
+        rule = DUPLICATE_RULES[int(row["rule"])]
+        if rule is None or self.actions[rule] == "off":
+            return Decision(conversation.id, conversation)
+        score, note = float(row["score"]), f"of {self.task.earlier_ids[int(row['of'])]}"
+        if self.actions[rule] == "drop":
+            return Decision(conversation.id, None, rule, score, note)
+        return Decision(conversation.id, conversation, flags=(Flag(rule, score, note),))
+
+    def _segments(self, conversation: Conversation, part: str, writer: _Writer) -> None:
+        started = time.perf_counter()
+        decisions = list(self._split(conversation, part))
+        kept = list(self.ledger.record("split", conversation.id, decisions))
+        now = time.perf_counter()
+        self.ledger.counts["split"].seconds += now - started
+        for segment in kept:
+            writer.message(part, segment)
+            if self.rendering is None:
+                continue
+            rows = self.segments.pop(segment.id).rows
+            tuple(self.ledger.record("tokenise", segment.id, (self._row(segment, rows, part, writer),)))
+        if self.rendering is not None:
+            self.ledger.counts["tokenise"].seconds += time.perf_counter() - now
+
+    def _split(self, conversation: Conversation, part: str) -> Iterator[Decision]:
+        if self.rendering is None:
+            yield Decision(conversation.id, conversation, note=part)
+            return
+        sums = self.ledger.counts["split"].sums
+        try:
+            segments = split(conversation, self.rendering.render, self.config.context, self.config.overlong)
+        except InvalidRequest as error:
+            yield Decision(conversation.id, None, "no_place", note=str(error))
+            return
+        for segment in segments:
+            one, length = segment.conversation, len(segment.rows.ids) + segment.num_cut
+            where = f"rounds {segment.first_round + 1} to {segment.end_round} of {segment.num_rounds}"
+            if segment.is_rejected:
+                sums["tokens_rejected"] += length
+                sums["trained_tokens_rejected"] += segment.rows.num_trained + segment.num_trained_cut
+                yield Decision(one.id, None, "round_too_long", length, f"{where}: {length:,} tokens")
+                continue
+            flags: tuple[Flag, ...] = ()
+            if segment.num_cut:
+                sums["tokens_cut"] += segment.num_cut
+                sums["trained_tokens_cut"] += segment.num_trained_cut
+                lost = f"{segment.num_trained_cut:,} trained tokens of it"
+                flags = (Flag("round_cut", segment.num_cut, f"{segment.num_cut:,} tokens past the context, {lost}"),)
+            self.segments[one.id] = segment
+            yield Decision(one.id, one, None, length, f"{part}, {where}, {length:,} tokens", flags)
+
+    def _row(self, segment: Conversation, rows: Rows, part: str, writer: _Writer) -> Decision:
+        trained = rows.num_trained
+        if not trained:
+            return Decision(
+                segment.id, None, "nothing_to_train", len(rows.ids), f"{len(rows.ids):,} tokens, none trained"
+            )
+        ids, loss_mask = np.array(rows.ids, np.uint32), np.array(rows.loss_mask, np.uint8)
+        writer.row(part, segment.id, ids, loss_mask)
+        sums = self.ledger.counts["tokenise"].sums
+        sums["tokens"] += len(ids)
+        sums["trained_tokens"] += trained
+        sums["checksum"] += checksum(ids, loss_mask)
+        return Decision(
+            segment.id, segment, None, trained / len(ids), f"{part}, {trained:,} of {len(ids):,} tokens trained"
+        )
+
+
+class _Writer:
+    """The files of one tokenised shard: messages and rows of both splits, and the rows' lengths."""
+
+    _BATCH_ROWS = 256
+
+    def __init__(self, folder: Path, has_rows: bool) -> None:
+        self.folder = folder
+        self.has_rows = has_rows
+        self._messages: dict[str, BinaryIO] = {}
+        self._arrow: dict[str, Any] = {}
+        self._rows: dict[str, list[tuple[str, NDArray[np.uint32], NDArray[np.uint8]]]] = {}
+        self._lengths: dict[str, list[int]] = {}
+
+    def __enter__(self) -> _Writer:
+        for part in SPLITS:
+            self._messages[part] = (self.folder / f"{part}.jsonl").open("wb")
+            if self.has_rows:
+                import pyarrow as pa
+
+                self._arrow[part] = pa.ipc.new_file(str(self.folder / f"{part}.arrow"), schema())
+                self._rows[part], self._lengths[part] = [], []
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for part in SPLITS:
+            self._messages[part].close()
+            if self.has_rows:
+                self._flush(part)
+                self._arrow[part].close()
+                np.save(self.folder / f"{part}-lengths.npy", np.array(self._lengths[part], np.int64))
+
+    def message(self, part: str, segment: Conversation) -> None:
+        self._messages[part].write(orjson.dumps(segment.to_json(), option=orjson.OPT_APPEND_NEWLINE))
+
+    def row(self, part: str, identity: str, ids: NDArray[np.uint32], loss_mask: NDArray[np.uint8]) -> None:
+        self._rows[part].append((identity, ids, loss_mask))
+        self._lengths[part].append(len(ids))
+        if len(self._rows[part]) >= self._BATCH_ROWS:
+            self._flush(part)
+
+    def _flush(self, part: str) -> None:
+        import pyarrow as pa
+
+        if not self._rows[part]:
+            return
+        identities, ids, masks = zip(*self._rows[part], strict=True)
+        columns = [pa.array(identities, pa.string()), lists(ids), lists(masks)]
+        self._arrow[part].write_batch(pa.record_batch(columns, schema=schema()))
+        self._rows[part].clear()
+
+
+def lists(values: Any) -> pa.Array:
+    """A list column from a sequence of numpy arrays, without a Python object for each number."""
+    import pyarrow as pa
+
+    offsets = np.cumsum([0, *map(len, values)], dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(values)))
+
+
+@functools.lru_cache(maxsize=64)
+def open_ids(path: Path) -> NDArray[np.str_]:
+    """The ids of a prepared shard, memory-mapped."""
+    ids: NDArray[np.str_] = np.load(path / "ids.npy", mmap_mode="r")
+    return ids

@@ -1,0 +1,158 @@
+"""llama.cpp's server in a child process: what it is told, how it is started, and what its failures mean."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from chaku.engines import llamacpp_wire as wire
+from chaku.engines.http import Transport
+from chaku.engines.process import Child, python_argv
+from chaku.engines.supervisor import BackOff
+from chaku.errors import EngineError, ModelError
+
+_EMBEDDING_SLOTS = 2
+_MOST_EMBEDDED_TOKENS = 2048
+_OUT_OF_MEMORY = ("failed to allocate", "unable to allocate", "out of memory", "bad_alloc")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one GGUF model is served."""
+
+    model: Path
+    context: int = 2048
+    """Tokens one request may use, prompt and answer together."""
+    slots: int = 32
+    """Requests decoded at once; llama.cpp's context is `context * slots`."""
+    threads: int | None = None
+    """CPU threads. None: llama.cpp's choice, the physical cores."""
+    gpu_layers: int | None = None
+    """Layers on the GPU. None: all that fit."""
+    kv_type: Literal["f16", "q8_0"] = "f16"
+    """Of the KV cache. q8_0 needs a head size that 32 divides."""
+    batch: int | None = None
+    """Prompt tokens per step; other requests get no token meanwhile. None: 256 on a CPU, 2,048 with layers on a GPU."""
+    lora: tuple[Path, ...] = ()
+    mmproj: Path | None = None
+    chat_template: str | None = None
+    """Jinja, instead of the file's own."""
+    embeddings: bool = True
+    pooling: Literal["mean", "cls", "last"] = "mean"
+    special_tokens: tuple[str, ...] = ()
+    """Spellings of the file's control tokens; the tokens that begin and end a text are known without."""
+    idle_unload_s: float | None = None
+    load_timeout_s: float = 600.0
+    back_off: BackOff = field(default_factory=BackOff)
+
+
+@dataclass
+class Server:
+    """One listening child."""
+
+    child: Child
+    http: Transport
+    key: str
+
+    async def close(self) -> None:
+        """Close the connections and end the process."""
+        await self.http.close()
+        await self.child.stop()
+
+
+async def start_chat(name: str, settings: Settings) -> Server:
+    """Load the model for chats and completions and generate a token. Raises ModelError or EngineError."""
+    params: dict[str, Any] = {
+        "n_parallel": settings.slots,
+        "n_ctx": settings.context * settings.slots,
+        "n_threads_http": 2 * settings.slots + 8,  # every open stream holds one
+    }
+    if settings.chat_template:
+        params["chat_template"] = settings.chat_template
+    server = await _start(name, settings, params)
+    try:
+        await _prove_ready(name, server)
+    except BaseException:
+        await server.close()
+        raise
+    return server
+
+
+async def start_embeddings(name: str, settings: Settings) -> Server:
+    """Load the model for embeddings of inputs up to the context, at most 2,048 tokens. Raises as `start_chat`."""
+    tokens = min(settings.context, _MOST_EMBEDDED_TOKENS)
+    params = {
+        "n_parallel": _EMBEDDING_SLOTS,
+        "n_ctx": tokens * _EMBEDDING_SLOTS,
+        "n_batch": tokens,
+        "n_ubatch": tokens,
+        "n_threads_http": 32,
+        "embedding": True,
+        "pooling_type": {"mean": 1, "cls": 2, "last": 3}[settings.pooling],  # llama_pooling_type
+    }
+    return await _start(name, settings, params)
+
+
+async def _start(name: str, settings: Settings, params: dict[str, Any]) -> Server:
+    if not settings.model.is_file():
+        raise ModelError(f"no file {settings.model}", fix="check the path, or pull the model again")
+    key = secrets.token_urlsafe(24)
+    config = {
+        "model": str(settings.model),
+        "alias": name,
+        "key": key,
+        "params": params,
+        "batch": settings.batch,
+        "kv_type": settings.kv_type,
+        "threads": settings.threads,
+        "gpu_layers": settings.gpu_layers,
+        "mmproj": str(settings.mmproj) if settings.mmproj and not params.get("embedding") else None,
+        "lora": [str(path) for path in settings.lora],
+    }
+    child = await Child.spawn(python_argv("chaku.engines.llamacpp_host"), config=config, name=name)
+    try:
+        message = await asyncio.wait_for(child.next_message(), settings.load_timeout_s)
+        if message is None or "address" not in message:
+            raise await _load_failure(settings, child, message or {})
+    except TimeoutError:
+        await child.stop(patience_s=0)
+        raise EngineError(f"{name} did not load within {settings.load_timeout_s:g} s") from None
+    except BaseException:
+        await child.stop(patience_s=0)
+        raise
+    headers = {"Authorization": f"Bearer {key}"}
+    # its server closes the connection after most streams, so one used again is often found closed
+    return Server(child, Transport(message["address"], who=name, headers=headers, keepalive=False), key)
+
+
+async def _load_failure(settings: Settings, child: Child, message: dict[str, Any]) -> ModelError | EngineError:
+    if message.get("kind") == "missing":
+        fix = "install it: pip install 'chaku[local]'"
+        return ModelError(f"llama.cpp is not installed ({message['error']})", fix=fix)
+    how = await child.wait()
+    model = settings.model.name
+    needed = f"{settings.slots} slots of {settings.context:,} tokens"
+    if "SIGKILL" in how:
+        cause = f"the engine {how} while it loaded {model}, as Linux does when memory runs out"
+        return EngineError(cause, fix=f"lower --slots or --context (now {needed})")
+    said = "\n".join([*child.stderr_tail, str(message.get("error"))])
+    if any(sign in said for sign in _OUT_OF_MEMORY):
+        return ModelError(f"not enough memory for {model} with {needed}", fix="lower --slots or --context")
+    telling = [line for line in child.stderr_tail if " E " in line] or list(child.stderr_tail)
+    reason = telling[0].split(" E ", 1)[-1].strip() if telling else message.get("error", how)
+    fix = "check the file with its sha256, or pull it again"
+    return ModelError(f"llama.cpp can't load {model}: {reason}", fix=fix)
+
+
+async def _prove_ready(name: str, server: Server) -> None:
+    """Generate a token: an open port is not yet a model that answers."""
+    request = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "temperature": 0}
+    status, body = await server.http.json("POST", "/v1/chat/completions", request)
+    if status != 200:
+        refused = wire.refusal(status, body, model=name, param="messages")
+        raise ModelError(f"{name} loads but does not generate: {refused}")
+    if body["usage"]["completion_tokens"] < 1:
+        raise EngineError(f"{name} generated nothing")

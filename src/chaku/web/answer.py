@@ -1,0 +1,102 @@
+"""One answer under way: what it has said so far, numbered, for any number of readers that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from chaku.protocol.deltas import Delta
+from chaku.store.tree import Message, State, Tree
+from chaku.web.shapes import show_message
+from chaku.web.streams import Numbered
+
+
+@dataclass
+class Answer:
+    """Grows by `take`, is over with `end`; `events` numbers what was said from 1."""
+
+    tree: Tree
+    message: Message
+    """As it stands in the store."""
+    deltas: list[tuple[str, str]] = field(default_factory=list)
+    """Content and reasoning of each event."""
+    usage: dict[str, Any] | None = None
+    finish_reason: str | None = None
+    asking: asyncio.Task[None] = field(init=False)
+    first_token_s: float | None = None
+    is_over: bool = False
+    """`message` is how it ended, and nothing more will come."""
+    saving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _started: float = field(default_factory=time.perf_counter)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self, delta: Delta) -> None:
+        """Note what the model said next, and wake the readers."""
+        if delta.usage is not None:
+            usage = delta.usage
+            self.usage = {
+                "prompt_tokens": usage.prompt_tokens,
+                "completion_tokens": usage.completion_tokens,
+                "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+                "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+            }
+        self.finish_reason = delta.finish_reason or self.finish_reason
+        if delta.text or delta.reasoning:
+            if self.first_token_s is None:
+                self.first_token_s = time.perf_counter() - self._started
+            self.deltas.append((delta.text, delta.reasoning))
+            self._wake()
+
+    def so_far(self) -> Message:
+        """The message with all that has been said."""
+        if self.is_over:
+            return self.message
+        content = "".join(content for content, _ in self.deltas)
+        reasoning = "".join(reasoning for _, reasoning in self.deltas)
+        return replace(self.message, content=content, reasoning=reasoning or None)
+
+    def timings(self) -> dict[str, float | None]:
+        """Seconds since it was asked, and the rate from the first token on."""
+        duration_s = time.perf_counter() - self._started
+        num_tokens = self.usage["completion_tokens"] if self.usage else 0
+        tokens_per_s = None
+        if num_tokens > 1 and self.first_token_s is not None and duration_s > self.first_token_s:
+            tokens_per_s = round((num_tokens - 1) / (duration_s - self.first_token_s), 2)
+        first_token_s = None if self.first_token_s is None else round(self.first_token_s, 4)
+        return {"first_token_s": first_token_s, "duration_s": round(duration_s, 4), "tokens_per_s": tokens_per_s}
+
+    def end(self, message: Message) -> None:
+        """Let the readers have the end."""
+        self.message = message
+        self.is_over = True
+        self._wake()
+
+    async def events(self, after: int | None) -> AsyncGenerator[Numbered]:
+        """What comes after event `after`; a snapshot first where that is not known. Ends with the answer."""
+        if after is None or not 0 <= after <= len(self.deltas):
+            after = len(self.deltas)
+            yield after, {"type": "snapshot", "message": show_message(self.so_far())}
+        while True:
+            news = self._news
+            if after < len(self.deltas):
+                new, after = self.deltas[after:], len(self.deltas)
+                said = {"content": "".join(c for c, _ in new), "reasoning": "".join(r for _, r in new)}
+                yield after, {"type": "delta", **{kind: text for kind, text in said.items() if text}}
+            elif self.is_over:
+                yield after, last_event(self.message)
+                return
+            else:
+                await news.wait()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+
+def last_event(message: Message) -> dict[str, Any]:
+    """How a stream ends."""
+    kind = "failed" if message.state is State.FAILED else "done"
+    return {"type": kind, "message": show_message(message)}

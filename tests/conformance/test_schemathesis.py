@@ -1,0 +1,115 @@
+"""schemathesis on /openapi.json over a socket: no 5xx, nothing undocumented, every answer as described.
+
+The description is narrowed so that requests reach an engine: a made-up model name would make nearly all of them 404s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+from chaku_server import MODEL, SMALL, SOURCE, ChakuServer, serving
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+    unsupported_method,
+]
+INFERENCE = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+OPERATIONS = [
+    *(("POST", path) for path in INFERENCE),
+    *(("GET", path) for path in ("/v1/models", "/v1/models/{model}", "/health", "/metrics")),
+]
+VALID, INVALID = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
+REFUSED = ("tools", "tool_choice", "parallel_tool_calls", "reasoning_effort", "best_of", "suffix", "dimensions")
+
+
+def narrowed(server: ChakuServer, model: str, *, max_tokens: int | None = None) -> Any:
+    """The description with one model name, and short answers without what the model refuses anyway."""
+    raw = server.get("/openapi.json")[1]
+    for name in ("ChatRequest", "CompletionRequest", "EmbeddingRequest"):
+        shape = raw["components"]["schemas"][name]
+        shape["properties"]["model"] = {"enum": [model]}
+        if max_tokens is not None:
+            for field in REFUSED:
+                shape["properties"].pop(field, None)
+            if "max_tokens" in shape["properties"]:
+                shape["properties"].pop("max_completion_tokens", None)
+                shape["properties"]["max_tokens"] = {"type": "integer", "minimum": 1, "maximum": max_tokens}
+                shape["properties"]["n"] = {"enum": [None, 1, 2]}
+                shape["required"].append("max_tokens")
+    schema = schemathesis.openapi.from_dict(raw)
+    schema.config.update(base_url=server.url)
+    return schema
+
+
+def check(schema: Any, method: str, path: str, mode: GenerationMode, max_examples: int) -> None:
+    """Send generated requests to one operation and hold the answers against its description."""
+
+    @settings(
+        max_examples=max_examples,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
+    @given(case=schema[path][method].as_strategy(generation_mode=mode))
+    def send(case: Any) -> None:
+        case.call_and_validate(checks=CHECKS, timeout=60)
+
+    send()
+
+
+@pytest.fixture(scope="module")
+def scripted_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChakuServer]:
+    with serving(tmp_path_factory.mktemp("scripted"), "scripted:") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChakuServer]:
+    with serving(tmp_path_factory.mktemp("real"), SOURCE, *SMALL) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "mode"),
+    [*((*operation, VALID) for operation in OPERATIONS), *(("POST", path, INVALID) for path in INFERENCE)],
+)
+def test_the_gateway_does_as_its_description_says(
+    scripted_server: ChakuServer, method: str, path: str, mode: GenerationMode
+) -> None:
+    schema = narrowed(scripted_server, "scripted")
+    check(schema, method, path, mode, max_examples=80 if path in INFERENCE else 10)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("path", INFERENCE)
+def test_the_real_engine_behind_it_does_too(real_server: ChakuServer, path: str) -> None:
+    check(narrowed(real_server, MODEL, max_tokens=4), "POST", path, VALID, max_examples=25)
+    answered = [line for line in real_server.log.splitlines() if "answered route" in line]
+    assert any("status=200" in line for line in answered), "everything was refused before it reached the engine"
+
+
+def test_every_operation_is_among_those_tested(scripted_server: ChakuServer) -> None:
+    described = scripted_server.get("/openapi.json")[1]["paths"]
+    assert {(method.upper(), path) for path, methods in described.items() for method in methods} == set(OPERATIONS)

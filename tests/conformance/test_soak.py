@@ -1,0 +1,79 @@
+"""64 streams at once for a minute against the real program: none is lost, and the gateway does not grow."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from chaku_server import MODEL, ONE_THREAD, SOURCE, ChakuServer, serving
+
+SECONDS = float(os.environ.get("CHAKU_SOAK_S", "60"))
+STREAMS = 64
+MAX_GROWTH_BYTES = 6 << 20
+"""Of the idle gateway, from after a warm-up with as many streams to the end. Python's and the C library's allocators
+keep 1 to 3 MB more or less; a leak of one answer's text and chunks (20 KB) would be over 6 MB after 300 streams."""
+MAX_ENGINE_GROWTH_BYTES = 32 << 20
+"""llama.cpp keeps its cache whole from the start; every finished prompt that it would keep beside is about 1 MB."""
+
+
+def loaded(server: ChakuServer, seconds: float) -> dict[str, int]:
+    command = [
+        sys.executable,
+        str(Path(__file__).parent / "load.py"),
+        server.base_url,
+        MODEL,
+        str(STREAMS),
+        str(seconds),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 150)
+    assert done.returncode == 0, done.stderr
+    ends: dict[str, int] = json.loads(done.stdout)
+    return ends
+
+
+def idle(server: ChakuServer) -> dict[str, Any]:
+    """What the gateway holds once nothing runs."""
+    gateway = psutil.Process(server.process.pid)
+    deadline = time.monotonic() + 10
+    while server.get(f"/v1/models/{MODEL}")[1]["running"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(6)  # connections to the engine and from clients are kept for up to five seconds
+    engines = server.engines()
+    return {
+        "rss": gateway.memory_info().rss,
+        "fds": gateway.num_fds(),
+        "threads": gateway.num_threads(),
+        "engine_rss": sum(engine.memory_info().rss for engine in engines),
+        "pids": [engine.pid for engine in engines],
+    }
+
+
+@pytest.mark.soak
+@pytest.mark.model
+@pytest.mark.timeout(SECONDS + 400)
+def test_64_streams_for_a_minute_lose_nothing_and_leave_memory_and_descriptors_flat(tmp_path: Path) -> None:
+    with serving(tmp_path, SOURCE, *ONE_THREAD) as server:
+        warm = loaded(server, 5)
+        before = idle(server)
+        ends = loaded(server, SECONDS)
+        after = idle(server)
+        _, models = server.get("/v1/models")
+        assert "ERROR" not in server.log
+    grown = {key: (after[key] - before[key]) / 1e6 for key in ("rss", "engine_rss")}
+    print(f"warm-up {warm}, then {ends} in {SECONDS:g} s; gateway {before['rss'] / 1e6:.1f} MB; growth in MB: {grown}")
+    assert list(warm) == list(ends) == ["whole"]
+    assert ends["whole"] >= STREAMS
+    assert (models["data"][0]["running"], models["data"][0]["waiting"]) == (0, 0)
+    assert after["rss"] - before["rss"] < MAX_GROWTH_BYTES
+    assert after["engine_rss"] - before["engine_rss"] < MAX_ENGINE_GROWTH_BYTES
+    assert after["fds"] <= before["fds"]
+    assert after["threads"] <= before["threads"] + 1
+    assert after["pids"] == before["pids"], "the engine was restarted"

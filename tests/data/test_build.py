@@ -1,0 +1,364 @@
+"""A build keeps the law, survives being killed, and gives the same bytes however many processes worked on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from chaku.data import build as build_module
+from chaku.data.audit import audit
+from chaku.data.build import build
+from chaku.data.ledger import LawBroken, StageCounts
+from chaku.data.manifest import counts_of
+from chaku.data.recipe import DataConfig
+from chaku.data.rows import read_rows
+from chaku.data.shards import read_jsonl
+from chaku.data.story import story
+from chaku.data.watcher import Silent
+from chaku.errors import ConfigError, NotFound, UsageError
+from data.made import built, digests, sharegpt, write_json, write_lines
+
+SRC = Path(__file__).parents[2] / "src"
+
+_turn = st.fixed_dictionaries(
+    {"from": st.sampled_from(["human", "gpt", "system", "nobody"]), "value": st.text(max_size=60) | st.integers()}
+)
+_junk = st.one_of(
+    st.fixed_dictionaries({"conversations": st.lists(_turn, max_size=6)}),
+    st.fixed_dictionaries({"instruction": st.text(max_size=30), "output": st.text(max_size=30)}),
+    st.fixed_dictionaries({"prompt": st.text(max_size=30)}),
+    st.dictionaries(st.text(max_size=5), st.integers(), max_size=3),
+    st.text(max_size=30),
+    st.none() | st.integers() | st.lists(st.integers(), max_size=3),
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(_junk, min_size=1, max_size=25))
+def test_whatever_comes_in_the_law_holds_and_the_audit_agrees(tmp_path_factory, tokenizer, records):
+    folder = tmp_path_factory.mktemp("law")
+    source = write_lines(folder / "in.jsonl", [*records, *sharegpt(4)])
+    counts = counts_of(built(folder / "set", tokenizer, source, context=128).manifest)
+    assert counts["import"].entered == len(records) + 4
+    for stage in counts:
+        counts[stage].check(stage)
+    assert audit(folder / "set").passed
+
+
+def test_paths_through_a_tree_are_counted_as_expansion(tmp_path, tokenizer):
+    def node(text: str, role: str, *replies: object) -> dict[str, object]:
+        return {"text": text, "role": role, "replies": list(replies)}
+
+    answers = [node(f"Answer {word} is what I would say.", "assistant") for word in ("one", "two", "three")]
+    tree = {"message_tree_id": "t1", "prompt": node("What would you say to this?", "prompter", *answers)}
+    source = write_lines(tmp_path / "in.jsonl", [tree, *sharegpt(3)])
+    counts = counts_of(built(tmp_path / "set", tokenizer, source, oasst_paths="all").manifest)["import"]
+    assert (counts.entered, counts.expanded, counts.kept, counts.dropped) == (4, 2, 6, 0)
+    assert {event.id for event in story(tmp_path / "set", "t1") if event.stage == "pack"} == {
+        "in:1/0",
+        "in:1/1",
+        "in:1/2",
+    }
+
+
+def test_a_stage_that_loses_a_conversation_is_caught():
+    with pytest.raises(LawBroken, match="split: in 3"):
+        StageCounts(entered=3, expanded=1, kept=2, dropped=1).check("split")
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory) -> list[Path]:
+    """Inputs in several formats, with duplicates, bad lines and long conversations; a few shards' worth."""
+    folder = tmp_path_factory.mktemp("mixed")
+    made = sharegpt(100, most_rounds=9)
+    first = write_json(folder / "shares.json", [*made, made[3], made[5]])
+    lines = folder / "more.jsonl"
+    texts = [
+        json.dumps(
+            {
+                "id": f"m{n}",
+                "messages": [
+                    {"role": "user", "content": f"What is {n} and {n}?"},
+                    {"role": "assistant", "content": f"{n} and {n} is {2 * n}, I think."},
+                ],
+            }
+        )
+        for n in range(60)
+    ]
+
+    texts[7] = texts[7][:-4]
+    texts[9] = '{"unknown": 1}'
+    lines.write_text("\n".join([*texts, '"Only a prompt?"']) + "\n")
+    return [first, lines]
+
+
+def test_the_same_bytes_with_one_two_and_three_processes(tmp_path, tokenizer, mixed, monkeypatch):
+    monkeypatch.setattr(build_module, "_RECORDS_PER_SHARD", 40)
+    sets = []
+    for processes in (1, 2, 3):
+        built(tmp_path / str(processes), tokenizer, *mixed, processes=processes, test_fraction=0.1)
+        sets.append(digests(tmp_path / str(processes)))
+    assert sets[0] == sets[1] == sets[2]
+    assert {"manifest.json", "report.html", "rows/train-00000.arrow", "messages/test-00000.jsonl"} <= sets[0].keys()
+
+
+def test_a_build_done_before_is_not_done_again_and_another_one_is_not_overwritten(tmp_path, tokenizer, mixed):
+    assert not built(tmp_path / "set", tokenizer, *mixed).was_there
+    before = digests(tmp_path / "set")
+    assert built(tmp_path / "set", tokenizer, *mixed).was_there
+    with pytest.raises(UsageError, match="--overwrite"):
+        built(tmp_path / "set", tokenizer, *mixed, seed=9)
+    assert digests(tmp_path / "set") == before
+    config = DataConfig(inputs=tuple(mixed), tokenizer=str(tokenizer), context=512, seed=9)
+    build(config, tmp_path / "set", processes=1, overwrite=True)
+    assert digests(tmp_path / "set") != before
+    assert not (tmp_path / "set/.work").exists()
+
+
+_RUN = """
+import sys
+from pathlib import Path
+from chaku.data import build as module
+from chaku.data.recipe import DataConfig
+if __name__ == "__main__":
+    module._RECORDS_PER_SHARD = 25
+    out, tokenizer, processes, *inputs = sys.argv[1:]
+    config = DataConfig(inputs=tuple(map(Path, inputs)), tokenizer=tokenizer, context=512, test_fraction=0.1)
+    module.build(config, Path(out), name="made", processes=int(processes))
+"""
+
+
+def test_killed_at_random_moments_and_resumed_it_gives_the_same_bytes(tmp_path, tokenizer, mixed, monkeypatch):
+    monkeypatch.setattr(build_module, "_RECORDS_PER_SHARD", 25)
+    built(tmp_path / "whole", tokenizer, *mixed, test_fraction=0.1)
+    script = tmp_path / "run.py"
+    script.write_text(_RUN)
+    command = [sys.executable, str(script), str(tmp_path / "killed"), str(tokenizer), "2", *map(str, mixed)]
+    chooser = random.Random(11)
+    kills = 0
+    for attempt in range(30):
+        wait_s = None if attempt >= 4 else chooser.uniform(0.5, 2.2)
+        process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(SRC)}, stderr=subprocess.PIPE)
+        try:
+            _, complaint = process.communicate(timeout=wait_s)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+            continue
+        assert process.returncode == 0, complaint.decode()
+        break
+    assert kills >= 2
+    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("moment", ["prepare-00001", "duplicates.npy", "tokenise-00001", "pack-train-00000", "built"])
+def test_an_interruption_between_any_two_steps_costs_only_the_step(tmp_path, tokenizer, mixed, monkeypatch, moment):
+    """Ends the build right after `moment` came to be, then counts what the second run works on."""
+    monkeypatch.setattr(build_module, "_RECORDS_PER_SHARD", 60)
+    built(tmp_path / "whole", tokenizer, *mixed)
+
+    class Interrupted(Exception):
+        pass
+
+    real = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if moment == "built" and self.parent.name == "built" and self.name == "ledger":
+            raise Interrupted
+        result = real(self, target)
+        if Path(target).name == moment:
+            raise Interrupted
+        return result
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(Interrupted):
+        built(tmp_path / "cut", tokenizer, *mixed)
+    monkeypatch.setattr(Path, "replace", real)
+    (work,) = (path for path in (tmp_path / "cut/.work").iterdir() if path.is_dir())
+    stamps = {path: path.stat().st_mtime_ns for path in work.rglob("*.parquet") if "built" not in path.parts}
+
+    class Watcher(Silent):
+        def __init__(self):
+            self.phases = []
+
+        def advanced(self, phase, done, counts):
+            self.phases.append(phase)
+
+    watcher = Watcher()
+    config = DataConfig(inputs=tuple(mixed), tokenizer=str(tokenizer), context=512, test_fraction=0.2)
+    build(config, tmp_path / "cut", name="made", processes=1, watcher=watcher)
+    assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
+    expected = {"prepare-00001": 1, "duplicates.npy": 0, "tokenise-00001": 0, "pack-train-00000": 0, "built": 0}
+    assert watcher.phases.count("prepare") == expected[moment]
+    if moment == "built":
+        assert watcher.phases == []
+    assert stamps
+
+
+def test_two_builds_into_one_folder_refuse_each_other(tmp_path, tokenizer, mixed):
+    import fcntl
+
+    (tmp_path / "set/.work").mkdir(parents=True)
+    with (tmp_path / "set/.work/lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="another build"):
+            built(tmp_path / "set", tokenizer, *mixed)
+
+
+def test_bad_lines_are_quoted_with_their_numbers_and_prompts_are_kept(tmp_path, tokenizer, mixed):
+    manifest = built(tmp_path / "set", tokenizer, *mixed).manifest
+    assert manifest["counts"]["import"]["drops"] == {"bad_line": 1, "unknown_shape": 1}
+    (event,) = story(tmp_path / "set", "more:8")
+    assert event.rule == "bad_line" and "more line 8:" in (event.note or "") and '"m7"' in (event.note or "")
+    (prompt,) = read_jsonl(tmp_path / "set/messages/prompts-00000.jsonl")
+    assert prompt.messages[0].content == "Only a prompt?" and prompt.id == "more:61"
+    assert [entry["formats"] for entry in manifest["inputs"]] == [
+        {"sharegpt": 102},
+        {"bare prompt": 1, "openai messages": 58},
+    ]
+
+
+def test_a_story_is_found_by_our_id_by_the_original_id_and_by_a_segments_id(tmp_path, tokenizer, mixed):
+    folder = built(tmp_path / "set", tokenizer, *mixed, context=256).folder
+    segment = next(one.id for one in read_jsonl(folder / "messages/train-00000.jsonl") if "#1" in one.id)
+    ours = segment.partition("#")[0]
+    by_segment = [(event.stage, event.id) for event in story(folder, segment)]
+    assert ("import", ours) in by_segment and ("pack", segment) in by_segment
+    assert ("pack", f"{ours}#0") not in by_segment
+    assert ("pack", f"{ours}#0") in [(event.stage, event.id) for event in story(folder, ours)]
+    original = next(event for event in story(folder, "chat0-3") if event.stage == "pack")
+    assert original.id.startswith("shares:")
+    with pytest.raises(NotFound, match="nobody"):
+        story(folder, "nobody:1")
+
+
+def test_the_test_set_is_stable_when_data_is_added(tmp_path, tokenizer, mixed):
+    def parts(folder: Path) -> dict[str, set[str]]:
+        return {
+            part: {one.messages[0].content for path in folder.glob(f"messages/{part}-*") for one in read_jsonl(path)}
+            for part in ("train", "test")
+        }
+
+    first = parts(built(tmp_path / "one", tokenizer, mixed[0]).folder)
+    more = parts(built(tmp_path / "two", tokenizer, *mixed).folder)
+    assert first["test"] and first["test"] <= more["test"] and first["train"] <= more["train"]
+    assert not more["train"] & more["test"]
+
+
+def test_without_a_tokenizer_the_build_stops_after_messages_and_says_so(tmp_path, mixed, monkeypatch):
+    monkeypatch.setenv("CHAKU_CACHE", str(tmp_path / "cache"))
+    said: list[str] = []
+
+    class Watcher(Silent):
+        def said(self, line):
+            said.append(line)
+
+    result = build(DataConfig(inputs=tuple(mixed)), tmp_path / "set", processes=1, watcher=Watcher())
+    assert "stops after messages" in said[-1] and "chaku pull smollm2-135m" in said[-1]
+    assert list(result.manifest["counts"])[-1] == "split"
+    assert not (tmp_path / "set/rows").exists()
+    assert sum(1 for _ in read_jsonl(tmp_path / "set/messages/train-00000.jsonl")) > 80
+    assert audit(tmp_path / "set").passed
+
+
+def test_rows_hold_the_rendered_segments_packed_without_padding(tmp_path, tokenizer, mixed):
+    result = built(tmp_path / "set", tokenizer, *mixed, test_fraction=0)
+    rows = list(read_rows(tmp_path / "set/rows/train-00000.arrow"))
+    facts = result.manifest["audit"]["facts"]
+    assert all(0 < len(row.ids) <= 512 for row in rows)
+    assert (
+        sum(len(row.ids) for row in rows) == facts["tokens"] == result.manifest["counts"]["tokenise"]["sums"]["tokens"]
+    )
+    assert facts["fill"] > 0.8
+    assert any(row.doc_ids.max() > 0 for row in rows)
+
+
+@pytest.mark.parametrize("template", [None, "vicuna_v1.1", "llama2", "zephyr"])
+def test_documents_in_rows_are_the_rendered_messages_each_exactly_once(tmp_path, tokenizer, mixed, template):
+    from chaku.data.rendering import open_rendering
+
+    built(tmp_path / "set", tokenizer, *mixed, template=template, context=300, test_fraction=0, overlong="reject")
+    rendering = open_rendering(str(tokenizer), template)
+    rendered = [rendering.render(one) for one in read_jsonl(tmp_path / "set/messages/train-00000.jsonl")]
+    packed = [
+        (tuple(ids.tolist()), tuple(mask.tolist()))
+        for row in read_rows(tmp_path / "set/rows/train-00000.arrow")
+        for ids, mask in row.documents()
+    ]
+    assert sorted(packed) == sorted((tuple(rows.ids), tuple(rows.loss_mask)) for rows in rendered)
+    assert max(len(ids) for ids, _ in packed) <= 300
+
+
+def test_templates_and_last_turn_training_are_taken_from_the_configuration(tmp_path, tokenizer, mixed):
+    result = built(tmp_path / "all", tokenizer, *mixed, template="vicuna_v1.1")
+    last = built(tmp_path / "last", tokenizer, *mixed, template="vicuna_v1.1", train_on="last")
+    assert result.manifest["template"]["name"] == "vicuna_v1.1"
+    trained = [one.manifest["audit"]["facts"]["trained_tokens"] for one in (result, last)]
+    assert trained[0] > trained[1] > 0
+    assert result.manifest["audit"]["passed"] and last.manifest["audit"]["passed"]
+
+
+def test_tool_calls_that_a_template_has_no_place_for_are_dropped_with_the_reason(tmp_path, tokenizer):
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    record = {
+        "messages": [
+            {"role": "user", "content": "What is the time in Rome?"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+        ]
+    }
+    source = write_lines(tmp_path / "in.jsonl", [record, *sharegpt(3)])
+    manifest = built(tmp_path / "set", tokenizer, source).manifest
+    assert manifest["counts"]["split"]["drops"] == {"no_place": 1}
+
+
+def test_unknown_keys_in_a_recipe_name_the_nearest(tmp_path):
+    from chaku.data.recipe import load_data
+
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("name: x\ndata:\n  contxt: 128\n")
+    with pytest.raises(ConfigError, match="did you mean 'context'"):
+        load_data(recipe, {})
+    recipe.write_text("name: x\ndata:\n  rules: {refusals: drop}\n")
+    with pytest.raises(ConfigError, match="did you mean 'refusal'"):
+        load_data(recipe, {})
+    recipe.write_text("name: x\ndata:\n  context: 128\n  seed: 3\ntrain: {lr: 1}\n")
+    loaded = load_data(recipe, {"seed": 4})
+    assert (loaded.config.context, loaded.config.seed) == (128, 4)
+    assert (loaded.origins["context"], loaded.origins["seed"], loaded.origins["pack"]) == (
+        str(recipe),
+        "flag",
+        "default",
+    )
+
+
+def test_a_worker_does_not_outlive_a_killed_build(tmp_path, tokenizer):
+    source = write_json(tmp_path / "big.json", sharegpt(4000, most_rounds=9))
+    script = tmp_path / "run.py"
+    script.write_text(_RUN)
+    command = [sys.executable, str(script), str(tmp_path / "set"), str(tokenizer), "2", str(source)]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(SRC)}, start_new_session=True)
+    deadline = time.monotonic() + 20
+    while not list(tmp_path.glob("set/.work/*/prepare-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    group = os.getpgid(process.pid)
+    process.kill()
+    process.wait()
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    os.killpg(group, signal.SIGKILL)
+    pytest.fail("workers lived on")

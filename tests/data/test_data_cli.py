@@ -1,0 +1,123 @@
+"""The commands, end to end on small generated files, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from chaku.cli.data import data
+from chaku.data.identity import identity_conversations
+from chaku.errors import ChakuError
+from data.made import sharegpt, write_json, write_lines
+
+SHARED = Path(__file__).parents[3] / "shared/data"
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(data, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tokenizer) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    hostile = {
+        "id": "<b>&",
+        "conversations": [
+            {"from": "human", "value": "<script>alert(1)</script> \x1b[31m what is it?"},
+            {"from": "gpt", "value": "I'm sorry, but I can't help with <script>that</script> \x1b]0;x\x07 at all."},
+        ],
+    }
+    source = write_json(folder / "in.json", [*sharegpt(30), hostile, {"odd": "<img src=x>"}])
+    out = run("build", source, "-o", folder / "set", "--tokenizer", tokenizer, "--context", 512, "--processes", 1)
+    assert "32 records in" in out and "audit: passed" in out
+    return folder / "set"
+
+
+def test_report_adds_up_with_examples_and_writes_one_page_without_outside_requests(made):
+    out = run("report", made)
+    assert "= kept" in out and "unknown_shape" in out and "in:32" in out
+    page = (made / "report.html").read_text()
+    assert "<script" not in page and "<img" not in page and "&lt;img src=x&gt;" in page
+    assert "http" not in page.replace("http-equiv", "") and "<svg" in page
+
+
+def test_why_tells_one_conversations_story(made):
+    out = run("why", made, "chat0-3")
+    assert [line.split()[0] for line in out.splitlines() if " kept" in line][:3] == ["import", "clean", "normalise"]
+    with pytest.raises(ChakuError, match="nobody"):
+        run("why", made, "nobody")
+
+
+def test_preview_brackets_what_is_trained_and_lets_no_escape_sequence_through(made, tmp_path):
+    out = run("preview", made, "-n", 40)
+    assert "⟦" in out and "<|im_end|>⟧" in out and "\x1b]0" not in out and "\x07" not in out
+    run("preview", made, "-n", 40, "--html", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "<mark>⟦" in page and "<script" not in page
+
+
+def test_audit_exits_with_one_when_training_must_not_start(made, tmp_path):
+    assert "audit: passed" in run("audit", made, "--processes", 1)
+    question = json.loads((made / "messages/train-00000.jsonl").read_text().splitlines()[0])["messages"][0]["content"]
+    questions = write_lines(tmp_path / "q.jsonl", [{"question_id": 1, "turns": [question]}])
+    out = run("audit", made, "--questions", questions, "--json", "--processes", 1, code=1)
+    assert json.loads(out)["passed"] is False
+
+
+def test_identity_conversations_are_varied_and_name_the_model_and_its_makers(tmp_path, tokenizer):
+    run("identity", "--name", "Kusi", "--org", "Our Lab", "-n", 300, "-o", tmp_path / "id.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "id.jsonl").read_text().splitlines()]
+    assert len(lines) == 300 and len({json.dumps(line["messages"]) for line in lines}) == 300
+    assert all("Kusi" in json.dumps(line) or "Our Lab" in json.dumps(line) for line in lines)
+    assert len({message["content"] for line in lines for message in line["messages"][::2]}) > 80
+    out = run("build", tmp_path / "id.jsonl", "-o", tmp_path / "set", "--tokenizer", tokenizer, "--processes", 1)
+    assert "audit: passed" in out
+
+
+def test_identity_never_denies_its_own_name():
+    assert not any(
+        "not Vicuna" in message.content for one in identity_conversations("Vicuna", "LMSYS") for message in one.messages
+    )
+
+
+def test_a_recipe_and_flags_make_one_configuration(tmp_path, tokenizer):
+    recipe = tmp_path / "recipe.yaml"
+    source = write_json(tmp_path / "in.json", sharegpt(6))
+    recipe.write_text(f"name: first\ndata:\n  inputs: [{source}]\n  tokenizer: {tokenizer}\n  context: 256\n")
+    run("build", "--recipe", recipe, "-o", tmp_path / "set", "--seed", 5, "--rule", "refusal=drop", "--processes", 1)
+    manifest = json.loads((tmp_path / "set/manifest.json").read_text())
+    assert (manifest["name"], manifest["context"], manifest["config"]["seed"]) == ("first", 256, 5)
+    assert manifest["config"]["rules"] == {"refusal": "drop"}
+
+
+def test_importing_chaku_data_loads_neither_torch_nor_the_heavy_packages():
+    code = (
+        "import sys, chaku.data, chaku.data.build, chaku.data.recipe, chaku.cli.data\n"
+        "heavy = ('torch', 'transformers', 'pyarrow', 'tokenizers', 'rensa', 'rich')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, env=environment).strip() == "[]"
+
+
+@pytest.mark.model
+def test_the_real_files_become_rows_at_97_percent(tmp_path, smollm2_path):
+    folder = SHARED / "conversations"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here")
+    inputs = sorted(folder.glob("*.json*"))
+    out = run("build", *inputs, "-o", tmp_path / "set", "--tokenizer", smollm2_path)
+    manifest = json.loads((tmp_path / "set/manifest.json").read_text())
+    assert "4,660 records in" in out and manifest["audit"]["passed"]
+    assert manifest["audit"]["facts"]["fill"] >= 0.97
+    assert manifest["counts"]["normalise"]["drops"] == {"no_assistant": 60}
+    formats = [kind for entry in manifest["inputs"] for kind in entry["formats"]]
+    assert sorted(formats) == ["bare prompt", "message tree", "openai messages", "sharegpt"]

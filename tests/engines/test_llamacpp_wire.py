@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types import Completion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+from chaku.engines import llamacpp_wire as wire
+from chaku.errors import ContextOverflow, EngineError, EngineUnavailable, InvalidRequest
+
+FRAME = {
+    "created": 1,
+    "id": "chatcmpl-abc",
+    "model": "m",
+    "system_fingerprint": "b0",
+    "object": "chat.completion.chunk",
+}
+TEXT_FRAME = FRAME | {"object": "text_completion"}
+DONE = b"data: [DONE]\n\n"
+
+
+def event(choices: list[dict[str, Any]], frame: dict[str, Any] = FRAME, **more: Any) -> bytes:
+    return b"data: " + orjson.dumps({"choices": choices, **frame, **more}) + b"\n\n"
+
+
+def delta(index: int = 0, finish: str | None = None, **delta: Any) -> dict[str, Any]:
+    return {"finish_reason": finish, "index": index, "delta": delta}
+
+
+def piece(text: str, index: int = 0, finish: str | None = None, logprobs: Any = None) -> dict[str, Any]:
+    return {"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish}
+
+
+def usage(prompt: int, completion: int) -> dict[str, Any]:
+    details = {"cached_tokens": 1}
+    return {
+        "completion_tokens": completion,
+        "prompt_tokens": prompt,
+        "total_tokens": 0,
+        "prompt_tokens_details": details,
+    }
+
+
+def parse(blocks: bytes) -> list[Any]:
+    events = blocks.split(b"\n\n")[:-1]
+    assert events[-1] == b"data: [DONE]"
+    return [orjson.loads(one.removeprefix(b"data: ")) for one in events[:-1]]
+
+
+def test_a_plain_chat_stream_passes_through_but_for_its_first_and_last_events() -> None:
+    stream = wire.Stream(model="m")
+    middle = event([delta(content='it said "usage": and [DONE]')])
+    first = stream.feed(event([delta(role="assistant", content=None)]))
+    assert stream.feed(middle) is middle
+    last = stream.feed(event([delta(finish="stop")]) + event([], usage=usage(5, 2), timings={"x": 1}) + DONE)
+    chunks = parse(first + middle + last)
+    for chunk in chunks:
+        ChatCompletionChunk.model_validate(chunk, strict=True)
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert [chunk.get("usage", {}).get("total_tokens") for chunk in chunks] == [None, None, None, 7]
+    assert b"timings" not in last
+
+
+def test_usage_of_several_answers_is_summed_and_their_prompt_counted_once() -> None:
+    stream = wire.Stream(model="m", n=2)
+    blocks = stream.feed(event([delta(role="assistant", content=None)]) + event([], usage=usage(5, 2)))
+    blocks += stream.feed(event([delta(1, content="x")]) + event([], usage=usage(5, 3)) + DONE)
+    chunks = parse(blocks)
+    assert [bool(chunk["choices"]) for chunk in chunks] == [True, True, False]
+    assert chunks[-1]["usage"]["prompt_tokens"] == 5
+    assert chunks[-1]["usage"]["completion_tokens"] == 5
+
+
+def test_usage_of_several_prompts_counts_each() -> None:
+    stream = wire.CompletionStream(model="m", n=1)
+    blocks = stream.feed(b"data: null\n\n" + event([piece("a")], TEXT_FRAME))
+    blocks += stream.feed(event([piece("", 0, "stop")], TEXT_FRAME, usage=usage(4, 2)))
+    blocks += stream.feed(event([piece("", 1, "length")], TEXT_FRAME, usage=usage(3, 1)) + DONE)
+    chunks = parse(blocks)
+    assert {chunk["id"] for chunk in chunks} == {"cmpl-abc"}
+    assert chunks[-1]["usage"]["prompt_tokens"] == 7
+    assert "usage" not in chunks[1]
+
+
+def test_completion_log_probabilities_have_the_legacy_shape_with_offsets_into_the_text() -> None:
+    def scored(token: str) -> dict[str, Any]:
+        one = {"id": 1, "token": token, "bytes": list(token.encode()), "logprob": -0.5}
+        return {"content": [one | {"top_logprobs": [one, one | {"token": "z"}]}]}
+
+    stream = wire.CompletionStream(model="m", top_logprobs=1)
+    blocks = stream.feed(event([piece("ab", logprobs=scored("ab"))], TEXT_FRAME))
+    blocks += stream.feed(event([piece("c", logprobs=scored("c"))], TEXT_FRAME))
+    blocks += stream.feed(event([piece("", finish="stop")], TEXT_FRAME, usage=usage(1, 2)) + DONE)
+    whole = wire.assemble(parse(blocks))
+    Completion.model_validate(whole, strict=True)
+    assert whole["choices"][0]["logprobs"] == {
+        "tokens": ["ab", "c"],
+        "token_logprobs": [-0.5, -0.5],
+        "top_logprobs": [{"ab": -0.5}, {"c": -0.5}],
+        "text_offset": [0, 2],
+    }
+
+
+def test_echo_comes_first_for_each_choice_of_its_prompt() -> None:
+    stream = wire.CompletionStream(model="m", n=2, echo=["P", "Q"])
+    blocks = b""
+    for index in (3, 0, 2, 1):
+        blocks += stream.feed(event([piece(str(index), index, "stop")], TEXT_FRAME, usage=usage(1, 1)))
+    whole = wire.assemble(parse(blocks + stream.feed(DONE)))
+    assert [choice["text"] for choice in whole["choices"]] == ["P0", "P1", "Q2", "Q3"]
+
+
+def forced(text: str, cuts: list[int], finish: str = "stop") -> list[Any]:
+    stream = wire.ForcedToolStream(model="m")
+    bounds = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
+    blocks = b""
+    for start, end in itertools.pairwise(bounds):
+        blocks += stream.feed(event([piece(text[start:end])], TEXT_FRAME))
+    return parse(blocks + stream.feed(event([piece("", finish=finish)], TEXT_FRAME, usage=usage(1, 1)) + DONE))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(st.dictionaries(st.text(), json_values), st.lists(st.integers(min_value=0)), st.sampled_from([None, 1, "\t"]))
+def test_a_forced_call_arrives_whole_wherever_its_text_is_cut(arguments: Any, cuts: list[int], indent: Any) -> None:
+    text = json.dumps({"name": 'a"b', "arguments": arguments}, indent=indent) + "\n "
+    chunks = forced(text, cuts)
+    for chunk in chunks:
+        ChatCompletionChunk.model_validate(chunk)
+    whole = wire.assemble(chunks)
+    ChatCompletion.model_validate(whole)
+    (call,) = whole["choices"][0]["message"]["tool_calls"]
+    assert call["function"]["name"] == 'a"b'
+    assert json.loads(call["function"]["arguments"]) == arguments
+    assert call["function"]["arguments"][0] == "{" and call["function"]["arguments"][-1] == "}"
+    assert whole["choices"][0]["finish_reason"] == "tool_calls"
+    assert whole["choices"][0]["message"]["content"] is None
+
+
+def test_a_forced_call_cut_by_the_token_limit_says_length_and_keeps_what_was_written() -> None:
+    whole = wire.assemble(forced('{"name": "f", "arguments": {"city": {"a": 1}', [], finish="length"))
+    assert whole["choices"][0]["finish_reason"] == "length"
+    assert whole["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"] == '{"city": {"a": 1}'
+
+
+def test_an_error_event_is_an_error_and_no_text() -> None:
+    stream = wire.Stream(model="m")
+    stream.feed(event([delta(role="assistant", content=None)]))
+    with pytest.raises(EngineError, match="out of cells"):
+        stream.feed(b'data: {"error":{"code":500,"message":"out of cells","type":"server_error"}}\n\n')
+
+
+def test_requests_use_llama_cpp_s_names_and_openai_s_defaults() -> None:
+    body = {"messages": [], "max_completion_tokens": 5, "repetition_penalty": 1.1, "seed": 2**32 - 1, "logprobs": True}
+    request = wire.chat_request(body, model="m")
+    assert request["max_tokens"] == 5
+    assert request["repeat_penalty"] == 1.1 and request["repeat_last_n"] == -1
+    assert request["seed"] == 0, "llama.cpp would draw a seed for 2**32 - 1"
+    assert request["top_logprobs"] == 1
+    assert wire.completion_request({"prompt": ""}, model="m")["max_tokens"] == 16
+    assert "max_tokens" not in wire.chat_request({"messages": []}, model="m")
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array"}}}
+    assert wire.completion_request({"prompt": "", "response_format": schema}, model="m")["json_schema"] == {
+        "type": "array"
+    }
+
+
+def test_a_named_tool_that_is_not_there_is_refused() -> None:
+    body = {"tools": [{"function": {"name": "f"}}], "tool_choice": {"type": "function", "function": {"name": "g"}}}
+    with pytest.raises(InvalidRequest, match="'g'"):
+        wire.forced_tools(body)
+
+
+def test_refusals_are_ours_with_both_numbers() -> None:
+    body = {
+        "error": {
+            "code": 400,
+            "message": "x",
+            "type": "exceed_context_size_error",
+            "n_prompt_tokens": 9120,
+            "n_ctx": 2048,
+        }
+    }
+    error = wire.refusal(400, body, model="m", param="messages")
+    assert isinstance(error, ContextOverflow)
+    assert "9,120" in str(error) and "2,048" in str(error) and error.param == "messages"
+    assert type(wire.refusal(400, {"error": {"message": "bad"}}, model="m", param="")) is InvalidRequest
+    assert type(wire.refusal(503, {"error": {"message": "Loading"}}, model="m", param="")) is EngineUnavailable
+    assert type(wire.refusal(500, "<html>", model="m", param="")) is EngineError

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from chaku.engines.base import State
+from chaku.engines.process import Child
+from chaku.engines.supervisor import BackOff, Supervisor
+from chaku.errors import EngineError, EngineUnavailable, ModelError
+
+SLEEPER = """
+import os, sys
+sys.path.insert(0, {root!r})
+from chaku.engines.process import Lifeline
+life = Lifeline()
+life.say({{"pid": os.getpid(), "config": life.config}})
+import time
+time.sleep(600)
+"""
+ROOT = str(Path(__file__).parents[2] / "src")
+CODE = SLEEPER.format(root=ROOT)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+async def until(claim, timeout_s: float = 5.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not claim():
+        assert time.monotonic() < deadline, "did not become true in time"
+        await asyncio.sleep(0.01)
+
+
+@dataclass
+class Sleeper:
+    child: Child
+
+    async def close(self) -> None:
+        await self.child.stop(patience_s=1)
+
+
+async def launch() -> Sleeper:
+    child = await Child.spawn([sys.executable, "-c", CODE], config={"key": "secret"}, name="sleeper")
+    assert await child.next_message() is not None
+    return Sleeper(child)
+
+
+@contextlib.asynccontextmanager
+async def supervised(launch=launch, **options) -> AsyncIterator[Supervisor[Sleeper]]:
+    supervisor = Supervisor("sleeper", launch, **options)
+    try:
+        yield supervisor
+    finally:
+        await supervisor.stop()
+
+
+async def test_a_child_hears_its_configuration_and_its_command_line_does_not_tell_it() -> None:
+    child = await Child.spawn([sys.executable, "-c", CODE], config={"key": "secret"}, name="sleeper")
+    try:
+        message = await child.next_message()
+        assert message is not None and message["config"] == {"key": "secret"}
+        assert "secret" not in Path(f"/proc/{child.pid}/cmdline").read_text()
+    finally:
+        await child.stop()
+    assert not is_alive(child.pid)
+
+
+async def test_a_child_that_ignores_sigterm_is_killed() -> None:
+    stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('{}', flush=True); signal.pause()"
+    child = await Child.spawn([sys.executable, "-c", stubborn], config={}, name="stubborn")
+    assert await child.next_message() == {}
+    await child.stop(patience_s=0.1)
+    assert not child.is_running
+    await child.stop()
+
+
+async def test_how_a_child_ended_and_its_last_words_are_known() -> None:
+    code = "import sys; print('out of luck', file=sys.stderr); sys.exit(7)"
+    child = await Child.spawn([sys.executable, "-c", code], config={}, name="unlucky")
+    assert await child.next_message() is None
+    assert await child.wait() == "exited with code 7"
+    await until(lambda: list(child.stderr_tail) == ["out of luck"])
+    await child.stop()
+
+
+@pytest.mark.parametrize("only_pipe", [False, True])
+def test_a_killed_parent_leaves_no_orphan(only_pipe: bool) -> None:
+    code = CODE.replace("life = Lifeline()", "sys.platform = 'other'; life = Lifeline()") if only_pipe else CODE
+    parent_code = f"""
+import asyncio, sys
+sys.path.insert(0, {ROOT!r})
+from chaku.engines.process import Child
+async def main():
+    child = await Child.spawn([sys.executable, "-c", {code!r}], config={{}}, name="orphan")
+    await child.next_message()
+    print(child.pid, flush=True)
+    await asyncio.sleep(600)
+asyncio.run(main())
+"""
+    parent = subprocess.Popen([sys.executable, "-c", parent_code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent.stdout:
+        orphan = int(parent.stdout.readline())
+        assert is_alive(orphan)
+        parent.kill()
+        parent.wait()
+    deadline = time.monotonic() + 3
+    while is_alive(orphan):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+async def test_a_killed_child_is_restarted_and_calls_meanwhile_are_told_when_to_come_back() -> None:
+    async with supervised(back_off=BackOff(first_s=0.3)) as supervisor:
+        first = await supervisor.start()
+        os.kill(first.child.pid, signal.SIGKILL)
+        await until(lambda: supervisor.status().state is State.RESTARTING)
+        assert "SIGKILL" in supervisor.status().detail
+        with pytest.raises(EngineUnavailable) as caught:
+            async with supervisor.use():
+                pass
+        assert caught.value.retry_after_s is not None
+        await until(lambda: supervisor.status().state is State.READY)
+        assert supervisor.status().num_restarts == 1
+        async with supervisor.use() as second:
+            assert second.child.pid != first.child.pid
+    assert not is_alive(second.child.pid)
+
+
+def test_pauses_double_up_to_a_limit() -> None:
+    pauses = [BackOff(first_s=0.5, longest_s=30).pause_s(n) for n in range(1, 10)]
+    assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+
+
+async def test_an_engine_that_keeps_failing_is_given_up_with_the_cause() -> None:
+    launches = 0
+
+    async def failing() -> Sleeper:
+        nonlocal launches
+        launches += 1
+        if launches > 1:
+            raise EngineError("the dog ate it")
+        return await launch()
+
+    async with supervised(failing, back_off=BackOff(first_s=0.01, most_failures=3)) as supervisor:
+        os.kill((await supervisor.start()).child.pid, signal.SIGKILL)
+        await until(lambda: supervisor.status().state is State.FAILED)
+        assert launches == 4
+        with pytest.raises(EngineUnavailable, match="the dog ate it") as caught:
+            async with supervisor.use():
+                pass
+        assert caught.value.retry_after_s is None
+
+
+async def test_a_first_start_that_fails_raises_and_stays_failed() -> None:
+    async def failing() -> Sleeper:
+        raise ModelError("no such file")
+
+    async with supervised(failing) as supervisor:
+        with pytest.raises(ModelError):
+            await supervisor.start()
+        assert supervisor.status().state is State.FAILED
+
+
+async def test_an_idle_child_is_unloaded_and_the_next_call_starts_it_for_all_who_wait() -> None:
+    launches = 0
+
+    async def counted() -> Sleeper:
+        nonlocal launches
+        launches += 1
+        return await launch()
+
+    async with supervised(counted, idle_unload_s=0.2) as supervisor:
+        first = await supervisor.start()
+        async with supervisor.use():
+            await asyncio.sleep(0.4)
+            assert supervisor.status().state is State.READY
+        await until(lambda: supervisor.status().state is State.UNLOADED)
+        await until(lambda: not is_alive(first.child.pid))
+
+        async def call() -> int:
+            async with supervisor.use() as run:
+                return run.child.pid
+
+        hung_up = asyncio.create_task(call())
+        await asyncio.sleep(0)
+        waiting = [asyncio.create_task(call()) for _ in range(3)]
+        await asyncio.sleep(0)
+        hung_up.cancel()
+        assert len(set(await asyncio.gather(*waiting))) == 1
+        assert launches == 2
+
+
+async def test_what_starts_when_asked_needs_no_start() -> None:
+    async with supervised(when_asked=True) as supervisor:
+        assert supervisor.status().state is State.UNLOADED
+        async with supervisor.use() as run:
+            assert run.child.is_running

@@ -1,0 +1,272 @@
+"""An upstream behind the gateway: another chaku, and raw servers that fail in every way a network has."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import pytest
+
+from chaku.config import ModelConfig
+from chaku.engines import upstream
+from chaku.engines.base import State
+from chaku.engines.scripted import Reply
+from chaku.engines.upstream import UpstreamEngine
+from chaku.errors import ConfigError
+from gateways import Keys, Running, chat, gateway, scripted
+
+CHAT = "/v1/chat/completions"
+MODELS = b'{"object":"list","data":[{"id":"theirs","object":"model","created":1,"owned_by":"x"}]}'
+WHOLE = (
+    b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"theirs","choices":[{"index":0,"message":'
+    b'{"role":"assistant","content":"hi"},"finish_reason":"stop","logprobs":null}],'
+    b'"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}'
+)
+WORD = (
+    b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"theirs",'
+    b'"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}]}\n\n'
+)
+END = WORD.replace(b'{"content":"hi"},"finish_reason":null', b'{},"finish_reason":"stop"')
+USAGE = (
+    b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"theirs","choices":[],'
+    b'"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}\n\n'
+)
+DONE = b"data: [DONE]\n\n"
+
+
+def reply(status: int, body: bytes, *headers: str, kind: str = "application/json", length: int | None = None) -> bytes:
+    head = [f"HTTP/1.1 {status} X", f"Content-Type: {kind}", f"Content-Length: {length or len(body)}", *headers]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+def stream(body: bytes, length: int | None = None) -> bytes:
+    return reply(200, body, kind="text/event-stream", length=length)
+
+
+class RawServer:
+    """Answers each POST with the next of `answers` (the last again and again), closing after it; b"" says nothing."""
+
+    def __init__(self, *answers: bytes, models: bytes = reply(200, MODELS)) -> None:
+        self.answers = list(answers)
+        self.models = models
+        self.posts: list[dict[str, object]] = []
+        self.heads: list[str] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            self.heads.append(head)
+            answer = self.models
+            if head.startswith("POST"):
+                length = next(line for line in head.split("\r\n") if line.lower().startswith("content-length"))
+                self.posts.append(orjson.loads(await reader.readexactly(int(length.partition(":")[2]))))
+                answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            writer.write(answer)
+            await writer.drain()
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def raw(server: RawServer, **config: Any) -> AsyncIterator[tuple[Running, UpstreamEngine]]:
+    """A gateway in front of a raw server; yields the gateway and the engine."""
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
+    engine = UpstreamEngine("scripted", ModelConfig(source=url, **{"upstream_model": "theirs", **config}))
+    try:
+        async with gateway(engine) as g:
+            yield g, engine
+    finally:
+        listener.close()
+        await listener.wait_closed()
+
+
+async def test_requests_go_on_in_openais_words_under_the_name_that_is_known_there() -> None:
+    server = RawServer(reply(200, WHOLE))
+    async with raw(server, extensions=("top_k",)) as (g, _):
+        status, answer, _ = await g.post(CHAT, chat("hey", seed=5, top_k=3, user="me", n=1))
+        assert (status, answer["model"]) == (200, "scripted")
+        refused, body, _ = await g.post(CHAT, chat("hey", min_p=0.5))
+    assert server.posts == [{"model": "theirs", "messages": chat("hey")["messages"], "seed": 5, "top_k": 3}]
+    assert (refused, body["error"]["param"]) == (400, "min_p")
+
+
+async def test_a_connection_closed_without_a_byte_is_repeated_unseen() -> None:
+    server = RawServer(b"", reply(200, WHOLE))
+    async with raw(server) as (g, _):
+        status, _, _ = await g.post(CHAT, chat())
+    assert status == 200
+    assert len(server.posts) == 2
+
+
+async def test_a_server_that_always_closes_is_a_503_with_retry_after() -> None:
+    server = RawServer(b"")
+    async with raw(server) as (g, engine):
+        status, answer, headers = await g.post(CHAT, chat())
+        assert engine.status().state is State.RESTARTING
+    assert (status, answer["error"]["code"]) == (503, "engine_unavailable")
+    assert int(headers["retry-after"]) >= 1
+    assert len(server.posts) == 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        stream(WORD + WORD),
+        stream(WORD + WORD, length=100_000),
+        stream(WORD + WORD + END),
+        stream(WORD + WORD + b'data: {"choices":[{"ind', length=100_000),
+        stream(WORD + WORD + b'data: {"error":{"message":"it burns","code":500}}\n\n'),
+        stream(WORD + WORD + b'data: {"error": {"message": "it burns", "code": 500}}\n\n' + DONE),
+    ],
+    ids=["no_done", "cut", "no_done_after_finish", "half_an_event", "error_event", "error_event_and_done"],
+)
+async def test_a_stream_that_dies_ends_with_an_error_event_and_is_not_repeated(answer: bytes) -> None:
+    server = RawServer(answer)
+    async with raw(server) as (g, _):
+        events = await g.events(CHAT, chat(stream=True))
+    assert [event for event in events if '"hi"' in event]
+    assert orjson.loads(events[-1])["error"]["code"] == "engine_error"
+    assert "[DONE]" not in events
+    assert len(server.posts) == 1
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        WORD + END + USAGE + DONE,
+        (WORD + END + USAGE + DONE).replace(b"\n\n", b"\r\n\r\n"),
+        (WORD + END + USAGE + DONE).replace(b"data: ", b"data:"),
+        b": a comment\n\n" + WORD + b": another\n\n" + END + USAGE + DONE,
+        b"".join(
+            b"data: " + orjson.dumps(orjson.loads(part[6:])).replace(b":", b": ").replace(b",", b", ") + b"\n\n"
+            for part in (WORD, END, USAGE)
+        )
+        + DONE,
+    ],
+    ids=["plain", "crlf", "no_space", "comments", "pythons_json"],
+)
+async def test_streams_in_every_spelling_are_renamed_and_counted(sent: bytes) -> None:
+    async with raw(RawServer(stream(sent))) as (g, _):
+        events = await g.events(CHAT, chat(stream=True))
+    chunks = [orjson.loads(event) for event in events[:-1] if not event.startswith(":")]
+    assert events[-1] == "[DONE]"
+    assert [chunk["model"] for chunk in chunks] == ["scripted", "scripted"]
+    assert chunks[0]["choices"][0]["delta"]["content"] == "hi"
+    assert (g.exchanges[0].completion_tokens, g.exchanges[0].status) == (1, 200)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_redirects_are_not_followed(status: int) -> None:
+    server = RawServer(reply(status, b"", "Location: http://127.0.0.1:9/steal"))
+    async with raw(server) as (g, _):
+        answered, answer, _ = await g.post(CHAT, chat())
+    assert answered == 502
+    assert "redirects" in answer["error"]["message"]
+    assert len(server.posts) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_key_of_ours_that_is_refused_is_not_the_callers_fault(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THEIR_KEY", "sk-secret-1")
+    refusal = b'{"error":{"message":"Incorrect API key provided","type":"x","code":"invalid_api_key"}}'
+    server = RawServer(reply(status, refusal))
+    async with raw(server, api_key_env="THEIR_KEY") as (g, _):
+        answered, answer, headers = await g.post(CHAT, chat())
+    assert (answered, answer["error"]["code"]) == (502, "engine_error")
+    assert "www-authenticate" not in headers
+    assert "sk-secret-1" not in str(answer)
+    assert any("authorization: bearer sk-secret-1" in head.lower() for head in server.heads)
+
+
+async def test_the_callers_own_key_never_goes_to_an_upstream() -> None:
+    server = RawServer(reply(200, WHOLE))
+    async with raw(server) as (g, _):
+        await g.post(CHAT, chat(), headers={"Authorization": "Bearer ck-mine", "Cookie": "a=b"})
+    assert not any("ck-mine" in head or "cookie" in head.lower() for head in server.heads)
+
+
+async def test_a_refusal_of_the_request_is_the_callers_with_its_param() -> None:
+    body = b'{"error":{"message":"too hot","type":"invalid_request_error","param":"temperature","code":"x"}}'
+    async with raw(RawServer(reply(400, body))) as (g, _):
+        status, answer, _ = await g.post(CHAT, chat(temperature=1.5))
+    assert (status, answer["error"]["param"], answer["error"]["message"]) == (400, "temperature", "too hot")
+
+
+async def test_a_busy_upstreams_time_to_come_back_is_passed_on() -> None:
+    async with raw(RawServer(reply(429, b'{"error":{"message":"slow down"}}', "Retry-After: 7"))) as (g, _):
+        status, _, headers = await g.post(CHAT, chat())
+    assert (status, headers["retry-after"]) == (429, "7")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [reply(200, b"<html>"), reply(200, b"[]"), reply(500, b"oops"), b"SMTP ready\r\n", reply(200, b"{", length=50)],
+    ids=["html", "list", "500", "no_http", "cut"],
+)
+async def test_nonsense_is_a_502(answer: bytes) -> None:
+    async with raw(RawServer(answer)) as (g, _):
+        status, body, _ = await g.post(CHAT, chat())
+    assert (status, body["error"]["type"]) == (502, "server_error")
+
+
+@pytest.mark.parametrize("status", [404, 405])
+async def test_a_server_without_a_list_of_models_is_asked_by_the_given_name(status: int) -> None:
+    server = RawServer(reply(200, WHOLE), models=reply(status, b"not here", kind="text/plain"))
+    async with raw(server, upstream_model=None) as (g, engine):
+        assert engine.status().state is State.READY
+        assert (await g.post(CHAT, chat()))[0] == 200
+    assert server.posts[0]["model"] == "scripted"
+
+
+async def test_a_lists_only_model_is_taken_without_asking() -> None:
+    server = RawServer(reply(200, WHOLE))
+    async with raw(server, upstream_model=None) as (g, _):
+        await g.post(CHAT, chat())
+    assert server.posts[0]["model"] == "theirs"
+
+
+@pytest.mark.parametrize("models", [b"[]", b'{"data":[{}]}', b'{"data":null}', b'"x"'])
+async def test_a_list_of_models_that_is_none_leaves_the_upstream_unavailable(models: bytes) -> None:
+    async with raw(RawServer(b"", models=reply(200, models))) as (g, engine):
+        assert engine.status().state is State.RESTARTING
+        assert (await g.post(CHAT, chat()))[0] == 503
+
+
+async def test_an_unknown_model_is_a_mistake_that_names_those_there_are() -> None:
+    server = RawServer(b"")
+    with pytest.raises(ConfigError, match="theirs"):
+        async with raw(server, upstream_model="other"):
+            pass
+
+
+async def test_an_upstream_that_was_away_comes_back_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "PROBE_EVERY_S", 0.05)
+    server = RawServer(reply(200, WHOLE), models=reply(500, b"booting"))
+    async with raw(server) as (g, _):
+        assert (await g.post(CHAT, chat()))[0] == 503
+        server.models = reply(200, MODELS)
+        async with asyncio.timeout(3):
+            while (await g.post(CHAT, chat()))[0] != 200:
+                await asyncio.sleep(0.02)
+
+
+async def test_a_chaku_behind_a_chaku_answers_streams_and_dies_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INNER_KEY", "ck-inner")
+    dies = Reply(match="die", text="a b c d e", fault="break_off")
+    async with gateway(scripted(dies, Reply(text="echo {prompt}"), name="in"), keys=Keys({"ck-inner": "k"})) as inner:
+        config = ModelConfig(source=f"{inner.url}/v1", api_key_env="INNER_KEY", upstream_model="in")
+        async with gateway(UpstreamEngine("scripted", config)) as outer:
+            _, answer, _ = await outer.post(CHAT, chat("x"))
+            assert (answer["model"], answer["choices"][0]["message"]["content"]) == ("scripted", "echo x")
+            events = await outer.events(CHAT, chat("x", stream=True))
+            assert {orjson.loads(event)["model"] for event in events[:-1]} == {"scripted"}
+            died = await outer.events(CHAT, chat("die", stream=True))
+            assert "died in mid-answer" in orjson.loads(died[-1])["error"]["message"]
+            status, body, _ = await outer.post(CHAT, chat("x", seed=1))
+            assert (status, body["error"]["param"]) == (400, "seed")
+    assert [exchange.key_id for exchange in inner.exchanges] == ["k"] * 4

@@ -1,0 +1,111 @@
+"""What the relay makes of an engine's blocks, and how a stream's end is accounted for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import orjson
+import pytest
+
+from chaku.engines.base import Answer, Call
+from chaku.engines.scripted import Script, ScriptedEngine
+from chaku.serve.exchange import Exchange
+from chaku.serve.relay import has_content, relay
+from gateways import chat, gateway
+
+ROLE = b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n'
+WORD = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\n'
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
+async def relayed(*blocks: bytes, shows_usage: bool = False) -> tuple[Exchange, list[dict], bytes]:
+    async def stream() -> AsyncIterator[bytes]:
+        for block in blocks:
+            yield block
+
+    sent: list[dict] = []
+
+    async def send(message) -> None:
+        sent.append(dict(message))
+
+    exchange = Exchange("r", "chat")
+    await relay(stream(), exchange, send, [(b"x-request-id", b"r")], shows_usage=shows_usage)
+    return exchange, sent, b"".join(message.get("body", b"") for message in sent)
+
+
+async def test_bytes_pass_through_untouched_and_the_last_ones_end_the_response() -> None:
+    exchange, sent, body = await relayed(ROLE, WORD + WORD, DONE)
+    assert body == ROLE + WORD + WORD + DONE
+    assert [message.get("more_body") for message in sent[1:]] == [True, True, False]
+    assert exchange.is_complete
+    assert (b"x-request-id", b"r") in sent[0]["headers"]
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [(WORD, USAGE, DONE), (WORD, USAGE + DONE), (WORD + USAGE + DONE,)],
+)
+async def test_usage_is_noted_and_shown_only_when_asked_however_the_blocks_are_cut(blocks: tuple[bytes, ...]) -> None:
+    exchange, _, body = await relayed(*blocks)
+    assert body == WORD + DONE
+    assert (exchange.prompt_tokens, exchange.completion_tokens) == (3, 1)
+    _, sent, body = await relayed(*blocks, shows_usage=True)
+    assert body == WORD + USAGE + DONE
+    assert sent[-1]["more_body"] is False
+
+
+async def test_usage_written_with_spaces_as_by_pythons_json_is_noted_too() -> None:
+    exchange, _, body = await relayed(WORD, b"data: " + USAGE[6:].replace(b":", b": "), DONE)
+    assert (exchange.prompt_tokens, body) == (3, WORD + DONE)
+
+
+async def test_usage_beside_choices_stays() -> None:
+    both = b'data: {"choices":[{"delta":{"content":"x"}}],"usage":{"prompt_tokens":2,"completion_tokens":1}}\n\n'
+    exchange, _, body = await relayed(both, DONE)
+    assert body == both + DONE
+    assert exchange.prompt_tokens == 2
+
+
+async def test_a_model_that_writes_the_word_usage_loses_nothing() -> None:
+    tricky = b'data: {"choices":[{"delta":{"content":"\\"usage\\":{\\"prompt_tokens\\":9}"}}]}\n\n'
+    exchange, _, body = await relayed(tricky, USAGE, DONE)
+    assert body == tricky + DONE
+    assert exchange.prompt_tokens == 3
+
+
+async def test_the_first_token_is_the_first_piece_of_text_not_the_role() -> None:
+    assert not has_content(ROLE)
+    assert has_content(ROLE + WORD)
+    assert has_content(b'data: {"choices":[{"delta":{"reasoning_content":"hm"}}]}\n\n')
+    assert has_content(b'data: {"choices":[{"text":" x"}]}\n\n')
+    exchange, _, _ = await relayed(ROLE, DONE)
+    assert exchange.first_token_s is None
+
+
+class SlowToLetGo(ScriptedEngine):
+    """Takes a moment to tidy up after its answer, as an engine with slots to wait for does."""
+
+    @contextlib.asynccontextmanager
+    async def ask(self, call: Call) -> AsyncIterator[Answer]:
+        async with super().ask(call) as answer:
+            yield answer
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_closes_after_a_whole_answer_has_not_hung_up(stream: bool) -> None:
+    async with gateway(SlowToLetGo("scripted", Script())) as g:
+        port = int(g.url.rsplit(":", 1)[1])
+        body = orjson.dumps(chat("one two", stream=stream))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        await reader.readuntil(b"[DONE]" if stream else b'"usage"')
+        writer.close()
+        async with asyncio.timeout(2):
+            while not g.exchanges:
+                await asyncio.sleep(0.01)
+    assert [(e.status, e.completion_tokens) for e in g.exchanges] == [(200, 4)]
