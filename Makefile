@@ -34,9 +34,10 @@ format: $(VENV)/.dev ## let ruff format and fix
 page: $(BIN)/python ## fetch the page's libraries from npm, as an install does
 	@$(BIN)/python hatch_build.py
 
-bench: $(VENV)/.dev ## what the gateway costs, in one run
+bench: $(VENV)/.dev ## what the gateway and the page cost
 	$(BIN)/python bench/gateway.py
 	$(BIN)/python bench/engine.py
+	$(BIN)/python bench/page.py
 
 wheel: $(VENV)/.dev ## build dist/*.whl
 	$(BIN)/python -m build --wheel

@@ -272,6 +272,7 @@ def test_the_keyboard_alone_reaches_everything(browser, world, fake):
         press("?")
         expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_contain_text("Search chats")
         press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
         press("/")
         expect(page.get_by_label("Message", exact=True)).to_be_focused()
         reached = set()

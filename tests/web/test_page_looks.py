@@ -57,8 +57,7 @@ def talk(page: Page) -> None:
     expect(page.locator(".hljs-keyword").first).to_be_attached()
 
 
-@pytest.mark.parametrize("colours", ["light", "dark"])
-@pytest.mark.parametrize("size", ["wide", "narrow"])
+@pytest.mark.parametrize(("size", "colours"), [("wide", "light"), ("narrow", "dark")])
 def test_every_state_fits_is_accessible_and_has_its_picture(browser, world, fake, pictures, axe, colours, size):
     world.say(PROMPT, LONG, reasoning="The user wants code, a table and the formula.", chunk=40)
     problem = {"message": "prompt is 9,120 tokens, vicuna-7b takes 8,192", "code": "context_length_exceeded"}

@@ -1,0 +1,161 @@
+"""The page on the real gateway, `chaku serve` in a process of its own: scripted engine, `kill -9`, keys, the 135M model."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from processes import environment
+from web.browser import ask, open_page, wait_for_answer
+
+SCRIPT = """
+replies:
+  - match: ^Count$
+    text: {numbers}
+    token_delay_s: 0.02
+  - match: ^Refuse$
+    text: never
+    fault: refuse
+  - match: ^Think$
+    reasoning: Let me see what x squared is.
+    text: "It is $x^2$, in `code` and **bold**."
+  - text: "You said: {{prompt}}"
+"""
+NUMBERS = " ".join(map(str, range(150)))
+
+
+@dataclass
+class Gateway:
+    """A running `chaku serve`."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *models: str, port: int = 0) -> Iterator[Gateway]:
+    """`chaku serve` with its data in `folder`, until the block ends or it was killed."""
+    readable, writable = os.pipe()
+    arguments = [
+        *models,
+        "--port",
+        str(port),
+        "--database",
+        f"sqlite:///{folder}/chaku.db",
+        "--ready-fd",
+        str(writable),
+    ]
+    command = [sys.executable, "-m", "chaku", "serve", *arguments]
+    with (folder / "serve.log").open("ab") as log:
+        process = subprocess.Popen(command, env=environment(), pass_fds=[writable], stderr=log)
+    os.close(writable)
+    try:
+        with os.fdopen(readable) as ready:
+            line = ready.readline()
+        assert line, (folder / "serve.log").read_text()
+        yield Gateway(process, json.loads(line)["url"])
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture
+def scripted(tmp_path):
+    script = tmp_path / "script.yaml"
+    script.write_text(SCRIPT.format(numbers=NUMBERS))
+    return f"talker=scripted:{script}"
+
+
+def test_a_chat_over_the_real_gateway_is_kept_branched_and_found_again(browser, tmp_path, scripted):
+    with serving(tmp_path, scripted, f"second={scripted.partition('=')[2]}") as g, open_page(browser, g.url) as page:
+        ask(page, "Think")
+        wait_for_answer(page)
+        expect(page.locator(".answer-body strong")).to_have_text("bold")
+        expect(page.locator(".katex")).to_be_visible()
+        expect(page.locator(".reasoning summary")).to_have_text("Thoughts")
+        expect(page.locator(".facts")).to_contain_text("talker · ")
+        expect(page.locator(".facts")).to_contain_text("first token")
+        ask(page, "Refuse")
+        expect(page.get_by_role("group", name="No answer came")).to_contain_text("failed, as its script says")
+        page.locator(".message.user").last.hover()
+        page.get_by_role("button", name="Edit").last.click()
+        page.get_by_label("Edit the message").fill("Rather this")
+        page.keyboard.press("Enter")
+        expect(page.locator(".answer-body").last).to_have_text("You said: Rather this")
+        page.get_by_role("button", name="Answer again with another model").last.click()
+        page.get_by_role("menuitem", name="second").click()
+        expect(page.locator(".facts").last).to_contain_text("second · ")
+        page.reload()
+        expect(page.locator(".facts").last).to_contain_text("second · ")
+        expect(page.locator(".siblings")).to_have_text(["2 / 2", "2 / 2"])
+        page.get_by_role("link", name="New chat").click()
+        page.get_by_label("Search chats").fill("rather")
+        expect(page.locator(".chat-list small")).to_contain_text("Rather this")
+        page.get_by_role("link", name="Think").click()
+        expect(page.locator(".message")).to_have_count(4)
+
+
+def test_a_gateway_that_is_killed_and_comes_back_has_kept_what_was_said(browser, tmp_path, scripted):
+    with contextlib.ExitStack() as stack:
+        with serving(tmp_path, scripted) as first:
+            page = stack.enter_context(open_page(browser, first.url, watch=False))
+            ask(page, "Count")
+            expect(page.locator(".answer-body")).to_contain_text("18 19 20")
+            first.process.kill()
+            expect(page.get_by_text("Connection lost").first).to_be_visible()
+        with serving(tmp_path, scripted, port=first.port):
+            card = page.get_by_role("group", name="The answer broke off")
+            expect(card).to_contain_text("restarted", timeout=30_000)
+            expect(page.locator(".answer-body")).to_contain_text("0 1 2 3")
+            expect(page.locator(".offline")).to_have_count(0)
+            page.get_by_role("button", name="Answer again").click()
+            expect(page.locator(".answer-body")).to_have_text(NUMBERS, timeout=15_000)
+            page.context.close()
+
+
+def test_each_key_has_its_own_chats(browser, tmp_path, scripted):
+    create = [sys.executable, "-m", "chaku", "keys", "create", "--json", "--database", f"sqlite:///{tmp_path}/chaku.db"]
+    keys = {}
+    for name in ("ana", "ben"):
+        done = subprocess.run([*create, name], env=environment(), capture_output=True, text=True, check=True)
+        keys[name] = next(value for value in json.loads(done.stdout).values() if str(value).startswith("ck-"))
+    with serving(tmp_path, scripted) as g:
+        for name, key in keys.items():
+            with open_page(browser, g.url) as page:
+                page.get_by_label("API key").fill(key)
+                page.keyboard.press("Enter")
+                expect(page.get_by_text("Your chats will be listed here.")).to_be_visible()
+                ask(page, f"Secret of {name}")
+                wait_for_answer(page)
+                expect(page.locator(".chat-list li")).to_have_count(1)
+                page.get_by_role("button", name="More", exact=True).click()
+                page.get_by_role("menuitem", name="Log out").click()
+                expect(page.get_by_label("API key")).to_be_visible()
+
+
+@pytest.mark.model
+def test_the_real_model_answers_on_the_page(browser, tmp_path, smollm2_path):
+    with serving(tmp_path, f"smollm2={smollm2_path}") as g, open_page(browser, g.url) as page:
+        page.get_by_role("button", name="Chat settings").click()
+        page.get_by_label("Temperature").fill("0")
+        page.get_by_label("Longest answer").fill("40")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Escape")
+        expect(page.locator(".composer .hint")).to_contain_text("Enter sends", timeout=60_000)
+        ask(page, "What is the capital of France?")
+        expect(page.locator(".answer-body")).to_contain_text("Paris", timeout=60_000)
+        wait_for_answer(page)
+        expect(page.locator(".facts")).to_contain_text("tokens/s")
