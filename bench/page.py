@@ -134,7 +134,8 @@ def main() -> None:
                 page.locator(".facts").last.wait_for(state="attached")
                 opened.append(page.evaluate("performance.now()"))
         print(
-            f"a chat of 200 messages opens in {statistics.median(opened):.0f} ms, {min(opened):.0f} to {max(opened):.0f}"
+            f"a chat of 200 messages opens in {statistics.median(opened):.0f} ms, "
+            f"{min(opened):.0f} to {max(opened):.0f}"
         )
         browser.close()
     print(f"first load: {first_load_bytes():,} bytes gzip")
