@@ -1,4 +1,4 @@
-"""The page on the real gateway, `chaku serve` in a process of its own: scripted engine, `kill -9`, keys, the 135M model."""
+"""The page on the real gateway, `chaku serve` as a process: scripted engine, `kill -9`, keys, the 135M model."""
 
 from __future__ import annotations
 
