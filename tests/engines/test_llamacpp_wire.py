@@ -164,7 +164,7 @@ def test_requests_use_llama_cpp_s_names_and_openai_s_defaults() -> None:
     body = {"messages": [], "max_completion_tokens": 5, "repetition_penalty": 1.1, "seed": 2**32 - 1, "logprobs": True}
     request = wire.chat_request(body, model="m")
     assert request["max_tokens"] == 5
-    assert request["repeat_penalty"] == 1.1 and request["repeat_last_n"] == -1
+    assert request["repeat_penalty"] == 1.1 and request["repeat_last_n"] == 131_072
     assert request["seed"] == 0, "llama.cpp would draw a seed for 2**32 - 1"
     assert request["top_logprobs"] == 1
     assert wire.completion_request({"prompt": ""}, model="m")["max_tokens"] == 16
