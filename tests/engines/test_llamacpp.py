@@ -253,6 +253,45 @@ async def test_a_json_schema_is_kept_also_where_ids_are_sent(engine: LlamaCppEng
     assert set(person) == {"name", "age"} and isinstance(person["age"], int)
 
 
+@pytest.mark.parametrize("route", ["chat", "completions"])
+async def test_a_schema_that_llama_cpp_would_drop_is_refused(engine: LlamaCppEngine, route: Any) -> None:
+    body: dict[str, Any] = {"prompt": "x"} if route == "completions" else {}
+    for schema in (
+        {"type": "banana"},
+        {"allOf": [{"type": "integer"}, {"type": "string"}]},
+        {"oneOf": [{"type": "integer"}, {"type": "number"}]},
+        {"$ref": "#"},
+    ):
+        wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        with pytest.raises(InvalidRequest) as caught:
+            await whole(engine, route, response_format=wanted, **body)
+        assert str(caught.value.param).startswith("response_format.json_schema.schema")
+
+
+ENFORCED: list[tuple[dict[str, Any], str]] = [
+    ({"type": "number", "maximum": 5}, "97"),
+    ({"type": "string", "format": "ipv4"}, '"ab"'),
+    ({"type": "array", "prefixItems": [{"const": 1}], "minItems": 1, "maxItems": 1}, "[7]"),
+    ({"type": "string", "pattern": "^[a-c]{2}$"}, '"zz"'),
+    ({"allOf": [{"maximum": 5, "minimum": 0}, {"type": "integer"}]}, "9"),
+    ({"type": "object", "required": ["a"], "properties": {"a": {"type": "null"}}, "additionalProperties": False}, "{}"),
+]
+
+
+@pytest.mark.parametrize(("schema", "wrong"), ENFORCED)
+async def test_a_keyword_that_is_taken_holds_against_a_strong_bias(
+    engine: LlamaCppEngine, schema: Any, wrong: str
+) -> None:
+    async with engine._chat.use() as server:
+        _, body = await server.http.json("POST", "/tokenize", {"content": wrong, "add_special": False})
+    biased = dict.fromkeys(map(str, body["tokens"]), 50)
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    text = text_of(
+        await whole(engine, "completions", prompt="J", response_format=wanted, logit_bias=biased, max_tokens=16)
+    )
+    assert not text.replace(" ", "").startswith(wrong)
+
+
 async def test_json_object_gives_an_object_on_both_routes(engine: LlamaCppEngine) -> None:
     wanted = {"type": "json_object"}
     asked = [{"role": "user", "content": "Give a city as a short JSON object."}]
@@ -398,6 +437,24 @@ async def test_a_required_tool_is_called_with_valid_arguments(tool_engine: Llama
     deltas = [choice["delta"] for chunk in await streamed(tool_engine, **body) for choice in chunk["choices"]]
     functions = [one["function"] for delta in deltas for one in delta.get("tool_calls", ())]
     assert "".join(function["arguments"] for function in functions) == called["function"]["arguments"]
+
+
+async def test_a_forced_tool_s_parameters_may_refer_to_their_own_definitions(tool_engine: LlamaCppEngine) -> None:
+    parameters = {
+        "type": "object",
+        "properties": {"city": {"$ref": "#/$defs/City"}},
+        "required": ["city"],
+        "additionalProperties": False,
+        "$defs": {"City": {"enum": ["Oslo", "Rome"]}},
+    }
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    response = await whole(tool_engine, tools=[tool], tool_choice="required", max_tokens=40)
+    (called,) = response["choices"][0]["message"]["tool_calls"]
+    assert json.loads(called["function"]["arguments"])["city"] in ("Oslo", "Rome")
+    parameters["$defs"] = {"City": {"not": {}}}
+    with pytest.raises(InvalidRequest) as caught:
+        await whole(tool_engine, tools=[tool], tool_choice="required")
+    assert caught.value.param == "tools.0.function.parameters.$defs.City.not"
 
 
 async def test_tools_left_to_the_model_go_through_llama_cpp_s_parser(tool_engine: LlamaCppEngine) -> None:

@@ -197,3 +197,16 @@ def test_refusals_are_ours_with_both_numbers() -> None:
     assert type(wire.refusal(400, {"error": {"message": "bad"}}, model="m", param="")) is InvalidRequest
     assert type(wire.refusal(503, {"error": {"message": "Loading"}}, model="m", param="")) is EngineUnavailable
     assert type(wire.refusal(500, "<html>", model="m", param="")) is EngineError
+
+
+@pytest.mark.parametrize(
+    ("text", "finish"), [("Sure, I can do that.", "length"), ("", "stop"), ('{"name": 1}', "stop")]
+)
+def test_a_forced_answer_without_a_call_is_an_error_and_not_an_empty_answer(text: str, finish: str) -> None:
+    with pytest.raises(EngineError, match="forced to call"):
+        forced(text, [], finish=finish)
+
+
+def test_a_forced_call_cut_within_its_head_has_no_call_yet() -> None:
+    whole = wire.assemble(forced('{"na', [], finish="length"))
+    assert whole["choices"][0]["finish_reason"] == "length"

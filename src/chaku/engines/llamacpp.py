@@ -15,11 +15,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from chaku.chat import plain_text
 from chaku.engines import llamacpp_wire as wire
 from chaku.engines.base import Answer, Call, Capabilities, Engine, Status
 from chaku.engines.http import read_json, sse_blocks
 from chaku.engines.llamacpp_child import Server, Settings, start_chat, start_embeddings
+from chaku.engines.llamacpp_schema import call_schema, check_schema
 from chaku.engines.supervisor import Supervisor
 from chaku.errors import EngineError, InvalidRequest
 
@@ -40,6 +43,9 @@ _WHY_NOT = {
 }
 _PARTS = re.compile(r"think|thought|reasoning|<\|channel\|?>", re.IGNORECASE)
 """In a chat template: answers have a part for reasoning, which llama.cpp's parser tells apart from the content."""
+_NO_JSON = "z"
+"""Begins no JSON text, so a schema that is enforced never lets it come first."""
+_MOST_TRIED_SCHEMAS = 256
 BROKEN_APART = "special token spellings in the messages were broken apart with U+200B"
 
 
@@ -77,6 +83,8 @@ class LlamaCppEngine(Engine):
         self._answers_in_parts = False
         self._active_slots = 0
         self._said_broken_apart = False
+        self._no_json_id = 0
+        self._tried_schemas: dict[bytes, bool] = {}
 
     async def start(self) -> None:
         """Load the model and generate a token. Raises ModelError (file, memory, missing package) or EngineError."""
@@ -168,6 +176,7 @@ class LlamaCppEngine(Engine):
             prompt = body["prompt"]
             prompts = prompt if isinstance(prompt, list) and not (prompt and isinstance(prompt[0], int)) else [prompt]
             echo = [one if isinstance(one, str) else await self._text_of(server, one) for one in prompts]
+        await self._require_enforced(server, wire.answer_schema(body), "response_format.json_schema.schema")
         stream = wire.CompletionStream(model=self.name, n=n, top_logprobs=top, echo=echo)
         request = wire.completion_request(body, model=self.name)
         return _Plan("/v1/completions", request, stream, width=min(n * many, self._settings.slots))
@@ -185,11 +194,12 @@ class LlamaCppEngine(Engine):
         )
         if forced and top is not None:
             raise InvalidRequest("log probabilities of a forced tool call are not given", param="logprobs")
+        await self._require_enforced(server, wire.answer_schema(body), "response_format.json_schema.schema")
         if (forced or (hostile and not self._answers_in_parts and not body.get("tools"))) and not pictures:
             ids = await self._render(server, body, without_thinking=bool(forced))
             request = wire.raw_chat_request(body, ids, model=self.name)
             if forced:
-                request["json_schema"] = wire.call_schema(forced)
+                request["json_schema"] = await self._schema_of(server, forced, body["tools"])
                 return _Plan("/v1/completions", request, wire.ForcedToolStream(model=self.name, n=n), width=n)
             return _Plan(
                 "/v1/completions", request, wire.RawChatStream(model=self.name, n=n, top_logprobs=top), width=n
@@ -204,6 +214,37 @@ class LlamaCppEngine(Engine):
         request = wire.chat_request(body, model=self.name, template_kwargs=_template_kwargs(body))
         stream = wire.Stream(model=self.name, n=n, top_logprobs=top)
         return _Plan("/v1/chat/completions", request, stream, width=n, notes=notes)
+
+    async def _schema_of(self, server: Server, forced: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Any:
+        """The schema of a call of one of the functions. Raises InvalidRequest where it can't be enforced."""
+        for index, tool in enumerate(tools):
+            if tool["function"] in forced:
+                check_schema(tool["function"].get("parameters") or {}, f"tools.{index}.function.parameters")
+        schema = call_schema(forced)
+        await self._require_enforced(server, schema, "tools")
+        return schema
+
+    async def _require_enforced(self, server: Server, schema: Any, param: str) -> None:
+        """Raises InvalidRequest for a schema that llama.cpp would drop, which it does without a word.
+
+        The keywords are known; whether they make sense together only its compiler knows. So it is asked for one token,
+        pushed as hard as a bias can towards one that begins no JSON: 0.03 s, once a schema.
+        """
+        if schema is None:
+            return
+        check_schema(schema, param)
+        name = orjson.dumps(schema)
+        if name not in self._tried_schemas:
+            request = {"prompt": [self._no_json_id], "max_tokens": 1, "temperature": 0, "json_schema": schema}
+            request["logit_bias"] = {str(self._no_json_id): 100}
+            answer = await self._small(server, "/v1/completions", request, param=param)
+            if len(self._tried_schemas) >= _MOST_TRIED_SCHEMAS:
+                self._tried_schemas.clear()
+            self._tried_schemas[name] = not answer["choices"][0]["text"].startswith(_NO_JSON)
+        if not self._tried_schemas[name]:
+            raise InvalidRequest(
+                f"{param}: llama.cpp can't compile this schema", fix="its parts may exclude each other", param=param
+            )
 
     async def _render(self, server: Server, body: dict[str, Any], *, without_thinking: bool = False) -> list[int]:
         """Ids of a chat, the template's special tokens as such and everything else as text."""
@@ -228,10 +269,12 @@ class LlamaCppEngine(Engine):
     async def _text_of(self, server: Server, ids: list[int]) -> str:
         return str((await self._small(server, "/detokenize", {"tokens": ids}))["content"])
 
-    async def _small(self, server: Server, path: str, request: dict[str, Any] | None = None) -> Any:
+    async def _small(
+        self, server: Server, path: str, request: dict[str, Any] | None = None, *, param: str = "messages"
+    ) -> Any:
         status, body = await server.http.json("GET" if request is None else "POST", path, request)
         if status != 200:
-            raise wire.refusal(status, body, model=self.name, param="messages")
+            raise wire.refusal(status, body, model=self.name, param=param)
         return body
 
     async def _embed(self, server: Server, call: Call) -> Answer:
@@ -263,6 +306,8 @@ class LlamaCppEngine(Engine):
         for name, wanted in _SAMPLING_DEFAULTS.items():
             if abs(defaults[name] - wanted) > 1e-6:
                 raise EngineError(f"{self.name} samples with {name} {defaults[name]:g} by default, not {wanted:g}")
+        asked = {"content": _NO_JSON, "add_special": False, "parse_special": False}
+        self._no_json_id = (await self._small(server, "/tokenize", asked))["tokens"][-1]
         self._answers_in_parts = _PARTS.search(props.get("chat_template") or "") is not None
         await self._learn_specials(server, {props["bos_token"], props["eos_token"], *self._settings.special_tokens})
         self._capabilities = self._read_capabilities(props)
