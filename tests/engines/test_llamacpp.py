@@ -479,12 +479,21 @@ async def test_reasoning_has_its_own_field(smollm2_path: Path) -> None:
 # ---- hang-ups and deaths
 
 
+async def settled(engine: LlamaCppEngine, asked: Call) -> None:
+    """Wait until nothing works for the call."""
+    settling = engine.settling(asked)
+    if settling is not None:
+        await settling
+    assert await busy_slots(engine) == 0
+
+
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_hang_up_while_decoding_frees_the_slot_within_a_second(engine: LlamaCppEngine, stream: bool) -> None:
     begun = asyncio.Event()
+    asked = call(stream=stream, messages=STORY, max_tokens=1500, ignore_eos=True)
 
     async def ask() -> None:
-        async with engine.ask(call(stream=stream, messages=STORY, max_tokens=1500, ignore_eos=True)) as answer:
+        async with engine.ask(asked) as answer:
             begun.set()
             if stream:
                 async for _ in answer.blocks():
@@ -498,24 +507,51 @@ async def test_a_hang_up_while_decoding_frees_the_slot_within_a_second(engine: L
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    assert await busy_slots(engine) == 0
+    await settled(engine, asked)
     assert time.monotonic() - since < 1
 
 
-async def test_a_hang_up_during_prefill_counts_until_the_slot_is_free(engine: LlamaCppEngine) -> None:
-    long = [{"role": "user", "content": "word " * 400}]
+async def test_a_hang_up_during_prefill_returns_at_once_and_counts_until_the_slot_is_free(
+    engine: LlamaCppEngine,
+) -> None:
+    asked = call(messages=[{"role": "user", "content": "word " * 400}])
 
     async def ask() -> None:
-        async with engine.ask(call(messages=long)):
+        async with engine.ask(asked):
             raise AssertionError("should have been cancelled before its first token")
 
     asking = asyncio.create_task(ask())
     while await busy_slots(engine) == 0:
         await asyncio.sleep(0.005)
+    since = time.monotonic()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    assert await busy_slots(engine) == 0
+    assert time.monotonic() - since < 0.2
+    assert engine.settling(asked) is not None
+    await settled(engine, asked)
+    assert engine.settling(asked) is None
+
+
+async def test_an_embedding_that_is_left_counts_until_its_slots_are_free(engine: LlamaCppEngine) -> None:
+    await whole(engine, "embeddings", input="wake")
+    asked = call("embeddings", input=["word " * 500 + str(i) for i in range(4)])
+
+    async def ask() -> None:
+        async with engine.ask(asked) as answer:
+            await answer.whole()
+
+    asking = asyncio.create_task(ask())
+    await asyncio.sleep(0.3)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    settling = engine.settling(asked)
+    assert settling is not None
+    await settling
+    async with engine._embeddings.use() as server:
+        _, slots = await server.http.json("GET", "/slots")
+    assert not any(slot["is_processing"] for slot in slots)
 
 
 async def test_many_clients_at_once_all_get_their_answer(engine: LlamaCppEngine) -> None:

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +22,11 @@ from chaku.chat import plain_text
 from chaku.engines import llamacpp_wire as wire
 from chaku.engines.base import Answer, Call, Capabilities, Engine, Status
 from chaku.engines.http import read_json, sse_blocks
-from chaku.engines.llamacpp_child import Server, Settings, start_chat, start_embeddings
+from chaku.engines.llamacpp_child import EMBEDDING_SLOTS, Server, Settings, start_chat, start_embeddings
 from chaku.engines.llamacpp_schema import call_schema, check_schema
 from chaku.engines.supervisor import Supervisor
 from chaku.errors import EngineError, InvalidRequest
+from chaku.protocol.openai import prompts_of
 
 __all__ = ["BROKEN_APART", "LlamaCppEngine", "Settings"]
 
@@ -61,6 +63,14 @@ class _Plan:
     notes: tuple[str, ...] = ()
 
 
+@dataclass
+class _Held:
+    """Slots that a call holds."""
+
+    is_finished: bool = False
+    """llama.cpp is done with the call: leaving it ends nothing."""
+
+
 class LlamaCppEngine(Engine):
     """One GGUF model."""
 
@@ -81,7 +91,9 @@ class LlamaCppEngine(Engine):
         self._specials = plain_text.compile_specials(())
         self._special_ids: dict[str, int] = {}
         self._answers_in_parts = False
-        self._active_slots = 0
+        self._active_slots: Counter[str] = Counter()
+        """Slots that calls hold, by the key of the child."""
+        self._settling: dict[int, asyncio.Task[None]] = {}
         self._said_broken_apart = False
         self._no_json_id = 0
         self._tried_schemas: dict[bytes, bool] = {}
@@ -107,6 +119,8 @@ class LlamaCppEngine(Engine):
 
     async def stop(self) -> None:
         """End both children."""
+        for task in list(self._settling.values()):
+            task.cancel()
         await self._chat.stop()
         await self._embeddings.stop()
 
@@ -114,45 +128,62 @@ class LlamaCppEngine(Engine):
 
     @contextlib.asynccontextmanager
     async def ask(self, call: Call) -> AsyncIterator[Answer]:
-        """See `Engine.ask`. The context is entered with the first token; leaving it returns when the slots are free.
+        """See `Engine.ask`. The context is entered with the first token.
 
-        While decoding that takes less than 0.1 s. llama.cpp does not look for hang-ups during a prefill: then it takes
-        until the prompt is read, and the call counts as running until then.
+        A call that is left while decoding frees its slots in less than 0.1 s. llama.cpp does not look for hang-ups
+        during a prefill: then it takes until the prompt is read. `settling` tells.
         """
         if call.route == "embeddings":
             async with self._embeddings.use() as server:
-                yield await self._embed(server, call)
+                width = min(len(prompts_of(call.body["input"])), EMBEDDING_SLOTS)
+                with self._holding(server, call, width) as held:
+                    answer: Answer = await self._embed(server, call)
+                    held.is_finished = True
+                yield answer
             return
         async with self._chat.use() as server:
             plan = await self._plan(server, call)
-            self._active_slots += plan.width
-            finished = False
-            try:
+            with self._holding(server, call, plan.width) as held:
                 async with server.http.request("POST", plan.path, plan.request) as response:
                     if response.status != 200:
-                        finished = True
+                        held.is_finished = True
                         param = "messages" if call.route == "chat" else "prompt"
                         body = await read_json(response, who=self.name)
                         raise wire.refusal(response.status, body, model=self.name, param=param)
-                    blocks = sse_blocks(response, who=self.name)
-                    answer = _StreamedAnswer(plan, blocks)
-                    await answer.begin()
-                    yield answer
-                    finished = answer.is_finished
-            finally:
-                self._active_slots -= plan.width
-                if not finished:
-                    await _to_the_end(asyncio.create_task(self._until_slots_free(server)))
+                    streamed = _StreamedAnswer(plan, sse_blocks(response, who=self.name))
+                    await streamed.begin()
+                    yield streamed
+                    held.is_finished = streamed.is_finished
+
+    def settling(self, call: Call) -> asyncio.Future[None] | None:
+        """See `Engine.settling`."""
+        return self._settling.get(id(call))
+
+    @contextlib.contextmanager
+    def _holding(self, server: Server, call: Call, width: int) -> Iterator[_Held]:
+        held = _Held()
+        self._active_slots[server.key] += width
+        try:
+            yield held
+        finally:
+            self._active_slots[server.key] -= width
+            if not held.is_finished:
+                task = asyncio.create_task(self._until_slots_free(server), name=f"{self.name}-settling")
+                self._settling[id(call)] = task
+                task.add_done_callback(lambda _: self._settling.pop(id(call)))  # and keeps the call, whose id it is
 
     async def _until_slots_free(self, server: Server) -> None:
         """Wait until no more slots work than calls are running: a call that was left counts until it is over."""
         pause_s = 0.01
         while server.child.is_running:
             try:
-                _, slots = await server.http.json("GET", "/slots")
+                status, slots = await server.http.json("GET", "/slots")
             except EngineError:
                 return  # the child is dying, and its slots with it
-            if sum(slot["is_processing"] for slot in slots) <= self._active_slots:
+            if status != 200:
+                _log.warning("no look at the slots model=%s status=%d", self.name, status)
+                return
+            if sum(slot["is_processing"] for slot in slots) <= self._active_slots[server.key]:
                 return
             await asyncio.sleep(pause_s)
             pause_s = min(0.2, pause_s * 2)
@@ -160,26 +191,22 @@ class LlamaCppEngine(Engine):
     async def _plan(self, server: Server, call: Call) -> _Plan:
         body, n = call.body, call.body.get("n") or 1
         slots = self._capabilities.slots or 1
-        prompts = body["prompt"] if call.route == "completions" else None
-        many = len(prompts) if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int) else 1
         if n > slots:
             raise InvalidRequest(f"n is {n}, {self.name} answers {slots} at once", fix="lower n", param="n")
         if call.route == "completions":
-            return await self._plan_completion(server, body, n, many)
+            return await self._plan_completion(server, body, n)
         return await self._plan_chat(server, body, n)
 
-    async def _plan_completion(self, server: Server, body: dict[str, Any], n: int, many: int) -> _Plan:
-        top, echo = body.get("logprobs"), None
+    async def _plan_completion(self, server: Server, body: dict[str, Any], n: int) -> _Plan:
+        top, echo, prompts = body.get("logprobs"), None, prompts_of(body["prompt"])
         if body.get("echo"):
             if top is not None:
                 raise InvalidRequest("echo with logprobs: llama.cpp does not score the prompt", param="echo")
-            prompt = body["prompt"]
-            prompts = prompt if isinstance(prompt, list) and not (prompt and isinstance(prompt[0], int)) else [prompt]
             echo = [one if isinstance(one, str) else await self._text_of(server, one) for one in prompts]
         await self._require_enforced(server, wire.answer_schema(body), "response_format.json_schema.schema")
         stream = wire.CompletionStream(model=self.name, n=n, top_logprobs=top, echo=echo)
         request = wire.completion_request(body, model=self.name)
-        return _Plan("/v1/completions", request, stream, width=min(n * many, self._settings.slots))
+        return _Plan("/v1/completions", request, stream, width=min(n * len(prompts), self._settings.slots))
 
     async def _plan_chat(self, server: Server, body: dict[str, Any], n: int) -> _Plan:
         top = (body.get("top_logprobs") or 0) if body.get("logprobs") else None
@@ -344,25 +371,13 @@ class LlamaCppEngine(Engine):
             reasoning=self._answers_in_parts,
             context_tokens=props["default_generation_settings"]["n_ctx"],
             slots=props["total_slots"],
+            embedding_slots=EMBEDDING_SLOTS,
             why_not=why_not,
         )
 
 
 def _template_kwargs(body: dict[str, Any]) -> dict[str, Any]:
     return {"reasoning_effort": body["reasoning_effort"]} if body.get("reasoning_effort") else {}
-
-
-async def _to_the_end(task: asyncio.Task[None]) -> None:
-    """Await the task whatever happens to us, then pass on a cancellation that came meanwhile."""
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    task.result()
 
 
 class _WholeAnswer(Answer):
