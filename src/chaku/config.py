@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from chaku.errors import ConfigError
 
 DEFAULT_PORT = 8000
+MODEL_NAME = r"^[^\p{C}\p{Z}][^\p{C}\p{Zl}\p{Zp}]*$"
+"""A model's name is printable. (An expression of Rust's, as pydantic takes it.)"""
+MAX_MODEL_NAME = 256
+ORIGIN = r"[A-Za-z][A-Za-z0-9+.-]*://(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?/?"
+HOST_NAME = r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -59,7 +65,7 @@ class ModelConfig(Frozen):
     source: str
     """Built-in name, path to a .gguf, hf:org/name[:file][@rev], pypi:package==version, http(s)://host/v1 or
     scripted:[file]."""
-    name: str | None = None
+    name: str | None = Field(None, pattern=MODEL_NAME, max_length=MAX_MODEL_NAME)
     """What clients call it; by default derived from the source."""
     context: int | None = Field(None, ge=64)
     """Tokens that ONE request may use, prompt and answer together. Default: what the model was trained for, as far as
@@ -86,7 +92,7 @@ class ModelConfig(Frozen):
     """Longest time for one request, waiting included."""
     api_key_env: str | None = None
     """Environment variable that holds the key sent to an upstream."""
-    upstream_model: str | None = None
+    upstream_model: str | None = Field(None, pattern=MODEL_NAME, max_length=MAX_MODEL_NAME)
     """The model's name at the upstream, where it differs."""
     extensions: tuple[str, ...] = ()
     """Sampling extensions (top_k, min_p, repetition_penalty, ignore_eos) that the upstream honours."""
@@ -109,6 +115,22 @@ class ServeConfig(Frozen):
     database: str | None = None
     """SQLAlchemy URL. Default: CHAKU_DATABASE, or an SQLite file in the data folder."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not re.fullmatch(HOST_NAME, host):
+                raise ValueError(f"{host!r} is no host name: write it without scheme and port, such as gpu-box.lan")
+        return hosts
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(ORIGIN, origin):
+                raise ValueError(f"{origin!r} is no origin: write scheme and host, such as https://app.example")
+        return origins
 
 
 Config = TypeVar("Config", bound=Frozen)

@@ -187,7 +187,10 @@ def _serve(
     def announce() -> None:
         click.echo(f"chaku is at {url}  (API: {url}/v1, API page: {url}/docs); Ctrl-C stops it", err=True)
         if ready_fd is not None:
-            os.write(ready_fd, json.dumps({"url": url, "models": [name for name, *_ in served]}).encode() + b"\n")
+            # whoever started us may use what was started, whatever keys there are
+            token = serving.access.inside_token(None)
+            line = {"url": url, "models": [name for name, *_ in served], "api_key": token}
+            os.write(ready_fd, json.dumps(line).encode() + b"\n")
         if opens_page:
             _open_page(url)
 

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from chaku.config import Frozen, load
 from chaku.engines.base import Answer, Call, Capabilities, Engine, State, Status
@@ -38,6 +38,15 @@ class Reply(Frozen):
     fault: Literal["refuse", "break_off", "hang"] | None = None
     """refuse: fail before the first token; break_off: die after `fault_after_tokens`; hang: never go on after them."""
     fault_after_tokens: int = Field(3, ge=0)
+
+    @field_validator("match")
+    @classmethod
+    def _is_expression(cls, match: str) -> str:
+        try:
+            re.compile(match)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return match
 
 
 class Script(Frozen):
