@@ -364,3 +364,10 @@ async def test_health_says_failed_where_no_model_can_be_started() -> None:
 def test_a_scripts_match_that_is_no_expression_is_refused_when_it_is_read() -> None:
     with pytest.raises(ValidationError, match="not a regular expression"):
         Reply(match="(", text="x")
+
+
+async def test_more_answers_than_slots_are_refused_before_the_line() -> None:
+    async with gateway(scripted(slots=2)) as g:
+        status, answer, _ = await g.post(CHAT, chat(n=3))
+    assert (status, answer["error"]["param"]) == (400, "n")
+    assert g.exchanges[0].queue_s is None

@@ -58,6 +58,8 @@ class Capabilities:
     remote_images: bool = False
     """Whether image URLs may be passed on for the engine to fetch (an upstream's own business)."""
     reasoning: bool = False
+    labels: bool = False
+    """Whether it is told what asks for no other answer: user, metadata, safety_identifier, service_tier, ..."""
     context_tokens: int | None = None
     """Tokens one request may use, prompt and answer together. None: unknown (an upstream)."""
     slots: int | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from chaku.config import ModelConfig
 from chaku.engines.base import Engine
@@ -12,7 +11,6 @@ from chaku.models.reference import Reference, Scripted, Upstream
 
 _ONLY_UPSTREAM = ("api_key_env", "upstream_model", "extensions")
 _ONLY_LOCAL = ("threads", "gpu_layers", "kv_type", "lora", "mmproj", "idle_unload_s")
-_POOLINGS: dict[str, Literal["mean", "cls", "last"]] = {"mean": "mean", "cls": "cls", "last": "last"}
 
 
 def open_engine(name: str, config: ModelConfig, reference: Reference, path: Path | None) -> Engine:
@@ -72,9 +70,10 @@ def _open_llamacpp(name: str, config: ModelConfig, path: Path) -> Engine:
         mmproj=config.mmproj,
         kv_type=config.kv_type,
         embeddings=config.embeddings,
-        pooling=_POOLINGS.get(metadata.pooling or "", "mean"),
+        pooling="cls" if metadata.pooling == "cls" else "last" if metadata.pooling == "last" else "mean",
         special_tokens=metadata.special_tokens,
         idle_unload_s=config.idle_unload_s,
+        deadline_s=max(config.deadline_s, 60.0),  # it also bounds how long the first token may take at start
     )
     return LlamaCppEngine(name, settings)
 
