@@ -68,9 +68,11 @@ class ScriptedEngine(Engine):
         self._ids = itertools.count(1)
 
     @classmethod
-    def from_file(cls, name: str, file: Path | None) -> ScriptedEngine:
-        """Read a script. Raises ConfigError."""
-        return cls(name, load(Script, file).config)
+    def from_file(
+        cls, name: str, file: Path | None, *, slots: int | None = None, context: int | None = None
+    ) -> ScriptedEngine:
+        """Read a script; `slots` and `context`, where given, win over it. Raises ConfigError."""
+        return cls(name, load(Script, file, {"slots": slots, "context": context}).config)
 
     async def start(self) -> None:
         """Be ready after the script's loading time."""
