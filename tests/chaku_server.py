@@ -37,7 +37,8 @@ _END_S = 15.0
 def chaku_environment(home: Path, **extra: str) -> dict[str, str]:
     """A fresh user's, with the models that are on this machine."""
     database = f"sqlite:///{home / 'chaku.db'}"
-    return environment(CHAKU_DATA=str(home), CHAKU_DATABASE=database, CHAKU_CACHE=str(CACHE), **extra)
+    fresh = {"CHAKU_DATA": str(home), "CHAKU_DATABASE": database, "CHAKU_CACHE": str(CACHE)}
+    return environment(**{**fresh, **extra})
 
 
 def run_chaku(home: Path, *arguments: str, timeout_s: float = 60.0, **extra: str) -> subprocess.CompletedProcess[str]:

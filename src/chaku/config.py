@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from chaku.errors import ConfigError
 
-DEFAULT_PORT = 8000
+DEFAULT_PORT, MAX_PORT = 8000, 65535
+MODEL_NAME = r"^[^\p{C}\p{Z}][^\p{C}\p{Zl}\p{Zp}]*$"
+"""A model's name is printable. (An expression of Rust's, as pydantic takes it.)"""
+MAX_MODEL_NAME = 256
+ORIGIN = r"[A-Za-z][A-Za-z0-9+.-]*://(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?/?"
+HOST_NAME = r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -59,7 +65,7 @@ class ModelConfig(Frozen):
     source: str
     """Built-in name, path to a .gguf, hf:org/name[:file][@rev], pypi:package==version, http(s)://host/v1 or
     scripted:[file]."""
-    name: str | None = None
+    name: str | None = Field(None, pattern=MODEL_NAME, max_length=MAX_MODEL_NAME)
     """What clients call it; by default derived from the source."""
     context: int | None = Field(None, ge=64)
     """Tokens that ONE request may use, prompt and answer together. Default: what the model was trained for, as far as
@@ -86,7 +92,7 @@ class ModelConfig(Frozen):
     """Longest time for one request, waiting included."""
     api_key_env: str | None = None
     """Environment variable that holds the key sent to an upstream."""
-    upstream_model: str | None = None
+    upstream_model: str | None = Field(None, pattern=MODEL_NAME, max_length=MAX_MODEL_NAME)
     """The model's name at the upstream, where it differs."""
     extensions: tuple[str, ...] = ()
     """Sampling extensions (top_k, min_p, repetition_penalty, ignore_eos) that the upstream honours."""
@@ -98,7 +104,7 @@ class ServeConfig(Frozen):
     models: tuple[ModelConfig, ...] = ()
     host: str = "127.0.0.1"
     """Address to bind. Anything but loopback needs an API key in the store."""
-    port: int = Field(DEFAULT_PORT, ge=0, le=65535)
+    port: int = Field(DEFAULT_PORT, ge=0, le=MAX_PORT)
     """0 takes a free one."""
     allowed_hosts: tuple[str, ...] = ()
     """Further Host names to answer to (a reverse proxy's name)."""
@@ -109,6 +115,22 @@ class ServeConfig(Frozen):
     database: str | None = None
     """SQLAlchemy URL. Default: CHAKU_DATABASE, or an SQLite file in the data folder."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not re.fullmatch(HOST_NAME, host):
+                raise ValueError(f"{host!r} is no host name: write it without scheme and port, such as gpu-box.lan")
+        return hosts
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(ORIGIN, origin):
+                raise ValueError(f"{origin!r} is no origin: write scheme and host, such as https://app.example")
+        return origins
 
 
 Config = TypeVar("Config", bound=Frozen)
@@ -122,8 +144,16 @@ class Loaded(Generic[Config]):
     origins: dict[str, str]
 
 
-def load(kind: type[Config], file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Loaded[Config]:
+def load(
+    kind: type[Config],
+    file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    *,
+    flag_names: Mapping[str, str] | None = None,
+) -> Loaded[Config]:
     """Merge a YAML file and flags (flags win; None means not given) into a checked configuration.
+
+    `flag_names` spells flags that are not `--` and the key.
 
     Raises ConfigError naming the key, the nearest known key, the value and the limit.
     """
@@ -140,6 +170,9 @@ def load(kind: type[Config], file: Path | None = None, flags: Mapping[str, Any] 
     try:
         return Loaded(kind.model_validate(values), origins)
     except ValidationError as error:
+        at_fault = error.errors()[0]["loc"][:1]
+        if at_fault and origins.get(str(at_fault[0])) == "flag":
+            raise _explain_flag(error, flag_names or {}) from None
         raise explain(error, kind, where=str(file) if file else "configuration") from None
 
 
@@ -167,7 +200,79 @@ def explain(error: ValidationError, kind: type[BaseModel], *, where: str) -> Con
         near = difflib.get_close_matches(unknown, known, n=1)
         fix = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(kind.model_fields))}"
         return ConfigError(f"{where}: unknown key {path!r}", fix=fix, param=path)
-    return ConfigError(f"{where}: {path} is {first['input']!r}: {first['msg']}", param=path)
+    if first["type"] == "missing":
+        return ConfigError(f"{where}: {path} is missing", fix=_example(first, "{key}: {example}"), param=path)
+    found = f"{path} is {_shown(first['input'])}" if path else f"it is {_shown(first['input'])}"
+    return ConfigError(f"{where}: {found}, {_limit(first)}", fix=_example(first, "{key}: {example}"), param=path)
+
+
+def _explain_flag(error: ValidationError, names: Mapping[str, str]) -> ConfigError:
+    first = error.errors()[0]
+    key = _key(first)
+    flag = names.get(key, "--" + key.replace("_", "-"))
+    fix = _example(first, flag + " {example}")
+    return ConfigError(f"{flag} is {_shown(first['input'])}, {_limit(first)}", fix=fix, param=key)
+
+
+_EXAMPLES = {
+    "models": "[{source: smollm2-135m}]", "source": "smollm2-135m", "name": "my-model", "context": "4096", "slots": "8",
+    "threads": "4", "gpu_layers": "0", "kv_type": "q8_0", "lora": "[adapter.gguf]", "mmproj": "mmproj.gguf",
+    "embeddings": "false", "idle_unload_s": "600", "queue_limit": "64", "deadline_s": "600",
+    "api_key_env": "UPSTREAM_KEY", "upstream_model": "gpt-4o", "extensions": "[top_k]", "host": "127.0.0.1",
+    "port": str(DEFAULT_PORT), "allowed_hosts": "[gpu-box.lan]", "cors_origins": "[https://app.example]", "ui": "false",
+    "database": "sqlite:///chaku.db", "log_level": "INFO", "match": "hello", "replies": "[{text: hello}]",
+}  # fmt: skip
+
+
+def _key(complaint: Any) -> str:
+    """The last key on the way to the value at fault; indices of lists are none."""
+    return next((part for part in reversed(complaint["loc"]) if part in _EXAMPLES), str(complaint["loc"][0]))
+
+
+def _example(complaint: Any, form: str) -> str | None:
+    key = _key(complaint) if complaint["loc"] else ""
+    if key not in _EXAMPLES:
+        return None
+    example = _EXAMPLES[key] if "{key}" in form else _EXAMPLES[key].strip("[]{}").removeprefix("{source: ")
+    return "write it such as " + form.format(key=key, example=example)
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."
+
+
+def _limit(complaint: Any) -> str:
+    """What is wrong with a value, in words of a person."""
+    context = complaint.get("ctx", {})
+    match complaint["type"]:
+        case "greater_than_equal":
+            return f"at least {context['ge']} is needed"
+        case "greater_than":
+            return f"more than {context['gt']:g} is needed"
+        case "less_than_equal":
+            return f"at most {context['le']} is allowed"
+        case "int_type" | "int_parsing" | "int_from_float":
+            return "a whole number is needed"
+        case "float_type" | "float_parsing":
+            return "a number is needed"
+        case "bool_type" | "bool_parsing":
+            return "true or false is needed"
+        case "string_type" | "path_type":
+            return "a text is needed"
+        case "tuple_type" | "list_type":
+            return "a list is needed"
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return "a mapping of keys to values is needed"
+        case "literal_error":
+            return f"one of {context['expected']} is needed"
+        case "string_pattern_mismatch" if context["pattern"] == MODEL_NAME:
+            return "printable characters are needed, none of them a line break, and no space first"
+        case "string_too_long":
+            return f"at most {context['max_length']} characters are allowed"
+        case "value_error":
+            return str(context["error"])
+    return str(complaint["msg"])
 
 
 def _nested_keys(kind: type[BaseModel]) -> set[str]:

@@ -85,30 +85,72 @@ async def raw(server: RawServer, **config: Any) -> AsyncIterator[tuple[Running, 
 
 async def test_requests_go_on_in_openais_words_under_the_name_that_is_known_there() -> None:
     server = RawServer(reply(200, WHOLE))
+    labels = {"user": "me", "metadata": {"a": "b"}, "safety_identifier": "s", "prompt_cache_key": "p", "store": False}
+    labels |= {"service_tier": "auto", "modalities": ["text"], "verbosity": "medium"}
     async with raw(server, extensions=("top_k",)) as (g, _):
-        status, answer, _ = await g.post(CHAT, chat("hey", seed=5, top_k=3, user="me", n=1))
+        status, answer, _ = await g.post(CHAT, chat("hey", seed=5, top_k=3, n=1, **labels))
         assert (status, answer["model"]) == (200, "scripted")
         refused, body, _ = await g.post(CHAT, chat("hey", min_p=0.5))
-    assert server.posts == [{"model": "theirs", "messages": chat("hey")["messages"], "seed": 5, "top_k": 3}]
+    sent = {"model": "theirs", "messages": chat("hey")["messages"], "seed": 5, "top_k": 3, **labels}
+    assert server.posts == [sent]
     assert (refused, body["error"]["param"]) == (400, "min_p")
 
 
-async def test_a_connection_closed_without_a_byte_is_repeated_unseen() -> None:
-    server = RawServer(b"", reply(200, WHOLE))
-    async with raw(server) as (g, _):
-        status, _, _ = await g.post(CHAT, chat())
-    assert status == 200
-    assert len(server.posts) == 2
-
-
-async def test_a_server_that_always_closes_is_a_503_with_retry_after() -> None:
+async def test_embeddings_that_are_switched_off_are_not_asked_for() -> None:
     server = RawServer(b"")
+    async with raw(server, embeddings=False) as (g, _):
+        status, body, _ = await g.post("/v1/embeddings", {"model": "scripted", "input": "x"})
+    assert (status, body["error"]["param"], server.posts) == (400, "model", [])
+
+
+async def test_a_request_that_was_sent_is_not_sent_again_as_it_may_cost() -> None:
+    server = RawServer(b"", reply(200, WHOLE))
     async with raw(server) as (g, engine):
+        status, answer, _ = await g.post(CHAT, chat())
+        assert engine.status().state is State.READY
+        assert (status, answer["error"]["code"]) == (502, "engine_error")
+        assert len(server.posts) == 1
+        assert (await g.post(CHAT, chat()))[0] == 200
+
+
+async def test_a_request_on_a_used_connection_that_was_just_closed_is_sent_once_more() -> None:
+    connections = posts = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections, posts
+        connections += 1
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            for answer in (reply(200, MODELS) if connections == 1 else reply(200, WHOLE), b""):
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                if head.startswith("POST"):
+                    posts += 1
+                    await reader.readexactly(int(head.lower().partition("content-length: ")[2].partition("\r")[0]))
+                writer.write(answer)
+                await writer.drain()
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
+    async with listener, gateway(UpstreamEngine("scripted", ModelConfig(source=url, upstream_model="theirs"))) as g:
+        assert (await g.post(CHAT, chat()))[0] == 200
+    assert (connections, posts) == (2, 2)
+
+
+async def test_only_an_upstream_that_takes_no_connections_is_unavailable_to_all() -> None:
+    server = RawServer(reply(503, b'{"error":{"message":"this model is busy"}}'))
+    async with raw(server) as (g, engine):
+        assert (await g.post(CHAT, chat()))[0] == 503
+        assert engine.status().state is State.READY
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
+    engine = UpstreamEngine("scripted", ModelConfig(source=url, upstream_model="theirs"))
+    async with gateway(engine) as g:
+        listener.close()
+        await listener.wait_closed()
         status, answer, headers = await g.post(CHAT, chat())
         assert engine.status().state is State.RESTARTING
     assert (status, answer["error"]["code"]) == (503, "engine_unavailable")
     assert int(headers["retry-after"]) >= 1
-    assert len(server.posts) == 3
 
 
 @pytest.mark.parametrize(

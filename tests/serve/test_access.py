@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaku.config import ServeConfig
+from chaku.config import ServeConfig, load
 from chaku.errors import AuthenticationFailed, ConfigError, PermissionRefused
 from chaku.serve.access import Access, host_name
 from gateways import Keys
@@ -20,10 +20,10 @@ from gateways import Keys
         ("127.0.0.1:80", "127.0.0.1"),
         ("[::1]", "::1"),
         ("[::1]:8000", "::1"),
-        ("::1", "::1"),
+        ("::1", ""),
         ("[fe80::1%eth0]:1", "fe80::1%eth0"),
         ("a.b.c:1", "a.b.c"),
-        ("[unclosed", "[unclosed"),
+        ("[unclosed", ""),
         ("", ""),
         (":8000", ""),
     ],
@@ -44,7 +44,24 @@ def test_no_host_header_breaks_the_parser_or_gets_in_by_accident(text: str) -> N
     assert name in access._host_names or set(name) <= set("0123456789abcdef.:%") or "%" in name
 
 
-@pytest.mark.parametrize("host", [b"evil.example", b"localhost.evil.example", b"127.0.0.1.evil.example:80", b"", None])
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"evil.example",
+        b"localhost.evil.example",
+        b"127.0.0.1.evil.example:80",
+        b"[localhost]evil.com",
+        b"[localhost]",
+        b"[::1].evil.com:80",
+        b"localhost:evil.com",
+        b"fe80::1%evil.com",
+        b"[fe80::1%evil.com]",
+        b"localhost:80:80",
+        b"user@localhost",
+        b"",
+        None,
+    ],
+)
 def test_names_that_a_rebinding_page_could_have_are_refused(host: bytes | None) -> None:
     with pytest.raises(PermissionRefused):
         Access(ServeConfig(), Keys()).check_host(host)
@@ -88,6 +105,8 @@ def test_origins_that_may_come_in(origin: bytes | None, host: bytes, named: str 
         b"http://app.example",
         b"file://",
         b"\xff\xfe",
+        b"http://[",
+        b"ftp://localhost:8000",
     ],
 )
 def test_other_origins_are_refused(origin: bytes) -> None:
@@ -114,3 +133,23 @@ def test_any_other_bind_address_needs_a_key(host: str) -> None:
     assert f"--host {host}" in caught.value.message
     assert "chaku keys create" in str(caught.value.fix)
     Access(ServeConfig(host=host), Keys({"ck-right": "k1"}))
+
+
+@pytest.mark.parametrize("origin", [b"null", b"http://[", b"https://a b", b"x" * 200])
+def test_what_is_no_origin_is_never_suggested_for_cors(origin: bytes) -> None:
+    with pytest.raises(PermissionRefused) as caught:
+        Access(ServeConfig(), Keys()).check_origin(origin, b"localhost:8000")
+    assert caught.value.fix is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("cors_origins", value) for value in ("null", "app.example", "https://a.example/path", "https://a b", "")),
+        *(("allowed_hosts", value) for value in ("http://a.example", "a.example:80", "a b", "")),
+    ],
+)
+def test_names_and_origins_that_could_never_match_are_refused_at_start(key: str, value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(ServeConfig, flags={key: (value,)})
+    assert repr(value) in caught.value.message

@@ -6,12 +6,13 @@ import asyncio
 
 import orjson
 import pytest
+from pydantic import ValidationError
 
 from chaku.engines.base import Call
 from chaku.engines.scripted import Reply, Script, ScriptedEngine
-from chaku.errors import ConfigError
+from chaku.errors import ConfigError, ModelError
 from chaku.serve.gateway import HUNG_UP, num_answers
-from gateways import Keys, chat, gateway, scripted
+from gateways import Keys, Running, chat, gateway, scripted
 
 CHAT = "/v1/chat/completions"
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
@@ -232,7 +233,7 @@ async def test_keys_are_asked_for_once_one_exists() -> None:
             assert response.status == 401
         async with g.http.get(g.url + "/health") as response:
             assert response.status == 200
-    assert [e.key_id for e in g.exchanges] == [None, None, "key1"]
+    assert [e.key_id for e in g.exchanges] == ["key1"]  # strangers are not booked
 
 
 async def test_without_keys_on_loopback_any_authorization_header_will_do() -> None:
@@ -330,3 +331,78 @@ async def test_a_body_over_the_limit_is_refused_unread() -> None:
         writer.close()
     assert b" 413 " in answer.split(b"\r\n")[0]
     assert b"payload_too_large" in answer
+
+
+async def raw_status(g: Running, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(g.url.rsplit(":", 1)[1]))
+    writer.write(request)
+    head = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    return head
+
+
+async def test_a_stream_that_breaks_off_is_booked_with_the_tokens_that_were_sent() -> None:
+    async with gateway(scripted(Reply(text="one two three four five", fault="break_off"))) as g:
+        await g.events(CHAT, chat(stream=True))
+    assert (g.exchanges[0].status, g.exchanges[0].completion_tokens) == (502, 3)
+
+
+@pytest.mark.parametrize("name", ["a\nERROR forged", "x" * 257, "", "\u2028", "a\x1b[2J"])
+async def test_a_models_name_is_printable_and_short_and_unknown_ones_are_not_booked(name: str) -> None:
+    async with gateway() as g:
+        status, answer, _ = await g.post(CHAT, {**chat(), "model": name})
+        unknown, _, _ = await g.post(CHAT, {**chat(), "model": "other"})
+    assert (status, answer["error"]["param"], unknown) == (400, "model", 404)
+    assert g.exchanges == []
+
+
+@pytest.mark.parametrize("depth", [101, 300, 1000, 5000])
+async def test_a_body_nested_deeper_than_it_could_be_written_again_is_refused(depth: int) -> None:
+    deep = b'{"a":' * depth + b"1" + b"}" * depth
+    body = b'{"model":"scripted","messages":[{"role":"user","content":"x"}],"metadata":' + deep + b"}"
+    async with gateway() as g, g.http.post(g.url + CHAT, data=body) as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (400, "invalid_json")
+
+
+async def test_two_hosts_are_refused_and_so_is_an_origin_that_is_no_url() -> None:
+    async with gateway() as g:
+        twice = b"GET /v1/models HTTP/1.1\r\nHost: evil.example\r\nHost: localhost\r\n\r\n"
+        assert b" 403 " in await raw_status(g, twice)
+        assert b" 403 " in await raw_status(
+            g, b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nOrigin: http://[\r\n\r\n"
+        )
+
+
+async def test_a_preflights_answer_is_empty_and_a_pages_answer_shows_our_headers() -> None:
+    origin = {"Origin": "https://app.example"}
+    async with gateway(cors_origins=("https://app.example",)) as g:
+        async with g.http.options(g.url + CHAT, headers={**origin, "Access-Control-Request-Method": "POST"}) as answer:
+            assert answer.status == 204
+            assert not {"content-length", "content-type"} & {name.lower() for name in answer.headers}
+        _, _, headers = await g.post(CHAT, chat(), headers=origin)
+    assert headers["access-control-expose-headers"] == "x-request-id, x-chaku-note, retry-after"
+
+
+async def test_health_can_be_asked_by_head() -> None:
+    async with gateway() as g, g.http.head(g.url + "/health") as response:
+        assert response.status == 200
+
+
+async def test_health_says_failed_where_no_model_can_be_started() -> None:
+    async with gateway() as g:
+        for served in g.serving.table:
+            served.failure = ModelError("no such file")
+        async with g.http.get(g.url + "/health") as response:
+            assert (response.status, (await response.json())["status"]) == (503, "failed")
+
+
+def test_a_scripts_match_that_is_no_expression_is_refused_when_it_is_read() -> None:
+    with pytest.raises(ValidationError, match="not a regular expression"):
+        Reply(match="(", text="x")
+
+
+async def test_more_answers_than_slots_are_refused_before_the_line() -> None:
+    async with gateway(scripted(slots=2)) as g:
+        status, answer, _ = await g.post(CHAT, chat(n=3))
+    assert (status, answer["error"]["param"]) == (400, "n")
+    assert g.exchanges[0].queue_s is None

@@ -12,7 +12,7 @@ import pytest
 from chaku.engines.base import Answer, Call
 from chaku.engines.scripted import Script, ScriptedEngine
 from chaku.serve.exchange import Exchange
-from chaku.serve.relay import has_content, relay
+from chaku.serve.relay import count_content, relay
 from gateways import chat, gateway
 
 ROLE = b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n'
@@ -77,10 +77,10 @@ async def test_a_model_that_writes_the_word_usage_loses_nothing() -> None:
 
 
 async def test_the_first_token_is_the_first_piece_of_text_not_the_role() -> None:
-    assert not has_content(ROLE)
-    assert has_content(ROLE + WORD)
-    assert has_content(b'data: {"choices":[{"delta":{"reasoning_content":"hm"}}]}\n\n')
-    assert has_content(b'data: {"choices":[{"text":" x"}]}\n\n')
+    assert count_content(ROLE) == 0
+    assert count_content(ROLE + WORD + WORD) == 2
+    assert count_content(b'data: {"choices":[{"delta":{"reasoning_content":"hm"}}]}\n\n') == 1
+    assert count_content(b'data: {"choices":[{"text":" x"}]}\n\n') == 1
     exchange, _, _ = await relayed(ROLE, DONE)
     assert exchange.first_token_s is None
 

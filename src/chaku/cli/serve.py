@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ import click
 
 if TYPE_CHECKING:
     from chaku.config import Loaded, ModelConfig, ServeConfig
+    from chaku.engines.base import Engine
     from chaku.serve.exchange import Exchange
     from chaku.serve.server import Serving
     from chaku.store.database import Store
@@ -23,6 +26,19 @@ _PER_MODEL = (
     *("context", "slots", "threads", "gpu_layers", "kv_type", "lora", "mmproj", "embeddings", "idle_unload_s"),
     *("queue_limit", "deadline_s", "api_key_env", "upstream_model", "extensions"),
 )
+
+_FLAGS = {
+    "idle_unload_s": "--idle-unload",
+    "deadline_s": "--deadline",
+    "api_key_env": "--upstream-key-env",
+    "extensions": "--extension",
+    "allowed_hosts": "--allowed-host",
+    "cors_origins": "--cors-origin",
+    "models": "MODEL",
+}
+"""Spelled otherwise than the setting's name."""
+Named = tuple[str, "ModelConfig", Any]
+"""A model's name, settings and reference."""
 
 
 def _model_options(command: Any) -> Any:
@@ -84,6 +100,7 @@ def run(
     """Serve until a signal; `flags` are fields of ServeConfig and ModelConfig, None or () where not given."""
     from chaku import logs
     from chaku.config import ServeConfig, database_url, load
+    from chaku.engines.opening import check_settings
     from chaku.errors import UsageError
 
     if exit_with_parent:
@@ -98,10 +115,12 @@ def run(
             f"--{option} is for models named on the command line, and there are none",
             fix="name a model, or set it for each model in the YAML file",
         )
-    loaded = load(ServeConfig, config_file, given)
+    loaded = load(ServeConfig, config_file, given, flag_names=_FLAGS)
     logs.set_up(loaded.config.log_level)
-    served = _resolve(loaded.config)
-    _print_settings(loaded)
+    named = _name(loaded.config)
+    _print_settings(loaded, named)
+    for name, model, reference in named:
+        check_settings(name, model, reference)
 
     from chaku.store.database import open_store
     from chaku.store.keyring import KeyRing
@@ -109,30 +128,46 @@ def run(
 
     database = loaded.config.database or database_url()
     with open_store(database) as store, KeyRing(store) as keys, UsageWriter(store) as usage:
-        _serve(loaded.config, served, store, keys, usage, opens_page=opens_page, ready_fd=ready_fd)
+        _serve(loaded.config, named, store, keys, usage, opens_page=opens_page, ready_fd=ready_fd)
 
 
-def _resolve(config: ServeConfig) -> list[tuple[str, ModelConfig, Any, Path | None]]:
-    """Name, settings, reference and local file of every model, pulled where need be."""
-    from chaku.cli.fetching import drawn
+def _name(config: ServeConfig) -> list[Named]:
+    """Name, settings and reference of every model; nothing is fetched yet."""
     from chaku.errors import UsageError
-    from chaku.models.pull import pull
-    from chaku.models.reference import Scripted, Upstream, parse
+    from chaku.models.reference import parse
 
     if not config.models:
         raise UsageError("no model to serve", fix="name one, such as `chaku serve smollm2-135m`")
-    resolved: list[tuple[str, ModelConfig, Any, Path | None]] = []
+    named: list[Named] = []
     for model in config.models:
         argument = parse(model.source)
         name = model.name or argument.name or _only_model_of(argument.reference, model)
-        if any(name == other for other, *_ in resolved):
+        if any(name == other for other, *_ in named):
             raise UsageError(f"two models are called {name!r}", fix="give one another name: NAME=MODEL")
-        path = None
-        if not isinstance(argument.reference, Upstream | Scripted):
+        named.append((name, model, argument.reference))
+    return named
+
+
+def _open_engines(named: list[Named]) -> Iterator[tuple[Engine, ModelConfig]]:
+    """An engine for every model, in their order. Those that need no file go first: their mistakes cost no download."""
+    from chaku.cli.fetching import drawn
+    from chaku.engines.opening import Memory, open_engine
+    from chaku.models.memory import available_bytes
+    from chaku.models.pull import pull
+    from chaku.models.reference import Scripted, Upstream
+
+    memory = Memory(available_bytes())
+    engines: dict[str, Engine] = {}
+    for name, model, reference in named:
+        if isinstance(reference, Upstream | Scripted):
+            engines[name] = open_engine(name, model, reference, None, memory)
+    for name, model, reference in named:
+        if name not in engines:
             with drawn(name) as progress:
-                path = pull(argument.reference, progress=progress).path
-        resolved.append((name, model, argument.reference, path))
-    return resolved
+                path = pull(reference, progress=progress).path
+            engines[name] = open_engine(name, model, reference, path, memory)
+    for name, model, _ in named:
+        yield engines[name], model
 
 
 def _only_model_of(reference: Any, model: ModelConfig) -> str:
@@ -146,20 +181,42 @@ def _only_model_of(reference: Any, model: ModelConfig) -> str:
     )
 
 
-def _print_settings(loaded: Loaded[ServeConfig]) -> None:
-    """Every setting and where it came from, on standard error."""
+def _print_settings(loaded: Loaded[ServeConfig], named: list[Named]) -> None:
+    """Every setting and where it came from, on standard error; no password."""
+    from chaku.config import database_url, environment
+
     click.echo("settings:", err=True)
     for key, origin in loaded.origins.items():
+        value = getattr(loaded.config, key)
+        if key == "database":
+            if value is None and environment("CHAKU_DATABASE"):
+                origin = "CHAKU_DATABASE"
+            value = _without_password(value or database_url())
         if key != "models":
-            click.echo(f"  {key} = {getattr(loaded.config, key)!r}  ({origin})", err=True)
-    for model in loaded.config.models:
-        given = ", ".join(f"{key}={getattr(model, key)}" for key in sorted(model.model_fields_set - {"source"}))
-        click.echo(f"  model {model.source}: {given or 'defaults'}  ({loaded.origins['models']})", err=True)
+            click.echo(f"  {key} = {value!r}  ({origin})", err=True)
+    for name, model, _ in named:
+        click.echo(f"  model {name} = {model.source}  ({loaded.origins['models']})", err=True)
+        for key in _PER_MODEL:
+            origin = loaded.origins["models"] if key in model.model_fields_set else "default"
+            click.echo(f"    {key} = {getattr(model, key)!r}  ({origin})", err=True)
+
+
+def _without_password(database: str) -> str:
+    """A database's URL as it may be shown."""
+    import sqlalchemy as sa
+
+    try:
+        url = sa.make_url(database)
+    except (sa.exc.ArgumentError, ValueError):
+        return "not a URL"
+    if "password" in url.query:
+        url = url.update_query_dict({"password": "***"})
+    return url.render_as_string(hide_password=True)
 
 
 def _serve(
     config: ServeConfig,
-    served: list[tuple[str, ModelConfig, Any, Path | None]],
+    named: list[Named],
     store: Store,
     keys: KeyRing,
     usage: Any,
@@ -169,15 +226,12 @@ def _serve(
 ) -> None:
     import uvloop
 
-    from chaku.engines.opening import open_engine
     from chaku.serve.server import bind, build, run
     from chaku.serve.table import ModelTable
 
     table = ModelTable()
-    for name, model, reference, path in served:
-        table.add(open_engine(name, model, reference, path), model, created=int(time.time()))
     serving = build(config, table, keys, _recorder(usage))
-    listener = bind(config.host, config.port)
+    listener = bind(config.host, config.port)  # before anything is fetched: a mistake shows at once
     port = listener.getsockname()[1]
     own_host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - not bound here
     url = f"http://[{own_host}]:{port}" if ":" in own_host else f"http://{own_host}:{port}"
@@ -187,11 +241,17 @@ def _serve(
     def announce() -> None:
         click.echo(f"chaku is at {url}  (API: {url}/v1, API page: {url}/docs); Ctrl-C stops it", err=True)
         if ready_fd is not None:
-            os.write(ready_fd, json.dumps({"url": url, "models": [name for name, *_ in served]}).encode() + b"\n")
+            # whoever started us may use what was started, whatever keys there are
+            token = serving.access.inside_token(None)
+            line = {"url": url, "models": [name for name, *_ in named], "api_key": token}
+            os.write(ready_fd, json.dumps(line).encode() + b"\n")
         if opens_page:
             _open_page(url)
 
-    uvloop.run(run(serving, listener, announce))
+    with contextlib.closing(listener):
+        for engine, model in _open_engines(named):
+            table.add(engine, model, created=int(time.time()))
+        uvloop.run(run(serving, listener, announce))
 
 
 def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str) -> None:

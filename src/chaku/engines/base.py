@@ -59,6 +59,8 @@ class Capabilities:
     remote_images: bool = False
     """Whether image URLs may be passed on for the engine to fetch (an upstream's own business)."""
     reasoning: bool = False
+    labels: bool = False
+    """Whether it is told what asks for no other answer: user, metadata, safety_identifier, service_tier, ..."""
     context_tokens: int | None = None
     """Tokens one request may use, prompt and answer together. None: unknown (an upstream)."""
     slots: int | None = None
@@ -121,7 +123,8 @@ class Engine(ABC):
         """Send a call; the context is entered when the engine has begun to answer.
 
         Leaving the context early aborts the generation and returns at once: `settling` has the rest. Raises
-        InvalidRequest (the engine's own refusal, in our words), ContextOverflow, EngineUnavailable or EngineError. A failure before the first byte is retried inside.
+        InvalidRequest (the engine's own refusal, in our words), ContextOverflow, EngineUnavailable or EngineError. A
+        connection that fails before the first byte is tried again inside, where that costs nothing.
         """
 
     def settling(self, call: Call) -> asyncio.Future[None] | None:

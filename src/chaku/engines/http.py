@@ -9,6 +9,7 @@ import contextlib
 import logging
 import re
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -27,6 +28,10 @@ _UNSEEN = (aiohttp.ServerDisconnectedError, aiohttp.ClientConnectorError, aiohtt
 """The request was refused or closed without one byte of answer, so repeating it can't be noticed."""
 
 
+class Unreachable(EngineUnavailable):
+    """Nothing takes connections there: no request was sent."""
+
+
 class Transport:
     """Posts JSON to one server. Build it anywhere; sockets appear with the first request, on the running loop."""
 
@@ -37,17 +42,21 @@ class Transport:
         who: str,
         headers: Mapping[str, str] | None = None,
         tries: int = 3,
+        sends_once: bool = False,
         idle_timeout_s: float = 600.0,
         keepalive: bool = True,
     ) -> None:
         """`who` names the server in errors. `idle_timeout_s` bounds the silence before and between bytes.
 
-        Without `keepalive` every request has a connection of its own.
+        Without `keepalive` every request has a connection of its own. With `sends_once` a POST that the server may have
+        worked on (and charges for) is not repeated: only one that was refused a connection, or, once, one whose pooled
+        connection was closed before any byte, as servers close idle ones just when they are used again.
         """
         self.base_url = base_url.rstrip("/")
         self._who = who
         self._headers = {"Content-Type": "application/json", **(headers or {})}
         self._tries = tries
+        self._sends_once = sends_once
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=idle_timeout_s)
         self._keepalive = keepalive
         self._pooled: aiohttp.ClientSession | None = None
@@ -74,13 +83,15 @@ class Transport:
             skip_auto_headers=("User-Agent", "Accept-Encoding"),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
+            trace_configs=[_reuse_trace()],
         )
 
     @contextlib.asynccontextmanager
     async def request(self, method: str, path: str, body: Any = None) -> AsyncIterator[aiohttp.ClientResponse]:
         """Yield the response, its body unread; leaving before its end closes the connection.
 
-        Raises EngineUnavailable when the server can't be reached, EngineError when it breaks off or falls silent.
+        Raises Unreachable when nothing listens, EngineUnavailable when it closes every try, EngineError when it breaks
+        off or falls silent.
         """
         data = None if body is None else orjson.dumps(body)
         response = await self._first_answer(method, path, data)
@@ -96,13 +107,22 @@ class Transport:
     async def _first_answer(self, method: str, path: str, data: bytes | None) -> aiohttp.ClientResponse:
         for attempt in range(1, self._tries + 1):
             session = self._session(fresh=attempt > 1)
+            connection = _Connection()
             try:
-                return await session.request(method, self.base_url + path, data=data, allow_redirects=False)
+                return await session.request(
+                    method, self.base_url + path, data=data, allow_redirects=False, trace_request_ctx=connection
+                )
+            except aiohttp.ConnectionTimeoutError as error:
+                raise Unreachable(f"{self._who} takes no connections", retry_after_s=1.0) from error
             except aiohttp.ServerTimeoutError as error:
                 raise EngineError(f"{self._who} did not answer in time") from error
             except _UNSEEN as error:
+                was_refused = isinstance(error, aiohttp.ClientConnectorError)
+                if self._sends_once and method == "POST" and not (was_refused or connection.is_reused):
+                    raise EngineError(f"{self._who} closed the connection without an answer") from error
                 if attempt == self._tries:
-                    raise EngineUnavailable(f"{self._who} closes or refuses connections", retry_after_s=1.0) from error
+                    kind = Unreachable if was_refused else EngineUnavailable
+                    raise kind(f"{self._who} closes or refuses connections", retry_after_s=1.0) from error
                 _log.info("repeating a request unseen who=%s path=%s attempt=%d", self._who, path, attempt)
                 await asyncio.sleep(0.02 * attempt)
             except aiohttp.ClientError as error:
@@ -121,6 +141,22 @@ class Transport:
         for session in sessions:
             if session is not None:
                 await session.close()
+
+
+@dataclass
+class _Connection:
+    """What is known of the connection that a request went over."""
+
+    is_reused: bool = False
+
+
+def _reuse_trace() -> aiohttp.TraceConfig:
+    async def note(session: aiohttp.ClientSession, context: Any, params: Any) -> None:
+        context.trace_request_ctx.is_reused = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(note)
+    return trace
 
 
 async def read_json(response: aiohttp.ClientResponse, *, who: str) -> Any:

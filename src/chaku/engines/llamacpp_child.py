@@ -45,6 +45,8 @@ class Settings:
     special_tokens: tuple[str, ...] = ()
     """Spellings of the file's control tokens; the tokens that begin and end a text are known without."""
     idle_unload_s: float | None = None
+    deadline_s: float = 600.0
+    """Longest silence before and between bytes of an answer."""
     load_timeout_s: float = 600.0
     back_off: BackOff = field(default_factory=BackOff)
 
@@ -125,7 +127,8 @@ async def _start(name: str, settings: Settings, params: dict[str, Any]) -> Serve
         raise
     headers = {"Authorization": f"Bearer {key}"}
     # its server closes the connection after most streams, so one used again is often found closed
-    return Server(child, Transport(message["address"], who=name, headers=headers, keepalive=False), key)
+    http = Transport(message["address"], who=name, headers=headers, idle_timeout_s=settings.deadline_s, keepalive=False)
+    return Server(child, http, key)
 
 
 async def _load_failure(settings: Settings, child: Child, message: dict[str, Any]) -> ModelError | EngineError:

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from chaku.config import Frozen, load
 from chaku.engines.base import Answer, Call, Capabilities, Engine, State, Status
@@ -39,6 +39,15 @@ class Reply(Frozen):
     """refuse: fail before the first token; break_off: die after `fault_after_tokens`; hang: never go on after them."""
     fault_after_tokens: int = Field(3, ge=0)
 
+    @field_validator("match")
+    @classmethod
+    def _is_expression(cls, match: str) -> str:
+        try:
+            re.compile(match)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return match
+
 
 class Script(Frozen):
     """What a scripted engine says, and how long it takes to load."""
@@ -59,9 +68,11 @@ class ScriptedEngine(Engine):
         self._ids = itertools.count(1)
 
     @classmethod
-    def from_file(cls, name: str, file: Path | None) -> ScriptedEngine:
-        """Read a script. Raises ConfigError."""
-        return cls(name, load(Script, file).config)
+    def from_file(
+        cls, name: str, file: Path | None, *, slots: int | None = None, context: int | None = None
+    ) -> ScriptedEngine:
+        """Read a script; `slots` and `context`, where given, win over it. Raises ConfigError."""
+        return cls(name, load(Script, file, {"slots": slots, "context": context}).config)
 
     async def start(self) -> None:
         """Be ready after the script's loading time."""

@@ -18,8 +18,8 @@ import orjson
 
 from chaku.config import ModelConfig, environment
 from chaku.engines.base import Answer, Call, Capabilities, Engine, Route, State, Status
-from chaku.engines.http import Transport, read_json, sse_blocks
-from chaku.errors import ChakuError, ConfigError, EngineError, EngineUnavailable
+from chaku.engines.http import Transport, Unreachable, read_json, sse_blocks
+from chaku.errors import ChakuError, ConfigError, EngineError
 from chaku.protocol.answers import event
 from chaku.protocol.errors import error_from, error_in_stream, retry_after_s
 
@@ -61,7 +61,11 @@ class UpstreamEngine(Engine):
             headers["Authorization"] = f"Bearer {key}"
         self._config = config
         self._transport = Transport(
-            config.source, who=f"{name} at {config.source}", headers=headers, idle_timeout_s=config.deadline_s
+            config.source,
+            who=f"{name} at {config.source}",
+            headers=headers,
+            sends_once=True,
+            idle_timeout_s=config.deadline_s,
         )
         self._model = config.upstream_model
         self._status = Status(State.LOADING, "asking for its models")
@@ -122,7 +126,8 @@ class UpstreamEngine(Engine):
         """All of OpenAI's fields, and the extensions that the configuration vouches for."""
         why = "an upstream is sent only the extensions listed in its configuration (extensions: [...])"
         return Capabilities(
-            routes=frozenset(_PATHS),
+            routes=frozenset(_PATHS) - (frozenset() if self._config.embeddings else {"embeddings"}),
+            labels=True,
             parameters=_OPENAI_PARAMETERS | frozenset(self._config.extensions),
             tools=True,
             vision=True,
@@ -130,7 +135,7 @@ class UpstreamEngine(Engine):
             reasoning=True,
             slots=self._config.slots,
             context_tokens=self._config.context,
-            why_not=dict.fromkeys(EXTENSIONS, why),
+            why_not={**dict.fromkeys(EXTENSIONS, why), "embeddings": "its configuration says embeddings: false"},
         )
 
     def status(self) -> Status:
@@ -149,7 +154,7 @@ class UpstreamEngine(Engine):
                 if response.status != 200:
                     raise await self._refusal(response)
                 yield _UpstreamAnswer(response, self.name, renames=self._model != self.name)
-        except EngineUnavailable as error:
+        except Unreachable as error:  # one call's own 503 or cut answer says nothing of the others
             self._be_unavailable(error.message)
             raise
 

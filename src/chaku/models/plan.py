@@ -26,6 +26,7 @@ KvType = Literal["f16", "q8_0"]
 _BYTES_OF_32_NUMBERS: dict[KvType, int] = {"f16": 64, "q8_0": 34}
 _BATCH_TOKENS = 512  # llama.cpp's n_ubatch
 _PROCESS_BYTES = 64 << 20  # interpreter and libraries of the engine's process
+_EMBEDDED_TOKENS, _EMBEDDING_SLOTS = 2048, 2  # of the process for embeddings; it maps the same weights
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Plan:
     compute_bytes: int
     available_bytes: int | None
     """None: unknown, and then everything is taken to fit."""
+    embedding_bytes: int = 0
+    """What the process for embeddings takes beside the weights, which both map."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -56,8 +59,8 @@ class Plan:
 
     @property
     def total_bytes(self) -> int:
-        """Everything the engine's process takes."""
-        return self.weights_bytes + self.total_kv_bytes + self.compute_bytes
+        """Everything the engine's processes take."""
+        return self.weights_bytes + self.total_kv_bytes + self.compute_bytes + self.embedding_bytes
 
     @property
     def fits(self) -> bool:
@@ -86,6 +89,13 @@ def compute_bytes(metadata: GgufMetadata, slots: int) -> int:
     return 4 * (_BATCH_TOKENS * (metadata.vocab_size + width) + slots * metadata.vocab_size) + _PROCESS_BYTES
 
 
+def embedding_bytes(metadata: GgufMetadata, kv_type: KvType = "f16") -> int:
+    """Cache, activations of one batch (no logits) and the process of the engine's child for embeddings. An estimate."""
+    width = 4 * metadata.embedding_length + (metadata.feed_forward_length or 4 * metadata.embedding_length)
+    cache = _EMBEDDING_SLOTS * _EMBEDDED_TOKENS * kv_bytes_per_token(metadata, kv_type)
+    return cache + 4 * _EMBEDDED_TOKENS * width + _PROCESS_BYTES
+
+
 def plan(
     metadata: GgufMetadata,
     context: int | None = None,
@@ -93,6 +103,7 @@ def plan(
     *,
     available_bytes: int | None,
     kv_type: KvType = "f16",
+    embeddings: bool = False,
 ) -> Plan:
     """Fill in what is not given. Says nothing about fitting: see `Plan.fits` and `require_fit`.
 
@@ -101,7 +112,9 @@ def plan(
     """
     trained = metadata.context_length
     per_token = kv_bytes_per_token(metadata, kv_type)
-    budget = _default_cache_tokens(metadata, per_token, available_bytes)
+    beside = embedding_bytes(metadata, kv_type) if embeddings else 0
+    left = None if available_bytes is None else available_bytes - beside
+    budget = _default_cache_tokens(metadata, per_token, left)
     longest = trained or _UNKNOWN_CONTEXT
     if slots is None:
         wanted = context or min(longest, max(_LEAST_CONTEXT, min(longest // 4, _MOST_LEAST_CONTEXT)))
@@ -124,6 +137,7 @@ def plan(
         weights_bytes=metadata.file_bytes,
         compute_bytes=compute_bytes(metadata, slots),
         available_bytes=available_bytes,
+        embedding_bytes=beside,
         notes=tuple(notes),
     )
 
@@ -142,7 +156,7 @@ def require_fit(plan: Plan) -> None:
         return
     available = plan.available_bytes or 0
     what = f"{plan.model} with {slots_of_tokens(plan)}"
-    room = available - plan.weights_bytes - plan.compute_bytes
+    room = available - (plan.total_bytes - plan.total_kv_bytes)
     tokens = max(room, 0) // max(plan.kv_bytes_per_token, 1)
     fewer_slots = tokens // _round_up(plan.context_per_slot)
     shorter = tokens // plan.slots // _CONTEXT_STEP * _CONTEXT_STEP

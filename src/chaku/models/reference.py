@@ -153,7 +153,10 @@ def _url(source: str, _rest: str) -> UrlFile | Upstream:
     if not host:
         raise UsageError(f"{source!r} names no host", fix="write http(s)://host[:port]/v1")
     if parts.username or parts.password:
-        raise UsageError(f"the URL for {host} carries a user name or password", fix="configure it as api_key instead")
+        raise UsageError(
+            f"the URL for {host} carries a user name or password",
+            fix="put it in a variable and name that with api_key_env (--upstream-key-env)",
+        )
     if parts.path.endswith(".gguf"):
         if not allowed_url(source):
             raise UsageError(f"{source!r} would be fetched without encryption", fix="use https")

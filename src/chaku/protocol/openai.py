@@ -200,10 +200,13 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 MAX_SEED = 2**63 - 1
 
 
+ModelName = Annotated[str, Field(pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$", max_length=256)]
+
+
 class Sampling(_Shape):
     """Fields that chat and plain completions share."""
 
-    model: str
+    model: ModelName
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
@@ -265,7 +268,7 @@ def prompts_of(value: Any) -> list[Any]:
 class EmbeddingRequest(_Shape):
     """POST /v1/embeddings."""
 
-    model: str
+    model: ModelName
     input: str | TokenIds | Annotated[list[str], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1)] | None = None

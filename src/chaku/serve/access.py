@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import secrets
 import socket
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import urlsplit
 
-from chaku.config import LOOPBACK_HOSTS, ServeConfig
+from chaku.config import LOOPBACK_HOSTS, ORIGIN, ServeConfig
 from chaku.errors import AuthenticationFailed, ConfigError, PermissionRefused
+
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+(?:%[\w~-]+)?)\]|([a-z0-9_.-]+))(?::\d{1,5})?", re.ASCII)
+"""An address in brackets or a name, and perhaps a port: nothing else is a Host."""
 
 
 class ApiKey(Protocol):
@@ -78,7 +81,7 @@ class Access:
     def check_host(self, host: bytes | None) -> None:
         """Refuse a Host that a rebinding page could have chosen: names are ours or configured, addresses are free."""
         if host is None:
-            raise PermissionRefused("the request has no Host header")
+            raise PermissionRefused("the request needs one Host header")
         known = self._known_hosts.get(host)
         if known is None:
             known = self._is_known(host.decode("latin-1"))
@@ -107,11 +110,11 @@ class Access:
         text = origin.decode("latin-1")
         if self._any_origin or text.lower() in self._cors_origins:
             return text
-        if host is not None and urlsplit(text).netloc.lower() == host.decode("latin-1").lower():
+        scheme, _, own = text.lower().partition("://")
+        if host is not None and scheme in ("http", "https") and own == host.decode("latin-1").lower():
             return None
-        raise PermissionRefused(
-            f"pages of {text[:100]} may not call this gateway", fix=f"allow them with --cors-origin {text[:100]}"
-        )
+        fix = f"allow them with --cors-origin {text}" if len(text) <= 100 and re.fullmatch(ORIGIN, text) else None
+        raise PermissionRefused(f"pages of {text[:100]!r} may not call this gateway", fix=fix)
 
     def identify(self, authorization: bytes | None) -> Caller:
         """The caller behind an Authorization header. Where no key exists (loopback only), any header will do."""
@@ -132,8 +135,6 @@ class Access:
 
 
 def host_name(host: str) -> str:
-    """The name or address in a Host header, without port and brackets, in lower case."""
-    host = host.lower()
-    if host.startswith("["):
-        return host[1 : host.find("]")] if "]" in host else host
-    return host.rsplit(":", 1)[0] if host.count(":") == 1 else host
+    """The name or address in a Host header, without port and brackets, in lower case; "" where it is malformed."""
+    match = _HOST.fullmatch(host.lower())
+    return (match[1] or match[2]) if match else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired
+from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -50,7 +50,6 @@ class Health(TypedDict):
     status: str
     version: str
     models: dict[str, str]
-    error: NotRequired[str]
 
 
 def describe_model(served: Served) -> ServedModel:
@@ -105,14 +104,17 @@ def build_app(table: ModelTable, metrics: Metrics) -> FastAPI:
                 return describe_model(served)
         raise NotFound(f"no model {model!r} is served here", param="model", code="model_not_found")
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", tags=["operation"], responses={503: {"model": Health, "description": "No model is ready"}})
     async def health(response: Response) -> Health:
-        """200 once a model is ready, 503 before; the body says what each model is doing."""
+        """200 once a model is ready, 503 before and where none can be: status is ok, loading or failed."""
         models = {served.engine.name: describe_model(served)["state"] for served in table}
         is_ready = not models or any(state in (State.READY, State.UNLOADED) for state in models.values())
         if not is_ready:
             response.status_code = 503
-        return {"status": "ok" if is_ready else "loading", "version": __version__, "models": models}
+        has_failed = all(state in (State.FAILED, State.STOPPED) for state in models.values())
+        status = "ok" if is_ready else "failed" if has_failed else "loading"
+        return {"status": status, "version": __version__, "models": models}
 
     @app.get(
         "/metrics",

@@ -41,10 +41,9 @@ _DEFAULTS: dict[str, Any] = {
     "ignore_eos": False,
 }
 
-# Accounted for by the gateway, and of no meaning to an engine.
-_NOT_FOR_ENGINES = (
+# Of no meaning to an engine of our own; an upstream may account for them or route by them.
+_LABELS = (
     *("user", "metadata", "safety_identifier", "prompt_cache_key", "store", "service_tier", "modalities", "verbosity"),
-    "stream_options",
 )
 
 # A null inside is a field left out too: clients send back whole messages as they got them. So many objects deep; a JSON
@@ -68,8 +67,13 @@ def fit(model: str, route: Route, body: dict[str, Any], capabilities: Capabiliti
             why = capabilities.why_not.get(field, "its engine does not honour it")
             raise _refuse(field, f"{model} can't honour {field}: {why}")
         wanted[field] = value
-    for field in _NOT_FOR_ENGINES:
+    for field in ("stream_options", *(() if capabilities.labels else _LABELS)):
         wanted.pop(field, None)
+    num_answers = wanted.get("n", 1)
+    if capabilities.slots is not None and num_answers > capabilities.slots:
+        raise InvalidRequest(
+            f"n is {num_answers}, {model} answers {capabilities.slots} at once", fix="lower n", param="n"
+        )
     for field, depth in _NULLS_INSIDE.items():
         if field in wanted:
             wanted[field] = _without_nulls(wanted[field], depth)

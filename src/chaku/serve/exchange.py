@@ -30,6 +30,7 @@ class Exchange:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    """As the engine counted them; of a stream cut off before that, the pieces that were sent: at least so many."""
 
     def since_start_s(self) -> float:
         """Seconds since the request came in."""

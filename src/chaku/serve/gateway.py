@@ -30,26 +30,25 @@ from chaku.serve import capability
 from chaku.serve.access import Access
 from chaku.serve.exchange import Exchange
 from chaku.serve.metrics import Metrics
-from chaku.serve.relay import relay
+from chaku.serve.relay import Message, Send, relay
 from chaku.serve.table import ModelTable, Served
 
 log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 MAX_BODY_BYTES = 32 * 2**20
+MAX_BODY_DEPTH = 100
+"""Levels of arrays and objects: less than JSON writers take, more than any JSON schema has."""
 HUNG_UP = 499  # nginx's number for a client that left first; it only appears in logs and metrics
 _ROUTES: dict[str, tuple[Route, type]] = {
     "/v1/chat/completions": ("chat", ChatRequest),
     "/v1/completions": ("completions", CompletionRequest),
     "/v1/embeddings": ("embeddings", EmbeddingRequest),
 }
-_OPEN_PATHS = frozenset({"/health", "/docs", "/openapi.json"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 
 
@@ -86,13 +85,15 @@ class Gateway:
         route = _ROUTES.get(scope["path"])
         exchange = Exchange(request_id, route[0] if route else "other")
         try:
-            host = headers.get(b"host")
+            hosts = [value for name, value in scope["headers"] if name == b"host"]
+            host = hosts[0] if len(hosts) == 1 else None
             self._access.check_host(host)
             origin = self._access.check_origin(headers.get(b"origin"), host)
             if origin is not None:
                 base_headers += _cors_headers(origin, headers)
                 if scope["method"] == "OPTIONS":
-                    await _send_bytes(send, 204, b"", base_headers)
+                    await send({"type": "http.response.start", "status": 204, "headers": base_headers})
+                    await send({"type": "http.response.body", "body": b""})
                     return
             if route is not None:
                 if scope["method"] != "POST":
@@ -101,7 +102,7 @@ class Gateway:
                 await self._infer(exchange, route, headers, receive, send, base_headers)
             else:
                 if scope["path"].startswith("/v1/") or scope["path"] == "/metrics":
-                    scope["chaku.caller"] = self._access.identify(headers.get(b"authorization"))
+                    self._access.identify(headers.get(b"authorization"))
                 await self._app(scope, receive, _with_headers(send, base_headers))
         except ChakuError as error:
             await self._refuse(exchange, error, send, base_headers)
@@ -202,11 +203,12 @@ class Gateway:
     def _account(self, exchange: Exchange) -> None:
         exchange.duration_s = exchange.since_start_s()
         self._metrics.count(exchange)
-        self._record_usage(exchange)
+        if exchange.is_known_model:  # and so its caller is known: strangers and slips of the pen cost nothing
+            self._record_usage(exchange)
         log.info(
-            "answered route=%s model=%s status=%d stream=%s prompt=%d completion=%d seconds=%.3f error=%s",
+            "answered route=%s model=%r status=%d stream=%s prompt=%d completion=%d seconds=%.3f error=%s",
             exchange.route,
-            exchange.model,
+            exchange.model[:256],
             exchange.status,
             exchange.is_stream,
             exchange.prompt_tokens,
@@ -260,10 +262,23 @@ async def _read_json(headers: dict[bytes, bytes], receive: Receive) -> Any:
         received += len(piece)
         if not message.get("more_body", False):
             break
+    content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
     try:
-        return orjson.loads(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        body = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the body is not JSON: {error}", code="invalid_json") from None
+    if content.count(b"[") + content.count(b"{") > MAX_BODY_DEPTH and _is_deeper(body, MAX_BODY_DEPTH):
+        raise InvalidRequest(
+            f"the body is nested more than {MAX_BODY_DEPTH} deep", fix="flatten its schema", code="invalid_json"
+        )
+    return body
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    items = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(item, levels - 1) for item in items)
 
 
 async def _send_bytes(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -285,6 +300,8 @@ def _cors_headers(origin: str, headers: dict[bytes, bytes]) -> Headers:
             (b"access-control-allow-headers", headers.get(b"access-control-request-headers", b"authorization")),
             (b"access-control-max-age", b"600"),
         ]
+    else:
+        allowed.append((b"access-control-expose-headers", b"x-request-id, x-chaku-note, retry-after"))
     return allowed
 
 

