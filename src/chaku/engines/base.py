@@ -121,7 +121,8 @@ class Engine(ABC):
         """Send a call; the context is entered when the engine has begun to answer.
 
         Leaving the context early aborts the generation and returns at once: `settling` has the rest. Raises
-        InvalidRequest (the engine's own refusal, in our words), ContextOverflow, EngineUnavailable or EngineError. A failure before the first byte is retried inside.
+        InvalidRequest (the engine's own refusal, in our words), ContextOverflow, EngineUnavailable or EngineError. A
+        failure before the first byte is retried inside.
         """
 
     def settling(self, call: Call) -> asyncio.Future[None] | None:
