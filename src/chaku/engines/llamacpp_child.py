@@ -124,8 +124,10 @@ async def _start(name: str, settings: Settings, params: dict[str, Any]) -> Serve
         await child.stop(patience_s=0)
         raise
     headers = {"Authorization": f"Bearer {key}"}
-    # its server closes the connection after most streams, so one used again is often found closed
-    return Server(child, Transport(message["address"], who=name, headers=headers, keepalive=False), key)
+    # Its server closes the connection after most streams, so one used again is often found closed. How long it may be
+    # silent is for the gateway's deadline to say: a long prompt takes as long as it takes, and a dead child hangs up.
+    http = Transport(message["address"], who=name, headers=headers, keepalive=False, idle_timeout_s=None)
+    return Server(child, http, key)
 
 
 async def _load_failure(settings: Settings, child: Child, message: dict[str, Any]) -> ModelError | EngineError:
