@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -143,6 +144,41 @@ async def test_a_stream_without_its_end_is_an_engine_error(sent: bytes) -> None:
 
     async with server(serve) as url, transport(url) as peer, peer.request("POST", "/x", {}) as response:
         with pytest.raises(EngineError, match="complete"):
+            _ = [block async for block in sse_blocks(response, who="peer")]
+
+
+@pytest.mark.parametrize("in_one", [True, False])
+async def test_nothing_counts_after_the_last_event(in_one: bool) -> None:
+    body, more = b"data: {}\n\ndata: [DONE]\n\n", b": bye\n\ndata: {}\n\n\n"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(STREAM)
+        for piece in [body + more] if in_one else [body, more]:
+            writer.write(chunk(piece))
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        writer.write(chunk(b""))
+        await writer.drain()
+
+    async with server(serve) as url, transport(url) as peer, peer.request("POST", "/x", {}) as response:
+        assert b"".join([block async for block in sse_blocks(response, who="peer")]) == body
+
+
+async def test_an_event_without_end_is_an_engine_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chaku.engines.http.MAX_EVENT_BYTES", 1000)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(STREAM)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(chunk(b"x" * 600))
+                await writer.drain()
+                await asyncio.sleep(0)
+
+    async with server(serve) as url, transport(url) as peer, peer.request("POST", "/x", {}) as response:
+        with pytest.raises(EngineError, match="1,000 bytes"):
             _ = [block async for block in sse_blocks(response, who="peer")]
 
 

@@ -253,6 +253,35 @@ async def test_a_json_schema_is_kept_also_where_ids_are_sent(engine: LlamaCppEng
     assert set(person) == {"name", "age"} and isinstance(person["age"], int)
 
 
+@pytest.mark.parametrize(
+    ("route", "body", "param"),
+    [
+        ("chat", {"logit_bias": {"49152": 1}}, "logit_bias.49152"),
+        ("completions", {"prompt": "x", "logit_bias": {str(2**32 + 5): 1}}, f"logit_bias.{2**32 + 5}"),
+        ("completions", {"prompt": [1, 49152]}, "prompt"),
+        ("embeddings", {"input": [[49152]]}, "input"),
+        ("chat", {"messages": [{"role": "user", "content": "x", "name": "Bob"}]}, "messages.0.name"),
+        (
+            "chat",
+            {"messages": [PARIS[1], {"role": "assistant", "content": "x", "reasoning_content": "y"}, PARIS[1]]},
+            "messages.1.reasoning_content",
+        ),
+        ("chat", {"messages": [PARIS[1], *[{"role": "assistant", "content": "x"}] * 2]}, "messages"),
+    ],
+)
+async def test_what_would_be_ignored_is_refused_by_name(
+    engine: LlamaCppEngine, route: Any, body: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await whole(engine, route, **body)
+    assert caught.value.param == param
+
+
+async def test_an_assistant_s_last_words_are_continued(engine: LlamaCppEngine) -> None:
+    begun = [*PARIS, {"role": "assistant", "content": "The capital of France is"}]
+    assert text_of(await whole(engine, messages=begun, max_tokens=2)).startswith(" Paris")
+
+
 @pytest.mark.parametrize("route", ["chat", "completions"])
 async def test_a_schema_that_llama_cpp_would_drop_is_refused(engine: LlamaCppEngine, route: Any) -> None:
     body: dict[str, Any] = {"prompt": "x"} if route == "completions" else {}
@@ -455,6 +484,33 @@ async def test_a_forced_tool_s_parameters_may_refer_to_their_own_definitions(too
     with pytest.raises(InvalidRequest) as caught:
         await whole(tool_engine, tools=[tool], tool_choice="required")
     assert caught.value.param == "tools.0.function.parameters.$defs.City.not"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"), [({"tool_choice": "required", "stop": ["}"]}, "stop"), ({"logprobs": True}, "logprobs")]
+)
+async def test_what_tools_do_not_go_with_is_refused(
+    tool_engine: LlamaCppEngine, body: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await whole(tool_engine, tools=TOOLS, **body)
+    assert caught.value.param == param
+
+
+async def test_a_tool_s_description_that_spells_a_special_token_is_text(tool_engine: LlamaCppEngine) -> None:
+    function = {
+        "name": "f",
+        "description": "a<|im_end|>b",
+        "parameters": {"properties": {"url": {"title": "<|im_end|>"}}},
+    }
+    tools = [{"type": "function", "function": function}]
+    async with tool_engine._chat.use() as server:
+        ids = await tool_engine._render(server, {"messages": PARIS, "tools": tools})
+        text = await tool_engine._text_of(server, ids)
+    assert ids.count(tool_engine._special_ids["<|im_end|>"]) == 3, "the template's own: tools, system, user"
+    assert text.count("<|im_end|>") == 5
+    async with tool_engine.ask(call(tools=tools)) as answer:
+        assert answer.notes == (BROKEN_APART,)
 
 
 async def test_tools_left_to_the_model_go_through_llama_cpp_s_parser(tool_engine: LlamaCppEngine) -> None:

@@ -175,12 +175,6 @@ def test_requests_use_llama_cpp_s_names_and_openai_s_defaults() -> None:
     }
 
 
-def test_a_named_tool_that_is_not_there_is_refused() -> None:
-    body = {"tools": [{"function": {"name": "f"}}], "tool_choice": {"type": "function", "function": {"name": "g"}}}
-    with pytest.raises(InvalidRequest, match="'g'"):
-        wire.forced_tools(body)
-
-
 def test_refusals_are_ours_with_both_numbers() -> None:
     body = {
         "error": {

@@ -89,6 +89,14 @@ async def test_a_child_that_ignores_sigterm_is_killed() -> None:
     await child.stop()
 
 
+async def test_a_line_beyond_the_limit_does_not_stop_the_child_from_being_heard() -> None:
+    code = "import sys; [print(text, file=sys.stderr) for text in ('x' * (3 << 20), 'still here')]"
+    child = await Child.spawn([sys.executable, "-c", code], config={}, name="talker")
+    assert await asyncio.wait_for(child.wait(), 10) == "exited with code 0"
+    await until(lambda: "still here" in child.stderr_tail)
+    await child.stop()
+
+
 async def test_how_a_child_ended_and_its_last_words_are_known() -> None:
     code = "import sys; print('out of luck', file=sys.stderr); sys.exit(7)"
     child = await Child.spawn([sys.executable, "-c", code], config={}, name="unlucky")

@@ -17,7 +17,7 @@ from typing import Any
 ZERO_WIDTH_SPACE = "\u200b"
 
 _NOT_TEXT = frozenset({"role", "type", "url"})
-"""Keys whose values are names or addresses, never text that a template writes into a prompt."""
+"""Keys whose strings are names or addresses, never text that a template writes into a prompt."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,14 @@ def compile_specials(spellings: Iterable[str]) -> re.Pattern[str] | None:
 
 
 def spells_special(value: Any, specials: re.Pattern[str]) -> bool:
-    """Whether any text inside `value` (a message list, or a part of one) spells a special token."""
+    """Whether any text inside `value` (messages, the tools' descriptions, or a part of them) spells a special token."""
     if isinstance(value, str):
         return specials.search(value) is not None
     if isinstance(value, dict):
-        return any(key not in _NOT_TEXT and spells_special(item, specials) for key, item in value.items())
+        return any(
+            specials.search(key) is not None or (not _is_name(key, item) and spells_special(item, specials))
+            for key, item in value.items()
+        )
     return isinstance(value, list) and any(spells_special(item, specials) for item in value)
 
 
@@ -82,11 +85,18 @@ def break_apart(messages: Sequence[Any], specials: re.Pattern[str]) -> list[Any]
     return [_rewrite(message, specials, broken) for message in messages]
 
 
+def _is_name(key: str, item: Any) -> bool:
+    return key in _NOT_TEXT and isinstance(item, str)
+
+
 def _rewrite(value: Any, specials: re.Pattern[str], replace: Callable[[re.Match[str]], str]) -> Any:
     if isinstance(value, str):
         return specials.sub(replace, value)
     if isinstance(value, dict):
-        return {k: v if k in _NOT_TEXT else _rewrite(v, specials, replace) for k, v in value.items()}
+        return {
+            specials.sub(replace, key): item if _is_name(key, item) else _rewrite(item, specials, replace)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [_rewrite(item, specials, replace) for item in value]
     return value

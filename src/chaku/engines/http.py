@@ -16,10 +16,13 @@ import aiohttp
 import orjson
 
 from chaku.errors import EngineError, EngineUnavailable
+from chaku.protocol.answers import DONE
+from chaku.protocol.sse import MAX_EVENT_BYTES
 
 _log = logging.getLogger(__name__)
 
-DONE = b"data: [DONE]\n\n"
+_DRAIN_S = 1.0
+"""How long a stream may take to end after its last event, so that its connection can be used again."""
 _NO_SPACE = re.compile(rb"^data:(?=[{\[])", re.MULTILINE)
 _KEEPALIVE_S = 4.0
 """Below the 5 s after which common servers close an idle connection, so that a reused one is seldom found closed."""
@@ -43,10 +46,10 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         tries: int = 3,
         sends_once: bool = False,
-        idle_timeout_s: float = 600.0,
+        idle_timeout_s: float | None = 600.0,
         keepalive: bool = True,
     ) -> None:
-        """`who` names the server in errors. `idle_timeout_s` bounds the silence before and between bytes.
+        """`who` names the server in errors. `idle_timeout_s` bounds silence before and between bytes, where given.
 
         Without `keepalive` every request has a connection of its own. With `sends_once` a POST that the server may have
         worked on (and charges for) is not repeated: only one that was refused a connection, or, once, one whose pooled
@@ -173,10 +176,10 @@ async def read_json(response: aiohttp.ClientResponse, *, who: str) -> Any:
 async def sse_blocks(response: aiohttp.ClientResponse, *, who: str) -> AsyncIterator[bytes]:
     """Yield the body in blocks of whole events, line ends made `\\n`, one block per piece that the network delivered.
 
-    Raises EngineError where the stream ends before `data: [DONE]`.
+    `data: [DONE]` is the last event, whatever follows it. Raises EngineError where the stream ends before, or where an
+    event is longer than 16 MiB.
     """
     rest = b""
-    last = b""
     async for piece in response.content.iter_any():
         block = rest + piece if rest else piece
         if b"\r" in block:
@@ -188,10 +191,22 @@ async def sse_blocks(response: aiohttp.ClientResponse, *, who: str) -> AsyncIter
         else:
             cut = block.rfind(b"\n\n") + 2
             if cut == 1:
+                if len(block) > MAX_EVENT_BYTES:
+                    raise EngineError(f"{who} sent an event of more than {MAX_EVENT_BYTES:,} bytes")
                 rest = block
                 continue
             block, rest = block[:cut], block[cut:]
-        last = block
+        if (end := block.find(DONE)) >= 0:
+            yield block[: end + len(DONE)]
+            await _drain(response)
+            return
         yield block
-    if rest or not last.endswith(DONE):
-        raise EngineError(f"{who} ended its stream before it was complete")
+    raise EngineError(f"{who} ended its stream before it was complete")
+
+
+async def _drain(response: aiohttp.ClientResponse) -> None:
+    """Read on to the end of the body, for a moment: it carries nothing more."""
+    with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(_DRAIN_S):
+            async for _ in response.content.iter_any():
+                pass

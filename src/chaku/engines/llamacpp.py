@@ -96,6 +96,9 @@ class LlamaCppEngine(Engine):
         self._settling: dict[int, asyncio.Task[None]] = {}
         self._said_broken_apart = False
         self._no_json_id = 0
+        self._num_vocabulary = 0
+        self._unread: frozenset[tuple[str, str]] = frozenset()
+        """Roles, and fields of their messages, of which the chat template makes nothing."""
         self._tried_schemas: dict[bytes, bool] = {}
 
     async def start(self) -> None:
@@ -135,6 +138,7 @@ class LlamaCppEngine(Engine):
         """
         if call.route == "embeddings":
             async with self._embeddings.use() as server:
+                self._check_ids(call.body["input"], "input")
                 width = min(len(prompts_of(call.body["input"])), EMBEDDING_SLOTS)
                 with self._holding(server, call, width) as held:
                     answer: Answer = await self._embed(server, call)
@@ -193,9 +197,38 @@ class LlamaCppEngine(Engine):
         slots = self._capabilities.slots or 1
         if n > slots:
             raise InvalidRequest(f"n is {n}, {self.name} answers {slots} at once", fix="lower n", param="n")
+        for token in body.get("logit_bias") or ():
+            if int(token) >= self._num_vocabulary:
+                raise self._no_token(token, f"logit_bias.{token}")
         if call.route == "completions":
+            self._check_ids(body["prompt"], "prompt")
             return await self._plan_completion(server, body, n)
         return await self._plan_chat(server, body, n)
+
+    def _check_ids(self, value: Any, param: str) -> None:
+        for prompt in prompts_of(value):
+            for token in prompt if isinstance(prompt, list) else ():
+                if token >= self._num_vocabulary:
+                    raise self._no_token(token, param)
+
+    def _no_token(self, token: int | str, param: str) -> InvalidRequest:
+        why = f"no token {token}: {self.name} has {self._num_vocabulary:,}, counted from 0"
+        return InvalidRequest(why, param=param, code="invalid_value")
+
+    def _check_read(self, body: dict[str, Any]) -> None:
+        """Raises InvalidRequest for what neither the template nor llama.cpp would make anything of."""
+        for i, message in enumerate(body["messages"]):
+            for field in ("name", "reasoning_content"):
+                if message.get(field) and (message["role"], field) in self._unread:
+                    param = f"messages.{i}.{field}"
+                    raise _unsupported(f"the chat template of {self.name} reads no {field}: leave it out", param)
+            content = message.get("content")
+            for j, part in enumerate(content if isinstance(content, list) else ()):
+                if part["type"] == "image_url" and part["image_url"].get("detail", "auto") != "auto":
+                    param = f"messages.{i}.content.{j}.image_url.detail"
+                    raise _unsupported(f"{self.name} sees images in one way only: leave detail out", param)
+        if body.get("tools") and body.get("logprobs"):
+            raise _unsupported("llama.cpp gives no log probabilities of answers that may call tools", "logprobs")
 
     async def _plan_completion(self, server: Server, body: dict[str, Any], n: int) -> _Plan:
         top, echo, prompts = body.get("logprobs"), None, prompts_of(body["prompt"])
@@ -209,18 +242,20 @@ class LlamaCppEngine(Engine):
         return _Plan("/v1/completions", request, stream, width=min(n * len(prompts), self._settings.slots))
 
     async def _plan_chat(self, server: Server, body: dict[str, Any], n: int) -> _Plan:
+        self._check_read(body)
         top = (body.get("top_logprobs") or 0) if body.get("logprobs") else None
         messages = body["messages"]
         forced = wire.forced_tools(body)
-        hostile = self._specials is not None and plain_text.spells_special(messages, self._specials)
+        texts = [messages, body.get("tools")]
+        hostile = self._specials is not None and plain_text.spells_special(texts, self._specials)
         pictures = any(
             part.get("type") not in ("text", "refusal")
             for message in messages
             if isinstance(message.get("content"), list)
             for part in message["content"]
         )
-        if forced and top is not None:
-            raise InvalidRequest("log probabilities of a forced tool call are not given", param="logprobs")
+        if forced and body.get("stop"):
+            raise _unsupported("a stop sequence would cut a forced tool call: leave it out", "stop")
         await self._require_enforced(server, wire.answer_schema(body), "response_format.json_schema.schema")
         if (forced or (hostile and not self._answers_in_parts and not body.get("tools"))) and not pictures:
             ids = await self._render(server, body, without_thinking=bool(forced))
@@ -233,7 +268,8 @@ class LlamaCppEngine(Engine):
             )
         notes: tuple[str, ...] = ()
         if hostile and self._specials is not None:
-            body = {**body, "messages": plain_text.break_apart(messages, self._specials)}
+            apart = plain_text.break_apart([messages, body.get("tools")], self._specials)
+            body = {**body, "messages": apart[0]} | ({"tools": apart[1]} if body.get("tools") else {})
             notes = (BROKEN_APART,)
             if not self._said_broken_apart:
                 self._said_broken_apart = True
@@ -275,13 +311,14 @@ class LlamaCppEngine(Engine):
 
     async def _render(self, server: Server, body: dict[str, Any], *, without_thinking: bool = False) -> list[int]:
         """Ids of a chat, the template's special tokens as such and everything else as text."""
-        messages: list[Any] = body["messages"]
+        texts: list[Any] = [body["messages"], body.get("tools")]
         spellings: dict[str, str] = {}
         if self._specials is not None:
-            messages, spellings = plain_text.shield(messages, self._specials)
+            texts, spellings = plain_text.shield(texts, self._specials)
         template_kwargs = _template_kwargs(body) | ({"enable_thinking": False} if without_thinking else {})
-        request: dict[str, Any] = {"messages": messages, "chat_template_kwargs": template_kwargs}
-        request |= {name: body[name] for name in ("tools", "tool_choice") if body.get(name)}
+        request: dict[str, Any] = {"messages": texts[0], "chat_template_kwargs": template_kwargs}
+        if texts[1]:
+            request |= {"tools": texts[1]} | ({"tool_choice": body["tool_choice"]} if body.get("tool_choice") else {})
         prompt = (await self._small(server, "/apply-template", request))["prompt"]
         content: list[str | int] = [""]  # an empty text first: there the tokenizer puts what begins every text (BOS)
         if self._specials is None:
@@ -336,8 +373,24 @@ class LlamaCppEngine(Engine):
         asked = {"content": _NO_JSON, "add_special": False, "parse_special": False}
         self._no_json_id = (await self._small(server, "/tokenize", asked))["tokens"][-1]
         self._answers_in_parts = _PARTS.search(props.get("chat_template") or "") is not None
+        self._num_vocabulary = (await self._small(server, "/v1/models"))["data"][0]["meta"]["n_vocab"]
+        self._unread = frozenset([place async for place in self._unread_places(server)])
         await self._learn_specials(server, {props["bos_token"], props["eos_token"], *self._settings.special_tokens})
         self._capabilities = self._read_capabilities(props)
+
+    async def _unread_places(self, server: Server) -> AsyncIterator[tuple[str, str]]:
+        """What renders to the same prompt with the field and without. Old reasoning is often left out on purpose."""
+        messages = [{"role": role, "content": "x"} for role in ("system", "user", "assistant", "user")]
+        places = [(0, "name"), (1, "name"), (2, "name")]
+        places += [] if self._answers_in_parts else [(2, "reasoning_content")]
+        try:
+            plain = await self._small(server, "/apply-template", {"messages": messages})
+            for index, field in places:
+                told = [message | ({field: "Zork"} if i == index else {}) for i, message in enumerate(messages)]
+                if await self._small(server, "/apply-template", {"messages": told}) == plain:
+                    yield messages[index]["role"], field
+        except (InvalidRequest, EngineError) as error:  # a template that takes no such chat: nothing is known of it
+            _log.info("what the template reads is not known model=%s error=%s", self.name, error)
 
     async def _learn_specials(self, server: Server, spellings: set[str]) -> None:
         for spelling in sorted(spellings - {""}):
@@ -374,6 +427,10 @@ class LlamaCppEngine(Engine):
             embedding_slots=EMBEDDING_SLOTS,
             why_not=why_not,
         )
+
+
+def _unsupported(message: str, param: str) -> InvalidRequest:
+    return InvalidRequest(message, param=param, code="unsupported_parameter")
 
 
 def _template_kwargs(body: dict[str, Any]) -> dict[str, Any]:

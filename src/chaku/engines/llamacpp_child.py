@@ -45,8 +45,6 @@ class Settings:
     special_tokens: tuple[str, ...] = ()
     """Spellings of the file's control tokens; the tokens that begin and end a text are known without."""
     idle_unload_s: float | None = None
-    deadline_s: float = 600.0
-    """Longest silence before and between bytes of an answer."""
     load_timeout_s: float = 600.0
     back_off: BackOff = field(default_factory=BackOff)
 
@@ -126,8 +124,9 @@ async def _start(name: str, settings: Settings, params: dict[str, Any]) -> Serve
         await child.stop(patience_s=0)
         raise
     headers = {"Authorization": f"Bearer {key}"}
-    # its server closes the connection after most streams, so one used again is often found closed
-    http = Transport(message["address"], who=name, headers=headers, idle_timeout_s=settings.deadline_s, keepalive=False)
+    # Its server closes the connection after most streams, so one used again is often found closed. How long it may be
+    # silent is for the gateway's deadline to say: a long prompt takes as long as it takes, and a dead child hangs up.
+    http = Transport(message["address"], who=name, headers=headers, keepalive=False, idle_timeout_s=None)
     return Server(child, http, key)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from chaku.errors import ChakuError, ContextOverflow, EngineError, EngineUnavailable, InvalidRequest
+from chaku.protocol.answers import DONE, event
 
 _SAME_NAME = (
     "temperature", "top_p", "n", "stop", "logit_bias", "presence_penalty", "frequency_penalty",
@@ -94,11 +95,7 @@ def forced_tools(body: dict[str, Any]) -> list[dict[str, Any]]:
     if choice == "required":
         return functions
     if isinstance(choice, dict):
-        named = choice.get("function", {}).get("name")
-        found = [function for function in functions if function["name"] == named]
-        if not found:
-            raise InvalidRequest(f"tool_choice names {named!r}, which is not among the tools", param="tool_choice")
-        return found
+        return [function for function in functions if function["name"] == choice["function"]["name"]]
     return []
 
 
@@ -120,11 +117,11 @@ def refusal(status: int, body: Any, *, model: str, param: str) -> ChakuError:
     if status == 503:
         return EngineUnavailable(f"{model} is not ready: {message}", retry_after_s=1.0)
     if status in (400, 422):
-        return InvalidRequest(message)
+        return InvalidRequest(message, param=param)
     return EngineError(f"{model} failed: {message}")
 
 
-_NEEDS_A_LOOK = (b'"usage":', b'"timings":', b'"error":{', b"data: [DONE]")
+_NEEDS_A_LOOK = (b'"usage":', b'"timings":', b'"error":{', DONE)
 """Can't be text of the model: inside a JSON string the quotes would be escaped, and a line break too."""
 
 
@@ -134,11 +131,14 @@ class Stream:
     `n` answers are given to each prompt. This base is the chat route; a subclass says what becomes of a choice.
     """
 
+    _is_openai_s = True
+    """Its events are OpenAI's but for the first and the last."""
+
     def __init__(self, *, model: str, n: int = 1, top_logprobs: int | None = None) -> None:
         self._model = model
         self._n = n
         self._top_logprobs = top_logprobs
-        self._untouched = n == 1 and top_logprobs is None and type(self) is Stream
+        self._untouched = n == 1 and top_logprobs is None and self._is_openai_s
         self._begun = False
         self._frame: dict[str, Any] = {}
         self._prompt_tokens = self._cached_tokens = self._completion_tokens = 0
@@ -147,35 +147,32 @@ class Stream:
         """Bytes of whole events in, bytes of whole events out; a plain chat stream passes through unparsed."""
         if self._untouched and self._begun and not any(mark in block for mark in _NEEDS_A_LOOK):
             return block
-        return b"".join(
-            b"data: [DONE]\n\n" if event is None else b"data: " + orjson.dumps(event) + b"\n\n"
-            for event in self.events(block)
-        )
+        return b"".join(DONE if chunk is None else event(chunk) for chunk in self.events(block))
 
     def events(self, block: bytes) -> Iterator[dict[str, Any] | None]:
         """The same, as chunks; None is the end of the stream."""
         for line in block.split(b"\n\n"):
             if not line.startswith(b"data: "):
                 continue
-            if line == b"data: [DONE]":
+            if line + b"\n\n" == DONE:
                 yield self._chunk([]) | {"usage": self._usage()}
                 yield None
-            elif event := orjson.loads(line[6:]):  # llama.cpp opens a stream of several prompts with `data: null`
-                yield from self._translate(event)
+            elif chunk := orjson.loads(line[6:]):  # llama.cpp opens a stream of several prompts with `data: null`
+                yield from self._translate(chunk)
 
-    def _translate(self, event: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        if "error" in event:
-            code = event["error"].get("code", 500) if isinstance(event["error"], dict) else 500
-            raise refusal(code, event, model=self._model, param="messages")
+    def _translate(self, chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if "error" in chunk:
+            code = chunk["error"].get("code", 500) if isinstance(chunk["error"], dict) else 500
+            raise refusal(code, chunk, model=self._model, param="messages")
         if not self._begun:
             self._begun = True
-            self._frame = {name: event[name] for name in ("id", "object", "created", "model", "system_fingerprint")}
+            self._frame = {name: chunk[name] for name in ("id", "object", "created", "model", "system_fingerprint")}
             self._name_frame()
-        if usage := event.get("usage"):
+        if usage := chunk.get("usage"):
             self._prompt_tokens += usage["prompt_tokens"]
             self._completion_tokens += usage["completion_tokens"]
             self._cached_tokens += usage.get("prompt_tokens_details", {}).get("cached_tokens", 0)
-        for choice in event["choices"]:
+        for choice in chunk["choices"]:
             for translated in self._choices(choice):
                 yield self._chunk([translated])
 
@@ -223,6 +220,8 @@ class CompletionStream(Stream):
     `echo` holds the text of each prompt; choice i belongs to prompt i // n.
     """
 
+    _is_openai_s = False
+
     def __init__(
         self, *, model: str, n: int = 1, top_logprobs: int | None = None, echo: list[str] | None = None
     ) -> None:
@@ -256,6 +255,8 @@ class CompletionStream(Stream):
 
 class RawChatStream(Stream):
     """A completion shown as a chat."""
+
+    _is_openai_s = False
 
     def __init__(self, *, model: str, n: int = 1, top_logprobs: int | None = None) -> None:
         super().__init__(model=model, n=n, top_logprobs=top_logprobs)

@@ -114,7 +114,6 @@ def _open_llamacpp(name: str, config: ModelConfig, path: Path, memory: Memory) -
         pooling="cls" if metadata.pooling == "cls" else "last" if metadata.pooling == "last" else "mean",
         special_tokens=metadata.special_tokens,
         idle_unload_s=config.idle_unload_s,
-        deadline_s=max(config.deadline_s, 60.0),  # it also bounds how long the first token may take at start
     )
     return LlamaCppEngine(name, settings)
 

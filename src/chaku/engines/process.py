@@ -126,11 +126,16 @@ class Child:
 
     async def _read_stderr(self) -> None:
         assert self._process.stderr is not None
-        with contextlib.suppress(ValueError):  # a line above the limit: stop listening rather than fail
-            while line := await self._process.stderr.readline():
-                text = line.decode(errors="replace").rstrip()
-                self.stderr_tail.append(text)
-                _log.debug("%s: %s", self._name, text)
+        while True:
+            try:
+                line = await self._process.stderr.readline()
+            except ValueError:  # a line above the limit is dropped; a pipe that nobody empties would stop the child
+                continue
+            if not line:
+                return
+            text = line.decode(errors="replace").rstrip()
+            self.stderr_tail.append(text)
+            _log.debug("%s: %s", self._name, text)
 
 
 class Lifeline:

@@ -57,7 +57,8 @@ class MediaPart(_Shape):
     file: Json | None = None
 
 
-Part = Annotated[TextPart | RefusalPart | ImagePart | MediaPart, Field(discriminator="type")]
+Part = Annotated[TextPart | ImagePart | MediaPart, Field(discriminator="type")]
+SpokenPart = Annotated[TextPart | RefusalPart | ImagePart | MediaPart, Field(discriminator="type")]
 
 
 def _content_kind(value: Any) -> str:
@@ -66,6 +67,10 @@ def _content_kind(value: Any) -> str:
 
 Content = Annotated[
     Annotated[str, Tag("text")] | Annotated[list[Part], Field(min_length=1), Tag("parts")],
+    Discriminator(_content_kind),
+]
+SpokenContent = Annotated[
+    Annotated[str, Tag("text")] | Annotated[list[SpokenPart], Field(min_length=1), Tag("parts")],
     Discriminator(_content_kind),
 ]
 
@@ -105,7 +110,7 @@ class AssistantMessage(_Shape):
     """What a model said, or the calls it made."""
 
     role: Literal["assistant"]
-    content: Content | None = None
+    content: SpokenContent | None = None
     reasoning_content: str | None = None
     refusal: str | None = None
     name: str | None = None
@@ -194,7 +199,8 @@ class StreamOptions(_Shape):
     include_obfuscation: Literal[False] | None = None
 
 
-Stop = str | Annotated[list[str], Field(max_length=16)] | None
+Text = Annotated[str, Field(min_length=1)]
+Stop = Text | Annotated[list[Text], Field(max_length=16)] | None
 LogitBias = dict[Annotated[str, Field(pattern=r"^\d+$")], Annotated[float, Field(ge=-100, le=100)]]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 MAX_SEED = 2**63 - 1
@@ -248,12 +254,15 @@ class ChatRequest(Sampling):
 
 
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1)]
+Prompts = Text | TokenIds | Annotated[list[Text], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)]
 
 
 class CompletionRequest(Sampling):
     """POST /v1/completions."""
 
-    prompt: str | TokenIds | Annotated[list[str], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)]
+    prompt: (
+        Text | TokenIds | Annotated[list[Text], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)]
+    )
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     echo: bool | None = None
     suffix: str | None = None
@@ -269,7 +278,7 @@ class EmbeddingRequest(_Shape):
     """POST /v1/embeddings."""
 
     model: ModelName
-    input: str | TokenIds | Annotated[list[str], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)]
+    input: Prompts
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None
@@ -303,7 +312,11 @@ def check(kind: type[Model], body: Any) -> Model:
 
 
 def _refusal(error: ValidationError, body: Any) -> InvalidRequest:
-    first = error.errors(include_url=False, include_context=False)[0]
+    errors = error.errors(include_url=False, include_context=False)
+    first = errors[0]
+    if first["type"].endswith("_type"):  # one branch of a union does not fit at all; another may know better
+        nearer = (one for one in errors if one["loc"][:1] == first["loc"][:1] and not one["type"].endswith("_type"))
+        first = next(nearer, first)
     param = _path(first["loc"], body, missing=first["type"] == "missing")
     field = str(first["loc"][0]) if first["loc"] else ""
     if field in KNOWN_BUT_REFUSED:
