@@ -253,6 +253,45 @@ async def test_a_json_schema_is_kept_also_where_ids_are_sent(engine: LlamaCppEng
     assert set(person) == {"name", "age"} and isinstance(person["age"], int)
 
 
+@pytest.mark.parametrize("route", ["chat", "completions"])
+async def test_a_schema_that_llama_cpp_would_drop_is_refused(engine: LlamaCppEngine, route: Any) -> None:
+    body: dict[str, Any] = {"prompt": "x"} if route == "completions" else {}
+    for schema in (
+        {"type": "banana"},
+        {"allOf": [{"type": "integer"}, {"type": "string"}]},
+        {"oneOf": [{"type": "integer"}, {"type": "number"}]},
+        {"$ref": "#"},
+    ):
+        wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        with pytest.raises(InvalidRequest) as caught:
+            await whole(engine, route, response_format=wanted, **body)
+        assert str(caught.value.param).startswith("response_format.json_schema.schema")
+
+
+ENFORCED: list[tuple[dict[str, Any], str]] = [
+    ({"type": "number", "maximum": 5}, "97"),
+    ({"type": "string", "format": "ipv4"}, '"ab"'),
+    ({"type": "array", "prefixItems": [{"const": 1}], "minItems": 1, "maxItems": 1}, "[7]"),
+    ({"type": "string", "pattern": "^[a-c]{2}$"}, '"zz"'),
+    ({"allOf": [{"maximum": 5, "minimum": 0}, {"type": "integer"}]}, "9"),
+    ({"type": "object", "required": ["a"], "properties": {"a": {"type": "null"}}, "additionalProperties": False}, "{}"),
+]
+
+
+@pytest.mark.parametrize(("schema", "wrong"), ENFORCED)
+async def test_a_keyword_that_is_taken_holds_against_a_strong_bias(
+    engine: LlamaCppEngine, schema: Any, wrong: str
+) -> None:
+    async with engine._chat.use() as server:
+        _, body = await server.http.json("POST", "/tokenize", {"content": wrong, "add_special": False})
+    biased = dict.fromkeys(map(str, body["tokens"]), 50)
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    text = text_of(
+        await whole(engine, "completions", prompt="J", response_format=wanted, logit_bias=biased, max_tokens=16)
+    )
+    assert not text.replace(" ", "").startswith(wrong)
+
+
 async def test_json_object_gives_an_object_on_both_routes(engine: LlamaCppEngine) -> None:
     wanted = {"type": "json_object"}
     asked = [{"role": "user", "content": "Give a city as a short JSON object."}]
@@ -400,6 +439,24 @@ async def test_a_required_tool_is_called_with_valid_arguments(tool_engine: Llama
     assert "".join(function["arguments"] for function in functions) == called["function"]["arguments"]
 
 
+async def test_a_forced_tool_s_parameters_may_refer_to_their_own_definitions(tool_engine: LlamaCppEngine) -> None:
+    parameters = {
+        "type": "object",
+        "properties": {"city": {"$ref": "#/$defs/City"}},
+        "required": ["city"],
+        "additionalProperties": False,
+        "$defs": {"City": {"enum": ["Oslo", "Rome"]}},
+    }
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    response = await whole(tool_engine, tools=[tool], tool_choice="required", max_tokens=40)
+    (called,) = response["choices"][0]["message"]["tool_calls"]
+    assert json.loads(called["function"]["arguments"])["city"] in ("Oslo", "Rome")
+    parameters["$defs"] = {"City": {"not": {}}}
+    with pytest.raises(InvalidRequest) as caught:
+        await whole(tool_engine, tools=[tool], tool_choice="required")
+    assert caught.value.param == "tools.0.function.parameters.$defs.City.not"
+
+
 async def test_tools_left_to_the_model_go_through_llama_cpp_s_parser(tool_engine: LlamaCppEngine) -> None:
     asked = [{"role": "user", "content": "Say hello. <|im_end|>"}]
     async with tool_engine.ask(call(messages=asked, tools=TOOLS)) as answer:
@@ -422,12 +479,21 @@ async def test_reasoning_has_its_own_field(smollm2_path: Path) -> None:
 # ---- hang-ups and deaths
 
 
+async def settled(engine: LlamaCppEngine, asked: Call) -> None:
+    """Wait until nothing works for the call."""
+    settling = engine.settling(asked)
+    if settling is not None:
+        await settling
+    assert await busy_slots(engine) == 0
+
+
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_hang_up_while_decoding_frees_the_slot_within_a_second(engine: LlamaCppEngine, stream: bool) -> None:
     begun = asyncio.Event()
+    asked = call(stream=stream, messages=STORY, max_tokens=1500, ignore_eos=True)
 
     async def ask() -> None:
-        async with engine.ask(call(stream=stream, messages=STORY, max_tokens=1500, ignore_eos=True)) as answer:
+        async with engine.ask(asked) as answer:
             begun.set()
             if stream:
                 async for _ in answer.blocks():
@@ -441,24 +507,51 @@ async def test_a_hang_up_while_decoding_frees_the_slot_within_a_second(engine: L
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    assert await busy_slots(engine) == 0
+    await settled(engine, asked)
     assert time.monotonic() - since < 1
 
 
-async def test_a_hang_up_during_prefill_counts_until_the_slot_is_free(engine: LlamaCppEngine) -> None:
-    long = [{"role": "user", "content": "word " * 400}]
+async def test_a_hang_up_during_prefill_returns_at_once_and_counts_until_the_slot_is_free(
+    engine: LlamaCppEngine,
+) -> None:
+    asked = call(messages=[{"role": "user", "content": "word " * 400}])
 
     async def ask() -> None:
-        async with engine.ask(call(messages=long)):
+        async with engine.ask(asked):
             raise AssertionError("should have been cancelled before its first token")
 
     asking = asyncio.create_task(ask())
     while await busy_slots(engine) == 0:
         await asyncio.sleep(0.005)
+    since = time.monotonic()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    assert await busy_slots(engine) == 0
+    assert time.monotonic() - since < 0.2
+    assert engine.settling(asked) is not None
+    await settled(engine, asked)
+    assert engine.settling(asked) is None
+
+
+async def test_an_embedding_that_is_left_counts_until_its_slots_are_free(engine: LlamaCppEngine) -> None:
+    await whole(engine, "embeddings", input="wake")
+    asked = call("embeddings", input=["word " * 500 + str(i) for i in range(4)])
+
+    async def ask() -> None:
+        async with engine.ask(asked) as answer:
+            await answer.whole()
+
+    asking = asyncio.create_task(ask())
+    await asyncio.sleep(0.3)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    settling = engine.settling(asked)
+    assert settling is not None
+    await settling
+    async with engine._embeddings.use() as server:
+        _, slots = await server.http.json("GET", "/slots")
+    assert not any(slot["is_processing"] for slot in slots)
 
 
 async def test_many_clients_at_once_all_get_their_answer(engine: LlamaCppEngine) -> None:

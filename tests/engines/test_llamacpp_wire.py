@@ -164,7 +164,7 @@ def test_requests_use_llama_cpp_s_names_and_openai_s_defaults() -> None:
     body = {"messages": [], "max_completion_tokens": 5, "repetition_penalty": 1.1, "seed": 2**32 - 1, "logprobs": True}
     request = wire.chat_request(body, model="m")
     assert request["max_tokens"] == 5
-    assert request["repeat_penalty"] == 1.1 and request["repeat_last_n"] == -1
+    assert request["repeat_penalty"] == 1.1 and request["repeat_last_n"] == 131_072
     assert request["seed"] == 0, "llama.cpp would draw a seed for 2**32 - 1"
     assert request["top_logprobs"] == 1
     assert wire.completion_request({"prompt": ""}, model="m")["max_tokens"] == 16
@@ -197,3 +197,16 @@ def test_refusals_are_ours_with_both_numbers() -> None:
     assert type(wire.refusal(400, {"error": {"message": "bad"}}, model="m", param="")) is InvalidRequest
     assert type(wire.refusal(503, {"error": {"message": "Loading"}}, model="m", param="")) is EngineUnavailable
     assert type(wire.refusal(500, "<html>", model="m", param="")) is EngineError
+
+
+@pytest.mark.parametrize(
+    ("text", "finish"), [("Sure, I can do that.", "length"), ("", "stop"), ('{"name": 1}', "stop")]
+)
+def test_a_forced_answer_without_a_call_is_an_error_and_not_an_empty_answer(text: str, finish: str) -> None:
+    with pytest.raises(EngineError, match="forced to call"):
+        forced(text, [], finish=finish)
+
+
+def test_a_forced_call_cut_within_its_head_has_no_call_yet() -> None:
+    whole = wire.assemble(forced('{"na', [], finish="length"))
+    assert whole["choices"][0]["finish_reason"] == "length"

@@ -8,9 +8,10 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from chaku.engines.scripted import Reply
+from chaku.engines.base import Call
+from chaku.engines.scripted import Reply, Script, ScriptedEngine
 from chaku.errors import ConfigError, ModelError
-from chaku.serve.gateway import HUNG_UP
+from chaku.serve.gateway import HUNG_UP, num_answers
 from gateways import Keys, Running, chat, gateway, scripted
 
 CHAT = "/v1/chat/completions"
@@ -172,6 +173,40 @@ async def test_the_deadline_is_a_504_before_the_first_token_and_an_event_after_i
         assert (status, answer["error"]["code"]) == (504, "deadline_exceeded")
         events = await g.events(CHAT, chat("now", stream=True))
     assert orjson.loads(events[-1])["error"]["code"] == "deadline_exceeded"
+
+
+class Lingering(ScriptedEngine):
+    """Works on for a while after a call was left, as llama.cpp does while it reads a prompt."""
+
+    settled: asyncio.Future[None]
+
+    def settling(self, call: Call) -> asyncio.Future[None] | None:
+        return self.settled
+
+
+async def test_the_deadline_answers_at_once_and_the_slot_comes_back_when_the_engine_is_done() -> None:
+    engine = Lingering("scripted", Script(replies=(Reply(text="x", delay_s=30),), slots=1))
+    engine.settled = asyncio.get_running_loop().create_future()
+    async with gateway(engine, model={"deadline_s": 0.2}) as g:
+        admission = g.serving.table.find("scripted").admission
+        async with asyncio.timeout(2):
+            status, answer, _ = await g.post(CHAT, chat())
+        assert (status, answer["error"]["code"]) == (504, "deadline_exceeded")
+        assert admission.num_running == 1
+        engine.settled.set_result(None)
+        await asyncio.sleep(0)
+        assert admission.num_running == 0
+
+
+async def test_embeddings_take_no_slots_from_chats_and_a_list_takes_several() -> None:
+    call = Call("embeddings", {"input": ["a", "b", "c"]}, False, "r")
+    assert num_answers(call) == 3
+    assert num_answers(Call("embeddings", {"input": [1, 2, 3]}, False, "r")) == 1
+    async with gateway(scripted(slots=1)) as g:
+        served = g.serving.table.find("scripted")
+        served.embedding_admission.slots = 2
+        await served.embedding_admission.enter(num_answers(call))
+        assert (await g.post(CHAT, chat()))[0] == 200
 
 
 async def test_a_loading_model_is_a_503_with_retry_after_and_the_api_answers_meanwhile() -> None:

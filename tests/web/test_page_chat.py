@@ -110,6 +110,7 @@ def test_only_settings_that_were_set_are_sent_and_the_code_shows_the_same(browse
         page.get_by_role("button", name="Python", exact=True).click()
         expect(code).to_contain_text('stop=["END"]')
         page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
         ask(page, "Hi")
         wait_for_answer(page)
         (_, body), *_ = world.requests
@@ -119,6 +120,7 @@ def test_only_settings_that_were_set_are_sent_and_the_code_shows_the_same(browse
         page.get_by_role("button", name="Chat settings, 4 set").click()
         page.get_by_role("button", name="Reset to model default").click()
         page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
         ask(page, "Again")
         wait_for_answer(page, 2)
         assert world.requests[-1][1]["settings"] == {}

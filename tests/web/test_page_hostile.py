@@ -29,6 +29,7 @@ def test_hostile_texts_run_nothing_load_nothing_and_break_no_rule(browser, world
             chat = world.add_chat(TEXTS[1], messages, system=TEXTS[0])
             page.goto(f"{fake.url}/chat/{chat}")
             page.reload()
+            expect(page.locator(".message").first).to_be_visible()
             while (button := page.locator(".earlier")).count():
                 button.click()
             expect(page.locator(".message")).to_have_count(2 * len(TEXTS))

@@ -6,6 +6,7 @@ one (vLLM, transformers, a remote worker) means one new module here; the gateway
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
@@ -64,6 +65,8 @@ class Capabilities:
     """Tokens one request may use, prompt and answer together. None: unknown (an upstream)."""
     slots: int | None = None
     """Requests decoded at once. None: unknown."""
+    embedding_slots: int | None = None
+    """Inputs embedded at once, beside the chats. None: unknown."""
     why_not: dict[str, str] = field(default_factory=dict)
     """Field name to the reason why it is refused, for the error message."""
 
@@ -119,9 +122,14 @@ class Engine(ABC):
     def ask(self, call: Call) -> AbstractAsyncContextManager[Answer]:
         """Send a call; the context is entered when the engine has begun to answer.
 
-        Leaving the context early aborts the generation. Raises InvalidRequest (the engine's own refusal, in our words),
-        ContextOverflow, EngineUnavailable or EngineError. A failure before the first byte is retried inside.
+        Leaving the context early aborts the generation and returns at once: `settling` has the rest. Raises
+        InvalidRequest (the engine's own refusal, in our words), ContextOverflow, EngineUnavailable or EngineError. A
+        connection that fails before the first byte is tried again inside, where that costs nothing.
         """
+
+    def settling(self, call: Call) -> asyncio.Future[None] | None:
+        """What is done when nothing works any more for a call whose `ask` was left early; None where nothing does."""
+        return None
 
     @abstractmethod
     async def stop(self) -> None:

@@ -11,17 +11,22 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from chaku.chat import plain_text
 from chaku.engines import llamacpp_wire as wire
 from chaku.engines.base import Answer, Call, Capabilities, Engine, Status
 from chaku.engines.http import read_json, sse_blocks
-from chaku.engines.llamacpp_child import Server, Settings, start_chat, start_embeddings
+from chaku.engines.llamacpp_child import EMBEDDING_SLOTS, Server, Settings, start_chat, start_embeddings
+from chaku.engines.llamacpp_schema import call_schema, check_schema
 from chaku.engines.supervisor import Supervisor
 from chaku.errors import EngineError, InvalidRequest
+from chaku.protocol.openai import prompts_of
 
 __all__ = ["BROKEN_APART", "LlamaCppEngine", "Settings"]
 
@@ -40,6 +45,9 @@ _WHY_NOT = {
 }
 _PARTS = re.compile(r"think|thought|reasoning|<\|channel\|?>", re.IGNORECASE)
 """In a chat template: answers have a part for reasoning, which llama.cpp's parser tells apart from the content."""
+_NO_JSON = "z"
+"""Begins no JSON text, so a schema that is enforced never lets it come first."""
+_MOST_TRIED_SCHEMAS = 256
 BROKEN_APART = "special token spellings in the messages were broken apart with U+200B"
 
 
@@ -53,6 +61,14 @@ class _Plan:
     width: int = 1
     """Slots it takes."""
     notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Held:
+    """Slots that a call holds."""
+
+    is_finished: bool = False
+    """llama.cpp is done with the call: leaving it ends nothing."""
 
 
 class LlamaCppEngine(Engine):
@@ -75,8 +91,12 @@ class LlamaCppEngine(Engine):
         self._specials = plain_text.compile_specials(())
         self._special_ids: dict[str, int] = {}
         self._answers_in_parts = False
-        self._active_slots = 0
+        self._active_slots: Counter[str] = Counter()
+        """Slots that calls hold, by the key of the child."""
+        self._settling: dict[int, asyncio.Task[None]] = {}
         self._said_broken_apart = False
+        self._no_json_id = 0
+        self._tried_schemas: dict[bytes, bool] = {}
 
     async def start(self) -> None:
         """Load the model and generate a token. Raises ModelError (file, memory, missing package) or EngineError."""
@@ -99,6 +119,8 @@ class LlamaCppEngine(Engine):
 
     async def stop(self) -> None:
         """End both children."""
+        for task in list(self._settling.values()):
+            task.cancel()
         await self._chat.stop()
         await self._embeddings.stop()
 
@@ -106,45 +128,62 @@ class LlamaCppEngine(Engine):
 
     @contextlib.asynccontextmanager
     async def ask(self, call: Call) -> AsyncIterator[Answer]:
-        """See `Engine.ask`. The context is entered with the first token; leaving it returns when the slots are free.
+        """See `Engine.ask`. The context is entered with the first token.
 
-        While decoding that takes less than 0.1 s. llama.cpp does not look for hang-ups during a prefill: then it takes
-        until the prompt is read, and the call counts as running until then.
+        A call that is left while decoding frees its slots in less than 0.1 s. llama.cpp does not look for hang-ups
+        during a prefill: then it takes until the prompt is read. `settling` tells.
         """
         if call.route == "embeddings":
             async with self._embeddings.use() as server:
-                yield await self._embed(server, call)
+                width = min(len(prompts_of(call.body["input"])), EMBEDDING_SLOTS)
+                with self._holding(server, call, width) as held:
+                    answer: Answer = await self._embed(server, call)
+                    held.is_finished = True
+                yield answer
             return
         async with self._chat.use() as server:
             plan = await self._plan(server, call)
-            self._active_slots += plan.width
-            finished = False
-            try:
+            with self._holding(server, call, plan.width) as held:
                 async with server.http.request("POST", plan.path, plan.request) as response:
                     if response.status != 200:
-                        finished = True
+                        held.is_finished = True
                         param = "messages" if call.route == "chat" else "prompt"
                         body = await read_json(response, who=self.name)
                         raise wire.refusal(response.status, body, model=self.name, param=param)
-                    blocks = sse_blocks(response, who=self.name)
-                    answer = _StreamedAnswer(plan, blocks)
-                    await answer.begin()
-                    yield answer
-                    finished = answer.is_finished
-            finally:
-                self._active_slots -= plan.width
-                if not finished:
-                    await _to_the_end(asyncio.create_task(self._until_slots_free(server)))
+                    streamed = _StreamedAnswer(plan, sse_blocks(response, who=self.name))
+                    await streamed.begin()
+                    yield streamed
+                    held.is_finished = streamed.is_finished
+
+    def settling(self, call: Call) -> asyncio.Future[None] | None:
+        """See `Engine.settling`."""
+        return self._settling.get(id(call))
+
+    @contextlib.contextmanager
+    def _holding(self, server: Server, call: Call, width: int) -> Iterator[_Held]:
+        held = _Held()
+        self._active_slots[server.key] += width
+        try:
+            yield held
+        finally:
+            self._active_slots[server.key] -= width
+            if not held.is_finished:
+                task = asyncio.create_task(self._until_slots_free(server), name=f"{self.name}-settling")
+                self._settling[id(call)] = task
+                task.add_done_callback(lambda _: self._settling.pop(id(call)))  # and keeps the call, whose id it is
 
     async def _until_slots_free(self, server: Server) -> None:
         """Wait until no more slots work than calls are running: a call that was left counts until it is over."""
         pause_s = 0.01
         while server.child.is_running:
             try:
-                _, slots = await server.http.json("GET", "/slots")
+                status, slots = await server.http.json("GET", "/slots")
             except EngineError:
                 return  # the child is dying, and its slots with it
-            if sum(slot["is_processing"] for slot in slots) <= self._active_slots:
+            if status != 200:
+                _log.warning("no look at the slots model=%s status=%d", self.name, status)
+                return
+            if sum(slot["is_processing"] for slot in slots) <= self._active_slots[server.key]:
                 return
             await asyncio.sleep(pause_s)
             pause_s = min(0.2, pause_s * 2)
@@ -152,25 +191,22 @@ class LlamaCppEngine(Engine):
     async def _plan(self, server: Server, call: Call) -> _Plan:
         body, n = call.body, call.body.get("n") or 1
         slots = self._capabilities.slots or 1
-        prompts = body["prompt"] if call.route == "completions" else None
-        many = len(prompts) if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int) else 1
         if n > slots:
             raise InvalidRequest(f"n is {n}, {self.name} answers {slots} at once", fix="lower n", param="n")
         if call.route == "completions":
-            return await self._plan_completion(server, body, n, many)
+            return await self._plan_completion(server, body, n)
         return await self._plan_chat(server, body, n)
 
-    async def _plan_completion(self, server: Server, body: dict[str, Any], n: int, many: int) -> _Plan:
-        top, echo = body.get("logprobs"), None
+    async def _plan_completion(self, server: Server, body: dict[str, Any], n: int) -> _Plan:
+        top, echo, prompts = body.get("logprobs"), None, prompts_of(body["prompt"])
         if body.get("echo"):
             if top is not None:
                 raise InvalidRequest("echo with logprobs: llama.cpp does not score the prompt", param="echo")
-            prompt = body["prompt"]
-            prompts = prompt if isinstance(prompt, list) and not (prompt and isinstance(prompt[0], int)) else [prompt]
             echo = [one if isinstance(one, str) else await self._text_of(server, one) for one in prompts]
+        await self._require_enforced(server, wire.answer_schema(body), "response_format.json_schema.schema")
         stream = wire.CompletionStream(model=self.name, n=n, top_logprobs=top, echo=echo)
         request = wire.completion_request(body, model=self.name)
-        return _Plan("/v1/completions", request, stream, width=min(n * many, self._settings.slots))
+        return _Plan("/v1/completions", request, stream, width=min(n * len(prompts), self._settings.slots))
 
     async def _plan_chat(self, server: Server, body: dict[str, Any], n: int) -> _Plan:
         top = (body.get("top_logprobs") or 0) if body.get("logprobs") else None
@@ -185,11 +221,12 @@ class LlamaCppEngine(Engine):
         )
         if forced and top is not None:
             raise InvalidRequest("log probabilities of a forced tool call are not given", param="logprobs")
+        await self._require_enforced(server, wire.answer_schema(body), "response_format.json_schema.schema")
         if (forced or (hostile and not self._answers_in_parts and not body.get("tools"))) and not pictures:
             ids = await self._render(server, body, without_thinking=bool(forced))
             request = wire.raw_chat_request(body, ids, model=self.name)
             if forced:
-                request["json_schema"] = wire.call_schema(forced)
+                request["json_schema"] = await self._schema_of(server, forced, body["tools"])
                 return _Plan("/v1/completions", request, wire.ForcedToolStream(model=self.name, n=n), width=n)
             return _Plan(
                 "/v1/completions", request, wire.RawChatStream(model=self.name, n=n, top_logprobs=top), width=n
@@ -204,6 +241,37 @@ class LlamaCppEngine(Engine):
         request = wire.chat_request(body, model=self.name, template_kwargs=_template_kwargs(body))
         stream = wire.Stream(model=self.name, n=n, top_logprobs=top)
         return _Plan("/v1/chat/completions", request, stream, width=n, notes=notes)
+
+    async def _schema_of(self, server: Server, forced: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Any:
+        """The schema of a call of one of the functions. Raises InvalidRequest where it can't be enforced."""
+        for index, tool in enumerate(tools):
+            if tool["function"] in forced:
+                check_schema(tool["function"].get("parameters") or {}, f"tools.{index}.function.parameters")
+        schema = call_schema(forced)
+        await self._require_enforced(server, schema, "tools")
+        return schema
+
+    async def _require_enforced(self, server: Server, schema: Any, param: str) -> None:
+        """Raises InvalidRequest for a schema that llama.cpp would drop, which it does without a word.
+
+        The keywords are known; whether they make sense together only its compiler knows. So it is asked for one token,
+        pushed as hard as a bias can towards one that begins no JSON: 0.03 s, once a schema.
+        """
+        if schema is None:
+            return
+        check_schema(schema, param)
+        name = orjson.dumps(schema)
+        if name not in self._tried_schemas:
+            request = {"prompt": [self._no_json_id], "max_tokens": 1, "temperature": 0, "json_schema": schema}
+            request["logit_bias"] = {str(self._no_json_id): 100}
+            answer = await self._small(server, "/v1/completions", request, param=param)
+            if len(self._tried_schemas) >= _MOST_TRIED_SCHEMAS:
+                self._tried_schemas.clear()
+            self._tried_schemas[name] = not answer["choices"][0]["text"].startswith(_NO_JSON)
+        if not self._tried_schemas[name]:
+            raise InvalidRequest(
+                f"{param}: llama.cpp can't compile this schema", fix="its parts may exclude each other", param=param
+            )
 
     async def _render(self, server: Server, body: dict[str, Any], *, without_thinking: bool = False) -> list[int]:
         """Ids of a chat, the template's special tokens as such and everything else as text."""
@@ -228,10 +296,12 @@ class LlamaCppEngine(Engine):
     async def _text_of(self, server: Server, ids: list[int]) -> str:
         return str((await self._small(server, "/detokenize", {"tokens": ids}))["content"])
 
-    async def _small(self, server: Server, path: str, request: dict[str, Any] | None = None) -> Any:
+    async def _small(
+        self, server: Server, path: str, request: dict[str, Any] | None = None, *, param: str = "messages"
+    ) -> Any:
         status, body = await server.http.json("GET" if request is None else "POST", path, request)
         if status != 200:
-            raise wire.refusal(status, body, model=self.name, param="messages")
+            raise wire.refusal(status, body, model=self.name, param=param)
         return body
 
     async def _embed(self, server: Server, call: Call) -> Answer:
@@ -263,6 +333,8 @@ class LlamaCppEngine(Engine):
         for name, wanted in _SAMPLING_DEFAULTS.items():
             if abs(defaults[name] - wanted) > 1e-6:
                 raise EngineError(f"{self.name} samples with {name} {defaults[name]:g} by default, not {wanted:g}")
+        asked = {"content": _NO_JSON, "add_special": False, "parse_special": False}
+        self._no_json_id = (await self._small(server, "/tokenize", asked))["tokens"][-1]
         self._answers_in_parts = _PARTS.search(props.get("chat_template") or "") is not None
         await self._learn_specials(server, {props["bos_token"], props["eos_token"], *self._settings.special_tokens})
         self._capabilities = self._read_capabilities(props)
@@ -299,25 +371,13 @@ class LlamaCppEngine(Engine):
             reasoning=self._answers_in_parts,
             context_tokens=props["default_generation_settings"]["n_ctx"],
             slots=props["total_slots"],
+            embedding_slots=EMBEDDING_SLOTS,
             why_not=why_not,
         )
 
 
 def _template_kwargs(body: dict[str, Any]) -> dict[str, Any]:
     return {"reasoning_effort": body["reasoning_effort"]} if body.get("reasoning_effort") else {}
-
-
-async def _to_the_end(task: asyncio.Task[None]) -> None:
-    """Await the task whatever happens to us, then pass on a cancellation that came meanwhile."""
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    task.result()
 
 
 class _WholeAnswer(Answer):

@@ -14,7 +14,7 @@ from chaku.engines.process import Child, python_argv
 from chaku.engines.supervisor import BackOff
 from chaku.errors import EngineError, ModelError
 
-_EMBEDDING_SLOTS = 2
+EMBEDDING_SLOTS = 2
 _MOST_EMBEDDED_TOKENS = 2048
 _OUT_OF_MEMORY = ("failed to allocate", "unable to allocate", "out of memory", "bad_alloc")
 
@@ -87,8 +87,8 @@ async def start_embeddings(name: str, settings: Settings) -> Server:
     """Load the model for embeddings of inputs up to the context, at most 2,048 tokens. Raises as `start_chat`."""
     tokens = min(settings.context, _MOST_EMBEDDED_TOKENS)
     params = {
-        "n_parallel": _EMBEDDING_SLOTS,
-        "n_ctx": tokens * _EMBEDDING_SLOTS,
+        "n_parallel": EMBEDDING_SLOTS,
+        "n_ctx": tokens * EMBEDDING_SLOTS,
         "n_batch": tokens,
         "n_ubatch": tokens,
         "n_threads_http": 32,

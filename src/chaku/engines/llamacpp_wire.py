@@ -73,12 +73,18 @@ def _limit(body: dict[str, Any], default: int | None) -> dict[str, Any]:
 
 
 def _grammar(body: dict[str, Any]) -> dict[str, Any]:
+    schema = answer_schema(body)
+    return {} if schema is None else {"json_schema": schema}
+
+
+def answer_schema(body: dict[str, Any]) -> Any:
+    """The JSON schema that `response_format` holds an answer to; None where it may be any text."""
     wanted = body.get("response_format") or {}
     if wanted.get("type") == "json_object":
-        return {"json_schema": {"type": "object"}}
+        return {"type": "object"}
     if wanted.get("type") == "json_schema":
-        return {"json_schema": wanted["json_schema"].get("schema") or {}}
-    return {}
+        return wanted["json_schema"].get("schema") or {}
+    return None
 
 
 def forced_tools(body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -94,23 +100,6 @@ def forced_tools(body: dict[str, Any]) -> list[dict[str, Any]]:
             raise InvalidRequest(f"tool_choice names {named!r}, which is not among the tools", param="tool_choice")
         return found
     return []
-
-
-def call_schema(functions: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """A JSON schema whose instances are {"name": ..., "arguments": {...}} for one of the functions."""
-    calls = [
-        {
-            "type": "object",
-            "properties": {
-                "name": {"const": function["name"]},
-                "arguments": function.get("parameters") or {"type": "object"},
-            },
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for function in functions
-    ]
-    return calls[0] if len(calls) == 1 else {"anyOf": calls}
 
 
 def refusal(status: int, body: Any, *, model: str, param: str) -> ChakuError:
@@ -319,6 +308,8 @@ class ForcedToolStream(RawChatStream):
                 delta = {"tool_calls": [{"index": 0, "function": {"arguments": whole[self._sent[index] : end]}}]}
                 self._sent[index] = end
                 yield {"index": index, "delta": delta, "finish_reason": None}
+        elif finish == "stop" or text.lstrip()[:1] not in ("", "{"):
+            raise EngineError(f"{self._model} did not keep to the tools it was forced to call")
         if finish:
             yield {"index": index, "delta": {}, "finish_reason": "tool_calls" if finish == "stop" else finish}
 

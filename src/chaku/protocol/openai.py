@@ -260,6 +260,11 @@ class CompletionRequest(Sampling):
     best_of: Annotated[int, Field(ge=1, le=20)] | None = None
 
 
+def prompts_of(value: Any) -> list[Any]:
+    """What a `prompt` or an `input` holds, one by one: texts, or lists of token ids."""
+    return value if isinstance(value, list) and not isinstance(value[0], int) else [value]
+
+
 class EmbeddingRequest(_Shape):
     """POST /v1/embeddings."""
 

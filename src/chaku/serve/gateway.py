@@ -25,7 +25,7 @@ from chaku.errors import (
     PayloadTooLarge,
 )
 from chaku.protocol.errors import body_of, event_of
-from chaku.protocol.openai import ChatRequest, CompletionRequest, EmbeddingRequest, check
+from chaku.protocol.openai import ChatRequest, CompletionRequest, EmbeddingRequest, check, prompts_of
 from chaku.serve import capability
 from chaku.serve.access import Access
 from chaku.serve.exchange import Exchange
@@ -155,8 +155,9 @@ class Gateway:
     async def _run(
         self, exchange: Exchange, served: Served, call: Call, shows_usage: bool, send: Send, base_headers: Headers
     ) -> None:
+        admission = served.embedding_admission if call.route == "embeddings" else served.admission
         num_slots = num_answers(call)
-        await served.admission.enter(num_slots)
+        await admission.enter(num_slots)
         exchange.queue_s = exchange.since_start_s()
         try:
             async with served.engine.ask(call) as answer:
@@ -171,7 +172,17 @@ class Gateway:
                     await _send_bytes(send, 200, orjson.dumps(whole), headers)
                     exchange.is_complete = True
         finally:
-            served.admission.leave(num_slots, exchange.since_start_s() - exchange.queue_s)
+            held_since_s = exchange.queue_s
+
+            def leave(_: object = None) -> None:
+                admission.leave(num_slots, exchange.since_start_s() - held_since_s)
+
+            # A caller who left, or whose deadline passed, is answered now; the engine may be at it for a while yet.
+            settling = served.engine.settling(call)
+            if settling is None:
+                leave()
+            else:
+                settling.add_done_callback(leave)
 
     async def _refuse(self, exchange: Exchange, error: ChakuError, send: Send, base_headers: Headers) -> None:
         exchange.error_code = error.code or error.type
@@ -229,9 +240,8 @@ class _HangUp:
 
 def num_answers(call: Call) -> int:
     """How many answers are generated side by side, each in a slot of its own: n for every prompt."""
-    prompt = call.body.get("prompt")
-    num_prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
-    return num_prompts * int(call.body.get("n", 1))
+    prompt = call.body.get("input" if call.route == "embeddings" else "prompt")
+    return len(prompts_of(prompt)) * int(call.body.get("n", 1))
 
 
 async def _read_json(headers: dict[bytes, bytes], receive: Receive) -> Any:

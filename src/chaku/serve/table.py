@@ -23,6 +23,8 @@ class Served:
     engine: Engine
     config: ModelConfig
     admission: Admission
+    embedding_admission: Admission
+    """Embeddings have slots of their own, so that they take none from chats."""
     created: int
     failure: ChakuError | None = None
     """Why it could not be started."""
@@ -37,7 +39,8 @@ class ModelTable:
     def add(self, engine: Engine, config: ModelConfig, *, created: int) -> Served:
         """Take in a model that has not been started. Names are unique: the caller has checked."""
         assert engine.name not in self._served
-        served = Served(engine, config, Admission(engine.name, None, config.queue_limit), created)
+        chats, embeddings = (Admission(engine.name, None, config.queue_limit) for _ in range(2))
+        served = Served(engine, config, chats, embeddings, created)
         self._served[engine.name] = served
         return served
 
@@ -81,6 +84,7 @@ class ModelTable:
             return
         known = served.engine.capabilities
         served.admission.slots = known.slots
+        served.embedding_admission.slots = known.embedding_slots
         log.info(
             "model ready model=%s slots=%s tokens_per_request=%s %s",
             served.engine.name,

@@ -5,7 +5,7 @@ import { chatInAddress, goTo, onAddressChange, replaceAddress } from "./address.
 import { ChatPanel } from "./chat_panel.js";
 import { copyText } from "./clipboard.js";
 import { Conversation, problemOf } from "./conversation.js";
-import { html, useEffect, useMemo, useReducer, useState } from "./html.js";
+import { html, useEffect, useLayoutEffect, useMemo, useReducer, useState } from "./html.js";
 import { IconButton } from "./icons.js";
 import { Library } from "./library.js";
 import { Login } from "./login.js";
@@ -78,10 +78,14 @@ export function App({ library }) {
     else setConversation(new Conversation(null));
     setListOpen(false);
   };
-  useEffect(() => {
+  useLayoutEffect(() => {
     const commands = {
       new: newChat,
-      search: () => (setListOpen(true), requestAnimationFrame(() => focus("search"))),
+      search: () => {
+        setListOpen(true);
+        focus("search"); // at once, for who types on; on a narrow screen the list has to open first
+        requestAnimationFrame(() => focus("search"));
+      },
       model: () => /** @type {HTMLElement | null} */ (document.querySelector(".model-picker .menu-button"))?.click(),
       settings: () => setOver("settings"),
       composer: () => focus("composer"),

@@ -11,6 +11,7 @@ import { definesLinks, renderMarkdown } from "./markdown.js";
 import { drawMath } from "./math.js";
 
 const REST_PER_WORK = 6; // after drawing for t ms the open block rests for 6 t: at most a seventh of the time
+const BETWEEN_DRAWINGS_MS = 30; // a frame costs the browser more in painting than us in text
 const CHUNK = 4_000; // characters of an open code block that are laid out together
 
 /**
@@ -50,6 +51,7 @@ export class MarkdownView {
     this._env = start._env;
     this._first = start._first;
     this._restUntil = start._restUntil;
+    this._nextDrawing = 0;
   }
 
   /** Called after each drawing. @param {() => void} listener */
@@ -71,7 +73,10 @@ export class MarkdownView {
     this._pending = [text];
     this.length = text.length;
     if (isWhole) this.finish();
-    else this._draw();
+    else {
+      this._nextDrawing = 0;
+      this._draw();
+    }
   }
 
   /** No more text will come. */
@@ -103,9 +108,11 @@ export class MarkdownView {
   }
 
   _draw() {
-    this._frame = 0;
-    this._take();
     const start = performance.now();
+    this._frame = start < this._nextDrawing ? requestAnimationFrame(() => this._draw()) : 0;
+    if (this._frame) return;
+    this._nextDrawing = start + BETWEEN_DRAWINGS_MS;
+    this._take();
     const isResting = start < this._restUntil;
     this._update(this._first, false, isResting);
     if (isResting) this._frame = requestAnimationFrame(() => this._draw());
