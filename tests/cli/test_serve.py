@@ -123,3 +123,9 @@ def test_a_value_in_a_file_that_is_wrong_is_named_with_its_limit_and_an_example(
         load(ServeConfig, file)
     assert caught.value.message.startswith(f"{file}: {message}")
     assert caught.value.fix == f"write it such as {fix}"
+
+
+def test_chat_talks_to_the_server_it_starts_where_the_store_has_keys(tmp_path: Path) -> None:
+    assert run_chaku(tmp_path, "keys", "create", "me").returncode == 0
+    done = run_chaku(tmp_path, "chat", "-m", "scripted:", "hello there")
+    assert (done.returncode, done.stdout) == (0, "You said: hello there\n"), done.stderr

@@ -70,6 +70,12 @@ def test_too_little_memory_names_settings_that_do_fit(smollm2: GgufMetadata) -> 
     assert plan(smollm2, 3840, 8, available_bytes=GB).fits
 
 
+def test_a_context_beyond_the_trained_one_is_never_the_advice(smollm2: GgufMetadata) -> None:
+    with pytest.raises(ModelError) as caught:
+        require_fit(plan(smollm2, 100_000, 2, available_bytes=2 * GB))
+    assert caught.value.fix == "--context 8192 would fit"
+
+
 def test_no_memory_at_all_is_said(smollm2: GgufMetadata) -> None:
     with pytest.raises(ModelError, match="free some memory, or take a smaller model"):
         require_fit(plan(smollm2, available_bytes=GB // 10))

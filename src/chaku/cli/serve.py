@@ -184,6 +184,7 @@ def _only_model_of(reference: Any, model: ModelConfig) -> str:
 def _print_settings(loaded: Loaded[ServeConfig], named: list[Named]) -> None:
     """Every setting and where it came from, on standard error; no password."""
     from chaku.config import database_url, environment
+    from chaku.store.database import without_password
 
     click.echo("settings:", err=True)
     for key, origin in loaded.origins.items():
@@ -191,7 +192,7 @@ def _print_settings(loaded: Loaded[ServeConfig], named: list[Named]) -> None:
         if key == "database":
             if value is None and environment("CHAKU_DATABASE"):
                 origin = "CHAKU_DATABASE"
-            value = _without_password(value or database_url())
+            value = without_password(value or database_url())
         if key != "models":
             click.echo(f"  {key} = {value!r}  ({origin})", err=True)
     for name, model, _ in named:
@@ -199,19 +200,6 @@ def _print_settings(loaded: Loaded[ServeConfig], named: list[Named]) -> None:
         for key in _PER_MODEL:
             origin = loaded.origins["models"] if key in model.model_fields_set else "default"
             click.echo(f"    {key} = {getattr(model, key)!r}  ({origin})", err=True)
-
-
-def _without_password(database: str) -> str:
-    """A database's URL as it may be shown."""
-    import sqlalchemy as sa
-
-    try:
-        url = sa.make_url(database)
-    except (sa.exc.ArgumentError, ValueError):
-        return "not a URL"
-    if "password" in url.query:
-        url = url.update_query_dict({"password": "***"})
-    return url.render_as_string(hide_password=True)
 
 
 def _serve(

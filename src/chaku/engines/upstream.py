@@ -118,7 +118,7 @@ class UpstreamEngine(Engine):
         return wanted
 
     def _be_unavailable(self, why: str) -> None:
-        log.warning("upstream unavailable model=%s why=%s", self.name, why)
+        log.warning("upstream unavailable model=%s why=%r", self.name, why)
         self._status = Status(State.RESTARTING, why, retry_after_s=PROBE_EVERY_S)
 
     @property

@@ -158,11 +158,12 @@ def require_fit(plan: Plan) -> None:
     what = f"{plan.model} with {slots_of_tokens(plan)}"
     room = available - (plan.total_bytes - plan.total_kv_bytes)
     tokens = max(room, 0) // max(plan.kv_bytes_per_token, 1)
-    fewer_slots = tokens // _round_up(plan.context_per_slot)
-    shorter = tokens // plan.slots // _CONTEXT_STEP * _CONTEXT_STEP
+    longest = plan.trained_context or plan.context_per_slot  # advice that would be refused next is none
+    fewer_slots = tokens // _round_up(plan.context_per_slot) if plan.context_per_slot <= longest else 0
+    shorter = min(tokens // plan.slots, longest) // _CONTEXT_STEP * _CONTEXT_STEP
     fitting = [f"--slots {fewer_slots}"] * (fewer_slots > 0) + [f"--context {shorter}"] * (shorter > 0)
     if not fitting and tokens >= _CONTEXT_STEP:
-        fitting = [f"--slots 1 --context {tokens // _CONTEXT_STEP * _CONTEXT_STEP}"]
+        fitting = [f"--slots 1 --context {min(tokens, longest) // _CONTEXT_STEP * _CONTEXT_STEP}"]
     raise ModelError(
         f"{what} needs {gigabytes(plan.total_bytes)}, {gigabytes(available)} are available",
         fix=f"{' or '.join(fitting)} would fit" if fitting else "free some memory, or take a smaller model",

@@ -117,8 +117,8 @@ def _pip() -> list[str]:
 def _grown_bytes(scratch: Path) -> int:
     """Bytes of wheels so far: pip writes them below TMPDIR and moves them to the destination at the end."""
     grown = 0
-    for file in scratch.rglob("*.whl"):
-        with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError):  # pip moves and removes files and folders meanwhile
+        for file in scratch.rglob("*.whl"):
             grown = max(grown, file.stat().st_size)
     return grown
 

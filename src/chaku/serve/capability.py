@@ -13,13 +13,24 @@ ROUTE_PATHS: dict[Route, str] = {
     "embeddings": "/v1/embeddings",
 }
 
+# Of no meaning to an engine of our own; an upstream may account for them or route by them.
+_LABELS = (
+    "user",
+    "metadata",
+    "safety_identifier",
+    "prompt_cache_key",
+    "store",
+    "service_tier",
+    "modalities",
+    "verbosity",
+)
+
 # Needs no engine: the gateway itself honours these, or they ask for nothing.
 _PLAIN = frozenset(
     {
         *("model", "messages", "prompt", "input", "stream", "stream_options", "temperature", "top_p"),
-        *("max_tokens", "max_completion_tokens", "stop", "tools", "tool_choice", "user", "metadata"),
-        *("safety_identifier", "prompt_cache_key", "store", "service_tier", "modalities", "verbosity"),
-        "encoding_format",
+        *("max_tokens", "max_completion_tokens", "stop", "tools", "tool_choice", "encoding_format"),
+        *_LABELS,
     }
 )
 
@@ -40,11 +51,6 @@ _DEFAULTS: dict[str, Any] = {
     "repetition_penalty": 1,
     "ignore_eos": False,
 }
-
-# Of no meaning to an engine of our own; an upstream may account for them or route by them.
-_LABELS = (
-    *("user", "metadata", "safety_identifier", "prompt_cache_key", "store", "service_tier", "modalities", "verbosity"),
-)
 
 # A null inside is a field left out too: clients send back whole messages as they got them. So many objects deep; a JSON
 # schema further in keeps its nulls.

@@ -107,7 +107,7 @@ class Gateway:
         except ChakuError as error:
             await self._refuse(exchange, error, send, base_headers)
         except Exception:
-            log.exception("request failed path=%s", scope["path"])
+            log.exception("request failed path=%r", scope["path"])
             failure = ChakuError("the gateway failed on this request; its log has the details under the request id")
             await self._refuse(exchange, failure, send, base_headers)
         finally:

@@ -45,7 +45,7 @@ class Store:
     @property
     def name(self) -> str:
         """The database's URL without its password."""
-        return self.engine.url.render_as_string(hide_password=True)
+        return without_password(self.engine.url.render_as_string(hide_password=False))
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -100,6 +100,17 @@ def open_store(url: str) -> Store:
         store.close()
         raise
     return store
+
+
+def without_password(text: str) -> str:
+    """A database's URL as it may be shown, wherever in it the password is."""
+    try:
+        url = sa.make_url(text)
+    except (exc.ArgumentError, ValueError):
+        return "not a URL"
+    if "password" in url.query:
+        url = url.update_query_dict({"password": "***"})
+    return url.render_as_string(hide_password=True)
 
 
 def _engine(text: str) -> sa.Engine:
