@@ -103,6 +103,12 @@ async def test_embeddings_that_are_switched_off_are_not_asked_for() -> None:
     assert (status, body["error"]["param"], server.posts) == (400, "model", [])
 
 
+async def test_slots_bound_an_upstreams_embeddings_too() -> None:
+    async with raw(RawServer(b""), slots=3) as (g, _):
+        served = g.serving.table.find("scripted")
+        assert (served.admission.slots, served.embedding_admission.slots) == (3, 3)
+
+
 async def test_a_request_that_was_sent_is_not_sent_again_as_it_may_cost() -> None:
     server = RawServer(b"", reply(200, WHOLE))
     async with raw(server) as (g, engine):

@@ -196,7 +196,7 @@ def _print_settings(loaded: Loaded[ServeConfig], named: list[Named]) -> None:
         if key != "models":
             click.echo(f"  {key} = {value!r}  ({origin})", err=True)
     for name, model, _ in named:
-        click.echo(f"  model {name} = {model.source}  ({loaded.origins['models']})", err=True)
+        click.echo(f"  model {name}: {model.source}  ({loaded.origins['models']})", err=True)
         for key in _PER_MODEL:
             origin = loaded.origins["models"] if key in model.model_fields_set else "default"
             click.echo(f"    {key} = {getattr(model, key)!r}  ({origin})", err=True)

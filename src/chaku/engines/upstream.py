@@ -134,6 +134,7 @@ class UpstreamEngine(Engine):
             remote_images=True,
             reasoning=True,
             slots=self._config.slots,
+            embedding_slots=self._config.slots,
             context_tokens=self._config.context,
             why_not={**dict.fromkeys(EXTENSIONS, why), "embeddings": "its configuration says embeddings: false"},
         )
