@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import signal
 import socket
@@ -138,6 +139,9 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
             failure = error
             server.should_exit = True
 
+    # What is loaded by now stays: the collector need not walk it again while requests come and go.
+    gc.collect()
+    gc.freeze()
     starting = asyncio.create_task(start_models())
     if on_listening is not None:
         loop.call_soon(on_listening)
