@@ -24,6 +24,8 @@ from pathlib import Path
 import aiohttp
 
 from chaku.engines.llamacpp import LlamaCppEngine, Settings
+from chaku.models.pull import pull
+from chaku.models.reference import parse
 
 _START_TIMEOUT_S = 120.0
 
@@ -174,7 +176,7 @@ def _print_row(clients: int, medians: dict[str, Load], ratio: float) -> None:
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=Path, nargs="?", help="a .gguf; by default the built-in smollm2-135m")
     parser.add_argument("--gateway", help="URL of a running gateway, without /v1")
     parser.add_argument("--name", default="bench", help="the model's name at that gateway")
     parser.add_argument("--key", default="none")
@@ -186,6 +188,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    options.model = options.model or pull(parse("smollm2-135m").reference).path
     rows = asyncio.run(run(options))
     if options.json:
         print(json.dumps(rows, indent=2))
