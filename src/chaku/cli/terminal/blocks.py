@@ -7,6 +7,7 @@ nor a long program is ever open as a whole.
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ MAX_OPEN_CHARS = 4000  # a paragraph that grows beyond is cut, so that drawing t
 _FENCE = re.compile(r"^( {0,3})(`{3,}|~{3,})[ \t]*([^`\n]*)$")
 _HEADING = re.compile(r"^ {0,3}#{1,6}(?:[ \t]|$)")
 _RULE = re.compile(r"^ {0,3}(?:(?:-[ \t]*){3,}|(?:\*[ \t]*){3,}|(?:_[ \t]*){3,})$")
+_TABLE_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*")
 _UNDERLINE = re.compile(r"^ {0,3}(?:=+|-+)[ \t]*$")
 _ITEM = re.compile(r"^( {0,3})([-*+]|\d{1,9}[.)])(?:([ \t]+)(?=\S)|[ \t]*$)")
 _QUOTE = re.compile(r"^ {0,3}>")
@@ -118,7 +120,7 @@ class Splitter:
         elif not line.strip():
             self._finish()
             self._gap = True
-        elif self._block and not self._is_quote() and _UNDERLINE.match(line):
+        elif self._block and not self._is_quote() and _UNDERLINE.match(line) and not self._is_table():
             self._block.append(line)
             self._finish()
         elif _RULE.match(line) or _HEADING.match(line):
@@ -190,6 +192,10 @@ class Splitter:
 
     def _is_quote(self) -> bool:
         return bool(self._block) and _QUOTE.match(self._block[0]) is not None
+
+    def _is_table(self) -> bool:
+        """A table takes any line until an empty one, `===` too."""
+        return any("|" in head and _TABLE_RULE.fullmatch(rule) for head, rule in itertools.pairwise(self._block))
 
     def _is_indented_code(self) -> bool:
         return bool(self._block) and self._item_indent is None and _indent(self._block[0].expandtabs(4)) >= 4
