@@ -55,5 +55,5 @@ $(VENV)/.demo: pyproject.toml constraints.txt hatch_build.py src/chaku/web/vendo
 
 $(VENV)/.dev: pyproject.toml constraints.txt hatch_build.py src/chaku/web/vendor.toml | $(BIN)/python
 	@echo "installing chaku and its development tools into $(VENV)"
-	@$(PIP) --editable '.[local,hub,data,dev]'
+	@$(PIP) --editable '.[local,hub,data,train,dev]'
 	@touch $@
