@@ -6,6 +6,7 @@ import difflib
 from dataclasses import dataclass
 
 from chaku.errors import ModelError
+from chaku.models.shape import ModelShape, llama_shape
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class BuiltInModel:
     context_tokens: int
     chat: bool
     """False: a base model, it continues text and has no chat template."""
+    shape: ModelShape
     notes: str = ""
 
 
@@ -67,6 +69,17 @@ BUILT_IN: dict[str, BuiltInModel] = {
             num_parameters=134_515_008,
             context_tokens=8192,
             chat=True,
+            shape=llama_shape(
+                "smollm2-135m",
+                num_layers=30,
+                width=576,
+                heads=9,
+                kv_heads=3,
+                feed_forward=1536,
+                vocab_size=49_152,
+                context=8192,
+                tied=True,
+            ),
             notes="from huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct; its template knows no tools",
         ),
         BuiltInModel(
@@ -90,6 +103,19 @@ BUILT_IN: dict[str, BuiltInModel] = {
             num_parameters=268_098_176,
             context_tokens=32_768,
             chat=False,
+            shape=ModelShape(
+                name="gemma3-270m",
+                num_parameters=268_098_176,
+                num_layers=18,
+                width=640,
+                heads=4,
+                kv_heads=1,
+                feed_forward=2048,
+                vocab_size=262_144,
+                context=32_768,
+                kv_numbers_per_token=2 * 18 * 256,
+                tied=True,
+            ),
             notes="from huggingface.co/google/gemma-3-270m; has no chat template",
         ),
     )

@@ -1,0 +1,82 @@
+"""GPUs as rows: what plans and estimates reckon with. A new GPU is a new row.
+
+Memory is what the driver reports (nvidia-smi), a little below the name's number. TFLOP/s are the makers' data sheets',
+dense, half precision with fp32 sums.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from chaku.errors import ConfigError
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """One kind of GPU."""
+
+    name: str
+    memory_mib: int
+    capability: tuple[int, int]
+    """CUDA compute capability."""
+    dense_tflops: float
+    """bf16 or fp16, without sparsity."""
+    nvlink_gb_s: int | None
+    """Both directions together; None: GPUs reach each other over PCIe."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """All of its memory."""
+        return self.memory_mib * MIB
+
+    @property
+    def has_bf16(self) -> bool:
+        """From Ampere (8.0) on."""
+        return self.capability >= (8, 0)
+
+    @property
+    def has_fp8(self) -> bool:
+        """From Ada (8.9) on."""
+        return self.capability >= (8, 9)
+
+
+ACCELERATORS: dict[str, Accelerator] = {
+    row.name: row
+    for row in (
+        Accelerator("T4", 15_360, (7, 5), 65, None),
+        Accelerator("V100-16GB", 16_160, (7, 0), 125, 300),
+        Accelerator("V100-32GB", 32_510, (7, 0), 125, 300),
+        Accelerator("L4", 23_034, (8, 9), 121, None),
+        Accelerator("A10G", 23_028, (8, 6), 70, None),
+        Accelerator("RTX3090", 24_576, (8, 6), 71, None),
+        Accelerator("RTX4090", 24_564, (8, 9), 165, None),
+        Accelerator("L40S", 46_068, (8, 9), 362, None),
+        Accelerator("A100-40GB", 40_960, (8, 0), 312, 600),
+        Accelerator("A100-80GB", 81_920, (8, 0), 312, 600),
+        Accelerator("H100-80GB", 81_559, (9, 0), 989, 900),
+        Accelerator("H200", 143_771, (9, 0), 989, 900),
+        Accelerator("B200", 183_359, (10, 0), 2250, 1800),
+    )
+}
+
+
+def accelerator(name: str) -> Accelerator:
+    """The row of that name, however it is spelled (v100-32gb, "RTX 4090", H100). Raises ConfigError otherwise."""
+    wanted = _plain(name)
+    for row in ACCELERATORS.values():
+        if wanted == _plain(row.name):
+            return row
+    alike = [row for row in ACCELERATORS.values() if _plain(row.name).startswith(wanted) and wanted]
+    if len(alike) == 1:
+        return alike[0]
+    near = [row.name for row in alike] or difflib.get_close_matches(name.upper(), ACCELERATORS, n=1, cutoff=0.5)
+    known = f"known: {', '.join(ACCELERATORS)}"
+    fix = f"did you mean {' or '.join(near)}? {known}" if near else known
+    raise ConfigError(f"there is no GPU {name!r} in the table", fix=fix, param="gpu")
+
+
+def _plain(name: str) -> str:
+    return "".join(character for character in name.lower() if character.isalnum())

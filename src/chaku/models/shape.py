@@ -1,0 +1,190 @@
+"""The numbers of a model that plans and estimates need, from a table, a GGUF, a Hugging Face folder or its config.json."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chaku.errors import ModelError
+from chaku.models.gguf import GgufMetadata
+
+_MAX_HEADER_BYTES = 100_000_000  # what safetensors itself reads at most
+_COUNTED = ("llama", "mistral", "qwen2", "qwen3")
+"""Families whose parameters follow from their config.json alone."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """One model's numbers. `context` is the trained one; None: nobody says."""
+
+    name: str
+    num_parameters: int
+    num_layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    feed_forward: int
+    vocab_size: int
+    context: int | None
+    kv_numbers_per_token: int
+    """Keys and values of one token over all layers."""
+    tied: bool = False
+    """Whether output and input embeddings are one matrix."""
+    dtype: str | None = None
+    """How the weights are stored: "bf16", "f16", "f32"; None: not said."""
+    file_bytes: int | None = None
+    """Of a GGUF, whose weights stay as they are."""
+    quantisation: str | None = None
+    """Of a GGUF."""
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Of the input embeddings, and of the output's where they are apart."""
+        return self.vocab_size * self.width * (1 if self.tied else 2)
+
+
+def llama_shape(
+    name: str,
+    *,
+    num_layers: int,
+    width: int,
+    heads: int,
+    feed_forward: int,
+    vocab_size: int,
+    context: int | None,
+    kv_heads: int | None = None,
+    head_length: int | None = None,
+    tied: bool = False,
+    dtype: str | None = None,
+    biases: bool = False,
+    head_norms: bool = False,
+) -> ModelShape:
+    """A Llama with its parameters counted. `biases`: of queries, keys and values; `head_norms`: of queries and keys."""
+    kv_heads = kv_heads or heads
+    length = head_length or width // heads
+    layer = 2 * width * heads * length + 2 * width * kv_heads * length + 3 * width * feed_forward + 2 * width
+    layer += (heads + 2 * kv_heads) * length * biases + 2 * length * head_norms
+    return ModelShape(
+        name=name,
+        num_parameters=vocab_size * width * (1 if tied else 2) + num_layers * layer + width,
+        num_layers=num_layers,
+        width=width,
+        heads=heads,
+        kv_heads=kv_heads,
+        feed_forward=feed_forward,
+        vocab_size=vocab_size,
+        context=context,
+        kv_numbers_per_token=2 * num_layers * kv_heads * length,
+        tied=tied,
+        dtype=dtype,
+    )
+
+
+def shape_of_gguf(metadata: GgufMetadata) -> ModelShape:
+    """What a GGUF says; its weights keep their size."""
+    return ModelShape(
+        name=metadata.path.stem,
+        num_parameters=metadata.num_parameters,
+        num_layers=metadata.num_layers,
+        width=metadata.embedding_length,
+        heads=metadata.head_count,
+        kv_heads=max(metadata.head_count_kv, default=metadata.head_count),
+        feed_forward=metadata.feed_forward_length or 4 * metadata.embedding_length,
+        vocab_size=metadata.vocab_size,
+        context=metadata.context_length,
+        kv_numbers_per_token=sum(metadata.head_count_kv) * (metadata.key_length + metadata.value_length),
+        file_bytes=metadata.weights_bytes,
+        quantisation=metadata.quantisation,
+    )
+
+
+def shape_of_folder(path: Path) -> ModelShape:
+    """What a Hugging Face folder, or a config.json alone, says. Raises ModelError where that is not enough.
+
+    The parameters are counted in the headers of its .safetensors files where there are any, otherwise from the config.
+    """
+    file = path / "config.json" if path.is_dir() else path
+    config = read_config(file)
+    counted = sum(_parameters(weights) for weights in sorted(file.parent.glob("*.safetensors"))) if path.is_dir() else 0
+    return shape_of_config(config, name=_name_of(file), file=file, num_parameters=counted or None)
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """A config.json. Raises ModelError when it is missing or no JSON object."""
+    try:
+        config = json.loads(file.read_bytes())
+    except OSError as error:
+        raise ModelError(f"can't read {file}: {error.strerror}", fix="name a folder that holds a config.json") from None
+    except ValueError as error:
+        raise ModelError(f"{file} is not JSON ({error})", fix="fetch it again") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"{file} is not a JSON object", fix="fetch it again")
+    return config
+
+
+def shape_of_config(
+    config: Mapping[str, Any], *, name: str, file: Path, num_parameters: int | None = None
+) -> ModelShape:
+    """The shape that a parsed config.json describes. Raises ModelError naming the key that is missing or wrong."""
+    kind = config.get("model_type")
+    experts = any(key in config for key in ("num_local_experts", "num_experts", "n_routed_experts"))
+    if num_parameters is None and (kind not in _COUNTED or experts):
+        raise ModelError(
+            f"{file} is of type {kind!r}, whose parameters are not counted from the config alone",
+            fix=f"put its .safetensors files beside it, or give one of {', '.join(_COUNTED)}",
+        )
+    heads = _count(config, "num_attention_heads", file)
+    width = _count(config, "hidden_size", file)
+    shape = llama_shape(
+        name,
+        num_layers=_count(config, "num_hidden_layers", file),
+        width=width,
+        heads=heads,
+        kv_heads=_count(config, "num_key_value_heads", file, heads),
+        head_length=_count(config, "head_dim", file, width // heads),
+        feed_forward=_count(config, "intermediate_size", file),
+        vocab_size=_count(config, "vocab_size", file),
+        context=_count(config, "max_position_embeddings", file, 0) or None,
+        tied=config.get("tie_word_embeddings") is True,
+        dtype=_DTYPES.get(str(config.get("dtype") or config.get("torch_dtype"))),
+        biases=kind == "qwen2" or bool(config.get("attention_bias")),
+        head_norms=kind == "qwen3",
+    )
+    if num_parameters is None:
+        return shape
+    return ModelShape(**{**shape.__dict__, "num_parameters": num_parameters})
+
+
+_DTYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
+
+
+def _count(config: Mapping[str, Any], key: str, file: Path, default: int | None = None) -> int:
+    value = config.get(key)
+    if value is None and default is not None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 32:
+        problem = f"has no {key}" if value is None else f"says {key} is {value!r}"
+        raise ModelError(f"{file} {problem}", fix="give the config.json of a causal language model")
+    return value
+
+
+def _name_of(file: Path) -> str:
+    return file.resolve().parent.name if file.name == "config.json" else file.stem
+
+
+def _parameters(file: Path) -> int:
+    """Numbers in a .safetensors file, by its header. https://github.com/huggingface/safetensors#format"""
+    try:
+        with file.open("rb") as source:
+            (length,) = struct.unpack("<Q", source.read(8))
+            if length > _MAX_HEADER_BYTES:
+                raise ValueError("its header is too long")
+            header = json.loads(source.read(length))
+        return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{file} is not a usable .safetensors file: {error}", fix="fetch it again") from None
