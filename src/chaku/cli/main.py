@@ -7,20 +7,17 @@ and the version may be imported here.
 from __future__ import annotations
 
 import difflib
-import importlib
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import click
 
 from chaku import __version__
+from chaku.cli.lazy import LazyGroup
 from chaku.errors import ChakuError, UsageError
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
 
 INTERRUPTED = 128 + 2  # what a shell reports for a program ended by SIGINT
 BROKEN_PIPE = 128 + 13
@@ -32,51 +29,11 @@ COMMANDS = {
     "pull": ("chaku.cli.pull:pull", "Fetch a model into the cache."),
     "models": ("chaku.cli.models:models", "List the models that are known and that are here."),
     "data": ("chaku.cli.data:data", "Turn shared conversations into training rows, and audit them."),
+    "weights": ("chaku.cli.weights:weights", "Deltas and conversions of a model's weights."),
     "doctor": ("chaku.cli.doctor:doctor", "Check this machine, and say what to do about what is missing."),
     "keys": ("chaku.cli.keys:keys", "Create, list and revoke API keys; show their usage."),
     "completion": ("chaku.cli.completion:completion", "Print the completion script of a shell."),
 }
-
-
-class LazyGroup(click.Group):
-    """A group whose sub-commands are only imported when they run; the table knows their help lines."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the table's order."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command to run. Raises UsageError naming the nearest one."""
-        if args and args[0] not in COMMANDS and not ctx.resilient_parsing:
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            fix = f"did you mean `chaku {near[0]}`?" if near else "`chaku --help` lists the commands"
-            raise UsageError(f"there is no command {args[0]!r}", fix=fix)
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The table, as it stands."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete from the table, so that TAB imports nothing."""
-        from click.shell_completion import CompletionItem
-
-        commands = [
-            CompletionItem(name, help=line) for name, (_, line) in COMMANDS.items() if name.startswith(incomplete)
-        ]
-        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 def color_from_environment() -> bool | None:
@@ -106,7 +63,12 @@ def _set_color(ctx: click.Context, _: click.Parameter, no_color: bool) -> None:
 
 
 # Both are eager: a mistake further on in the line must already be told their way.
-@click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    table=COMMANDS,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, message="chaku %(version)s")
 @click.option(
     "--traceback",

@@ -1,0 +1,18 @@
+"""`chaku weights`: the table of its sub-commands, one module each; none is imported before it runs."""
+
+from __future__ import annotations
+
+import click
+
+from chaku.cli.lazy import LazyGroup
+
+COMMANDS = {
+    "make-delta": ("chaku.cli.weights.delta:make_delta", "Write what turns one model into another."),
+    "apply-delta": ("chaku.cli.weights.delta:apply_delta", "Turn a base model and a delta into the target model."),
+    "convert": ("chaku.cli.weights.convert:convert", "Write a model in another dtype, sharding or layout."),
+}
+
+
+@click.group(cls=LazyGroup, table=COMMANDS)
+def weights() -> None:
+    """Deltas and conversions of a model's weights: files in, files out, one tensor at a time."""
