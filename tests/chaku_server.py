@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from chaku.config import cache_dir
-from processes import environment
+from processes import PATIENCE_S, environment
 
 CACHE = cache_dir()  # the user's own, read before any test points elsewhere: the model is pulled once
 MODEL = "smollm2-135m"
@@ -30,8 +30,6 @@ ONE_THREAD = ("--threads", "1")
 fall from 100 to 3 tokens/s, one does not."""
 SMALL = ("--context", "512", "--slots", "2", *ONE_THREAD)
 """An engine that starts in a second."""
-_START_S = 60.0
-_END_S = 15.0
 
 
 def chaku_environment(home: Path, **extra: str) -> dict[str, str]:
@@ -41,7 +39,9 @@ def chaku_environment(home: Path, **extra: str) -> dict[str, str]:
     return environment(**{**fresh, **extra})
 
 
-def run_chaku(home: Path, *arguments: str, timeout_s: float = 60.0, **extra: str) -> subprocess.CompletedProcess[str]:
+def run_chaku(
+    home: Path, *arguments: str, timeout_s: float = 2 * PATIENCE_S, **extra: str
+) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "chaku", *arguments],
@@ -78,13 +78,13 @@ class ChakuServer:
     def get(self, path: str) -> tuple[int, Any]:
         """Status and JSON body."""
         try:
-            with urllib.request.urlopen(self.url + path, timeout=10) as response:
+            with urllib.request.urlopen(self.url + path, timeout=PATIENCE_S) as response:
                 return response.status, json.load(response)
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, json.load(error)
 
-    def wait_until_ready(self, model: str | None = None, timeout_s: float = 120.0) -> None:
+    def wait_until_ready(self, model: str | None = None, timeout_s: float = 2 * PATIENCE_S) -> None:
         """Until the model (by default all of them) takes requests."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -95,7 +95,7 @@ class ChakuServer:
             time.sleep(0.05)
         raise AssertionError(f"not ready after {timeout_s:g} s:\n{self.log}")
 
-    def end(self, signal_number: int = signal.SIGTERM, timeout_s: float = _END_S) -> int:
+    def end(self, signal_number: int = signal.SIGTERM, timeout_s: float = PATIENCE_S) -> int:
         """Send it a signal and give its exit code."""
         self.process.send_signal(signal_number)
         return self.process.wait(timeout_s)
@@ -130,18 +130,18 @@ def serving(home: Path, *arguments: str, wait: bool = True, **extra: str) -> Ite
         if process.poll() is None:
             process.terminate()
         try:
-            process.wait(_END_S)
+            process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            raise AssertionError(f"SIGTERM did not end it within {_END_S:g} s:\n{log_file.read_text()}") from None
-        _, left = psutil.wait_procs(below, timeout=5)
+            raise AssertionError(f"SIGTERM did not end it within {PATIENCE_S:g} s:\n{log_file.read_text()}") from None
+        _, left = psutil.wait_procs(below, timeout=PATIENCE_S)
         assert not left, f"processes left behind: {left}"
 
 
 def _ready_line(read_fd: int, log_file: Path) -> Any:
     line = b""
-    deadline = time.monotonic() + _START_S
+    deadline = time.monotonic() + PATIENCE_S
     while not line.endswith(b"\n"):
         readable, _, _ = select.select([read_fd], [], [], max(0.0, deadline - time.monotonic()))
         piece = os.read(read_fd, 65536) if readable else b""

@@ -11,6 +11,8 @@ from collections import deque
 
 from aiohttp import web
 
+from processes import PATIENCE_S
+
 
 def chunk(delta, finish_reason=None, **extra):
     choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, **extra}
@@ -131,9 +133,9 @@ class FakeServer:
         ready = threading.Event()
         thread = threading.Thread(target=lambda: asyncio.run(self._main(ready)), daemon=True)
         thread.start()
-        assert ready.wait(10)
+        assert ready.wait(PATIENCE_S)
         try:
             yield self
         finally:
             self._loop.call_soon_threadsafe(self._end.set)
-            thread.join(10)
+            thread.join(PATIENCE_S)

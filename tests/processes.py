@@ -1,11 +1,15 @@
 """chaku as a process of its own, from this checkout, installed or not."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "src"
+PATIENCE_S = 60.0
+"""Longest wait for what comes by itself, on a machine that has other things to do too. It bounds a hang; how long
+something takes is no test's business."""
 
 
 def environment(**extra):
@@ -13,6 +17,13 @@ def environment(**extra):
     unwanted = ("OPENAI_", "CHAKU_", "NO_COLOR", "FORCE_COLOR")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     return {**kept, "PYTHONPATH": str(SOURCE), **extra}
+
+
+def heed_ctrl_c():
+    """For a child about to start: a shell without job control has what it runs in the background ignore SIGINT, and a
+    child inherits that from the suite.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def modules_loaded_by(code):

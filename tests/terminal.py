@@ -11,6 +11,8 @@ import subprocess
 import termios
 import time
 
+from processes import PATIENCE_S
+
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[()][A-Z0-9]|\x1b[=>]|[\r\x07]")
 
 
@@ -39,7 +41,7 @@ class Terminal:
     def send(self, text):
         os.write(self._master, text.encode())
 
-    def expect(self, wanted, timeout_s=15):
+    def expect(self, wanted, timeout_s=PATIENCE_S):
         """Wait for `wanted` after what was last waited for."""
         deadline = time.monotonic() + timeout_s
         while (found := self.text.find(wanted, self._seen)) < 0:
@@ -47,7 +49,7 @@ class Terminal:
             assert left > 0 and self._read(left), f"{wanted!r} did not come after {self.text[self._seen :]!r}"
         self._seen = found + len(wanted)
 
-    def wait(self, timeout_s=15):
+    def wait(self, timeout_s=PATIENCE_S):
         """The exit code; reads what comes until then."""
         deadline = time.monotonic() + timeout_s
         while self.process.poll() is None and time.monotonic() < deadline:

@@ -16,7 +16,7 @@ import pytest
 from chaku.cli.terminal import endpoint
 from chaku.errors import ModelError, NotFound
 from fake_openai import answer, chunk, pieces, refusal, sse
-from processes import environment
+from processes import PATIENCE_S, environment, heed_ctrl_c
 from terminal import Terminal
 
 CHAKU = [sys.executable, "-m", "chaku"]
@@ -139,16 +139,25 @@ def test_a_reader_that_leaves_is_no_error(server, env):
 
 
 def test_ctrl_c_in_a_pipe_ends_with_130_and_without_a_traceback(server, env):
-    server.script.append(answer(*["word "] * 500, delay_s=0.02))
-    command = [*CHAKU, "chat", "--base-url", server.base_url, "hello"]
+    server.script.append(answer(*["word "] * 50_000, delay_s=0.02))
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, text=True
+        [*CHAKU, "chat", "--base-url", server.base_url, "hello"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=env,
+        text=True,
+        preexec_fn=heed_ctrl_c,
     )
-    assert process.stdout.read(5) == "word "
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=10)
+    with process:
+        try:
+            assert process.stdout.read(5) == "word "
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
     assert (process.returncode, stderr.strip()) == (130, "")
-    assert server.aborted.wait(5)
+    assert server.aborted.wait(PATIENCE_S)
 
 
 # A conversation
@@ -174,7 +183,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_came(repl, server, tmp_path):
     terminal.expect("word")
     terminal.send("\x03")
     terminal.expect("stopped")
-    assert server.aborted.wait(5)
+    assert server.aborted.wait(PATIENCE_S)
     terminal.expect("›")
     terminal.send(f"/save {tmp_path}/talk.jsonl\r")
     terminal.expect("Saved 2 messages")
@@ -399,7 +408,7 @@ def test_a_chat_that_is_ended_ends_its_child(number, tmp_path, free_port, env):
         else:
             terminal.process.send_signal(number)
         assert terminal.wait() == (0 if number == signal.SIGINT else 128 + number)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE_S
         while is_running(pid) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not is_running(pid)

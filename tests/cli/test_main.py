@@ -57,6 +57,13 @@ def test_a_mistake_is_named_with_the_nearest_right_word(arguments, error, fix):
     assert second == f"  fix: {fix}"
 
 
+@pytest.mark.parametrize("group", ["keys", "data"])
+def test_a_group_alone_shows_its_commands_and_not_an_error(group):
+    done = chaku(group)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == chaku(group, "--help").stdout
+
+
 @pytest.mark.parametrize(
     ("before", "env", "colored"),
     [

@@ -34,6 +34,13 @@ def refused(result: Result) -> ChakuError:
     return result.exception
 
 
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+def test_models_alone_is_the_list(arguments: tuple[str, ...]) -> None:
+    alone, listed = run(models, *arguments), run(models, "list", *arguments)
+    assert (alone.exit_code, alone.stdout) == (0, listed.stdout)
+    assert "smollm2-135m" in alone.stdout
+
+
 def test_pull_prints_where_the_file_is_and_draws_on_standard_error() -> None:
     result = run(pull, SOURCE)
     assert result.exit_code == 0

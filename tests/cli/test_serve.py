@@ -16,6 +16,7 @@ from chaku.config import ServeConfig, load
 from chaku.errors import ConfigError, UsageError
 from chaku.serve import server
 from chaku_server import chaku_environment, run_chaku
+from processes import PATIENCE_S
 
 
 def test_whoever_started_it_may_use_it_where_the_store_has_keys(tmp_path: Path) -> None:
@@ -35,11 +36,11 @@ def test_whoever_started_it_may_use_it_where_the_store_has_keys(tmp_path: Path) 
         request = urllib.request.Request(
             f"{told['url']}/v1/models", headers={"Authorization": f"Bearer {told['api_key']}"}
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             assert [row["id"] for row in json.load(answer)["data"]] == ["scripted"]
     finally:
         process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_the_settings_show_the_database_in_use_without_its_password_and_every_models_settings(tmp_path: Path) -> None:

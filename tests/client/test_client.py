@@ -166,7 +166,7 @@ async def test_a_retry_after_beyond_the_budget_raises_at_once_and_says_when(clie
     with pytest.raises(Overloaded, match="queue of fake is full") as raised:
         await collect(client)
     assert raised.value.retry_after_s == 60
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 30
     assert len(server.bodies) == 1
 
 

@@ -13,6 +13,7 @@ from openai import APIStatusError, AuthenticationError, OpenAI, RateLimitError
 from chaku_server import SMALL, SOURCE, ChakuServer, run_chaku, serving
 from fake_hub import publish
 from file_server import FileServer
+from processes import PATIENCE_S
 
 HELLO = [{"role": "user", "content": "hello"}]
 FRANCE = [
@@ -152,7 +153,7 @@ def lets_in(client: OpenAI) -> bool:
     return True
 
 
-def soon(claim: Callable[[], bool], within_s: float = 3.0) -> bool:
+def soon(claim: Callable[[], bool], within_s: float = PATIENCE_S) -> bool:
     deadline = time.monotonic() + within_s
     while not claim():
         if time.monotonic() > deadline:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from chaku_server import MODEL, ONE_THREAD, SOURCE, ChakuServer, serving
+from processes import PATIENCE_S
 
 SECONDS = float(os.environ.get("CHAKU_SOAK_S", "60"))
 STREAMS = 64
@@ -42,7 +43,7 @@ def loaded(server: ChakuServer, seconds: float) -> dict[str, int]:
 def idle(server: ChakuServer) -> dict[str, Any]:
     """What the gateway holds once nothing runs."""
     gateway = psutil.Process(server.process.pid)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while server.get(f"/v1/models/{MODEL}")[1]["running"] and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(6)  # connections to the engine and from clients are kept for up to five seconds

@@ -17,6 +17,7 @@ import pytest
 from openai import OpenAI
 
 from chaku_server import MODEL, ChakuServer, chaku_environment
+from processes import PATIENCE_S
 
 pytestmark = [pytest.mark.wheel, pytest.mark.model, pytest.mark.timeout(600)]
 
@@ -84,7 +85,7 @@ def alone(home: Path) -> dict[str, str]:
 
 def run(python: Path, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [str(python.parent / "chaku"), *arguments]
-    return subprocess.run(command, env=alone(home), cwd=home, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=alone(home), cwd=home, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
@@ -113,7 +114,7 @@ def test_the_demo_answers_and_ends(installed: tuple[Path, dict[str, float]], tmp
             command, env=alone(tmp_path), cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while (found := re.search(r"chaku is at (http://\S+)", log.read_text())) is None:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
@@ -125,7 +126,7 @@ def test_the_demo_answers_and_ends(installed: tuple[Path, dict[str, float]], tmp
         assert "Paris" in (answer.choices[0].message.content or "")
         engines = server.engines()
         assert server.end(signal.SIGINT) == 0
-        assert not psutil.wait_procs(engines, timeout=1)[1]
+        assert not psutil.wait_procs(engines, timeout=PATIENCE_S)[1]
     finally:
         process.kill()
         process.wait()

@@ -27,6 +27,7 @@ from chaku.data.story import story
 from chaku.data.watcher import Silent
 from chaku.errors import ConfigError, NotFound, UsageError
 from data.made import built, digests, sharegpt, write_json, write_lines
+from processes import PATIENCE_S
 
 SRC = Path(__file__).parents[2] / "src"
 
@@ -348,7 +349,7 @@ def test_a_worker_does_not_outlive_a_killed_build(tmp_path, tokenizer):
     script.write_text(_RUN)
     command = [sys.executable, str(script), str(tmp_path / "set"), str(tokenizer), "2", str(source)]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(SRC)}, start_new_session=True)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while not list(tmp_path.glob("set/.work/*/prepare-*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     group = os.getpgid(process.pid)

@@ -9,6 +9,7 @@ import pytest
 
 from chaku.engines.http import Transport, sse_blocks
 from chaku.errors import EngineError, EngineUnavailable
+from processes import PATIENCE_S
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -196,4 +197,4 @@ async def test_leaving_early_closes_the_connection() -> None:
         async with peer.request("POST", "/x", {}) as response:
             async for _ in sse_blocks(response, who="peer"):
                 break
-        await asyncio.wait_for(closed.wait(), 1)
+        await asyncio.wait_for(closed.wait(), PATIENCE_S)

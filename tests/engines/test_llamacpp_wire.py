@@ -201,6 +201,11 @@ def test_a_forced_answer_without_a_call_is_an_error_and_not_an_empty_answer(text
         forced(text, [], finish=finish)
 
 
+def test_a_whole_message_has_every_key_that_openai_s_has() -> None:
+    (choice,) = wire.assemble(forced('{"na', [], finish="length"))["choices"]
+    assert choice["message"] == {"role": "assistant", "content": "", "refusal": None}
+
+
 def test_a_forced_call_cut_within_its_head_has_no_call_yet() -> None:
     whole = wire.assemble(forced('{"na', [], finish="length"))
     assert whole["choices"][0]["finish_reason"] == "length"

@@ -17,6 +17,7 @@ from chaku.engines.base import State
 from chaku.engines.process import Child
 from chaku.engines.supervisor import BackOff, Supervisor
 from chaku.errors import EngineError, EngineUnavailable, ModelError
+from processes import PATIENCE_S
 
 SLEEPER = """
 import os, sys
@@ -39,7 +40,7 @@ def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-async def until(claim, timeout_s: float = 5.0) -> None:
+async def until(claim, timeout_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not claim():
         assert time.monotonic() < deadline, "did not become true in time"
@@ -92,7 +93,7 @@ async def test_a_child_that_ignores_sigterm_is_killed() -> None:
 async def test_a_line_beyond_the_limit_does_not_stop_the_child_from_being_heard() -> None:
     code = "import sys; [print(text, file=sys.stderr) for text in ('x' * (3 << 20), 'still here')]"
     child = await Child.spawn([sys.executable, "-c", code], config={}, name="talker")
-    assert await asyncio.wait_for(child.wait(), 10) == "exited with code 0"
+    assert await asyncio.wait_for(child.wait(), PATIENCE_S) == "exited with code 0"
     await until(lambda: "still here" in child.stderr_tail)
     await child.stop()
 
@@ -127,7 +128,7 @@ asyncio.run(main())
         assert is_alive(orphan)
         parent.kill()
         parent.wait()
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + PATIENCE_S
     while is_alive(orphan):
         assert time.monotonic() < deadline
         time.sleep(0.01)

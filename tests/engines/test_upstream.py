@@ -17,6 +17,7 @@ from chaku.engines.scripted import Reply
 from chaku.engines.upstream import UpstreamEngine
 from chaku.errors import ConfigError
 from gateways import Keys, Running, chat, gateway, scripted
+from processes import PATIENCE_S
 
 CHAT = "/v1/chat/completions"
 MODELS = b'{"object":"list","data":[{"id":"theirs","object":"model","created":1,"owned_by":"x"}]}'
@@ -298,7 +299,7 @@ async def test_an_upstream_that_was_away_comes_back_by_itself(monkeypatch: pytes
     async with raw(server) as (g, _):
         assert (await g.post(CHAT, chat()))[0] == 503
         server.models = reply(200, MODELS)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE_S):
             while (await g.post(CHAT, chat()))[0] != 200:
                 await asyncio.sleep(0.02)
 

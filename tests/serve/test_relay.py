@@ -14,6 +14,7 @@ from chaku.engines.scripted import Script, ScriptedEngine
 from chaku.serve.exchange import Exchange
 from chaku.serve.relay import count_content, relay
 from gateways import chat, gateway
+from processes import PATIENCE_S
 
 ROLE = b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n'
 WORD = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\n'
@@ -105,7 +106,7 @@ async def test_a_client_that_closes_after_a_whole_answer_has_not_hung_up(stream:
         writer.write(head.encode() + body)
         await reader.readuntil(b"[DONE]" if stream else b'"usage"')
         writer.close()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):
             while not g.exchanges:
                 await asyncio.sleep(0.01)
     assert [(e.status, e.completion_tokens) for e in g.exchanges] == [(200, 4)]

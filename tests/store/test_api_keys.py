@@ -8,10 +8,10 @@ from chaku.errors import InvalidRequest, NotFound
 from chaku.store import keys
 from chaku.store.database import Store, open_store
 from chaku.store.keyring import KeyRing
-from processes import run_python
+from processes import PATIENCE_S, run_python
 
 
-def eventually(claim, timeout_s: float = 5.0) -> float:
+def eventually(claim, timeout_s: float = PATIENCE_S) -> float:
     """Seconds until the claim held."""
     began = time.monotonic()
     while not claim():
@@ -127,7 +127,7 @@ with open_store(sys.argv[1]) as store:
         assert other.stdout.readline() == "revoked\n"
         assert eventually(lambda: ring.find(token) is None) < 1
         assert (ring.num_made, ring.num_active) == (1, 0)
-        _, errors = other.communicate(timeout=30)
+        _, errors = other.communicate(timeout=PATIENCE_S)
         assert other.returncode == 0, errors
 
 

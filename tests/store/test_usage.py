@@ -13,7 +13,7 @@ from chaku.store.database import open_store
 from chaku.store.tables import usage as usage_table
 from chaku.store.usage import Total, Usage, record, totals
 from chaku.store.usage_writer import UsageWriter
-from processes import run_python
+from processes import PATIENCE_S, run_python
 
 
 def row(time: datetime, **changes) -> Usage:
@@ -125,7 +125,7 @@ def test_closing_writes_what_no_thread_has_taken(store, now):
 def test_rows_reach_the_database_without_anyone_asking(store, now):
     with UsageWriter(store, interval_s=0.05) as writer:
         writer.put(row(now))
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE_S
         while num_rows(store) == 0:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -152,7 +152,7 @@ def test_rows_wait_while_the_database_is_away_and_what_overflows_is_counted(sqli
         assert (writer.num_waiting, writer.num_lost, writer.num_written) == (5, 3, 0)
         with sqlite3.connect(path) as repaired:
             repaired.execute("ALTER TABLE elsewhere RENAME TO usage")
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE_S
         while writer.num_waiting:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -193,7 +193,7 @@ def test_kill_9_while_writing_loses_no_acknowledged_row(url):
     writer = run_python(ACKNOWLEDGING_WRITER, url, "m", "1000000")
     acknowledged = [writer.stdout.readline() for _ in range(200)]
     writer.send_signal(signal.SIGKILL)
-    rest, _ = writer.communicate(timeout=30)
+    rest, _ = writer.communicate(timeout=PATIENCE_S)
     assert writer.returncode == -signal.SIGKILL
     numbers = {line.strip() for line in acknowledged} | set(rest.split())
     with open_store(url) as store, store.read() as connection:
@@ -206,7 +206,7 @@ def test_two_processes_write_at_the_same_time_without_losing_a_row(url):
     open_store(url).close()
     writers = [run_python(ACKNOWLEDGING_WRITER, url, model, "300") for model in ("a", "b")]
     for writer in writers:
-        _, errors = writer.communicate(timeout=60)
+        _, errors = writer.communicate(timeout=PATIENCE_S)
         assert writer.returncode == 0, errors
     with open_store(url) as store:
         assert [(total.model, total.num_requests) for total in totals(store, by=["model"])] == [("a", 300), ("b", 300)]

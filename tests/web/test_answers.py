@@ -18,6 +18,7 @@ from chaku.store.conversations import Conversations
 from chaku.store.database import open_store
 from chaku.store.tree import State
 from gateways import page_gateway, scripted
+from processes import PATIENCE_S
 from tabs import Refused, Tab, tab
 
 WORDS = " ".join(f"word{number}" for number in range(40))
@@ -47,7 +48,7 @@ def text_of(events: list[dict]) -> str:
 
 async def until_it_says(me: Tab, chat: str, answer: str, least: int) -> str:
     """What the answer has said once it is some characters long."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             text = (await me.texts(chat))[-1]
             if len(text) >= least:
@@ -138,7 +139,7 @@ async def test_stop_ends_the_generation_and_keeps_what_was_said(database: Path) 
         assert last == {"type": "done", "message": stopped}
         assert (await me.call("POST", f"{path_of(chat, answer)}/stop"))["answer"] == stopped
         assert (await me.call("GET", f"/chats/{chat}"))["messages"][-1] == stopped
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while (await me.call("GET", "/models"))["models"][0]["running"]:
                 await asyncio.sleep(0.02)
 
@@ -183,7 +184,7 @@ async def test_what_was_said_is_written_down_every_second(database: Path) -> Non
         said = await until_it_says(me, chat, answer, 20)
         with open_store(f"sqlite:///{database}") as store:
             kept = Conversations(store, None).tree(chat)
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(PATIENCE_S):
                 while (await asyncio.to_thread(kept.get, answer)).content != said:
                     await asyncio.sleep(0.05)
             assert kept.get(answer).state is State.STREAMING
@@ -267,7 +268,7 @@ async def test_an_answer_finishes_in_a_chat_that_was_deleted_meanwhile(database:
         await me.call("DELETE", f"/chats/{chat}")
         with pytest.raises(Refused, match="404"):
             await me.whole(chat, answer)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not g.exchanges:
                 await asyncio.sleep(0.05)
         await asyncio.sleep(0.2)

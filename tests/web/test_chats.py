@@ -11,6 +11,7 @@ import pytest
 from chaku.engines.base import Call
 from chaku.engines.scripted import Reply
 from gateways import page_gateway, scripted
+from processes import PATIENCE_S
 from tabs import Refused, tab
 
 PIXEL = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
@@ -246,7 +247,7 @@ async def test_a_model_that_becomes_ready_is_heard_of(database: Path) -> None:
         assert (await me.call("GET", "/models"))["models"][0]["state"] == "loading"
         async with me.stream("/events") as events:
             states = []
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 while states[-1:] != ["ready"]:
                     states.append((await anext(events))[1]["models"][0]["state"])
     assert states[0] == "loading"

@@ -19,6 +19,7 @@ from chaku.store.keys import NewKey
 from chaku.store.sessions import MAX_IDLE
 from gateways import Running, page_gateway, scripted
 from gateways import chat as chat_request
+from processes import PATIENCE_S
 from tabs import Refused, Tab, tab
 
 OPEN = {"/session", "/login", "/logout"}
@@ -147,7 +148,7 @@ async def test_a_revoked_key_ends_its_sessions_and_its_open_streams(
             revoke(database, "bob")
             with pytest.raises(Refused, match="login_required"):
                 await me.call("GET", "/chats")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 assert [event async for event in mine] == []
             await other.chat(title="still here")
             assert (await anext(theirs))[1]["chat"]["title"] == "still here"

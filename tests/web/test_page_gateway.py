@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from processes import environment
+from processes import PATIENCE_S, environment
 from web.browser import ask, open_page, wait_for_answer
 
 SCRIPT = """
@@ -70,7 +70,7 @@ def serving(folder: Path, *models: str, port: int = 0) -> Iterator[Gateway]:
         yield Gateway(process, json.loads(line)["url"])
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE_S)
 
 
 @pytest.fixture

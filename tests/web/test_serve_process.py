@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from chaku.web.answers import SILENT_S
-from processes import environment
+from processes import PATIENCE_S, environment
 from tabs import tab
 
 SCRIPT = "replies:\n- {text: 'one two three four five', token_delay_s: 0.02, fault: hang, fault_after_tokens: 4}\n"
@@ -31,7 +31,7 @@ class Served:
     def end(self, number: int) -> tuple[int, str]:
         """Exit status and what it wrote, after a signal."""
         self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=20)
+        _, errors = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, errors
 
 

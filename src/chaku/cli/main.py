@@ -117,6 +117,9 @@ def _run(args: Sequence[str] | None) -> int:
         return INTERRUPTED if isinstance(error.__cause__, KeyboardInterrupt) else 1
     except KeyboardInterrupt:
         return INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as help_page:
+        click.echo(help_page.format_message(), err=True)
+        return help_page.exit_code
     except (ChakuError, click.ClickException) as error:
         if style.traceback:
             import traceback

@@ -7,20 +7,38 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chaku.errors import UsageError
+
 if TYPE_CHECKING:
     from chaku.models.gguf import GgufMetadata
     from chaku.models.plan import Plan
 
 
-@click.group()
-def models() -> None:
-    """Look at models, and remove pulled ones."""
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+
+
+@click.group(invoke_without_command=True)
+@_json_option
+@click.pass_context
+def models(ctx: click.Context, /, as_json: bool) -> None:
+    """Look at models, and remove pulled ones. Alone, it lists them."""
+    if ctx.invoked_subcommand is None:
+        _list(as_json)
+    elif as_json:
+        raise UsageError(
+            f"--json stands in front of {ctx.invoked_subcommand!r}",
+            fix=f"chaku models {ctx.invoked_subcommand} --json",
+        )
 
 
 @models.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@_json_option
 def list_models(as_json: bool) -> None:
     """Built-in models and everything that was pulled."""
+    _list(as_json)
+
+
+def _list(as_json: bool) -> None:
     rows = _rows()
     if as_json:
         _print_json(rows)
@@ -137,7 +155,6 @@ def _print_metadata(metadata: GgufMetadata, planned: Plan) -> None:
 @click.argument("model")
 def rm(model: str) -> None:
     """Delete a pulled model."""
-    from chaku.errors import UsageError
     from chaku.models import cache
     from chaku.models.reference import BuiltIn, HubFile, UrlFile, WheelFile, parse
 

@@ -334,7 +334,9 @@ def assemble(chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
                 piece["index"], {"index": piece["index"], "logprobs": None, "finish_reason": None}
             )
             if "delta" in piece:
-                _add_delta(whole.setdefault("message", {"role": "assistant", "content": None}), piece["delta"])
+                _add_delta(
+                    whole.setdefault("message", {"role": "assistant", "content": None, "refusal": None}), piece["delta"]
+                )
             else:
                 whole["text"] = whole.get("text", "") + piece["text"]
             if piece.get("logprobs"):

@@ -1,4 +1,4 @@
-"""A model's tensors on disk behind one face: safetensors or `.bin`, one file or many; read only when asked.
+"""A model's tensors on disk behind one face: safetensors, `.bin`, `.pdparams`; read only when asked.
 
 Writing is in `shards`.
 """
@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from chaku.errors import ModelError
 from chaku.weights.checkpoint import checkpoint_places
+from chaku.weights.paddle_names import paddle_places
 from chaku.weights.place import DTYPES, Place, TensorMetadata, load_place
 
 if TYPE_CHECKING:
     import torch
 
 _HEADER_LIMIT_BYTES = 100_000_000  # safetensors' own
-_SINGLE = ("model.safetensors", "adapter_model.safetensors", "pytorch_model.bin", "adapter_model.bin")
-_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_SINGLE = (
+    *("model.safetensors", "adapter_model.safetensors", "pytorch_model.bin", "adapter_model.bin"),
+    "model_state.pdparams",
+)
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json", "model_state.pdparams.index.json")
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,9 @@ class Tensors:
 
 
 def open_tensors(path: Path) -> Tensors:
-    """The tensors of a model's folder, or of one `.safetensors` or `.bin` file.
+    """The tensors of a model's folder, or of one `.safetensors`, `.bin` or `.pdparams` file.
+
+    PaddleNLP's tensors come under transformers' names and the way round they are there.
 
     Raises ModelError when there are none, or when a file is damaged, naming it.
     """
@@ -78,6 +84,8 @@ def open_tensors(path: Path) -> Tensors:
         if file.suffix == ".safetensors":
             found, said = _safetensors_places(file)
             notes |= said
+        elif file.suffix == ".pdparams":
+            found = paddle_places(file)
         else:
             found = checkpoint_places(file)
         if twice := places.keys() & found.keys():
@@ -104,7 +112,8 @@ def _files(path: Path) -> list[Path]:
         if found := sorted(path.glob(pattern)):
             return found
     raise ModelError(
-        f"{path} holds no weights", fix="it should hold model.safetensors, pytorch_model.bin, or their shards and index"
+        f"{path} holds no weights",
+        fix="it should hold model.safetensors, pytorch_model.bin, model_state.pdparams, or shards",
     )
 
 

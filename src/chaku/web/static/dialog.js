@@ -1,6 +1,6 @@
 /** Windows over the page, on the browser's own <dialog>: it holds the focus inside and gives it back. */
 
-import { html, useEffect, useId, useRef } from "./html.js";
+import { html, useId, useLayoutEffect, useRef } from "./html.js";
 import { IconButton } from "./icons.js";
 
 /**
@@ -9,7 +9,8 @@ import { IconButton } from "./icons.js";
 export function Dialog({ title, onClose, kind = "centre", children }) {
   const ref = useRef(/** @type {HTMLDialogElement | null} */ (null));
   const id = useId();
-  useEffect(() => {
+  // Before the next key can arrive: an effect after the paint would take the focus from who types on.
+  useLayoutEffect(() => {
     const dialog = /** @type {HTMLDialogElement} */ (ref.current);
     const before = /** @type {HTMLElement | null} */ (document.activeElement);
     dialog.showModal();

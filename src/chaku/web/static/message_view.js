@@ -74,7 +74,7 @@ function SentImage({ url }) {
 /** @param {{text: string, onText: (text: string) => void, onSave: () => void, onCancel: () => void}} props */
 function Editor({ text, onText, onSave, onCancel }) {
   const ref = useRef(/** @type {HTMLTextAreaElement | null} */ (null));
-  useEffect(() => {
+  useLayoutEffect(() => {
     const field = /** @type {HTMLTextAreaElement} */ (ref.current);
     field.focus();
     field.setSelectionRange(field.value.length, field.value.length);

@@ -5,7 +5,7 @@
 import { goTo } from "./address.js";
 import { getText, post } from "./api.js";
 import { byDay, count } from "./format.js";
-import { html, useEffect, useRef, useState } from "./html.js";
+import { html, useLayoutEffect, useRef, useState } from "./html.js";
 import { Icon, IconButton } from "./icons.js";
 import { Menu } from "./menu.js";
 import { useChanges } from "./observable.js";
@@ -129,7 +129,7 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
 /** @param {{title: string, onDone: (title: string | null) => void}} props */
 function Rename({ title, onDone }) {
   const ref = useRef(/** @type {HTMLInputElement | null} */ (null));
-  useEffect(() => ref.current?.select(), []);
+  useLayoutEffect(() => ref.current?.select(), []);
   const onKey = (/** @type {KeyboardEvent} */ event) => {
     if (event.key === "Enter") onDone(/** @type {HTMLInputElement} */ (ref.current).value.trim());
     if (event.key === "Escape") (event.stopPropagation(), onDone(null));

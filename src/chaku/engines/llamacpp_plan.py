@@ -1,0 +1,204 @@
+"""How a call is put to llama.cpp's server: which route, which request, how its stream is read. Or why it can't be."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from chaku.chat import plain_text
+from chaku.engines import llamacpp_wire as wire
+from chaku.engines.base import Call
+from chaku.engines.llamacpp_child import Server
+from chaku.engines.llamacpp_model import NO_JSON, Learned, ask_server
+from chaku.engines.llamacpp_schema import call_schema, check_schema
+from chaku.errors import InvalidRequest
+from chaku.protocol.openai import prompts_of
+
+_log = logging.getLogger(__name__)
+
+_MOST_TRIED_SCHEMAS = 256
+BROKEN_APART = "special token spellings in the messages were broken apart with U+200B"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a call is put to llama.cpp."""
+
+    path: str
+    request: dict[str, Any]
+    stream: wire.Stream
+    width: int = 1
+    """Slots it takes."""
+    notes: tuple[str, ...] = ()
+
+
+class Planner:
+    """Plans calls to one running server, by what was learnt of its model."""
+
+    def __init__(self, name: str, server: Server, learned: Learned) -> None:
+        """`name` is what clients call the model."""
+        self.name = name
+        self.learned = learned
+        self._server = server
+        self._tried_schemas: dict[bytes, bool] = {}
+        self._said_broken_apart = False
+
+    async def plan(self, call: Call) -> Plan:
+        """Raises InvalidRequest, naming the field, for what the model or llama.cpp can't honour."""
+        body, n = call.body, call.body.get("n") or 1
+        slots = self.learned.capabilities.slots or 1
+        if n > slots:
+            raise InvalidRequest(f"n is {n}, {self.name} answers {slots} at once", fix="lower n", param="n")
+        for token in body.get("logit_bias") or ():
+            if int(token) >= self.learned.num_vocabulary:
+                raise self._no_token(token, f"logit_bias.{token}")
+        if call.route == "completions":
+            self.check_ids(body["prompt"], "prompt")
+            return await self._plan_completion(body, n)
+        return await self._plan_chat(body, n)
+
+    def check_ids(self, value: Any, param: str) -> None:
+        """Raises InvalidRequest for a token id that the vocabulary does not have."""
+        for prompt in prompts_of(value):
+            for token in prompt if isinstance(prompt, list) else ():
+                if token >= self.learned.num_vocabulary:
+                    raise self._no_token(token, param)
+
+    def _no_token(self, token: int | str, param: str) -> InvalidRequest:
+        why = f"no token {token}: {self.name} has {self.learned.num_vocabulary:,}, counted from 0"
+        return InvalidRequest(why, param=param, code="invalid_value")
+
+    def _check_read(self, body: dict[str, Any]) -> None:
+        """Raises InvalidRequest for what neither the template nor llama.cpp would make anything of."""
+        for i, message in enumerate(body["messages"]):
+            for field in ("name", "reasoning_content"):
+                if message.get(field) and (message["role"], field) in self.learned.unread:
+                    param = f"messages.{i}.{field}"
+                    raise _unsupported(f"the chat template of {self.name} reads no {field}: leave it out", param)
+            content = message.get("content")
+            for j, part in enumerate(content if isinstance(content, list) else ()):
+                if part["type"] == "image_url" and part["image_url"].get("detail", "auto") != "auto":
+                    param = f"messages.{i}.content.{j}.image_url.detail"
+                    raise _unsupported(f"{self.name} sees images in one way only: leave detail out", param)
+        if body.get("tools") and body.get("logprobs"):
+            raise _unsupported("llama.cpp gives no log probabilities of answers that may call tools", "logprobs")
+
+    async def _plan_completion(self, body: dict[str, Any], n: int) -> Plan:
+        top, echo, prompts = body.get("logprobs"), None, prompts_of(body["prompt"])
+        if body.get("echo"):
+            if top is not None:
+                raise InvalidRequest("echo with logprobs: llama.cpp does not score the prompt", param="echo")
+            echo = [one if isinstance(one, str) else await self.text_of(one) for one in prompts]
+        await self._require_enforced(wire.answer_schema(body), "response_format.json_schema.schema")
+        stream = wire.CompletionStream(model=self.name, n=n, top_logprobs=top, echo=echo)
+        request = wire.completion_request(body, model=self.name)
+        return Plan(
+            "/v1/completions", request, stream, width=min(n * len(prompts), self.learned.capabilities.slots or 1)
+        )
+
+    async def _plan_chat(self, body: dict[str, Any], n: int) -> Plan:
+        self._check_read(body)
+        top = (body.get("top_logprobs") or 0) if body.get("logprobs") else None
+        messages = body["messages"]
+        forced = wire.forced_tools(body)
+        texts = [messages, body.get("tools")]
+        hostile = self.learned.specials is not None and plain_text.spells_special(texts, self.learned.specials)
+        pictures = any(
+            part.get("type") not in ("text", "refusal")
+            for message in messages
+            if isinstance(message.get("content"), list)
+            for part in message["content"]
+        )
+        if forced and body.get("stop"):
+            raise _unsupported("a stop sequence would cut a forced tool call: leave it out", "stop")
+        await self._require_enforced(wire.answer_schema(body), "response_format.json_schema.schema")
+        if (forced or (hostile and not self.learned.answers_in_parts and not body.get("tools"))) and not pictures:
+            ids = await self.render(body, without_thinking=bool(forced))
+            request = wire.raw_chat_request(body, ids, model=self.name)
+            if forced:
+                request["json_schema"] = await self._schema_of(forced, body["tools"])
+                return Plan("/v1/completions", request, wire.ForcedToolStream(model=self.name, n=n), width=n)
+            return Plan("/v1/completions", request, wire.RawChatStream(model=self.name, n=n, top_logprobs=top), width=n)
+        notes: tuple[str, ...] = ()
+        if hostile and self.learned.specials is not None:
+            apart = plain_text.break_apart([messages, body.get("tools")], self.learned.specials)
+            body = {**body, "messages": apart[0]} | ({"tools": apart[1]} if body.get("tools") else {})
+            notes = (BROKEN_APART,)
+            if not self._said_broken_apart:
+                self._said_broken_apart = True
+                _log.warning("%s model=%s: its answers need llama.cpp's own parser", BROKEN_APART, self.name)
+        request = wire.chat_request(body, model=self.name, template_kwargs=_template_kwargs(body))
+        stream = wire.Stream(model=self.name, n=n, top_logprobs=top)
+        return Plan("/v1/chat/completions", request, stream, width=n, notes=notes)
+
+    async def _schema_of(self, forced: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Any:
+        """The schema of a call of one of the functions. Raises InvalidRequest where it can't be enforced."""
+        for index, tool in enumerate(tools):
+            if tool["function"] in forced:
+                check_schema(tool["function"].get("parameters") or {}, f"tools.{index}.function.parameters")
+        schema = call_schema(forced)
+        await self._require_enforced(schema, "tools")
+        return schema
+
+    async def _require_enforced(self, schema: Any, param: str) -> None:
+        """Raises InvalidRequest for a schema that llama.cpp would drop, which it does without a word.
+
+        The keywords are known; whether they make sense together only its compiler knows. So it is asked for one token,
+        pushed as hard as a bias can towards one that begins no JSON: 0.03 s, once a schema.
+        """
+        if schema is None:
+            return
+        check_schema(schema, param)
+        name = orjson.dumps(schema)
+        if name not in self._tried_schemas:
+            request = {"prompt": [self.learned.no_json_id], "max_tokens": 1, "temperature": 0, "json_schema": schema}
+            request["logit_bias"] = {str(self.learned.no_json_id): 100}
+            answer = await self._small("/v1/completions", request, param=param)
+            if len(self._tried_schemas) >= _MOST_TRIED_SCHEMAS:
+                self._tried_schemas.clear()
+            self._tried_schemas[name] = not answer["choices"][0]["text"].startswith(NO_JSON)
+        if not self._tried_schemas[name]:
+            raise InvalidRequest(
+                f"{param}: llama.cpp can't compile this schema", fix="its parts may exclude each other", param=param
+            )
+
+    async def render(self, body: dict[str, Any], *, without_thinking: bool = False) -> list[int]:
+        """Ids of a chat, the template's special tokens as such and everything else as text."""
+        texts: list[Any] = [body["messages"], body.get("tools")]
+        spellings: dict[str, str] = {}
+        if self.learned.specials is not None:
+            texts, spellings = plain_text.shield(texts, self.learned.specials)
+        template_kwargs = _template_kwargs(body) | ({"enable_thinking": False} if without_thinking else {})
+        request: dict[str, Any] = {"messages": texts[0], "chat_template_kwargs": template_kwargs}
+        if texts[1]:
+            request |= {"tools": texts[1]} | ({"tool_choice": body["tool_choice"]} if body.get("tool_choice") else {})
+        prompt = (await self._small("/apply-template", request))["prompt"]
+        content: list[str | int] = [""]  # an empty text first: there the tokenizer puts what begins every text (BOS)
+        if self.learned.specials is None:
+            content.append(prompt)
+        else:
+            for piece in plain_text.split(prompt, self.learned.specials, spellings):
+                content.append(
+                    self.learned.special_ids[piece.spelling] if isinstance(piece, plain_text.Special) else piece
+                )
+        request = {"content": content, "add_special": True, "parse_special": False}
+        ids: list[int] = (await self._small("/tokenize", request))["tokens"]
+        return ids
+
+    async def text_of(self, ids: list[int]) -> str:
+        """The text of token ids, special ones spelled out."""
+        return str((await self._small("/detokenize", {"tokens": ids}))["content"])
+
+    async def _small(self, path: str, request: dict[str, Any], *, param: str = "messages") -> Any:
+        return await ask_server(self._server, path, request, model=self.name, param=param)
+
+
+def _unsupported(message: str, param: str) -> InvalidRequest:
+    return InvalidRequest(message, param=param, code="unsupported_parameter")
+
+
+def _template_kwargs(body: dict[str, Any]) -> dict[str, Any]:
+    return {"reasoning_effort": body["reasoning_effort"]} if body.get("reasoning_effort") else {}
