@@ -78,6 +78,8 @@ class ModelConfig(Frozen):
     """Layers put on the GPU. Default: all that fit."""
     kv_type: Literal["f16", "q8_0"] = "f16"
     """Number type of the key-value cache: q8_0 takes half the memory at the same speed, and rounds what it keeps."""
+    template: str | None = None
+    """A built-in chat template (vicuna_v1.1, chatml, ...) instead of the one in the file."""
     lora: tuple[Path, ...] = ()
     """GGUF LoRA adapters applied to the model."""
     mmproj: Path | None = None

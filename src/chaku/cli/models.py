@@ -39,9 +39,12 @@ def list_models(as_json: bool) -> None:
 
 
 def _list(as_json: bool) -> None:
+    from chaku.cli import releases
+
     rows = _rows()
     if as_json:
-        _print_json(rows)
+        keys = dict.fromkeys(rows[0])
+        _print_json([*rows, *(keys | row for row in releases.rows())])
         return
     width = max(len(str(row["name"])) for row in rows)
     for row in rows:
@@ -53,6 +56,7 @@ def _list(as_json: bool) -> None:
             click.echo(f"{'':<{width}}  {row['description']}")
     if not any(row["pulled"] for row in rows):
         click.echo(f"\nNothing is pulled yet: chaku pull {rows[0]['name']}")
+    releases.print_section()
 
 
 def _rows() -> list[dict[str, Any]]:
@@ -76,6 +80,7 @@ def _rows() -> list[dict[str, Any]]:
                 "num_parameters": row.num_parameters,
                 "context_tokens": row.context_tokens,
                 "chat": row.chat,
+                "hub_id": None,
             }
         )
     for model in cache.pulled():
@@ -99,14 +104,28 @@ def _rows() -> list[dict[str, Any]]:
 @click.option("--slots", type=click.IntRange(1, 256), help="Requests at once to plan for.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(model: str, context: int | None, slots: int | None, as_json: bool) -> None:
-    """What a model's file says, its chat template, and the memory that serving it would take."""
+    """What a model's file says, its chat template, and the memory that serving it would take.
+
+    MODEL may also be a published Vicuna, such as vicuna-13b-v1.1: what it was made of, its template, its successor.
+    """
+    from pathlib import Path
+
+    from chaku.cli import releases
     from chaku.errors import ModelError
     from chaku.models import cache, memory
     from chaku.models.gguf import read_metadata
     from chaku.models.plan import plan
     from chaku.models.pull import pull
     from chaku.models.reference import LocalFile, parse
+    from chaku.models.vicunas import find
 
+    if not model.endswith(".gguf") and not Path(model).exists() and (release := find(model)):
+        if context is not None or slots is not None:
+            raise UsageError(
+                f"{release.name} has no file here to plan for", fix=f"chaku weights plan {release.name} --gpu ..."
+            )
+        _print_json(releases.as_json(release)) if as_json else releases.print_release(release)
+        return
     reference = parse(model).reference
     found = pull(reference) if isinstance(reference, LocalFile) else cache.find(reference)
     if found is None:

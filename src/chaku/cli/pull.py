@@ -45,7 +45,10 @@ def fetch(reference: Reference, shown_name: str, accept_licence: bool = False) -
     from chaku.models import cache
     from chaku.models.pull import pull as pull_model
     from chaku.models.reference import BuiltIn
+    from chaku.models.vicunas import find
 
+    if (release := find(shown_name)) and release.notice:
+        click.echo(f"note: {release.notice}", err=True)
     if isinstance(reference, BuiltIn) and reference.row.licence.must_accept and not accept_licence:
         licence = reference.row.licence
         if not cache.find(reference) and sys.stdin.isatty():

@@ -23,7 +23,18 @@ if TYPE_CHECKING:
     from chaku.store.keyring import KeyRing
 
 _PER_MODEL = (
-    *("context", "slots", "threads", "gpu_layers", "kv_type", "lora", "mmproj", "embeddings", "idle_unload_s"),
+    *(
+        "context",
+        "slots",
+        "threads",
+        "gpu_layers",
+        "kv_type",
+        "template",
+        "lora",
+        "mmproj",
+        "embeddings",
+        "idle_unload_s",
+    ),
     *("queue_limit", "deadline_s", "api_key_env", "upstream_model", "extensions"),
 )
 
@@ -50,6 +61,7 @@ def _model_options(command: Any) -> Any:
             click.option("--threads", type=int, help="CPU threads. Default: the physical cores."),
             click.option("--gpu-layers", type=int, help="Layers put on the GPU. Default: all that fit."),
             click.option("--kv-type", type=click.Choice(["f16", "q8_0"]), help="Key-value cache; q8_0 halves it."),
+            click.option("--template", help="Built-in chat template instead of the file's own, such as vicuna_v1.1."),
             click.option("--lora", type=click.Path(path_type=Path), multiple=True, help="GGUF LoRA adapter."),
             click.option("--mmproj", type=click.Path(path_type=Path), help="GGUF image projector."),
             click.option("--embeddings/--no-embeddings", default=None, help="Serve /v1/embeddings too."),

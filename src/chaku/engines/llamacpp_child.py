@@ -40,6 +40,8 @@ class Settings:
     mmproj: Path | None = None
     chat_template: str | None = None
     """Jinja, instead of the file's own."""
+    stops: tuple[str, ...] = ()
+    """Texts that end an answer, where no special token does."""
     embeddings: bool = True
     pooling: Literal["mean", "cls", "last"] = "mean"
     special_tokens: tuple[str, ...] = ()

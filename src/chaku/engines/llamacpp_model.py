@@ -49,6 +49,8 @@ class Learned:
     num_vocabulary: int
     no_json_id: int
     """The token of NO_JSON."""
+    stops: tuple[str, ...] = ()
+    """Texts that end every answer of a chat."""
 
 
 async def ask_server(
@@ -83,6 +85,7 @@ async def learn(server: Server, name: str, settings: Settings) -> Learned:
         unread=unread,
         num_vocabulary=num_vocabulary,
         no_json_id=no_json_id,
+        stops=settings.stops,
     )
 
 

@@ -114,6 +114,8 @@ class Planner:
         )
         if forced and body.get("stop"):
             raise _unsupported("a stop sequence would cut a forced tool call: leave it out", "stop")
+        if self.learned.stops and not forced:
+            body = {**body, "stop": [*_stops_of(body), *self.learned.stops]}
         await self._require_enforced(wire.answer_schema(body), "response_format.json_schema.schema")
         if (forced or (hostile and not self.learned.answers_in_parts and not body.get("tools"))) and not pictures:
             ids = await self.render(body, without_thinking=bool(forced))
@@ -194,6 +196,11 @@ class Planner:
 
     async def _small(self, path: str, request: dict[str, Any], *, param: str = "messages") -> Any:
         return await ask_server(self._server, path, request, model=self.name, param=param)
+
+
+def _stops_of(body: dict[str, Any]) -> list[str]:
+    stop = body.get("stop") or []
+    return [stop] if isinstance(stop, str) else list(stop)
 
 
 def _unsupported(message: str, param: str) -> InvalidRequest:

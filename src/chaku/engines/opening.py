@@ -12,7 +12,7 @@ from chaku.errors import ConfigError, ModelError
 from chaku.models.reference import Reference, Scripted, Upstream
 
 _ONLY_UPSTREAM = ("api_key_env", "upstream_model", "extensions")
-_ONLY_LOCAL = ("threads", "gpu_layers", "kv_type", "lora", "mmproj", "idle_unload_s")
+_ONLY_LOCAL = ("threads", "gpu_layers", "kv_type", "template", "lora", "mmproj", "idle_unload_s")
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ def open_engine(
 
 
 def _open_llamacpp(name: str, config: ModelConfig, path: Path, memory: Memory) -> Engine:
+    from chaku.engines.chat_template import choose
     from chaku.engines.llamacpp import LlamaCppEngine, Settings
     from chaku.models.gguf import read_metadata
     from chaku.models.plan import plan, require_fit
@@ -97,6 +98,7 @@ def _open_llamacpp(name: str, config: ModelConfig, path: Path, memory: Memory) -
             fix=f"lower --context to {trained}, or leave it out",
             param="context",
         )
+    chosen = choose(name, config, metadata)
     memory.take(planned.total_bytes)
     log.info("planned model=%s %s", name, planned.describe())
     for note in planned.notes:
@@ -110,6 +112,8 @@ def _open_llamacpp(name: str, config: ModelConfig, path: Path, memory: Memory) -
         lora=config.lora,
         mmproj=config.mmproj,
         kv_type=config.kv_type,
+        chat_template=chosen.jinja,
+        stops=chosen.stops,
         embeddings=config.embeddings,
         pooling="cls" if metadata.pooling == "cls" else "last" if metadata.pooling == "last" else "mean",
         special_tokens=metadata.special_tokens,

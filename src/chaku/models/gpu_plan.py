@@ -233,9 +233,7 @@ def _best(layouts: tuple[Layout, ...]) -> Layout | None:
     return max(fitting, key=lambda layout: (layout.requests * layout.replicas, -layout.pipeline), default=None)
 
 
-def _quantised(
-    shape: ModelShape, gpu: Accelerator, count: int, context: int, tensors: list[int]
-) -> tuple[Layout, ...]:
+def _quantised(shape: ModelShape, gpu: Accelerator, count: int, context: int, tensors: list[int]) -> tuple[Layout, ...]:
     if shape.file_bytes is not None:
         return ()
     kinds = ("fp8" if gpu.has_fp8 else "int8", "int4")

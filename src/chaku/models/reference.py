@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from chaku.errors import UsageError
-from chaku.models import registry
+from chaku.errors import ModelError, UsageError
+from chaku.models import registry, vicunas
 from chaku.models.gguf import shard_paths
 from chaku.models.registry import BuiltInModel
 
@@ -123,9 +123,24 @@ def parse_reference(source: str) -> Reference:
     scheme, colon, rest = source.partition(":")
     if colon and scheme in _SCHEMES:
         return _SCHEMES[scheme](source, rest)
-    if source.endswith(".gguf") or "/" in source or source.startswith("~") or Path(source).exists():
+    if (
+        source.endswith(".gguf")
+        or ("/" in source and not _is_release(source))
+        or source.startswith("~")
+        or Path(source).exists()
+    ):
         return LocalFile(shard_paths(Path(source).expanduser())[0])
+    if source not in registry.BUILT_IN and (release := vicunas.find(source)):
+        raise ModelError(
+            f"{release.name} is known, and does not come by its name: its weights are at hf.co/{release.hub_id}",
+            fix=f"`chaku models show {release.name}` says more; a GGUF of it: hf:ORG/REPOSITORY, or a path",
+        )
     return BuiltIn(registry.built_in(source))
+
+
+def _is_release(source: str) -> bool:
+    """Whether "lmsys/vicuna-7b-v1.5" is meant and not a folder of that name."""
+    return source.startswith("lmsys/") and vicunas.find(source) is not None and not Path(source).exists()
 
 
 def _hub(source: str, rest: str) -> HubFile:

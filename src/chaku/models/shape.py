@@ -1,4 +1,4 @@
-"""The numbers of a model that plans and estimates need, from a table, a GGUF, a Hugging Face folder or its config.json."""
+"""The numbers of a model that plans and estimates need: of a GGUF, a Hugging Face folder or its config.json."""
 
 from __future__ import annotations
 

@@ -19,7 +19,9 @@ PADDED_VOCABULARY = 32_001
 """Vicuna v0's: LLaMA's 32,000 tokens and an added [PAD]."""
 Family = Literal["v0", "v1"]
 
-_LLAMA = Licence("LLaMA licence: research, not commercial", "https://github.com/facebookresearch/llama/blob/llama_v1/MODEL_CARD.md")
+_LLAMA = Licence(
+    "LLaMA licence: research, not commercial", "https://github.com/facebookresearch/llama/blob/llama_v1/MODEL_CARD.md"
+)
 _LLAMA_2 = Licence("Llama 2 Community License Agreement", "https://ai.meta.com/llama/license/")
 
 
@@ -171,10 +173,21 @@ def recognise(names: Iterable[str | None], *, vocab_size: int, width: int) -> Re
     return None
 
 
-def check_template(model: str, release: Release, *, vocab_size: int, template: str | None) -> None:
+def require_merged(model: str, names: Iterable[str | None]) -> None:
+    """Raise ConfigError for a checkpoint that is called a delta: its weights are differences, not a model."""
+    for name in names:
+        if name and (match := _NAME.search(name)) and match[2] and (release := find(name)):
+            raise ConfigError(
+                f"{model} is {release.name}, a delta: without its base, {release.base}, it is no model",
+                fix="add it to its base first: chaku weights apply-delta BASE DELTA -o MODEL",
+            )
+
+
+def check_template(model: str, release: Release, *, vocab_size: int, template: str | None) -> str | None:
     """Raise ConfigError where a checkpoint's vocabulary or template (Jinja, or a built-in's name) is another version's.
 
-    `model` is what to call the checkpoint. `template` None: there is none yet, so none is wrong.
+    `model` is what to call the checkpoint. `template` None: there is none yet, so none is wrong. Returns a note where
+    the template is no Vicuna's at all, as that of a further fine-tune may be.
     """
     wants = release.shape.vocab_size
     if vocab_size > wants and vocab_size == PADDED_VOCABULARY:
@@ -191,14 +204,15 @@ def check_template(model: str, release: Release, *, vocab_size: int, template: s
             fix="if it is v1.1 or later, give it its version's name; otherwise apply the v0 delta to its base again",
             param="template",
         )
-    family = family_of(template) if template is not None else None
     right: Family = "v0" if release.version == "v0" else "v1"
-    if template is None or family == right:
-        return
+    if template is None or (family := family_of(template)) == right:
+        return None
+    if family is None:
+        return f"{model} is named as Vicuna {release.version}, its template is no Vicuna's (--template sets another)"
     raise ConfigError(
-        f"{model} is Vicuna {release.version}, trained with {_EXPLAINED[right]}; its template "
-        + (f"writes {_EXPLAINED[family]}" if family else "is of another kind of model"),
-        fix=f"set template: {release.template} (--template {release.template})",
+        f"{model} is Vicuna {release.version}, trained with {_EXPLAINED[right]}; its template writes "
+        f"{_EXPLAINED[family]}",
+        fix=f"--template {release.template}, in YAML template: {release.template}",
         param="template",
     )
 
