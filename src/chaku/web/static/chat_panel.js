@@ -7,7 +7,7 @@
 /** @import {Model} from "./types.js" */
 import { Composer } from "./composer.js";
 import { problemOf, takesImages } from "./conversation.js";
-import { html, useCallback, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
+import { html, useCallback, useLayoutEffect, useRef, useState } from "./html.js";
 import { Icon } from "./icons.js";
 import { MessageView } from "./message_view.js";
 import { ErrorCard } from "./notices.js";
@@ -22,7 +22,7 @@ const NEAR_END = 80; // pixels
  * @param {Model[]} props.models
  * @param {(text: string) => void} props.onComplain
  * @param {any} [props.children]  what stands there while nothing was said
- * @param {string} [props.start]  an example for the composer
+ * @param {{text: string} | null} [props.start]  an example for the composer
  */
 export function ChatPanel({ conversation, models, onComplain, children, start }) {
   useChanges(conversation);
@@ -33,7 +33,7 @@ export function ChatPanel({ conversation, models, onComplain, children, start })
   const scroller = useRef(/** @type {HTMLElement | null} */ (null));
   const sticks = useRef(true);
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     conversation.announce = setSpoken;
     return () => (conversation.announce = () => {});
   }, [conversation]);

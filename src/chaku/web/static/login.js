@@ -2,7 +2,7 @@
 
 /** @import {Library} from "./library.js" */
 import { problemOf } from "./conversation.js";
-import { html, useEffect, useRef, useState } from "./html.js";
+import { html, useLayoutEffect, useRef, useState } from "./html.js";
 
 /** @param {{library: Library}} props */
 export function Login({ library }) {
@@ -10,7 +10,7 @@ export function Login({ library }) {
   const [complaint, setComplaint] = useState("");
   const [isAsking, setAsking] = useState(false);
   const ref = useRef(/** @type {HTMLInputElement | null} */ (null));
-  useEffect(() => ref.current?.focus(), []);
+  useLayoutEffect(() => ref.current?.focus(), []);
   const submit = async (/** @type {Event} */ event) => {
     event.preventDefault();
     setAsking(true);

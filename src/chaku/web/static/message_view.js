@@ -4,7 +4,7 @@
 /** @import {Conversation} from "./conversation.js" */
 import { copyText } from "./clipboard.js";
 import { answerFacts, withVisibleControls } from "./format.js";
-import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
+import { html, useLayoutEffect, useRef, useState } from "./html.js";
 import { Icon, IconButton } from "./icons.js";
 import { MarkdownView } from "./markdown_view.js";
 import { Menu } from "./menu.js";
@@ -74,10 +74,13 @@ function SentImage({ url }) {
 /** @param {{text: string, onText: (text: string) => void, onSave: () => void, onCancel: () => void}} props */
 function Editor({ text, onText, onSave, onCancel }) {
   const ref = useRef(/** @type {HTMLTextAreaElement | null} */ (null));
-  useEffect(() => {
+  useLayoutEffect(() => {
     const field = /** @type {HTMLTextAreaElement} */ (ref.current);
     field.focus();
     field.setSelectionRange(field.value.length, field.value.length);
+    const editor = /** @type {HTMLElement} */ (field.parentElement);
+    const next = /** @type {HTMLElement | null | undefined} */ (field.closest(".chat-panel")?.querySelector(".composer textarea"));
+    return () => editor.contains(document.activeElement) && next?.focus();
   }, []);
   const onKey = (/** @type {KeyboardEvent} */ event) => {
     if (event.isComposing) return;
@@ -145,7 +148,7 @@ function Reasoning({ message, conversation }) {
   const [isThinking, setThinking] = useState(!textOf(message.content));
   const isRunning = message.state === "streaming";
   const text = message.reasoning ?? "";
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!isRunning) return;
     return conversation.read(message.id, ({ content, reasoning, isNew }) => {
       if (content) setThinking(false);

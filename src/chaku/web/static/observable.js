@@ -1,6 +1,6 @@
 /** Something whose changes can be listened to; the one way in which state reaches components. */
 
-import { useEffect, useReducer } from "./html.js";
+import { useLayoutEffect, useReducer } from "./html.js";
 
 export class Observable {
   constructor() {
@@ -22,7 +22,7 @@ export class Observable {
 /** Render again whenever `source` changes. @param {Observable} source */
 export function useChanges(source) {
   const [, again] = useReducer((/** @type {number} */ n) => n + 1, 0);
-  useEffect(() => {
+  useLayoutEffect(() => {
     again(0);
     return source.subscribe(() => again(0));
   }, [source]);
