@@ -7,6 +7,7 @@ import click
 from chaku.cli.lazy import LazyGroup
 
 COMMANDS = {
+    "merge": ("chaku.cli.weights.merge:merge", "Merge a LoRA adapter into its base."),
     "convert": ("chaku.cli.weights.convert:convert", "Write a model in another dtype, sharding or layout."),
 }
 
