@@ -27,6 +27,8 @@ TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "vocab.txt", "sentencepiece.bpe.model", "chat_template.jinja"),
 )
+MODEL_FILES = ("config.json", "generation_config.json", *TOKENIZER_FILES)
+"""What makes weights a model; not its card or licence, which a delta's target does not share."""
 
 _OLD = ".old"
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from chaku.errors import ModelError
+from chaku.models.plan import gigabytes
 from chaku.weights.place import TensorMetadata, metadata_of
 
 if TYPE_CHECKING:
@@ -39,6 +41,11 @@ def write_tensors(
     """
     shards = split(planned, shard_bytes)
     total_bytes = sum(metadata.num_bytes for metadata in planned.values())
+    if total_bytes > (free_bytes := shutil.disk_usage(folder).free):
+        raise ModelError(
+            f"{folder.parent} has {gigabytes(free_bytes)} free; the weights take {gigabytes(total_bytes)}",
+            fix="make room, or choose an output on another disk",
+        )
     done_bytes, files, weight_map = 0, [], {}
     for number, names in enumerate(shards, 1):
         name = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"

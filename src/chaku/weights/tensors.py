@@ -50,11 +50,10 @@ class Tensors:
         """Read a tensor into memory of its own. Raises ModelError naming file and tensor."""
         return load_place(name, self._place(name))
 
-    def alias_of(self, name: str) -> str | None:
-        """The first other name of the same stored values: `.bin` files keep tied tensors once."""
+    def aliases(self, name: str) -> list[str]:
+        """Other names of the same stored values: `.bin` files keep tied tensors once."""
         place = self._place(name)
-        first = next(other for other, its in self.places.items() if its == place)
-        return None if first == name else first
+        return [other for other, its in self.places.items() if its == place and other != name]
 
     @property
     def num_bytes(self) -> int:

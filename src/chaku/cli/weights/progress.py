@@ -22,17 +22,24 @@ _TERMINATED = 128 + signal.SIGTERM
 
 @contextlib.contextmanager
 def drawn(what: str) -> Iterator[Watch]:
-    """A callback for bytes done and in all; all drawing goes to standard error.
+    """A callback for bytes done and in all of one pass; see `phases`."""
+    with phases(what) as (watch,):
+        yield watch
+
+
+@contextlib.contextmanager
+def phases(*names: str) -> Iterator[list[Watch]]:
+    """A callback for bytes done and in all for each named pass; all drawing goes to standard error.
 
     While it is open a SIGTERM ends the command the way Ctrl-C does, so that half an output is cleaned away.
     """
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         if sys.stderr.isatty():
-            with _bar(what) as watch:
-                yield watch
+            with _bars(names) as watches:
+                yield watches
         else:
-            yield _Lines(what)
+            yield [_Lines(name) for name in names]
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -42,7 +49,7 @@ def _terminate(*_: object) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _bar(what: str) -> Iterator[Watch]:
+def _bars(names: tuple[str, ...]) -> Iterator[list[Watch]]:
     from rich import progress as rich_progress
     from rich.console import Console
 
@@ -54,8 +61,17 @@ def _bar(what: str) -> Iterator[Watch]:
         rich_progress.TimeRemainingColumn(),
         console=Console(stderr=True),
     ) as bars:
-        task = bars.add_task(what, total=None)
-        yield lambda done_bytes, total_bytes: bars.update(task, completed=done_bytes, total=total_bytes)
+
+        def bar(name: str) -> Watch:
+            task = bars.add_task(name, total=None, start=False, visible=False)
+
+            def draw(done_bytes: int, total_bytes: int) -> None:
+                bars.start_task(task)
+                bars.update(task, completed=done_bytes, total=total_bytes, visible=True)
+
+            return draw
+
+        yield [bar(name) for name in names]
 
 
 class _Lines:
@@ -63,10 +79,12 @@ class _Lines:
 
     def __init__(self, what: str) -> None:
         self.what = what
-        self.started = self.printed = time.monotonic()
+        self.started = self.printed = 0.0
 
     def __call__(self, done_bytes: int, total_bytes: int) -> None:
         now = time.monotonic()
+        self.started = self.started or now
+        self.printed = self.printed or now
         if now - self.printed < _LINE_EVERY_S:
             return
         self.printed = now
