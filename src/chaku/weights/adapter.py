@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chaku.errors import ModelError
+from chaku.models.folders import ADAPTER_CONFIG
 from chaku.weights.place import TensorMetadata
 from chaku.weights.tensors import Tensors, open_tensors
 
 if TYPE_CHECKING:
     import torch
 
-CONFIG = "adapter_config.json"
 _EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 _LORA = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?:\.default)?(?:\.weight)?")
 # Fields of adapter_config.json that change what is computed and are not honoured here.
@@ -60,17 +60,14 @@ class Adapter:
         return self.scale_of(name, rank) * (product.T if name in self.transposed else product)
 
 
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds a peft adapter."""
-    return (folder / CONFIG).is_file()
-
-
 def read_adapter(folder: Path) -> Adapter:
     """Read an adapter's config and names. Raises ModelError for what merging would get wrong, naming the field."""
     try:
-        config = json.loads((folder / CONFIG).read_bytes())
+        config = json.loads((folder / ADAPTER_CONFIG).read_bytes())
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} is no peft adapter: {error}", fix=f"give the folder with {CONFIG}") from None
+        raise ModelError(
+            f"{folder} is no peft adapter: {error}", fix=f"give the folder with {ADAPTER_CONFIG}"
+        ) from None
     if config.get("peft_type") != "LORA":
         raise ModelError(f"{folder} is a {config.get('peft_type')} adapter, only LORA can be merged")
     for field_name in _REFUSED:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chaku.errors import ModelError
+from chaku.models.converted import DEFAULT_QUANT
 from chaku.models.tokenizers import load_tokenizer
 from chaku.weights.gguf_architecture import Architecture, read_architecture, write_architecture
 from chaku.weights.gguf_tokenizer import Vocabulary, read_tokenizer, write_tokenizer
-from chaku.weights.quantise import DEFAULT_QUANT, PlannedTensor, type_of, write_gguf
+from chaku.weights.quantise import PlannedTensor, type_of, write_gguf
 
 if TYPE_CHECKING:
     import torch

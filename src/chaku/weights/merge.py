@@ -6,18 +6,15 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from chaku.errors import ModelError
-from chaku.weights.adapter import CONFIG, Adapter, MergedTensors, merged, read_adapter
+from chaku.models.folders import base_of
+from chaku.weights.adapter import Adapter, MergedTensors, merged, read_adapter
 from chaku.weights.dequantise import save_dequantised
 from chaku.weights.folder import TOKENIZER_FILES, copy_side_files, new_folder
 from chaku.weights.modelconfig import read_config, write_config
 from chaku.weights.shards import SHARD_BYTES, Watch, write_tensors
 from chaku.weights.tensors import open_tensors
-
-if TYPE_CHECKING:
-    from chaku.models.reference import Reference
 
 
 def merge(
@@ -66,51 +63,14 @@ def write_side_files(base: Path, adapter: Path, tensors: MergedTensors, folder: 
 
 @contextlib.contextmanager
 def base_folder(adapter: Path) -> Iterator[Path]:
-    """The folder of an adapter's base: a path, a built-in or pulled model, or one in the hub's cache.
+    """The folder of an adapter's base.
 
     A GGUF base is dequantised into a temporary folder, which is gone after the block.
     """
-    config = read_adapter(adapter).config
-    named = config.get("base_model_name_or_path")
-    if not isinstance(named, str) or not named:
-        raise ModelError(f"{adapter / CONFIG} does not name its base", fix="chaku weights merge BASE ADAPTER -o DIR")
-    path = _local_base(adapter, named)
+    path = base_of(adapter)
     if path.is_dir():
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="chaku-base-") as scratch:
         save_dequantised(path, Path(scratch))
         yield Path(scratch)
-
-
-def _local_base(adapter: Path, named: str) -> Path:
-    for path in (Path(named).expanduser(), adapter / named):
-        if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
-            return path
-    if (pulled := _pulled(named)) is not None:
-        return pulled
-    with contextlib.suppress(ImportError):
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-        with contextlib.suppress(HFValidationError, LocalEntryNotFoundError):
-            revision = read_adapter(adapter).config.get("revision")
-            return Path(snapshot_download(named, revision=revision, local_files_only=True))
-    raise ModelError(
-        f"{adapter} builds on {named!r}, which is not on this machine",
-        fix="merge it with a base that is: chaku weights merge BASE ADAPTER -o DIR",
-    )
-
-
-def _pulled(named: str) -> Path | None:
-    from chaku.models import cache
-    from chaku.models.reference import BuiltIn, HubFile, UrlFile, WheelFile, parse_reference
-
-    try:
-        reference: Reference = parse_reference(named)
-    except ModelError:  # no built-in name
-        return None
-    if not isinstance(reference, BuiltIn | HubFile | UrlFile | WheelFile):
-        return None
-    model = cache.find(reference)
-    return model.path if model else None

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 Quant = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 QUANTS: tuple[str, ...] = get_args(Quant)
-DEFAULT_QUANT: Quant = "q8_0"
-"""For fresh checkpoints; docs/weights.md has the two tables that argue for it."""
 
 _FILE_TYPES: dict[str, int] = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 7, "bf16": 32}
 _BLOCK = 32

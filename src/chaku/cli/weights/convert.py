@@ -6,19 +6,44 @@ from pathlib import Path
 
 import click
 
+from chaku.cli.weights.gguf import convert_to_gguf
 from chaku.cli.weights.options import FOLDER, output_option, overwrite_option, require_torch, shard_option
 from chaku.cli.weights.progress import drawn
+from chaku.errors import UsageError
 
 
 @click.command()
 @click.argument("model", type=FOLDER)
 @output_option
-@click.option("--to", type=click.Choice(["safetensors"]), default="safetensors", show_default=True, help="Layout.")
+@click.option(
+    "--to", type=click.Choice(["safetensors", "gguf"]), default="safetensors", show_default=True, help="Layout."
+)
 @click.option("--dtype", type=click.Choice(["f32", "f16", "bf16"]), help="What the weights become.  [as they are]")
+@click.option("--quant", type=click.Choice(["f32", "f16", "bf16", "q8_0", "q4_0"]), help="Numbers of a GGUF.  [q8_0]")
+@click.option("--progress-fd", type=int, hidden=True, help="Write lines of bytes done and in all there.")
 @shard_option
 @overwrite_option
-def convert(model: Path, output: Path, to: str, dtype: str | None, shard_bytes: int, overwrite: bool) -> None:
-    """Write MODEL, a folder with weights (safetensors or .bin), in another dtype, sharding or layout."""
+def convert(
+    model: Path,
+    output: Path,
+    to: str,
+    dtype: str | None,
+    quant: str | None,
+    progress_fd: int | None,
+    shard_bytes: int,
+    overwrite: bool,
+) -> None:
+    """Write MODEL, a folder with weights (safetensors or .bin), in another dtype, sharding or layout.
+
+    With --to gguf the output is one file for llama.cpp; MODEL may also be an adapter, a run, or a .gguf to requantise.
+    """
+    if to == "gguf":
+        if dtype is not None:
+            raise UsageError("--dtype is for safetensors", fix="a GGUF takes --quant")
+        convert_to_gguf(model, output, quant, overwrite=overwrite, progress_fd=progress_fd)
+        return
+    if quant is not None:
+        raise UsageError("--quant is for GGUF files", fix="add --to gguf, or take --dtype")
     require_torch()
     from chaku.weights.convert import convert as convert_weights
 
