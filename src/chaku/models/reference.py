@@ -131,7 +131,7 @@ def parse_reference(source: str) -> Reference:
     if colon and scheme in _SCHEMES:
         return _SCHEMES[scheme](source, rest)
     folder = Path(source).expanduser()
-    if is_model_folder(folder) or is_run(folder):
+    if source and (is_model_folder(folder) or is_run(folder)):
         return LocalFolder(folder)
     if source.endswith(".gguf") or "/" in source or source.startswith("~") or Path(source).exists():
         return LocalFile(shard_paths(Path(source).expanduser())[0])
