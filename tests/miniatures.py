@@ -1,10 +1,12 @@
-"""Random models of two layers with Llama's real SentencePiece vocabulary, as Hugging Face folders."""
+"""Random models of two layers with real or small tokenizers, as Hugging Face folders."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+from chaku.models.encoders import byte_of_letter
 from chaku.models.tokenizers import load_tokenizer
 from real_tokenizers import file_of
 
@@ -55,7 +57,34 @@ def copy_sentencepiece(folder: Path) -> int:
     return load_tokenizer(folder / "tokenizer.model").vocab_size
 
 
+def write_byte_tokenizer(folder: Path) -> int:
+    """A tokenizer of bytes and three merges: small, so that everything about it is quick. The number of its tokens."""
+    letters = byte_of_letter()
+    merges = ["t h", "th e", "i n"]
+    vocab = {token: number for number, token in enumerate(("<unk>", "<s>", "</s>", *letters, "th", "the", "in"))}
+    specials = [
+        {"id": number, "content": text, "special": True} for number, text in enumerate(("<unk>", "<s>", "</s>"))
+    ]
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    content = {
+        "version": "1.0",
+        "added_tokens": [token | flags for token in specials],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "model": {"type": "BPE", "vocab": vocab, "merges": merges},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    config = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "chat_template": TEMPLATE}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return len(vocab)
+
+
+TEMPLATE = "{% for message in messages %}<s>{{ message['content'] }}</s>{% endfor %}"
+
+
 def save_llama(folder: Path, **overrides: Any) -> Any:
-    """A whole folder: model, config and tokenizer."""
+    """A whole folder of a few kilobytes: model, config and tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
-    return save_miniature(folder, "llama", copy_sentencepiece(folder), **overrides)
+    return save_miniature(folder, "llama", write_byte_tokenizer(folder), **{"attention_bias": False} | overrides)

@@ -8,20 +8,35 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from chaku.errors import ModelError
 from chaku.models.encoders import PRETOKENIZERS
 from chaku.models.gguf import read_metadata
+from chaku.models.gguf_header import read_header
 from chaku.models.vocabulary import read_vocabulary
+
+_FOLDER = "take the Hugging Face folder that it was made from"
 
 
 def load_dequantised(path: Path) -> Any:
-    """The model in a GGUF, dequantised to float32, as transformers' causal language model."""
+    """The model in a GGUF, dequantised to float32, as transformers' causal language model.
+
+    Raises ModelError for a model of which transformers would leave something out.
+    """
     import torch
     import transformers
 
     models: Any = transformers.AutoModelForCausalLM
-    read_metadata(path)
+    metadata = read_metadata(path)
+    header, _ = read_header(path)
+    if header.values.get(f"{metadata.architecture}.rope.scaling.type", b"none") != b"none":
+        raise ModelError(f"{path.name} has rope scaling, which transformers leaves out of a GGUF", fix=_FOLDER)
     with quiet():
         model = models.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
+    num_read = sum(parameter.numel() for parameter in model.parameters())
+    if num_read != metadata.num_parameters:  # biases, for one, are dropped in silence
+        raise ModelError(
+            f"transformers reads {num_read:,} of the {metadata.num_parameters:,} numbers in {path.name}", fix=_FOLDER
+        )
     # What is in memory is no longer quantised; transformers refuses to save it as long as these say otherwise.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
