@@ -251,6 +251,9 @@ def test_existing_output_is_only_replaced_when_told_and_only_after_success(tmp_p
     (output / "mine").write_text("precious")
     with pytest.raises(UsageError, match=r"delta exists: .*--overwrite"):
         make_delta(base, target, output)
+    with pytest.raises(ModelError, match="delta holds no weights, and is not replaced"):
+        make_delta(base, target, output, overwrite=True)
+    (output / "old.safetensors").write_text("weights")
     with pytest.raises(ModelError):
         make_delta(base, tmp_path / "nothing", output, overwrite=True)
 
