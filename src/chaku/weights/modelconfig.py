@@ -29,9 +29,9 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def write_dtype(source: Path, folder: Path, dtype: str) -> None:
-    """Copy `source`'s config into `folder`, naming `dtype` under the key it has (`torch_dtype` in older ones)."""
-    config = read_config(source)
+def write_dtype(folder: Path, dtype: str) -> None:
+    """Name `dtype` in a folder's config, under the key it has (`torch_dtype` in older ones)."""
+    config = read_config(folder)
     if config is not None:
         key = "torch_dtype" if "torch_dtype" in config and "dtype" not in config else "dtype"
         write_config(folder, config | {key: DTYPES[dtype][0]})

@@ -1,7 +1,7 @@
 """Reads pickles that describe tensors, and nothing else.
 
 An interpreter of its own for the few opcodes that torch, numpy and paddle use to save weights. No class or function is
-ever looked up by name: every global stands for one of `_REBUILDERS` or is refused. Large byte strings are not read but
+ever looked up by name: every global stands for one of `_REBUILDERS` or is refused. Byte strings are not read but
 noted as a `Span`, so that a 13 GB `.pdparams` opens at once.
 """
 
@@ -15,8 +15,7 @@ from typing import IO, Any
 
 from chaku.errors import ModelError
 
-_SPAN_FROM_BYTES = 1 << 10
-_TEXT_LIMIT_BYTES = 1 << 24
+_PIECE_BYTES = 1 << 24
 _STACK_LIMIT = 1 << 24
 
 
@@ -139,10 +138,13 @@ class _Machine:
                 raise PickleRefused("it nests too deep")
 
     def _read(self, num_bytes: int) -> bytes:
-        data = self.file.read(num_bytes)
-        if len(data) != num_bytes:
-            raise PickleRefused("it is cut off")
-        return data
+        data = bytearray()
+        while len(data) < num_bytes:  # in pieces: a length may promise more than there is memory
+            piece = self.file.read(min(num_bytes - len(data), _PIECE_BYTES))
+            if not piece:
+                raise PickleRefused("it is cut off")
+            data += piece
+        return bytes(data)
 
     def number(self, form: str) -> int:
         value = struct.unpack(form, self._read(struct.calcsize(form)))[0]
@@ -157,14 +159,12 @@ class _Machine:
         return self._read(num_bytes).decode("utf-8", "surrogatepass")
 
     def line(self) -> str:
-        line = self.file.readline(_TEXT_LIMIT_BYTES)
+        line = self.file.readline(_PIECE_BYTES)
         if not line.endswith(b"\n"):
             raise PickleRefused("it is cut off")
         return line[:-1].decode("utf-8")
 
-    def bytes_or_span(self, num_bytes: int) -> bytes | Span:
-        if num_bytes < _SPAN_FROM_BYTES:
-            return self._read(num_bytes)
+    def span(self, num_bytes: int) -> Span:
         span = Span(self.file.tell(), num_bytes)
         end = self.file.seek(0, 2)
         if span.offset_bytes + num_bytes > end:
@@ -265,9 +265,9 @@ _OPCODES: dict[bytes, Callable[[_Machine], object]] = {
     b"\x8c": lambda m: m.push(m.text(m.number("<B"))),
     b"X": lambda m: m.push(m.text(m.number("<I"))),
     b"\x8d": lambda m: m.push(m.text(m.number("<Q"))),
-    b"C": lambda m: m.push(m.bytes_or_span(m.number("<B"))),
-    b"B": lambda m: m.push(m.bytes_or_span(m.number("<I"))),
-    b"\x8e": lambda m: m.push(m.bytes_or_span(m.number("<Q"))),
+    b"C": lambda m: m.push(m.span(m.number("<B"))),
+    b"B": lambda m: m.push(m.span(m.number("<I"))),
+    b"\x8e": lambda m: m.push(m.span(m.number("<Q"))),
     b"\x94": lambda m: m.remember(len(m.memo)),
     b"q": lambda m: m.remember(m.number("<B")),
     b"r": lambda m: m.remember(m.number("<I")),

@@ -41,11 +41,7 @@ def write_tensors(
     """
     shards = split(planned, shard_bytes)
     total_bytes = sum(metadata.num_bytes for metadata in planned.values())
-    if total_bytes > (free_bytes := shutil.disk_usage(folder).free):
-        raise ModelError(
-            f"{folder.parent} has {gigabytes(free_bytes)} free; the weights take {gigabytes(total_bytes)}",
-            fix="make room, or choose an output on another disk",
-        )
+    require_room(folder, total_bytes)
     done_bytes, files, weight_map = 0, [], {}
     for number, names in enumerate(shards, 1):
         name = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
@@ -64,6 +60,15 @@ def write_tensors(
         index = {"metadata": {"total_size": total_bytes}, "weight_map": dict(sorted(weight_map.items()))}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
     return files
+
+
+def require_room(folder: Path, num_bytes: int) -> None:
+    """Raise ModelError where the disk of `folder` has no room for so many bytes."""
+    if num_bytes > (free_bytes := shutil.disk_usage(folder).free):
+        raise ModelError(
+            f"{folder.parent} has {gigabytes(free_bytes)} free; the weights take {gigabytes(num_bytes)}",
+            fix="make room, or choose an output on another disk",
+        )
 
 
 def split(planned: Mapping[str, TensorMetadata], shard_bytes: int) -> list[list[str]]:
