@@ -17,7 +17,7 @@ from chaku.records import atomic_write, sha256_file
 ADAPTER_CONFIG = "adapter_config.json"
 # What decides what a model computes and how it is addressed. Optimiser states and logs beside it don't.
 _PARTS = (
-    *("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json"),
+    *("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json", "*.pdparams"),
     *("adapter_model.bin", ADAPTER_CONFIG, "config.json", "generation_config.json", "tokenizer.json"),
     *(
         "tokenizer.model",
