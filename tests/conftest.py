@@ -32,6 +32,13 @@ def smollm2_path() -> Path:
 
 
 @pytest.fixture(scope="session")
+def smollm2_folder() -> Path:
+    """The real 135M model as a Hugging Face folder, dequantised by transformers. Don't write into it."""
+    pytest.importorskip("transformers")
+    return smollm2.folder()
+
+
+@pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tables, and nothing in them: a copy costs less than the migrations do."""
     path = tmp_path_factory.mktemp("database") / "chaku.db"
