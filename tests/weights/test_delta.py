@@ -389,5 +389,5 @@ def test_memory_stays_under_two_tensors_and_buffers(tmp_path, format):
     )
     assert done.returncode == 0, done.stderr
     assert bits_of(folders[3]).keys() == bits_of(folders[1]).keys()
-    buffers_bytes = 24 << 20
+    buffers_bytes = 12 << 20
     assert tensor_bytes < int(done.stdout) < 2 * tensor_bytes + buffers_bytes
