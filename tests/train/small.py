@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 from collections.abc import Callable
@@ -12,10 +13,10 @@ from typing import Any
 from chaku.data.recipe import Recipe
 from chaku.train import run
 from chaku.train.log import StepRecord, read_log
-from data.made import built, sharegpt, write_json, write_tokenizer
+from data.made import built, sentence, write_json, write_tokenizer
 
 SETTINGS: dict[str, Any] = {
-    "precision": "fp32", "lr": 3e-3, "epochs": 3, "batch_rows": 6, "micro_rows": 2, "save_every": 1, "threads": 1,
+    "precision": "fp32", "lr": 3e-3, "epochs": 4, "batch_rows": 5, "micro_rows": 2, "save_every": 1, "threads": 1,
     "evaluate_every": 4, "keep_last": 2, "device": "cpu", "save_in_background": False,
 }  # fmt: skip
 
@@ -38,8 +39,14 @@ def write_base(folder: Path, **changes: Any) -> Path:
 
 
 def write_set(folder: Path, tokenizer: Path, number: int = 60) -> Path:
-    """Short conversations packed to rows of 256; 24 rows or so."""
-    source = write_json(folder.with_suffix(".json"), sharegpt(number, most_rounds=1))
+    """Short conversations, about three to a row of 256; 20 rows or so."""
+    chooser = random.Random(0)
+    turns = [
+        [{"from": "human", "value": sentence(chooser, 3)}, {"from": "gpt", "value": sentence(chooser, 3)}]
+        for _ in range(number)
+    ]
+    chats = [{"id": str(index), "conversations": two} for index, two in enumerate(turns)]
+    source = write_json(folder.with_suffix(".json"), chats)
     return built(folder, tokenizer, source, context=256, pack_length=256, test_fraction=0.1).folder
 
 

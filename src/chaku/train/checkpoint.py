@@ -83,6 +83,7 @@ class Checkpoints:
     _group: Any = None
 
     def __post_init__(self) -> None:
+        _expect_one_process()
         if self.in_background and self.world.size > 1:
             self._group = dist.new_group(backend="gloo")
 
@@ -111,7 +112,7 @@ class Checkpoints:
         self.world.wait()
         state = _state(model, optimiser)
         written: Future[Any] | None = None
-        with _told(step), _quiet():
+        with self._told(step):
             if self.in_background:
                 started = async_save(state, checkpoint_id=part, process_group=self._group, no_dist=self.world.size == 1)
                 written = started if isinstance(started, Future) else started.upload_completion
@@ -166,10 +167,23 @@ class Checkpoints:
         if self._pending is None or not (wait or self._pending.done()):
             return
         pending, self._pending = self._pending, None
-        with _told(None):
+        with self._told(None):
             pending.result()
         if wait:
             self.world.wait()
+
+    @contextmanager
+    def _told(self, step: int | None) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, CheckpointException, RuntimeError) as error:
+            cause = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            which = "a checkpoint" if step is None else f"the checkpoint of step {step}"
+            free = shutil.disk_usage(self.folder).free / 1e9
+            raise TrainingError(
+                f"{which} could not be written: {cause} ({free:.1f} GB are free in {self.folder})",
+                fix="make room or repair the disk, then --resume auto: the last good checkpoint is there",
+            ) from error
 
     def close(self) -> None:
         """End the thread. What is being written is finished, and its failure left to whoever closes."""
@@ -179,9 +193,8 @@ class Checkpoints:
 def load(checkpoint: Checkpoint, model: nn.Module, optimiser: torch.optim.Optimizer, world: World) -> None:
     """Put a checkpoint's state into model and optimiser, whatever number of processes wrote it."""
     state = _state(model, optimiser)
-    with _quiet():
-        load_state(state, checkpoint_id=checkpoint.folder, no_dist=world.size == 1)
-        set_state_dict(
+    load_state(state, checkpoint_id=checkpoint.folder, no_dist=world.size == 1)
+    set_state_dict(
             model, optimiser, model_state_dict=state["model"], optim_state_dict=state["optimiser"],
             options=StateDictOptions(ignore_frozen_params=True, strict=False),
         )  # fmt: skip
@@ -192,25 +205,9 @@ def _state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]
     return {"model": weights, "optimiser": moments}
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """DCP warns when there is one process; that is what was asked for."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-        yield
-
-
-@contextmanager
-def _told(step: int | None) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, CheckpointException, RuntimeError) as error:
-        cause = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        which = "" if step is None else f" of step {step}"
-        raise TrainingError(
-            f"the checkpoint{which} could not be written: {cause}",
-            fix="make room or repair the disk, then run again with --resume auto: the last good checkpoint is there",
-        ) from error
+def _expect_one_process() -> None:
+    """DCP warns, in its thread too, when there is one process; that is what was asked for."""
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
 
 
 def _sync(folder: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,8 @@ def _load(base: Base, config: TrainConfig, row_length: int, attention: str) -> A
     options: dict[str, Any] = {"attn_implementation": attention, "dtype": torch.float32}
     if config.method == "lora" and config.precision == "bf16":
         options["dtype"] = torch.bfloat16  # frozen; what learns is made fp32
+    causal: Any
+    found: dict[str, Any]
     try:
         settings = AutoConfig.from_pretrained(**where)
         _reach(settings, config, row_length, base.name)
@@ -155,9 +159,16 @@ def _load(base: Base, config: TrainConfig, row_length: int, attention: str) -> A
             options["quantization_config"] = GgufConfig(dequantize=True)
         elif config.method == "qlora":
             options["quantization_config"] = _four_bits(config)
-        causal = AutoModelForCausalLM.from_pretrained(**where, config=settings, **options)
+        with contextlib.redirect_stderr(io.StringIO()):  # a bar that reading a GGUF draws whatever one says
+            causal, found = AutoModelForCausalLM.from_pretrained(
+                **where, config=settings, output_loading_info=True, **options
+            )
     except (OSError, ValueError) as error:
         raise ModelError(f"base {base.name} can't be opened: {str(error).splitlines()[0]}") from error
+    if missing := sorted(found["missing_keys"]):
+        raise ModelError(
+            f"base {base.name} lacks {len(missing)} tensors, {missing[0]} among them", fix="fetch it again"
+        )
     if not hasattr(causal, "lm_head") or not hasattr(getattr(causal, "model", None), "layers"):
         raise ModelError(f"base {base.name} is a {type(causal).__name__}, not of the Llama family")
     if changed := [name for name in _CHANGES_LOGITS if getattr(causal.config, name, None) not in (None, 1, 1.0)]:
@@ -200,7 +211,9 @@ def _add_adapters(causal: Any, config: TrainConfig) -> Any:
         target_modules=list(config.lora.targets), task_type="CAUSAL_LM",
     )  # fmt: skip
     try:
-        return peft.get_peft_model(causal, settings)
+        with warnings.catch_warnings():  # peft asks under a name that transformers 5.24 has retired
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            return peft.get_peft_model(causal, settings)
     except ValueError as error:
         raise UsageError(f"lora.targets: {str(error).splitlines()[0]}", fix="name linear layers of the base") from None
 
@@ -211,7 +224,10 @@ def _checkpoint_activations(causal: Any, config: TrainConfig) -> None:
     options: dict[str, Any] = {"use_reentrant": False}
     if config.activation_checkpointing == "selective":
         options["context_fn"] = _save_matmuls
-    causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    if hasattr(causal, "activation_checkpointing_enable"):
+        causal.activation_checkpointing_enable(options)
+    else:  # before transformers 5.24
+        causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
     causal.enable_input_require_grads()
 
 
