@@ -75,6 +75,14 @@ class Trainee(nn.Module):
         object.__setattr__(self, "adapters", adapters)  # peft's view of the same modules, not one more child
         self.autocast_to: torch.dtype | None = None
 
+    def train(self, mode: bool = True) -> Trainee:
+        """As for any module; but 4-bit layers stay as they are: for inference on CPU bitsandbytes packs them anew."""
+        super().train(mode)
+        for module in self.modules():
+            if type(module).__name__ == "Linear4bit":
+                module.training = True
+        return self
+
     def forward(self, ids: Tensor, positions: Tensor, documents: Tensor, targets: Tensor) -> Tensor:
         """Sum of the token losses of one micro-batch."""
         return summed_cross_entropy(
@@ -146,8 +154,6 @@ def _load(base: Base, config: TrainConfig, row_length: int, attention: str) -> A
     options: dict[str, Any] = {"attn_implementation": attention, "dtype": torch.float32}
     if config.method == "lora" and config.precision == "bf16":
         options["dtype"] = torch.bfloat16  # frozen; what learns is made fp32
-    causal: Any
-    found: dict[str, Any]
     try:
         settings = AutoConfig.from_pretrained(**where)
         _reach(settings, config, row_length, base.name)
@@ -160,15 +166,14 @@ def _load(base: Base, config: TrainConfig, row_length: int, attention: str) -> A
         elif config.method == "qlora":
             options["quantization_config"] = _four_bits(config)
         with contextlib.redirect_stderr(io.StringIO()):  # a bar that reading a GGUF draws whatever one says
-            causal, found = AutoModelForCausalLM.from_pretrained(
+            opened: Any = AutoModelForCausalLM.from_pretrained(
                 **where, config=settings, output_loading_info=True, **options
             )
+        causal, found = opened
     except (OSError, ValueError) as error:
         raise ModelError(f"base {base.name} can't be opened: {str(error).splitlines()[0]}") from error
     if missing := sorted(found["missing_keys"]):
-        raise ModelError(
-            f"base {base.name} lacks {len(missing)} tensors, {missing[0]} among them", fix="fetch it again"
-        )
+        raise ModelError(f"base {base.name} lacks {len(missing)} tensors: {missing[0]} ...", fix="fetch it again")
     if not hasattr(causal, "lm_head") or not hasattr(getattr(causal, "model", None), "layers"):
         raise ModelError(f"base {base.name} is a {type(causal).__name__}, not of the Llama family")
     if changed := [name for name in _CHANGES_LOGITS if getattr(causal.config, name, None) not in (None, 1, 1.0)]:
