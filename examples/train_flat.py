@@ -79,8 +79,7 @@ def block_mask(documents: torch.Tensor) -> torch.Tensor:
 
 def learning_rate(step: int, total: int, args: argparse.Namespace) -> float:
     """A linear rise, then half a cosine down to 0."""
-    warmup = math.ceil(args.warmup * total)
-    peak: float = args.lr
+    peak, warmup = float(args.lr), math.ceil(float(args.warmup) * total)
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))

@@ -9,6 +9,7 @@ import pytest
 
 from chaku.errors import UsageError
 from chaku.models.tokenizers import load_tokenizer
+from chaku.train.log import read_log
 from train import small
 
 
@@ -53,3 +54,12 @@ def test_a_second_run_into_the_same_folder_is_refused(finished: Path, base: Path
 def test_resuming_with_other_numbers_is_refused(finished: Path, base: Path, small_set: Path) -> None:
     with pytest.raises(UsageError, match=r"train\.lr 0\.003 against 0\.5"):
         small.trained(small.recipe("first", base, finished.parent, lr=0.5), small_set, resume=True)
+
+
+def test_sample_prompts_are_answered_before_and_after(base: Path, small_set: Path, tmp_path: Path) -> None:
+    heard = small.Heard()
+    made = small.recipe("run", base, tmp_path, max_steps=2, sample_prompts=["Who are you?"])
+    folder = small.trained(made, small_set, heard=heard)
+    said = [(one["step"], one["prompt"]) for one in read_log(folder / "log.jsonl") if one.get("event") == "sample"]
+    assert said == [(0, "Who are you?"), (2, "Who are you?")]
+    assert heard.lines[0].startswith("behind step 0: 'Who are you?' -> ")

@@ -92,10 +92,12 @@ def show(run: str, as_json: bool) -> None:
     for name, value in lines.items():
         click.echo(f"{name:<13}{value}")
     for event in (one for one in _records(folder) if "event" in one):
-        click.echo(f"{'event':<13}{event['event']} behind step {event['step']:,}" + _skipped(event))
+        click.echo(f"{'event':<13}{event['event']} behind step {event['step']:,}" + _details(event))
 
 
-def _skipped(event: dict[str, Any]) -> str:
+def _details(event: dict[str, Any]) -> str:
+    if event["event"] == "sample":
+        return f": {event['prompt']!r} -> {event['answer']!r}"
     return "".join(f"; skipped {name}: {reason}" for name, reason in event.get("skipped", {}).items())
 
 

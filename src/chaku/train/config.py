@@ -79,6 +79,10 @@ class TrainConfig(Frozen):
     """Steps between held-out losses; 0: only at the end."""
     evaluate_rows: int = Field(64, ge=1)
     """Most rows of the test part that are measured."""
+    sample_prompts: tuple[str, ...] = ()
+    """Questions that the model answers at the start and at the end, in one process."""
+    sample_every: int = Field(0, ge=0)
+    """Steps between these answers in between; 0: none."""
     dollars_per_hour: float | None = Field(None, ge=0)
     """What the machines cost together; the log adds it up."""
 
@@ -96,7 +100,7 @@ FREE_ON_RESUME = frozenset(
     {
         "output", "save_every", "keep_last", "keep_best", "save_in_background", "evaluate_every", "evaluate_rows",
         "prefetch_steps", "device", "threads", "micro_rows", "attention", "activation_checkpointing", "compile",
-        "fused_optimiser", "loss_chunk_tokens", "dollars_per_hour",
+        "fused_optimiser", "loss_chunk_tokens", "sample_prompts", "sample_every", "dollars_per_hour",
     }
 )  # fmt: skip
 

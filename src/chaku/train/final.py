@@ -20,6 +20,7 @@ from chaku.models.tokenizers import load_tokenizer
 from chaku.models.vocabulary import read_vocabulary
 from chaku.train.model import Trainee
 from chaku.train.parallel import World
+from chaku.train.samples import stop_ids
 
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -69,9 +70,8 @@ def write_tokenizer(folder: Path, source: Path, rendering: Rendering) -> None:
     config = _read(folder / "tokenizer_config.json")
     config.pop("chat_template", None)
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
-    stops = [tokenizer.special_id(each) for each in (tokenizer.eos, *getattr(template, "stop", ()))]
     settings = _read(folder / "generation_config.json")
-    settings["eos_token_id"] = list(dict.fromkeys(each for each in stops if each is not None))
+    settings["eos_token_id"] = stop_ids(rendering)
     (folder / "generation_config.json").write_text(json.dumps(settings, indent=2))
     if reason := difference(tokenizer, load_tokenizer(folder)):
         raise ModelError(f"the tokenizer of {source} does not survive being written: {reason}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -45,6 +45,8 @@ class Run:
     total: int
     listener: Listener
     should_stop: Callable[[], bool] = field(default=lambda: False)
+    answers: Callable[[], Iterable[tuple[str, str]]] = field(default=tuple)
+    """Sample prompts with what the model says to them now."""
 
 
 def train(run: Run, first: int) -> StepRecord | None:
@@ -53,6 +55,8 @@ def train(run: Run, first: int) -> StepRecord | None:
     Raises RunInterrupted once the state is saved, TrainingError with the last checkpoint intact.
     """
     record = None
+    if first == 0:
+        show_answers(run, 0)
     started = time.perf_counter()
     for step in run.batches.steps(first, run.total, run.config.prefetch_steps):
         lr = learning_rate(step.index, run.total, run.config)
@@ -87,6 +91,8 @@ def train(run: Run, first: int) -> StepRecord | None:
         )  # fmt: skip
         run.log.step(record)
         run.listener.stepped(record, run.total)
+        if _is_due(done, run.config.sample_every) or done == run.total:
+            show_answers(run, done)
         run.checkpoints.finish(wait=False)
         if is_last or _is_due(done, run.config.save_every):
             run.log.sync()
@@ -109,6 +115,13 @@ def _dollars(run: Run, seconds: float) -> float | None:
         return None
     run.log.dollars += run.config.dollars_per_hour * seconds / 3600
     return round(run.log.dollars, 6)
+
+
+def show_answers(run: Run, steps_done: int) -> None:
+    """Put the answers to the sample prompts into the log, and tell them."""
+    for prompt, answer in run.answers():
+        run.log.event("sample", steps_done, prompt=prompt, answer=answer)
+        run.listener.said(f"behind step {steps_done:,}: {prompt!r} -> {answer!r}")
 
 
 @torch.no_grad()

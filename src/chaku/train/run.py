@@ -34,6 +34,7 @@ from chaku.train.model import Base, find_base, open_trainee
 from chaku.train.optimiser import open_optimiser
 from chaku.train.parallel import World, open_world, shard
 from chaku.train.rows import Rows, checked_manifest
+from chaku.train.samples import answers
 from chaku.train.schedule import num_steps
 
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out", "timed out", "NCCL", "Broken pipe")
@@ -118,6 +119,7 @@ def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
         run = loop.Run(
             trainee, optimiser, _batches(made, made.rows, world), _heldout(made, world), log, saved, world,
             made.config, made.total, listener, should_stop,
+            lambda: answers(trainee, made.rendering, made.config.sample_prompts if world.size == 1 else ()),
         )  # fmt: skip
         try:
             loop.train(run, first)
