@@ -93,7 +93,7 @@ def measure(variant: Variant, args: argparse.Namespace, answer: Any) -> None:
     vocab_size = open_rendering(manifest["tokenizer"]["source"], manifest["config"]["template"]).tokenizer.vocab_size
     config = TrainConfig(**{"micro_rows": MICRO_ROWS, "batch_rows": 2 * MICRO_ROWS, **dict(variant.levers)})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trainee = make_trainee(model_of(args, vocab_size), config, device)
+    trainee = make_trainee(model_of(args, vocab_size), config).to(device)
     optimiser = open_optimiser(trainee, config)
     rows: Any = Rows(folder, "train")
     if variant.rows != "packed":

@@ -47,7 +47,7 @@ def started_together(
 
 
 def test_four_then_two_then_three_processes_follow_one(base: Path, small_set: Path, tmp_path: Path) -> None:
-    changes = {"max_steps": STEPS, "evaluate_every": 3, "save_every": 100, "save_in_background": True, "micro_rows": 1}
+    changes = {"max_steps": STEPS, "evaluate_every": 3, "save_every": 1, "save_in_background": True, "micro_rows": 1}
     alone = small.trained(small.recipe("alone", base, tmp_path, **changes), small_set)
     made = small.recipe("moved", base, tmp_path, **changes)
     assert started_together(made, small_set, 4, resume=False, stop_behind=2) == {75}

@@ -239,5 +239,5 @@ def test_a_model_of_another_dtype_learns_in_fp32(base: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     causal = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
-    model = make_trainee(causal, config(), CPU)
+    model = make_trainee(causal, config())
     assert {each.dtype for each in model.parameters()} == {torch.float32}

@@ -88,7 +88,12 @@ class Checkpoints:
             self._group = dist.new_group(backend="gloo")
 
     def newest(self) -> tuple[Checkpoint | None, list[tuple[str, str]]]:
-        """The newest valid checkpoint, and those newer ones that are not, with the reason."""
+        """The newest valid checkpoint, and those newer ones that are not, with the reason: one process looks."""
+        found: tuple[Checkpoint | None, list[tuple[str, str]]] = (None, [])
+        found = self.world.told(self._look() if self.world.leads else found)
+        return found
+
+    def _look(self) -> tuple[Checkpoint | None, list[tuple[str, str]]]:
         skipped: list[tuple[str, str]] = []
         for folder in self._folders():
             try:
@@ -164,11 +169,10 @@ class Checkpoints:
 
     def finish(self, *, wait: bool = True) -> None:
         """Hear how the last save ended. Raises TrainingError when it failed; the one before is untouched."""
-        if self._pending is None or not (wait or self._pending.done()):
-            return
-        pending, self._pending = self._pending, None
-        with self._told(None):
-            pending.result()
+        if self._pending is not None and (wait or self._pending.done()):
+            pending, self._pending = self._pending, None
+            with self._told(None):
+                pending.result()
         if wait:
             self.world.wait()
 
@@ -226,6 +230,7 @@ def check_room(folder: Path, model: nn.Module, keep_last: int, keep_best: bool) 
     learning = sum(each.numel() for each in model.parameters() if each.requires_grad)
     needed = (keep_last + keep_best + 1) * learning * 12 + learning * 4
     folder.mkdir(parents=True, exist_ok=True)
+    needed -= min(needed, sum(path.stat().st_size for path in folder.glob("checkpoints/*/*")))  # there already
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise TrainingError(

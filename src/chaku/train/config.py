@@ -95,7 +95,8 @@ class TrainConfig(Frozen):
         return self
 
 
-# What may differ between the recipe of a run and the one that it is resumed with: nothing that changes its numbers.
+# What may differ between the recipe of a run and the one that it is resumed with: nothing that changes its
+# numbers by more than rounding.
 FREE_ON_RESUME = frozenset(
     {
         "output", "save_every", "keep_last", "keep_best", "save_in_background", "evaluate_every", "evaluate_rows",

@@ -108,26 +108,22 @@ class Trainee(nn.Module):
 
 
 def open_trainee(base: Base, config: TrainConfig, row_length: int, device: torch.device) -> Trainee:
-    """Load a base and make it ready to learn, on `device`. Raises ModelError or UsageError."""
+    """Load a base into host memory and make it ready to learn on `device`. Raises ModelError or UsageError."""
     varlen = config.attention == "varlen" or (config.attention == "auto" and device.type == "cuda")
     if varlen and device.type != "cuda":
         raise UsageError("attention: varlen has no CPU kernel", fix="say attention: sdpa, or auto")
     if varlen:
         register_varlen()
     causal = _load(base, config, row_length, VARLEN if varlen else "sdpa")
-    return make_trainee(causal, config, device, varlen=varlen, is_quantised=config.method == "qlora")
+    return make_trainee(causal, config, varlen=varlen)
 
 
-def make_trainee(
-    causal: Any, config: TrainConfig, device: torch.device, *, varlen: bool = False, is_quantised: bool = False
-) -> Trainee:
+def make_trainee(causal: Any, config: TrainConfig, *, varlen: bool = False) -> Trainee:
     """A loaded model as a trainee: adapters, what learns in fp32, activation checkpointing, compilation."""
     adapters = None
     if config.method != "full":
         adapters = _add_adapters(causal, config)
         causal = adapters.get_base_model()
-    if not is_quantised:
-        causal.to(device)
     for parameter in causal.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

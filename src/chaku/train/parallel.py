@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -40,6 +41,14 @@ class World:
         dist.all_reduce(tensor)
         summed: list[float] = tensor.tolist()
         return summed
+
+    def told(self, value: Any) -> Any:
+        """What the leading process has, on all of them."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
 
     def wait(self) -> None:
         """Until all are here."""
@@ -76,11 +85,13 @@ def _device(config: TrainConfig) -> torch.device:
 
 
 def shard(trainee: Trainee, config: TrainConfig, world: World) -> None:
-    """Spread parameters, gradients and optimiser state over the world, layer by layer. Alone: nothing.
+    """Spread parameters, gradients and optimiser state over the world, layer by layer. Alone: move to the device.
 
     Gradients are summed, never averaged: the loss is divided by the tokens of all processes already.
     """
     if world.size == 1:
+        if config.method != "qlora":  # quantised on its device
+            trainee.to(world.device)
         return
     if config.method == "qlora":
         raise UsageError("qlora runs in one process: 4-bit weights are not sharded", fix="say method: lora")
