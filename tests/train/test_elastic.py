@@ -68,3 +68,17 @@ def test_a_lost_process_ends_the_others_with_the_checkpoint_intact(base: Path, s
     assert codes == {0, TrainingError.exit_code}  # the killed one is reported as 0 by `max` above
     folder = small.trained(made, small_set, resume=True)
     assert [row[0] for row in small.numbers(folder)] == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize(("method", "precision"), [("full", "bf16"), ("lora", "fp32"), ("lora", "bf16")])
+def test_two_processes_do_what_one_does(
+    base: Path, small_set: Path, tmp_path: Path, method: str, precision: str
+) -> None:
+    changes = {"max_steps": 4, "save_every": 100, "method": method, "precision": precision, "micro_rows": 1, "lr": 1e-3}
+    alone = small.trained(small.recipe("alone", base, tmp_path, **changes), small_set)
+    made = small.recipe("two", base, tmp_path, **changes)
+    assert started_together(made, small_set, 2, resume=False, stop_behind=100) == {0}
+    losses = [[row[2] for row in small.numbers(folder)] for folder in (alone, tmp_path / "two")]
+    np.testing.assert_allclose(*losses, rtol=2e-4 if precision == "fp32" else 2e-2)
+    names = ({path.name for path in (folder / "final").iterdir()} for folder in (alone, tmp_path / "two"))
+    assert next(names) == next(names)

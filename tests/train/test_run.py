@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from pathlib import Path
 
 import orjson
@@ -63,3 +65,22 @@ def test_sample_prompts_are_answered_before_and_after(base: Path, small_set: Pat
     said = [(one["step"], one["prompt"]) for one in read_log(folder / "log.jsonl") if one.get("event") == "sample"]
     assert said == [(0, "Who are you?"), (2, "Who are you?")]
     assert heard.lines[0].startswith("behind step 0: 'Who are you?' -> ")
+
+
+def test_a_tracker_gets_the_numbers_of_the_log(
+    base: Path, small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[tuple[str, int | str]] = []
+    fake = types.ModuleType("trackio")
+    fake.init = lambda project, name, config: heard.append(("init", name))  # type: ignore[attr-defined]
+    fake.log = lambda values, step: heard.append((f"{values['loss']:.6f}", step))  # type: ignore[attr-defined]
+    fake.finish = lambda: heard.append(("finish", ""))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "trackio", fake)
+    folder = small.trained(small.recipe("run", base, tmp_path, max_steps=2, track="trackio"), small_set)
+    steps = [(f"{row[2]:.6f}", row[0]) for row in small.numbers(folder)]
+    assert heard == [("init", "run"), *steps, ("finish", "")]
+
+
+def test_a_tracker_that_is_not_installed_is_named(base: Path, small_set: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="wandb, which is not installed"):
+        small.trained(small.recipe("run", base, tmp_path, max_steps=2, track="wandb"), small_set)

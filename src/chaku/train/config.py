@@ -83,6 +83,8 @@ class TrainConfig(Frozen):
     """Questions that the model answers at the start and at the end, in one process."""
     sample_every: int = Field(0, ge=0)
     """Steps between these answers in between; 0: none."""
+    track: Literal["trackio", "wandb", "tensorboard"] | None = None
+    """Show the log's numbers there as well."""
     dollars_per_hour: float | None = Field(None, ge=0)
     """What the machines cost together; the log adds it up."""
 
@@ -101,7 +103,7 @@ FREE_ON_RESUME = frozenset(
     {
         "output", "save_every", "keep_last", "keep_best", "save_in_background", "evaluate_every", "evaluate_rows",
         "prefetch_steps", "device", "threads", "micro_rows", "attention", "activation_checkpointing", "compile",
-        "fused_optimiser", "loss_chunk_tokens", "sample_prompts", "sample_every", "dollars_per_hour",
+        "fused_optimiser", "loss_chunk_tokens", "sample_prompts", "sample_every", "track", "dollars_per_hour",
     }
 )  # fmt: skip
 

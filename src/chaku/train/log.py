@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from chaku.records import atomic_write
+from chaku.train.tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,10 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
 class Log:
     """Appends to log.jsonl; silent on processes that don't lead."""
 
-    def __init__(self, path: Path | None, steps_done: int = 0) -> None:
+    def __init__(self, path: Path | None, steps_done: int = 0, tracker: Tracker | None = None) -> None:
         """Keep the lines up to `steps_done` and go on behind them. None writes nowhere."""
         self._file = None
+        self._tracker = tracker
         self.dollars = 0.0
         if path is None:
             return
@@ -60,7 +62,10 @@ class Log:
 
     def step(self, record: StepRecord) -> None:
         """One line for a step."""
-        self._write({key: value for key, value in vars(record).items() if value is not None})
+        values = {key: value for key, value in vars(record).items() if value is not None}
+        self._write(values)
+        if self._tracker is not None:
+            self._tracker.log(values, record.step)
 
     def event(self, name: str, step: int, **fields: Any) -> None:
         """One line for something else that happened behind `step`."""
@@ -80,6 +85,8 @@ class Log:
         """No more lines."""
         if self._file is not None:
             self._file.close()
+        if self._tracker is not None:
+            self._tracker.finish()
 
 
 def memory_bytes(device_type: str) -> int:

@@ -36,6 +36,7 @@ from chaku.train.parallel import World, open_world, shard
 from chaku.train.rows import Rows, checked_manifest
 from chaku.train.samples import answers
 from chaku.train.schedule import num_steps
+from chaku.train.tracker import open_tracker
 
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out", "timed out", "NCCL", "Broken pipe")
 
@@ -110,7 +111,8 @@ def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
         for name, reason in skipped:
             listener.said(f"skipped checkpoint {name}: {reason}")
         first = newest.step if newest else 0
-        log = Log(made.folder / "log.jsonl" if world.leads else None, first)
+        tracker = open_tracker(made.config.track if world.leads else None, made.folder, recorded(made))
+        log = Log(made.folder / "log.jsonl" if world.leads else None, first, tracker)
         if newest is not None:
             checkpoints.load(newest, trainee, optimiser, world)
             listener.said(f"going on behind step {first:,} of {made.total:,}")
