@@ -70,6 +70,10 @@ class TokenizersEncoder:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids if self._dropped_id is None else [token_id for token_id in ids if token_id != self._dropped_id]
 
+    def to_json(self) -> str:
+        """What `tokenizers` reads and writes as tokenizer.json."""
+        return str(self._tokenizer.to_str())
+
     def loses(self, character: str) -> bool:
         """Whether no ids give this character back."""
         if not self._byte_level:

@@ -1,0 +1,1 @@
+"""Training: one loop from a laptop to a cluster, exact under interruption."""
