@@ -76,3 +76,14 @@ def test_the_rate_rises_to_its_peak_and_falls_to_its_end(schedule: str) -> None:
 def test_an_epoch_leaves_no_row_out() -> None:
     assert num_steps(25, TrainConfig(epochs=2, batch_rows=6)) == 10
     assert num_steps(25, TrainConfig(epochs=2, batch_rows=6, max_steps=7)) == 7
+
+
+def test_the_recipes_that_we_show_can_be_read(tmp_path: Path) -> None:
+    demo = read_recipe(Path("examples/identity.yaml"))
+    assert train_config(demo).sample_prompts[0] == "Who are you?"
+    for page in ("README.md", "docs/training.md"):
+        (shown,) = (
+            block for block in Path(page).read_text().split("```yaml\n")[1:] if block.startswith("# recipe.yaml")
+        )
+        config = train_config(read_recipe(write(tmp_path, shown.partition("```")[0])))
+        assert (config.preset, config.sample_prompts) == ("tiny", ("Who are you?",))

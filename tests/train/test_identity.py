@@ -27,7 +27,7 @@ def test_the_real_model_learns_a_name_that_the_base_did_not_know(smollm2_path: P
         base=str(smollm2_path),
         data={"inputs": [source], "tokenizer": str(smollm2_path), "test_fraction": 0},
         train={
-            "preset": "tiny", "output": tmp_path, "max_steps": 10, "batch_rows": 2, "micro_rows": 2, "lr": 3e-4,
+            "preset": "tiny", "output": tmp_path, "max_steps": 8, "batch_rows": 2, "micro_rows": 2, "lr": 4e-4,
             "save_every": 100, "sample_prompts": ["Who are you?"],
         },
     )  # fmt: skip

@@ -16,7 +16,7 @@ from chaku.train.tracker import Tracker
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one step did. Times are seconds of this process; tokens are those of all processes."""
+    """What one step did. Tokens are those of all processes; seconds run from record to record, saving included."""
 
     step: int
     """Steps done, this one included."""
