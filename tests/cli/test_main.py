@@ -13,7 +13,7 @@ from processes import environment, modules_loaded_by
 
 HEAVY = {
     "aiohttp", "alembic", "asyncio", "fastapi", "markdown_it", "numpy", "orjson", "prompt_toolkit", "pydantic",
-    "pygments", "rich", "sqlalchemy", "starlette", "uvicorn", "yaml",
+    "pygments", "rich", "sqlalchemy", "starlette", "torch", "uvicorn", "yaml",
 }  # fmt: skip
 
 
@@ -22,7 +22,7 @@ def chaku(*arguments, **env):
     return subprocess.run(command, capture_output=True, text=True, env=environment(**env))
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], [], ["chta"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], [], ["chta"], ["weights", "--help"]])
 def test_help_and_mistakes_load_nothing_heavy(arguments):
     loaded = modules_loaded_by(f"from chaku.cli.main import main; main({arguments!r})")
     assert "click" in loaded
@@ -43,6 +43,7 @@ def test_the_version_is_the_packages():
     ("arguments", "error", "fix"),
     [
         (["chta"], "there is no command 'chta'", "did you mean `chaku chat`?"),
+        (["weights", "make-detla"], "there is no command 'make-detla'", "did you mean `chaku weights make-delta`?"),
         (["xyzzy"], "there is no command 'xyzzy'", "`chaku --help` lists the commands"),
         (["--no-colour"], "there is no option --no-colour", "did you mean --no-color?"),
         (["chat", "--temprature", "1"], "there is no option --temprature", "did you mean --temperature?"),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 import orjson
 import pytest
 import pytest_asyncio
@@ -615,6 +616,27 @@ async def test_an_embedding_that_is_left_counts_until_its_slots_are_free(engine:
 async def test_many_clients_at_once_all_get_their_answer(engine: LlamaCppEngine) -> None:
     answers = await asyncio.gather(*(whole(engine) for _ in range(24)))
     assert all("Paris" in text_of(answer) for answer in answers)
+
+
+async def test_an_adapter_changes_what_the_model_says(
+    engine: LlamaCppEngine, smollm2_path: Path, tmp_path: Path
+) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "adapter.gguf", "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 1.0)
+    random = np.random.default_rng(0)
+    for name, shape in (("lora_a", (1, 576)), ("lora_b", (576, 1))):  # rank 1; the model is 576 wide
+        writer.add_tensor(f"blk.0.attn_output.weight.{name}", random.normal(size=shape).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    adapted = await started(smollm2_path, slots=1, embeddings=False, lora=(tmp_path / "adapter.gguf",))
+    try:
+        assert text_of(await whole(adapted)) != text_of(await whole(engine))
+    finally:
+        await adapted.stop()
 
 
 async def test_a_killed_engine_ends_its_calls_at_once_and_serves_again(smollm2_path: Path) -> None:

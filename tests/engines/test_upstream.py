@@ -293,15 +293,22 @@ async def test_an_unknown_model_is_a_mistake_that_names_those_there_are() -> Non
             pass
 
 
-async def test_an_upstream_that_was_away_comes_back_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_upstream_that_was_away_comes_back_by_itself_and_both_are_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(upstream, "PROBE_EVERY_S", 0.05)
+    caplog.set_level("INFO")
     server = RawServer(reply(200, WHOLE), models=reply(500, b"booting"))
-    async with raw(server) as (g, _):
+    async with raw(server) as (g, engine):
         assert (await g.post(CHAT, chat()))[0] == 503
+        await asyncio.sleep(0.5)  # several more looks
+        assert (caplog.text.count("upstream unavailable"), caplog.text.count("ready")) == (1, 0)
         server.models = reply(200, MODELS)
         async with asyncio.timeout(PATIENCE_S):
             while (await g.post(CHAT, chat()))[0] != 200:
                 await asyncio.sleep(0.02)
+        assert engine.status().state is State.READY
+    assert (caplog.text.count("upstream unavailable"), caplog.text.count("upstream ready")) == (1, 1)
 
 
 async def test_a_chaku_behind_a_chaku_answers_streams_and_dies_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,15 +85,17 @@ def test_an_unknown_repository_revision_or_file_is_said_in_one_line(server: File
     assert pull("hf:org/none")[2].startswith("hf:org/none does not exist or is private")
     server.pages["/api/models/org/x/revision/v9"] = Page(b"{}", 404, {"X-Error-Code": "RevisionNotFound"})
     assert pull("hf:org/x@v9")[2].startswith("hf:org/x has no revision 'v9'")
+    publish(server, {}, repo="org/x")
     server.pages["/org/x/resolve/main/f.gguf"] = Page(b"", 404, {"X-Error-Code": "EntryNotFound"})
     assert pull("hf:org/x:f.gguf")[2].startswith("hf:org/x has no file 'f.gguf'")
 
 
-def test_no_hub_at_all_is_said_in_one_line(pull: Pull) -> None:
-    code, _, error = pull("hf:org/x", HF_ENDPOINT="http://127.0.0.1:9")
+@pytest.mark.parametrize("source", ["hf:org/x", "hf:org/x:f.gguf"])
+def test_no_hub_at_all_is_said_in_one_line(pull: Pull, source: str) -> None:
+    code, _, error = pull(source, HF_ENDPOINT="http://127.0.0.1:9")
     assert code == 3
     assert error.count("\n") == 0
-    code, _, error = pull("hf:org/x", HF_HUB_OFFLINE="1")
+    code, _, error = pull(source, HF_HUB_OFFLINE="1")
     assert (code, "HF_HUB_OFFLINE" in error, error.count("\n")) == (3, True, 0)
 
 

@@ -9,6 +9,7 @@ from chaku.models.reference import (
     BuiltIn,
     HubFile,
     LocalFile,
+    LocalFolder,
     Reference,
     Scripted,
     Upstream,
@@ -66,6 +67,22 @@ def test_a_file_with_an_equals_sign_is_a_file(tmp_path: Path, monkeypatch: pytes
     Path("a=b.gguf").touch()
     assert parse("a=b.gguf").reference == LocalFile(Path("a=b.gguf"))
     assert parse("a=c.gguf").given_name == "a"
+
+
+def test_a_folder_with_a_model_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("model/config.json", "lora/adapter_config.json", "runs/first/final/config.json", "files/a.gguf"):
+        Path(file).parent.mkdir(parents=True)
+        Path(file).touch()
+    Path("runs/second/checkpoints").mkdir(parents=True)
+    for source, name in (
+        *(("model", "model"), ("./model/", "model"), ("lora", "lora"), ("runs/first", "first")),
+        *(("runs/first/final", "first"), ("runs/second", "second")),
+    ):
+        argument = parse(source)
+        assert (argument.reference, argument.name) == (LocalFolder(Path(source)), name)
+    assert parse("mine=model").name == "mine"
+    assert parse("files").reference == LocalFile(Path("files"))
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Playwright
+from playwright.sync_api import Browser, Page, Playwright, expect
 
 ARGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 ARGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 WIDE = {"width": 1280, "height": 860}
+PATIENCE_MS = 20_000
+"""How long anything may take on a loaded machine before it counts as not coming."""
+
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def launch(playwright: Playwright) -> Browser:
@@ -47,7 +51,7 @@ class Watch:
 def open_page(browser: Browser, url: str, *, path: str = "/", watch: bool = True, **options: Any) -> Iterator[Page]:
     """A page in a profile of its own. At the end it must have been quiet, unless `watch` is off."""
     context = browser.new_context(viewport=options.pop("viewport", WIDE), **options)
-    context.set_default_timeout(8_000)
+    context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     seen = follow(page, url)
     page.seen = seen  # type: ignore[attr-defined]

@@ -66,6 +66,7 @@ def test_what_could_run_is_refused_by_name(tmp_path, protocol, wanted, name):
         b"\x80\x02}",  # no end
         b"\x80\x02X\xff\xff\xff\x7f",  # 2 GB of text that are not there
         b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",  # 9 EB of bytes that are not there
+        b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7f.",  # 9 EB of text
         b"\x80\x02U\x01a.",  # an opcode of Python 2's
         b"",
     ],

@@ -88,6 +88,31 @@ def test_a_file_that_is_cut_off_is_named_with_the_tensor(tmp_path, kind):
         open_tensors(path)
 
 
+def test_a_tensor_that_only_the_index_names_is_missed(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "one.safetensors")
+    index = {"weight_map": {"a": "one.safetensors", "b": "one.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="the index names b, which no shard holds"):
+        open_tensors(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"dtype": "F32", "shape": [-2, -2], "data_offsets": [0, 16]}, "said to have the shape"),
+        ({"dtype": "F32", "shape": [2], "data_offsets": [0, 16]}, r"a is said to be F32 \[2\] in 16 bytes"),
+        ({"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}, "a is of dtype F4; known are"),
+        ({"shape": [2]}, "no readable safetensors header"),
+    ],
+)
+def test_a_header_that_cannot_be_is_told(tmp_path, entry, message):
+    header = json.dumps({"a": entry}).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+    with pytest.raises(ModelError, match=message):
+        open_tensors(tmp_path)
+
+
 def test_a_missing_shard_is_named(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00001.safetensors"}}')
     with pytest.raises(ModelError, match=r"names model-00001-of-00001\.safetensors, which is missing"):

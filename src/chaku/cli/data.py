@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from chaku.config import Loaded
+    from chaku.data.preview import Sample
     from chaku.data.recipe import DataConfig
     from chaku.data.report import Funnel
 
@@ -200,8 +201,6 @@ def why(folder: Path, identity: str) -> None:
 def preview(folder: Path, number: int, part: str, seed: int, tokenizer: str | None, page: Path | None) -> None:
     """Show samples as they are trained on: text that carries loss is green and in ⟦brackets⟧."""
     _require_packages()
-    from rich.text import Text
-
     from chaku.data import preview as previews
 
     chosen = list(previews.samples(folder, number, part=part, seed=seed, tokenizer=tokenizer))
@@ -211,15 +210,24 @@ def preview(folder: Path, number: int, part: str, seed: int, tokenizer: str | No
         return
     console = _console()
     for sample in chosen:
-        console.rule(f"{sample.where}: {sample.num_trained:,} of {sample.num_tokens:,} tokens trained")
-        text = Text()
-        for span in sample.spans:
-            shown = previews.printable(span.text)
-            if span.is_trained:
-                text.append(f"{previews.OPEN}{shown}{previews.CLOSE}", style="green")
-            else:
-                text.append(shown, style="dim")
-        console.print(text)
+        show_sample(console, sample)
+
+
+def show_sample(console: Console, sample: Sample) -> None:
+    """Print one document with its trained text in green and in brackets."""
+    from rich.text import Text
+
+    from chaku.data import preview as previews
+
+    console.rule(f"{sample.where}: {sample.num_trained:,} of {sample.num_tokens:,} tokens trained")
+    text = Text()
+    for span in sample.spans:
+        shown = previews.printable(span.text)
+        if span.is_trained:
+            text.append(f"{previews.OPEN}{shown}{previews.CLOSE}", style="green")
+        else:
+            text.append(shown, style="dim")
+    console.print(text)
 
 
 @data.command()

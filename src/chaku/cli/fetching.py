@@ -18,6 +18,7 @@ _WORDS: dict[Phase, str] = {
     "download": "downloading",
     "unpack": "unpacking",
     "verify": "checking the sha256",
+    "convert": "converting",
 }
 
 

@@ -10,6 +10,7 @@ import click
 from chaku.errors import UsageError
 
 if TYPE_CHECKING:
+    from chaku.models.cache import PulledModel
     from chaku.models.gguf import GgufMetadata
     from chaku.models.plan import Plan
 
@@ -111,12 +112,13 @@ def show(model: str, context: int | None, slots: int | None, as_json: bool) -> N
     from pathlib import Path
 
     from chaku.cli import releases
+    from chaku.cli.fetching import drawn
     from chaku.errors import ModelError
     from chaku.models import cache, memory
     from chaku.models.gguf import read_metadata
     from chaku.models.plan import plan
     from chaku.models.pull import pull
-    from chaku.models.reference import LocalFile, parse
+    from chaku.models.reference import LocalFile, LocalFolder, parse
     from chaku.models.vicunas import find
 
     if not model.endswith(".gguf") and not Path(model).exists() and (release := find(model)):
@@ -127,7 +129,12 @@ def show(model: str, context: int | None, slots: int | None, as_json: bool) -> N
         _print_json(releases.as_json(release)) if as_json else releases.print_release(release)
         return
     reference = parse(model).reference
-    found = pull(reference) if isinstance(reference, LocalFile) else cache.find(reference)
+    found: PulledModel | None
+    if isinstance(reference, LocalFile | LocalFolder):
+        with drawn(model) as progress:
+            found = pull(reference, progress=progress)
+    else:
+        found = cache.find(reference)
     if found is None:
         raise ModelError(f"{model} is not pulled", fix=f"chaku pull {model}")
     metadata = read_metadata(found.path)

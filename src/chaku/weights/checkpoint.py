@@ -17,6 +17,7 @@ _STORAGE_DTYPES = {
 }
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LOCAL_HEADER_BYTES = 30
+_PICKLE_LIMIT_BYTES = 100_000_000
 
 
 def checkpoint_places(path: Path) -> dict[str, Place]:
@@ -34,6 +35,10 @@ def _archive_places(path: Path) -> dict[str, Place]:
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise ModelError(f"{path} is a zip file without torch's data.pkl")
+        if archive.getinfo(pickles[0]).file_size > _PICKLE_LIMIT_BYTES:
+            raise ModelError(
+                f"{path}: its data.pkl is larger than {_PICKLE_LIMIT_BYTES:,} bytes, so it holds no weights"
+            )
         root = pickles[0].removesuffix("data.pkl")
         with archive.open(pickles[0]) as file:
             state = read_pickle(file, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from chaku.weights.cast import DTYPES, cast_metadata, load_as
+from chaku.weights.delta_check import check_is_model
 from chaku.weights.folder import copy_side_files, new_folder
 from chaku.weights.modelconfig import write_dtype
 from chaku.weights.paddle import is_paddle, side_files_from_paddle
@@ -26,6 +27,7 @@ def convert(
     `dtype` (f32, f16, bf16) is what floating-point tensors become; None keeps them. Other files are copied along, and
     `config.json` names the new dtype. Raises ModelError for a value that f16 can't hold: it would become infinite.
     """
+    check_is_model(source)
     tensors = open_tensors(source)
     wanted = DTYPES[dtype] if dtype else None
     planned = {name: cast_metadata(tensors.metadata(name), wanted) for name in tensors.names}

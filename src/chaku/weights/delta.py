@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from chaku.errors import ModelError
 from chaku.weights.delta_check import DeltaRecord, Pair, check_is_model, pair_up, read_record
-from chaku.weights.folder import MODEL_FILES, TOKENIZER_FILES, copy_side_files, new_folder
+from chaku.weights.folder import MODEL_FILES, TOKENIZER_FILES, check_output, copy_side_files, new_folder
 from chaku.weights.modelconfig import read_config, write_config
 from chaku.weights.padding import extend_tokenizer
 from chaku.weights.place import FLOATS
@@ -65,6 +65,7 @@ def make_delta(
     The target's vocabulary may be longer than the base's: the base's embedding and output rows then count as zeros.
     Raises ModelError when names, shapes or dtypes don't agree, before anything is written.
     """
+    check_output(output, overwrite=overwrite)
     check_is_model(base, target)
     bases, targets = open_tensors(base), open_tensors(target)
     pairs = {pair.name: pair for pair in pair_up(bases, targets, "target")}
@@ -109,6 +110,7 @@ def apply_delta(
     Config and tokenizer are the delta's, else the base's (with `[PAD]` added where the delta adds one row). Raises
     ModelError naming the first tensor that differs from what the delta was made from, before anything is written.
     """
+    check_output(output, overwrite=overwrite)
     check_is_model(base)
     record = read_record(delta)
     bases, deltas = open_tensors(base), open_tensors(delta)

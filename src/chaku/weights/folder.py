@@ -43,13 +43,13 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear_leftovers(path)
-    _refuse(path, overwrite)
+    check_output(path, overwrite=overwrite)
     part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{os.getpid()}.", suffix=".part"))
     part.chmod(0o755)
     try:
         yield part
         _sync(part)
-        _refuse(path, overwrite)
+        check_output(path, overwrite=overwrite)
         _put(part, path)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -67,13 +67,20 @@ def copy_side_files(source: Path, target: Path, *, names: tuple[str, ...] | None
     return copied
 
 
-def _refuse(path: Path, overwrite: bool) -> None:
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Raise unless a new folder may be put at `path`; also to be asked before a long check of the inputs.
+
+    With `overwrite` too, only an empty folder or one with weights in it is replaced: never someone's home.
+    """
     if not os.path.lexists(path):
         return
     if not overwrite:
         raise UsageError(f"{path} exists", fix="choose another output, or pass --overwrite to replace it")
     if not path.is_dir() or path.is_symlink():
         raise ModelError(f"{path} is not a folder, and is not replaced", fix="choose another output")
+    held = list(path.iterdir())
+    if held and not any(file.name.endswith(WEIGHT_SUFFIXES) for file in held):
+        raise ModelError(f"{path} holds no weights, and is not replaced", fix="choose another output")
 
 
 def _put(part: Path, path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from chaku.errors import ModelError, UsageError
 from chaku.weights.cast import DTYPES, cast_metadata, load_as
+from chaku.weights.delta_check import check_is_model
 from chaku.weights.folder import TOKENIZER_FILES, copy_side_files, new_folder
 from chaku.weights.modelconfig import read_config, write_config, write_dtype
 from chaku.weights.paddle_names import HEAD, PREFIXES, is_linear, to_paddle_name, turned
@@ -47,6 +48,7 @@ def to_paddle(
     `processor` is a `preprocessor_config.json` for training and evaluation both, or a folder with `train/` and `eval/`;
     None takes the source's own, if any. Raises ModelError for an architecture whose names are not known.
     """
+    check_is_model(source)
     config = read_config(source)
     model_type = (config or {}).get("model_type")
     if config is None or model_type not in PREFIXES:

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from chaku.errors import ModelError
 
-_TEXT_LIMIT_BYTES = 1 << 24
+_PIECE_BYTES = 1 << 24
 _STACK_LIMIT = 1 << 24
 
 
@@ -138,10 +138,13 @@ class _Machine:
                 raise PickleRefused("it nests too deep")
 
     def _read(self, num_bytes: int) -> bytes:
-        data = self.file.read(num_bytes)
-        if len(data) != num_bytes:
-            raise PickleRefused("it is cut off")
-        return data
+        data = bytearray()
+        while len(data) < num_bytes:  # in pieces: a length may promise more than there is memory
+            piece = self.file.read(min(num_bytes - len(data), _PIECE_BYTES))
+            if not piece:
+                raise PickleRefused("it is cut off")
+            data += piece
+        return bytes(data)
 
     def number(self, form: str) -> int:
         value = struct.unpack(form, self._read(struct.calcsize(form)))[0]
@@ -156,7 +159,7 @@ class _Machine:
         return self._read(num_bytes).decode("utf-8", "surrogatepass")
 
     def line(self) -> str:
-        line = self.file.readline(_TEXT_LIMIT_BYTES)
+        line = self.file.readline(_PIECE_BYTES)
         if not line.endswith(b"\n"):
             raise PickleRefused("it is cut off")
         return line[:-1].decode("utf-8")

@@ -77,7 +77,7 @@ def open_tensors(path: Path) -> Tensors:
 
     Raises ModelError when there are none, or when a file is damaged, naming it.
     """
-    files = _files(path)
+    files, promised = _files(path)
     places: dict[str, Place] = {}
     notes: dict[str, str] = {}
     for file in files:
@@ -91,14 +91,17 @@ def open_tensors(path: Path) -> Tensors:
         if twice := places.keys() & found.keys():
             raise ModelError(f"{file}: {min(twice)} is also in {places[min(twice)].file.name}")
         places |= found
+    if missing := promised - places.keys():
+        raise ModelError(f"{path}: the index names {min(missing)}, which no shard holds", fix="fetch the shards again")
     if not places:
         raise ModelError(f"{path} holds no tensors")
     return Tensors(path, places, notes)
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path) -> tuple[list[Path], set[str]]:
+    """The files of weights, and the names of tensors that an index promises."""
     if path.is_file():
-        return [path]
+        return [path], set()
     if not path.is_dir():
         raise ModelError(f"there is no folder or file {path}", fix="give the folder with config.json and the weights")
     for name in _INDEXES:
@@ -106,20 +109,21 @@ def _files(path: Path) -> list[Path]:
             return _indexed(path / name)
     for name in _SINGLE:
         if (path / name).exists():
-            return [path / name]
+            return [path / name], set()
     # Deltas and hand-made folders come without an index now and then.
     for pattern in ("*.safetensors", "pytorch_model*.bin"):
         if found := sorted(path.glob(pattern)):
-            return found
+            return found, set()
     raise ModelError(
         f"{path} holds no weights",
         fix="it should hold model.safetensors, pytorch_model.bin, model_state.pdparams, or shards",
     )
 
 
-def _indexed(index: Path) -> list[Path]:
+def _indexed(index: Path) -> tuple[list[Path], set[str]]:
     try:
-        shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        weight_map = json.loads(index.read_bytes())["weight_map"]
+        shards = sorted({str(shard) for shard in weight_map.values()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{index} is not an index of shards ({error})") from error
     for shard in shards:
@@ -127,7 +131,8 @@ def _indexed(index: Path) -> list[Path]:
             raise ModelError(f"{index} names {shard!r}, which is not in its folder")
         if not (index.parent / shard).exists():
             raise ModelError(f"{index} names {shard}, which is missing", fix="fetch the missing shard")
-    return [index.parent / shard for shard in shards]
+    promised = set() if ".pdparams" in index.name else set(weight_map)  # Paddle's names are not ours
+    return [index.parent / shard for shard in shards], promised
 
 
 def _safetensors_places(path: Path) -> tuple[dict[str, Place], dict[str, str]]:
@@ -152,6 +157,8 @@ def _safetensors_places(path: Path) -> tuple[dict[str, Place], dict[str, str]]:
 def _place(path: Path, name: str, entry: Mapping[str, Any], start: int) -> Place:
     if entry["dtype"] not in DTYPES:
         raise ModelError(f"{path}: {name} is of dtype {entry['dtype']}; known are {', '.join(DTYPES)}")
+    if not all(isinstance(size, int) and size >= 0 for size in entry["shape"]):
+        raise ModelError(f"{path}: {name} is said to have the shape {entry['shape']}")
     metadata = TensorMetadata(tuple(entry["shape"]), entry["dtype"])
     first, last = entry["data_offsets"]
     if first < 0 or last - first != metadata.num_bytes:

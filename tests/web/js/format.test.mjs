@@ -13,6 +13,8 @@ test("what stands under an answer names tokens, speed, first token and an end th
   assert.deepEqual(format.answerFacts(message), [
     "1,412 tokens", "58.0 tokens/s", "first token 0.21 s", "stopped", "stopped at the token limit",
   ]);
+  const failed = { usage: { completion_tokens: 0 }, timings: null, state: "failed", finish_reason: null };
+  assert.deepEqual(format.answerFacts(failed), []);
   assert.deepEqual(format.answerFacts({ usage: null, timings: null, state: "complete", finish_reason: "stop" }), []);
 });
 

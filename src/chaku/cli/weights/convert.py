@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from chaku.cli.weights.gguf import convert_to_gguf
 from chaku.cli.weights.options import FOLDER, output_option, overwrite_option, require_torch, shard_option
 from chaku.cli.weights.progress import drawn
 from chaku.errors import UsageError
@@ -15,9 +16,15 @@ from chaku.errors import UsageError
 @click.argument("model", type=FOLDER)
 @output_option
 @click.option(
-    "--to", type=click.Choice(["safetensors", "paddle"]), default="safetensors", show_default=True, help="Layout."
+    "--to",
+    type=click.Choice(["safetensors", "gguf", "paddle"]),
+    default="safetensors",
+    show_default=True,
+    help="Layout: a folder of transformers', a file for llama.cpp, or a folder of PaddleNLP's.",
 )
 @click.option("--dtype", type=click.Choice(["f32", "f16", "bf16"]), help="What the weights become.  [as they are]")
+@click.option("--quant", type=click.Choice(["f32", "f16", "bf16", "q8_0", "q4_0"]), help="Numbers of a GGUF.  [q8_0]")
+@click.option("--progress-fd", type=int, hidden=True, help="Write lines of bytes done and in all there.")
 @shard_option
 @click.option(
     "--processor", type=FOLDER, help="With --to paddle: preprocessor_config.json, or a folder of train/, eval/."
@@ -28,23 +35,29 @@ def convert(
     output: Path,
     to: str,
     dtype: str | None,
+    quant: str | None,
+    progress_fd: int | None,
     shard_bytes: int,
     processor: Path | None,
     overwrite: bool,
 ) -> None:
-    """Write MODEL in another dtype, sharding or layout.
+    """Write MODEL, a folder with safetensors, .bin or Paddle's .pdparams, in another dtype, sharding or layout.
 
-    MODEL is a folder with safetensors, .bin, or PaddleNLP's .pdparams.
+    With --to gguf the output is one file for llama.cpp; MODEL may also be an adapter, a run, or a .gguf to requantise.
     """
+    if processor is not None:
+        _check_processor(processor, to)
+    if to == "gguf":
+        if dtype is not None:
+            raise UsageError("--dtype is for safetensors", fix="a GGUF takes --quant")
+        convert_to_gguf(model, output, quant, overwrite=overwrite, progress_fd=progress_fd)
+        return
+    if quant is not None:
+        raise UsageError("--quant is for GGUF files", fix="add --to gguf, or take --dtype")
     require_torch()
     from chaku.weights.convert import convert as convert_weights
     from chaku.weights.paddle import to_paddle
 
-    if processor is not None:
-        if to != "paddle":
-            raise UsageError("--processor is only part of PaddleNLP's layout", fix="add --to paddle")
-        if not processor.exists():
-            raise UsageError(f"there is no {processor}", fix="give a preprocessor_config.json, or a folder with two")
     with drawn(f"converting {model.name}") as watch:
         if to == "paddle":
             files = to_paddle(model, output, dtype=dtype, processor=processor, overwrite=overwrite, watch=watch)
@@ -54,3 +67,10 @@ def convert(
             )
             files = [shard.name for shard in shards]
     click.echo(f"{output}: {', '.join(files)}")
+
+
+def _check_processor(processor: Path, to: str) -> None:
+    if to != "paddle":
+        raise UsageError("--processor is only part of PaddleNLP's layout", fix="add --to paddle")
+    if not processor.exists():
+        raise UsageError(f"there is no {processor}", fix="give a preprocessor_config.json, or a folder with two")

@@ -5,7 +5,7 @@ import { chatInAddress, goTo, onAddressChange, replaceAddress } from "./address.
 import { ChatPanel } from "./chat_panel.js";
 import { copyText } from "./clipboard.js";
 import { Conversation, problemOf } from "./conversation.js";
-import { html, useEffect, useLayoutEffect, useMemo, useReducer, useState } from "./html.js";
+import { html, useLayoutEffect, useMemo, useReducer, useState } from "./html.js";
 import { IconButton } from "./icons.js";
 import { Library } from "./library.js";
 import { Login } from "./login.js";
@@ -24,7 +24,6 @@ const EXAMPLES = [
   "Write a Python function that merges overlapping intervals, and test it.",
   "Compare SQLite and PostgreSQL in a table.",
 ];
-
 
 /** @param {{library: Library}} props */
 export function App({ library }) {
@@ -46,14 +45,14 @@ export function App({ library }) {
     }
   };
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     const onAddress = () =>
       setConversation((now) => (now.id !== null && now.id === chatInAddress() ? now : new Conversation(chatInAddress())));
     return onAddressChange(onAddress);
   }, []);
 
   const isIn = library.isLoaded;
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!isIn) return;
     conversation.onCreated = (id) => replaceAddress(`/chat/${id}`);
     if (conversation.id) conversation.load();
@@ -65,7 +64,7 @@ export function App({ library }) {
   }, [conversation, isIn]);
 
   // A new chat takes the model that was used last, or the first one that is served.
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (conversation.id || !library.models.length) return;
     if (conversation.model && library.model(conversation.model)) return;
     const last = localStorage.getItem(LAST_MODEL);
@@ -83,8 +82,8 @@ export function App({ library }) {
       new: newChat,
       search: () => {
         setListOpen(true);
-        focus("search"); // at once, for who types on; on a narrow screen the list has to open first
-        requestAnimationFrame(() => focus("search"));
+        focus("search");
+        queueMicrotask(() => focus("search")); // on a narrow screen the list has to be drawn first
       },
       model: () => /** @type {HTMLElement | null} */ (document.querySelector(".model-picker .menu-button"))?.click(),
       settings: () => setOver("settings"),
@@ -160,7 +159,7 @@ export function App({ library }) {
 function Bar({ conversation, models, onList, onChoose, onSettings, onNew }) {
   useChanges(conversation);
   const numSet = Object.keys(conversation.settings).length + (conversation.system ? 1 : 0);
-  useEffect(() => {
+  useLayoutEffect(() => {
     document.title = conversation.title ? `${conversation.title} · chaku` : "chaku";
   }, [conversation.title]);
   return html`<header class="bar">
@@ -179,19 +178,15 @@ function Bar({ conversation, models, onList, onChoose, onSettings, onNew }) {
 
 /** The panel, with what teaches while the chat is empty. @param {{conversation: Conversation, models: Model[], notices: Notices}} props */
 function Started({ conversation, models, notices }) {
-  const [start, setStart] = useState("");
+  const [start, setStart] = useState(/** @type {{text: string} | null} */ (null));
   const onComplain = (/** @type {string} */ text) => notices.show({ text, isError: true });
-  const take = (/** @type {string} */ example) => {
-    setStart(example);
-    requestAnimationFrame(() => focus("composer"));
-  };
   return html`<${ChatPanel} conversation=${conversation} models=${models} onComplain=${onComplain} start=${start}>
     <div class="empty">
       ${models.length
         ? html`<h2>What shall we talk about?</h2>
             <p>Programs reach the same models at <code>${location.origin}/v1</code></p>
             <div class="examples">
-              ${EXAMPLES.map((text) => html`<button type="button" onClick=${() => take(text)}>${text}</button>`)}
+              ${EXAMPLES.map((text) => html`<button type="button" onClick=${() => setStart({ text })}>${text}</button>`)}
             </div>`
         : html`<h2>No model is served yet</h2>
             <p>Stop the server and start it with one, for example the built-in 135M model:</p>

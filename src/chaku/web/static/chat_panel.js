@@ -22,7 +22,7 @@ const NEAR_END = 80; // pixels
  * @param {Model[]} props.models
  * @param {(text: string) => void} props.onComplain
  * @param {any} [props.children]  what stands there while nothing was said
- * @param {string} [props.start]  an example for the composer
+ * @param {{text: string} | null} [props.start]  an example for the composer
  */
 export function ChatPanel({ conversation, models, onComplain, children, start }) {
   useChanges(conversation);

@@ -17,9 +17,9 @@ const LONG_PASTE = 6_000; // characters; beyond that a paste becomes a file
  * @param {() => void} props.onStop
  * @param {() => void} props.onEditLast
  * @param {(text: string) => void} props.onComplain
- * @param {string} [props.start]  an example that was chosen
+ * @param {{text: string} | null} [props.start]  an example that was chosen
  */
-export function Composer({ isRunning, blocked, allowImages, onSend, onStop, onEditLast, onComplain, start = "" }) {
+export function Composer({ isRunning, blocked, allowImages, onSend, onStop, onEditLast, onComplain, start = null }) {
   const [text, setText] = useState("");
   const [files, setFiles] = useState(/** @type {Attachment[]} */ ([]));
   const [isOver, setOver] = useState(false);
@@ -28,7 +28,9 @@ export function Composer({ isRunning, blocked, allowImages, onSend, onStop, onEd
   const chooser = useRef(/** @type {HTMLInputElement | null} */ (null));
 
   useLayoutEffect(() => {
-    if (start) setText(start);
+    if (!start) return;
+    setText(start.text);
+    field.current?.focus();
   }, [start]);
   useLayoutEffect(() => {
     const area = /** @type {HTMLTextAreaElement} */ (field.current);
@@ -41,11 +43,13 @@ export function Composer({ isRunning, blocked, allowImages, onSend, onStop, onEd
   const send = async () => {
     if (!canSend) return;
     setSending(true);
+    setText(""); // at once: what is typed while the message is under way belongs to the next one
+    setFiles([]);
     const isSent = await onSend(contentOf(text.trim(), files));
     setSending(false);
-    if (!isSent) return;
-    setText("");
-    setFiles([]);
+    if (isSent) return;
+    setText((since) => [text, since].filter(Boolean).join("\n\n"));
+    setFiles((since) => [...files, ...since]);
   };
   const add = async (/** @type {Iterable<File>} */ list) => {
     for (const file of list) {
@@ -76,7 +80,7 @@ export function Composer({ isRunning, blocked, allowImages, onSend, onStop, onEd
       add(given);
     } else if (pasted.length > LONG_PASTE) {
       event.preventDefault();
-      setFiles([...files, { name: `pasted-${files.length + 1}.txt`, image: null, text: pasted }]);
+      setFiles((before) => [...before, { name: `pasted-${before.length + 1}.txt`, image: null, text: pasted }]);
     }
   };
   const onDrop = (/** @type {DragEvent} */ event) => {

@@ -1,6 +1,6 @@
 /** Windows over the page, on the browser's own <dialog>: it holds the focus inside and gives it back. */
 
-import { html, useId, useLayoutEffect, useRef } from "./html.js";
+import { html, useLayoutEffect, useId, useRef } from "./html.js";
 import { IconButton } from "./icons.js";
 
 /**
@@ -9,7 +9,6 @@ import { IconButton } from "./icons.js";
 export function Dialog({ title, onClose, kind = "centre", children }) {
   const ref = useRef(/** @type {HTMLDialogElement | null} */ (null));
   const id = useId();
-  // Before the next key can arrive: an effect after the paint would take the focus from who types on.
   useLayoutEffect(() => {
     const dialog = /** @type {HTMLDialogElement} */ (ref.current);
     const before = /** @type {HTMLElement | null} */ (document.activeElement);
@@ -19,12 +18,14 @@ export function Dialog({ title, onClose, kind = "centre", children }) {
       if (before?.isConnected) before.focus();
     };
   }, []);
+  const onClosed = () => ref.current && onClose(); // a browser may close it without asking; not when it is gone already
   const onBackdrop = (/** @type {MouseEvent} */ event) => event.target === ref.current && onClose();
   return html`<dialog
     ref=${ref}
     class=${kind}
     aria-labelledby=${id}
     onCancel=${(/** @type {Event} */ event) => (event.preventDefault(), onClose())}
+    onClose=${onClosed}
     onClick=${onBackdrop}
   >
     <div class="dialog-body">

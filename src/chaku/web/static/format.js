@@ -34,7 +34,7 @@ const FINISH = { length: "stopped at the token limit", content_filter: "filtered
 export function answerFacts(message) {
   const { usage, timings, state } = message;
   const facts = [];
-  if (usage?.completion_tokens != null) facts.push(count(usage.completion_tokens, "token"));
+  if (usage?.completion_tokens) facts.push(count(usage.completion_tokens, "token"));
   if (timings?.tokens_per_s) {
     const rate = timings.tokens_per_s;
     facts.push(`${rate >= 100 ? NUMBER.format(Math.round(rate)) : rate.toFixed(1)} tokens/s`);

@@ -1,6 +1,6 @@
 /** A button that opens a list of choices; arrows, Home, End, Escape and letters work as in any menu. */
 
-import { html, useId, useLayoutEffect, useRef, useState } from "./html.js";
+import { html, useLayoutEffect, useId, useRef, useState } from "./html.js";
 
 /** @typedef {{label: any, name?: string, isChecked?: boolean, isDisabled?: boolean, onChoose: () => void}} Choice */
 
@@ -47,8 +47,12 @@ export function Menu({ label, button, choices, class: name = "", align = "start"
       after.find((item) => item.textContent?.trim().toLowerCase().startsWith(event.key.toLowerCase()))?.focus();
     }
   };
+  const onFocusOut = (/** @type {FocusEvent} */ event) => {
+    const next = /** @type {Node | null} */ (event.relatedTarget);
+    if (next && !root.current?.contains(next)) setOpen(false);
+  };
   const hasChecks = choices.some((choice) => choice.isChecked !== undefined);
-  return html`<div class=${`menu ${name}`} ref=${root} onKeyDown=${onKey}>
+  return html`<div class=${`menu ${name}`} ref=${root} onKeyDown=${onKey} onFocusOut=${onFocusOut}>
     <button
       type="button"
       ref=${opener}

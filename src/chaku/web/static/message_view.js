@@ -4,7 +4,7 @@
 /** @import {Conversation} from "./conversation.js" */
 import { copyText } from "./clipboard.js";
 import { answerFacts, withVisibleControls } from "./format.js";
-import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
+import { html, useLayoutEffect, useRef, useState } from "./html.js";
 import { Icon, IconButton } from "./icons.js";
 import { MarkdownView } from "./markdown_view.js";
 import { Menu } from "./menu.js";
@@ -78,6 +78,9 @@ function Editor({ text, onText, onSave, onCancel }) {
     const field = /** @type {HTMLTextAreaElement} */ (ref.current);
     field.focus();
     field.setSelectionRange(field.value.length, field.value.length);
+    const editor = /** @type {HTMLElement} */ (field.parentElement);
+    const next = /** @type {HTMLElement | null | undefined} */ (field.closest(".chat-panel")?.querySelector(".composer textarea"));
+    return () => editor.contains(document.activeElement) && next?.focus();
   }, []);
   const onKey = (/** @type {KeyboardEvent} */ event) => {
     if (event.isComposing) return;
@@ -145,7 +148,7 @@ function Reasoning({ message, conversation }) {
   const [isThinking, setThinking] = useState(!textOf(message.content));
   const isRunning = message.state === "streaming";
   const text = message.reasoning ?? "";
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!isRunning) return;
     return conversation.read(message.id, ({ content, reasoning, isNew }) => {
       if (content) setThinking(false);

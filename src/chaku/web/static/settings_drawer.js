@@ -63,12 +63,27 @@ export function SettingsDrawer({ conversation, needsKey, onClose, attempt }) {
   <//>`;
 }
 
+/**
+ * A field that shows `value`, and what is being typed into it until `onChange` takes that.
+ * @param {string} value
+ * @param {(field: any) => void | boolean} onChange  false: it can't be taken and stays to be mended
+ */
+function useDraft(value, onChange) {
+  const [draft, setDraft] = useState(/** @type {string | null} */ (null));
+  return {
+    value: draft ?? value,
+    onInput: (/** @type {any} */ event) => setDraft(event.target.value === value ? null : event.target.value),
+    onChange: (/** @type {any} */ event) => onChange(event.target) !== false && setDraft(null),
+  };
+}
+
 /** @param {{conversation: Conversation, attempt: (work: Promise<any>) => void}} props */
 function SystemPrompt({ conversation, attempt }) {
   const [own, setOwn] = useState(ownPresets);
   const [name, setName] = useState("");
   const { system } = conversation;
-  const save = (/** @type {string} */ text) => text !== system && attempt(conversation.update({ system: text }));
+  const save = (/** @type {string} */ text) => void (text !== system && attempt(conversation.update({ system: text })));
+  const field = useDraft(system, ({ value }) => save(value));
   const keep = (/** @type {import("./presets.js").Preset[]} */ presets) => (keepPresets(presets), setOwn(presets));
   const all = [...BUILT_IN, ...own];
   return html`<section>
@@ -78,8 +93,7 @@ function SystemPrompt({ conversation, attempt }) {
       dir="auto"
       rows="5"
       placeholder="Model default: none"
-      value=${system}
-      onChange=${(/** @type {any} */ event) => save(event.target.value)}
+      ...${field}
     ></textarea>
     <div class="chips" role="group" aria-label="Presets">
       ${all.map((preset) => html`<button type="button" class="chip" title=${preset.text} onClick=${() => save(preset.text)}>${preset.name}</button>`)}
@@ -109,12 +123,11 @@ function SystemPrompt({ conversation, attempt }) {
 /** @param {{setting: Setting, value: any, onSet: (name: string, value: number | null) => void}} props */
 function NumberSetting({ setting, value, onSet }) {
   const { name, label, help, min, max, step } = setting;
-  const change = (/** @type {any} */ event) => {
-    const field = event.target;
-    if (field.value === "" && !field.validity.badInput) return onSet(name, null);
-    if (field.validity.rangeOverflow || field.validity.rangeUnderflow || field.validity.badInput) return field.reportValidity();
-    onSet(name, Number(field.value));
-  };
+  const field = useDraft(String(value ?? ""), (input) => {
+    const { validity } = input;
+    if (validity.rangeOverflow || validity.rangeUnderflow || validity.badInput) return input.reportValidity();
+    onSet(name, input.value === "" ? null : Number(input.value));
+  });
   return html`<div class="setting">
     <label for=${`set-${name}`}>${label}<small>${help}</small></label>
     <input
@@ -125,21 +138,20 @@ function NumberSetting({ setting, value, onSet }) {
       max=${max}
       step=${step < 1 ? "any" : step}
       placeholder="model default"
-      value=${value ?? ""}
-      onChange=${change}
+      ...${field}
     />
   </div>`;
 }
 
 /** @param {{value: string[] | undefined, onSet: (name: string, value: string[] | null) => void}} props */
 function StopWords({ value, onSet }) {
-  const change = (/** @type {any} */ event) => {
-    const words = event.target.value.split("\n").filter(Boolean).slice(0, 4);
+  const field = useDraft((value ?? []).join("\n"), ({ value }) => {
+    const words = value.split("\n").filter(Boolean).slice(0, 4);
     onSet("stop", words.length ? words : null);
-  };
+  });
   return html`<div class="setting">
     <label for="set-stop">Stop words<small>One a line, four at most</small></label>
-    <textarea id="set-stop" rows="2" placeholder="model default" value=${(value ?? []).join("\n")} onChange=${change}></textarea>
+    <textarea id="set-stop" rows="2" placeholder="model default" ...${field}></textarea>
   </div>`;
 }
 

@@ -26,8 +26,14 @@ const SEARCH_DELAY_MS = 150;
 export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShortcuts, theme }) {
   useChanges(library);
   const [renaming, setRenaming] = useState("");
+  const refocus = useRef(""); // the chat whose name was just given
   const timer = useRef(0);
   const chooser = useRef(/** @type {HTMLInputElement | null} */ (null));
+  useLayoutEffect(() => {
+    if (renaming || !refocus.current) return;
+    /** @type {HTMLElement | null} */ (document.querySelector(`.chat-list a[href="/chat/${refocus.current}"]`))?.focus();
+    refocus.current = "";
+  }, [renaming]);
   const search = (/** @type {string} */ query) => {
     clearTimeout(timer.current);
     timer.current = setTimeout(() => attempt(library.search(query)), SEARCH_DELAY_MS);
@@ -80,8 +86,9 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
                 ? html`<li key=${chat.id}>
                     <${Rename}
                       title=${chat.title}
-                      onDone=${(/** @type {string | null} */ title) => {
+                      onDone=${(/** @type {string | null} */ title, /** @type {boolean} */ isByKey) => {
                         setRenaming("");
+                        if (isByKey) refocus.current = chat.id;
                         if (title && title !== chat.title) attempt(library.update(chat.id, { title }));
                       }}
                     />
@@ -126,13 +133,25 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
   </nav>`;
 }
 
-/** @param {{title: string, onDone: (title: string | null) => void}} props */
+/** @param {{title: string, onDone: (title: string | null, isByKey: boolean) => void}} props */
 function Rename({ title, onDone }) {
   const ref = useRef(/** @type {HTMLInputElement | null} */ (null));
-  useLayoutEffect(() => ref.current?.select(), []);
+  const isDone = useRef(false);
+  useLayoutEffect(() => {
+    const field = /** @type {HTMLInputElement} */ (ref.current);
+    field.focus();
+    field.select();
+  }, []);
+  /** Once: a field that is taken away while it has the focus loses it, and says so. @param {string | null} text */
+  const done = (text, isByKey = false) => {
+    if (isDone.current) return;
+    isDone.current = true;
+    onDone(text, isByKey);
+  };
   const onKey = (/** @type {KeyboardEvent} */ event) => {
-    if (event.key === "Enter") onDone(/** @type {HTMLInputElement} */ (ref.current).value.trim());
-    if (event.key === "Escape") (event.stopPropagation(), onDone(null));
+    if (event.isComposing) return;
+    if (event.key === "Enter") done(/** @type {HTMLInputElement} */ (ref.current).value.trim(), true);
+    if (event.key === "Escape") (event.stopPropagation(), done(null, true));
   };
   return html`<input
     ref=${ref}
@@ -141,7 +160,7 @@ function Rename({ title, onDone }) {
     aria-label="New title"
     defaultValue=${title}
     onKeyDown=${onKey}
-    onBlur=${(/** @type {any} */ event) => onDone(event.target.value.trim())}
+    onBlur=${(/** @type {any} */ event) => done(event.target.value.trim())}
   />`;
 }
 

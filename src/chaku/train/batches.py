@@ -1,0 +1,167 @@
+"""Which rows make which step, and rows as tensors. The order is a pure function of (seed, epoch, index)."""
+
+from __future__ import annotations
+
+import functools
+import math
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from chaku.data.rows import Row
+from chaku.train.loss import NO_TARGET
+
+_PADDING = -1
+
+
+class RowSource(Protocol):
+    """Rows by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> Row: ...
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows side by side, padded to the longest (or to a fixed length). All tensors are [rows, length]."""
+
+    ids: Tensor
+    positions: Tensor
+    """Counted from 0 in every document."""
+    documents: Tensor
+    targets: Tensor
+    """The next token where it is trained and in the same document, NO_TARGET elsewhere."""
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same on another device."""
+        if device.type == "cpu":
+            return self
+        moved = (
+            each.pin_memory().to(device, non_blocking=True)
+            for each in (self.ids, self.positions, self.documents, self.targets)
+        )
+        return MicroBatch(*moved)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step trains on: this process's micro-batches, and sums over all processes."""
+
+    index: int
+    epoch: int
+    rows: tuple[int, ...]
+    micro_batches: tuple[MicroBatch, ...]
+    num_tokens: int
+    num_targets: int
+
+
+@functools.lru_cache(maxsize=2)
+def row_order(num_rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The rows of an epoch in order: sorted by the raw stream of Philox under the key (seed, epoch)."""
+    key = np.array([seed, epoch], dtype=np.uint64)
+    return np.argsort(np.random.Philox(key=key).random_raw(num_rows), kind="stable")
+
+
+def rows_of_step(step: int, num_rows: int, batch_rows: int, seed: int) -> tuple[int, tuple[int, ...]]:
+    """Epoch and row numbers of a step. The last batch of an epoch is smaller where rows don't divide."""
+    epoch, index = divmod(step, math.ceil(num_rows / batch_rows))
+    order = row_order(num_rows, seed, epoch)
+    return epoch, tuple(order[index * batch_rows : (index + 1) * batch_rows].tolist())
+
+
+def targets_of(row: Row) -> NDArray[np.int64]:
+    """For each position the next id, or NO_TARGET where that is not trained or begins another document."""
+    targets = np.full(len(row.ids), NO_TARGET, dtype=np.int64)
+    is_target = (row.loss_mask[1:] == 1) & (row.doc_ids[1:] == row.doc_ids[:-1])
+    targets[:-1][is_target] = row.ids[1:][is_target]
+    return targets
+
+
+def micro_batch(rows: Sequence[Row], length: int | None = None) -> MicroBatch:
+    """Rows as tensors; padding is a document of its own without targets."""
+    width = length or max(len(row.ids) for row in rows)
+    shape = (len(rows), width)
+    ids, positions = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    documents, targets = np.full(shape, _PADDING, dtype=np.int64), np.full(shape, NO_TARGET, dtype=np.int64)
+    for index, row in enumerate(rows):
+        part = slice(0, len(row.ids))
+        ids[index, part] = row.ids
+        documents[index, part] = row.doc_ids
+        targets[index, part] = targets_of(row)
+        starts = np.flatnonzero(np.diff(row.doc_ids, prepend=np.int64(_PADDING)))
+        positions[index, part] = np.arange(len(row.ids)) - np.repeat(starts, np.diff([*starts, len(row.ids)]))
+    return MicroBatch(*(torch.from_numpy(each) for each in (ids, positions, documents, targets)))
+
+
+def without_targets(batch: MicroBatch) -> MicroBatch:
+    """Work for a process that has no rows left: all of them must run as often."""
+    return MicroBatch(batch.ids, batch.positions, batch.documents, torch.full_like(batch.targets, NO_TARGET))
+
+
+@dataclass(frozen=True)
+class Batches:
+    """All steps of a run for one process out of `num_processes`."""
+
+    rows: RowSource
+    batch_rows: int
+    micro_rows: int
+    seed: int
+    rank: int = 0
+    num_processes: int = 1
+    length: int | None = None
+    """Width of every micro-batch. Default: the longest row in it."""
+
+    def step(self, index: int) -> Step:
+        """The batch of a step. Micro-batches go round the processes; the same rows whatever their number."""
+        epoch, numbers = rows_of_step(index, len(self.rows), self.batch_rows, self.seed)
+        rows = [self.rows[number] for number in numbers]
+        cuts = [rows[at : at + self.micro_rows] for at in range(0, len(rows), self.micro_rows)]
+        own = [micro_batch(cut, self.length) for cut in cuts[self.rank :: self.num_processes]]
+        if len(own) < math.ceil(len(cuts) / self.num_processes):
+            own.append(without_targets(micro_batch(cuts[0], self.length)))
+        num_targets = sum(int((targets_of(row) != NO_TARGET).sum()) for row in rows)
+        return Step(index, epoch, numbers, tuple(own), sum(len(row.ids) for row in rows), num_targets)
+
+    def steps(self, first: int, end: int, ahead: int = 0) -> Iterator[Step]:
+        """Steps from `first` up to `end`; a thread makes `ahead` of them in advance."""
+        if not ahead:
+            yield from map(self.step, range(first, end))
+            return
+        made: queue.Queue[Step | BaseException] = queue.Queue(maxsize=ahead)
+        stopped = threading.Event()
+
+        def put(item: Step | BaseException) -> None:
+            while not stopped.is_set():
+                try:
+                    return made.put(item, timeout=0.1)
+                except queue.Full:
+                    continue
+
+        def make() -> None:
+            try:
+                for index in range(first, end):
+                    if stopped.is_set():
+                        return
+                    put(self.step(index))
+            except BaseException as error:  # is raised again where the step is asked for
+                put(error)
+
+        thread = threading.Thread(target=make, name="batches", daemon=True)
+        thread.start()
+        try:
+            for _ in range(first, end):
+                item = made.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            stopped.set()
+            thread.join()

@@ -1,0 +1,240 @@
+"""Checkpoints that are whole or absent: written under another name, then a manifest with hashes, then a rename.
+
+The newest valid one is chosen when a run goes on; those passed over are named with the reason. Every process writes its
+shards to the same folder, so processes on several hosts need a shared one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load as load_state
+from torch.distributed.checkpoint.state_dict_saver import async_save
+from torch.distributed.checkpoint.state_dict_saver import save as save_state
+
+from chaku.errors import TrainingError
+from chaku.records import sha256_file
+from chaku.train.parallel import World
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d+)")
+_OPTIONS = StateDictOptions(ignore_frozen_params=True)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One that was found whole. `step` is the number of steps done."""
+
+    folder: Path
+    step: int
+    heldout_loss: float | None
+
+
+class Invalid(Exception):
+    """Why a checkpoint is passed over."""
+
+
+def check(folder: Path) -> Checkpoint:
+    """Read a checkpoint's manifest and hold every file against it. Raises Invalid with the reason."""
+    try:
+        manifest = orjson.loads((folder / "manifest.json").read_bytes())
+        files, step, loss = manifest["files"], manifest["step"], manifest["heldout_loss"]
+    except FileNotFoundError:
+        raise Invalid("it has no manifest") from None
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise Invalid(f"its manifest can't be read: {error}") from None
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise Invalid(f"{name} is missing")
+        if path.stat().st_size != expected["bytes"]:
+            raise Invalid(f"{name} has {path.stat().st_size:,} bytes, not {expected['bytes']:,}")
+        if sha256_file(path) != expected["sha256"]:
+            raise Invalid(f"{name} is not what was written: its sha256 differs")
+    return Checkpoint(folder, step, loss)
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    folder: Path
+    world: World
+    keep_last: int = 2
+    keep_best: bool = False
+    in_background: bool = True
+    _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "checkpoint"))
+    _pending: Future[None] | None = None
+    _group: Any = None
+
+    def __post_init__(self) -> None:
+        _expect_one_process()
+        if self.in_background and self.world.size > 1:
+            self._group = dist.new_group(backend="gloo")
+
+    def newest(self) -> tuple[Checkpoint | None, list[tuple[str, str]]]:
+        """The newest valid checkpoint, and those newer ones that are not, with the reason: one process looks."""
+        found: tuple[Checkpoint | None, list[tuple[str, str]]] = (None, [])
+        found = self.world.told(self._look() if self.world.leads else found)
+        return found
+
+    def _look(self) -> tuple[Checkpoint | None, list[tuple[str, str]]]:
+        skipped: list[tuple[str, str]] = []
+        for folder in self._folders():
+            try:
+                return check(folder), skipped
+            except Invalid as reason:
+                skipped.append((folder.name, str(reason)))
+        return None, skipped
+
+    def _folders(self) -> list[Path]:
+        found = [path for path in self.folder.glob("step-*") if _NAME.fullmatch(path.name)]
+        return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+
+    def save(self, step: int, model: nn.Module, optimiser: torch.optim.Optimizer, heldout_loss: float | None) -> None:
+        """Write a checkpoint; in the background, once the state is copied. Raises TrainingError as `finish` does."""
+        self.finish()
+        part = self.folder / f".step-{step}.part"
+        if self.world.leads:
+            for left in self.folder.glob(".step-*.part"):
+                shutil.rmtree(left)
+            part.mkdir(parents=True)
+        self.world.wait()
+        state = _state(model, optimiser)
+        written: Future[Any] | None = None
+        with self._told(step):
+            if self.in_background:
+                started = async_save(state, checkpoint_id=part, process_group=self._group, no_dist=self.world.size == 1)
+                written = started if isinstance(started, Future) else started.upload_completion
+            else:
+                save_state(state, checkpoint_id=part, no_dist=self.world.size == 1)
+        self._pending = self._writer.submit(self._publish, part, step, heldout_loss, written)
+        if not self.in_background:
+            self.finish()
+
+    def _publish(self, part: Path, step: int, heldout_loss: float | None, written: Future[Any] | None) -> None:
+        if written is not None:
+            written.result()
+        if not self.world.leads:
+            return
+        files = {
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in sorted(part.iterdir())
+        }
+        manifest = {
+            "format": FORMAT, "step": step, "heldout_loss": heldout_loss, "processes": self.world.size, "files": files,
+        }  # fmt: skip
+        with (part / "manifest.json").open("wb") as file:
+            file.write(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+            file.flush()
+            os.fsync(file.fileno())
+        _sync(part)
+        target = self.folder / f"step-{step}"
+        if target.exists():
+            shutil.rmtree(target)
+        part.replace(target)
+        _sync(self.folder)
+        self._prune()
+
+    def _prune(self) -> None:
+        """Delete all but the last few, and the best where that is kept. Invalid ones count for nothing."""
+        valid: list[Checkpoint] = []
+        for folder in self._folders():
+            try:
+                manifest = orjson.loads((folder / "manifest.json").read_bytes())
+                valid.append(Checkpoint(folder, manifest["step"], manifest["heldout_loss"]))
+            except (OSError, ValueError, KeyError):
+                continue
+        kept = {one.folder for one in valid[: self.keep_last]}
+        measured = [(one.heldout_loss, one.step, one.folder) for one in valid if one.heldout_loss is not None]
+        if self.keep_best and measured:
+            kept.add(min(measured)[2])
+        for one in valid:
+            if one.folder not in kept:
+                shutil.rmtree(one.folder)
+
+    def finish(self, *, wait: bool = True) -> None:
+        """Hear how the last save ended. Raises TrainingError when it failed; the one before is untouched."""
+        if self._pending is not None and (wait or self._pending.done()):
+            pending, self._pending = self._pending, None
+            with self._told(None):
+                pending.result()
+        if wait:
+            self.world.wait()
+
+    @contextmanager
+    def _told(self, step: int | None) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, CheckpointException, RuntimeError) as error:
+            cause = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            which = "a checkpoint" if step is None else f"the checkpoint of step {step}"
+            free = shutil.disk_usage(self.folder).free / 1e9
+            raise TrainingError(
+                f"{which} could not be written: {cause} ({free:.1f} GB are free in {self.folder})",
+                fix="make room or repair the disk, then --resume auto: the last good checkpoint is there",
+            ) from error
+
+    def close(self) -> None:
+        """End the thread. What is being written is finished, and its failure left to whoever closes."""
+        self._writer.shutdown(wait=True)
+
+
+def load(checkpoint: Checkpoint, model: nn.Module, optimiser: torch.optim.Optimizer, world: World) -> None:
+    """Put a checkpoint's state into model and optimiser, whatever number of processes wrote it."""
+    state = _state(model, optimiser)
+    load_state(state, checkpoint_id=checkpoint.folder, no_dist=world.size == 1)
+    set_state_dict(
+            model, optimiser, model_state_dict=state["model"], optim_state_dict=state["optimiser"],
+            options=StateDictOptions(ignore_frozen_params=True, strict=False),
+        )  # fmt: skip
+
+
+def _state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    weights, moments = get_state_dict(model, optimiser, options=_OPTIONS)
+    return {"model": weights, "optimiser": moments}
+
+
+def _expect_one_process() -> None:
+    """DCP warns, in its thread too, when there is one process; that is what was asked for."""
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_room(folder: Path, model: nn.Module, keep_last: int, keep_best: bool) -> int:
+    """Most bytes that checkpoints and the final weights will take. Raises TrainingError when the disk has less.
+
+    A checkpoint holds what learns and two moments of it in fp32; one more than is kept exists while it is written.
+    """
+    learning = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    needed = (keep_last + keep_best + 1) * learning * 12 + learning * 4
+    folder.mkdir(parents=True, exist_ok=True)
+    needed -= min(needed, sum(path.stat().st_size for path in folder.glob("checkpoints/*/*")))  # there already
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise TrainingError(
+            f"checkpoints may take {needed / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free",
+            fix="make room, or lower train.keep_last",
+        )
+    return needed

@@ -1,0 +1,175 @@
+"""The `train` section of a recipe: every choice of a run, checked; presets below it, `--set` above it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from chaku.config import Frozen, explain, load
+from chaku.data.recipe import DataConfig, Recipe
+from chaku.errors import ConfigError
+from chaku.train.presets import PRESETS
+
+
+class LoraConfig(Frozen):
+    """Low-rank adapters, in peft's words."""
+
+    rank: int = Field(16, ge=1, le=1024)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the linear layers that get adapters."""
+
+
+class TrainConfig(Frozen):
+    """How a set becomes a model."""
+
+    preset: str | None = None
+    """Values to start from; see `chaku.train.presets`."""
+    output: Path = Path("runs")
+    """Folder that holds the run's own folder."""
+    method: Literal["full", "lora", "qlora"] = "full"
+    lora: LoraConfig = LoraConfig()
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Of the arithmetic. Weights that learn, and sums of gradients over processes, stay fp32."""
+    rope_scaling: Literal["linear"] | None = None
+    """How positions beyond those that the base was trained for are reached."""
+    epochs: int = Field(3, ge=1)
+    max_steps: int | None = Field(None, ge=1)
+    """Stop after so many steps, whatever the epochs say."""
+    batch_rows: int = Field(128, ge=1)
+    """Rows of a step, over all processes and micro-batches."""
+    micro_rows: int = Field(1, ge=1)
+    """Rows that one process holds in memory at the same time."""
+    lr: float = Field(2e-5, gt=0)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: float = Field(0.03, ge=0, lt=1)
+    """Share of the steps over which the rate rises from 0."""
+    weight_decay: float = Field(0.0, ge=0)
+    """On matrices only."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    seed: int = Field(0, ge=0, lt=1 << 31)
+    """Order of the rows, start of adapters, dropout."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(None, ge=1)
+    """CPU threads of one process. Default: torch's own choice."""
+    attention: Literal["auto", "sdpa", "varlen"] = "auto"
+    """sdpa: a mask keeps documents apart. varlen: flash attention by document, GPU only. auto: varlen on a GPU."""
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    compile: bool = False
+    fused_optimiser: bool = True
+    loss_chunk_tokens: int = Field(2048, ge=0)
+    """Supervised tokens whose logits exist at the same time; 0: all."""
+    prefetch_steps: int = Field(2, ge=0)
+    """Batches made ahead by a thread; 0: none."""
+    save_every: int = Field(100, ge=1)
+    """Steps between checkpoints; the end always has one."""
+    keep_last: int = Field(2, ge=1)
+    keep_best: bool = False
+    """Keep the checkpoint with the least held-out loss too."""
+    save_in_background: bool = True
+    evaluate_every: int = Field(100, ge=0)
+    """Steps between held-out losses; 0: only at the end."""
+    evaluate_rows: int = Field(64, ge=1)
+    """Most rows of the test part that are measured."""
+    sample_prompts: tuple[str, ...] = ()
+    """Questions that the model answers at the start and at the end, in one process."""
+    sample_every: int = Field(0, ge=0)
+    """Steps between these answers in between; 0: none."""
+    track: Literal["trackio", "wandb", "tensorboard"] | None = None
+    """Show the log's numbers there as well."""
+    dollars_per_hour: float | None = Field(None, ge=0)
+    """What the machines cost together; the log adds it up."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TrainConfig:
+        if self.keep_best and not self.evaluate_every:
+            raise ValueError("keep_best needs held-out losses: set evaluate_every")
+        if self.keep_best and self.evaluate_every % self.save_every and self.save_every % self.evaluate_every:
+            raise ValueError("keep_best needs evaluate_every and save_every of which one divides the other")
+        return self
+
+
+# What may differ between the recipe of a run and the one that it is resumed with: nothing that changes its
+# numbers by more than rounding.
+FREE_ON_RESUME = frozenset(
+    {
+        "output", "save_every", "keep_last", "keep_best", "save_in_background", "evaluate_every", "evaluate_rows",
+        "prefetch_steps", "device", "threads", "micro_rows", "attention", "activation_checkpointing", "compile",
+        "fused_optimiser", "loss_chunk_tokens", "sample_prompts", "sample_every", "track", "dollars_per_hour",
+    }
+)  # fmt: skip
+
+
+def read_recipe(file: Path, settings: Iterable[str] = ()) -> Recipe:
+    """A recipe with `a.b=c` settings on top. Raises ConfigError naming the key at fault."""
+    values = load(Recipe, file).config.model_dump(exclude_unset=True)
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"--set {setting!r} has no value", fix="write it such as --set train.lr=1e-5")
+        _put(values, path.split("."), _value(text), setting)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise explain(error, Recipe, where=str(file)) from None
+
+
+def _value(text: str) -> Any:
+    """YAML, and 1e-5 as the number that YAML 1.1 takes for a text."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _put(values: dict[str, Any], path: list[str], value: Any, setting: str) -> None:
+    for key in path[:-1]:
+        inner = values.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {setting!r}: {key} holds {inner}, which has no keys", fix="set it as a whole")
+        values = inner
+    values[path[-1]] = value
+
+
+def train_config(recipe: Recipe) -> TrainConfig:
+    """The `train` section over its preset. Raises ConfigError naming the key and the nearest known one."""
+    section = {key: _number(value) for key, value in recipe.train.items()}
+    try:
+        return TrainConfig.model_validate({**_preset(section).get("train", {}), **section})
+    except ValidationError as error:
+        raise explain(error, TrainConfig, where=f"train section of {recipe.name}") from None
+
+
+def data_config(recipe: Recipe) -> DataConfig | Path:
+    """The `data` section over the preset's, or the folder of a built set."""
+    if isinstance(recipe.data, Path):
+        return recipe.data
+    defaults = _preset(recipe.train).get("data", {})
+    return DataConfig.model_validate({**defaults, **recipe.data.model_dump(exclude_unset=True)})
+
+
+def _number(value: Any) -> Any:
+    return _value(value) if isinstance(value, str) and value[:1].isdigit() else value
+
+
+def _preset(section: Mapping[str, Any]) -> dict[str, Any]:
+    name = section.get("preset")
+    if name is None:
+        return {}
+    if name not in PRESETS:
+        near = difflib.get_close_matches(str(name), PRESETS, n=1)
+        fix = f"did you mean {near[0]}?" if near else f"there are {', '.join(PRESETS)}"
+        raise ConfigError(f"train.preset is {name!r}", fix=fix, param="train.preset")
+    return {"train": PRESETS[name].train, "data": PRESETS[name].data}

@@ -1,0 +1,136 @@
+"""The loop. A step's batch, rate and random numbers follow from its number, so a run can stop and go on anywhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from chaku.errors import RunInterrupted, TrainingError
+from chaku.train.batches import Batches
+from chaku.train.checkpoint import Checkpoints
+from chaku.train.config import TrainConfig
+from chaku.train.log import Log, StepRecord, memory_bytes
+from chaku.train.model import Trainee
+from chaku.train.parallel import World, clip_gradients
+from chaku.train.schedule import learning_rate
+
+
+class Listener(Protocol):
+    """Hears how a run goes on."""
+
+    def said(self, line: str) -> None:
+        """A fact worth telling."""
+
+    def stepped(self, record: StepRecord, total: int) -> None:
+        """A step is done and in the log."""
+
+
+@dataclass
+class Run:
+    """What a run is made of once everything is open."""
+
+    trainee: Trainee
+    optimiser: torch.optim.Optimizer
+    batches: Batches
+    heldout: Batches | None
+    log: Log
+    checkpoints: Checkpoints
+    world: World
+    config: TrainConfig
+    total: int
+    listener: Listener
+    should_stop: Callable[[], bool] = field(default=lambda: False)
+    answers: Callable[[], Iterable[tuple[str, str]]] = field(default=tuple)
+    """Sample prompts with what the model says to them now."""
+
+
+def train(run: Run, first: int) -> StepRecord | None:
+    """Train from step `first` (steps done so far) to the end; the last step's record, None where none was left.
+
+    Raises RunInterrupted once the state is saved, TrainingError with the last checkpoint intact.
+    """
+    record = None
+    if first == 0:
+        show_answers(run, 0)
+    started = time.perf_counter()
+    for step in run.batches.steps(first, run.total, run.config.prefetch_steps):
+        lr = learning_rate(step.index, run.total, run.config)
+        for group in run.optimiser.param_groups:
+            group["lr"] = lr
+        torch.manual_seed((run.config.seed << 32) + step.index * run.world.size + run.world.rank)  # dropout
+
+        own_loss = 0.0
+        for batch in step.micro_batches:
+            loss = run.trainee.summed_loss(batch.to(run.world.device)) / max(step.num_targets, 1)
+            torch.autograd.backward(loss)
+            own_loss += float(loss.detach())
+        grad_norm = clip_gradients(run.trainee, run.config.max_grad_norm)
+        mean_loss, num_asked = run.world.summed(own_loss, float(run.should_stop()))
+        if not (math.isfinite(mean_loss) and math.isfinite(grad_norm)):
+            raise TrainingError(
+                f"step {step.index + 1} gave loss {mean_loss} and gradient norm {grad_norm} on rows {step.rows}",
+                fix="look at these rows, lower train.lr; --resume auto goes on from the last good checkpoint",
+            )
+        run.optimiser.step()
+        run.optimiser.zero_grad()
+
+        done = step.index + 1
+        is_last = done == run.total or num_asked > 0
+        seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        record = StepRecord(
+            done, step.epoch, mean_loss, lr, grad_norm, step.num_tokens, step.num_targets, round(seconds, 4),
+            round(step.num_tokens / seconds, 1), memory_bytes(run.world.device.type),
+            heldout_loss(run) if _is_due(done, run.config.evaluate_every) or done == run.total else None,
+            _dollars(run, seconds),
+        )  # fmt: skip
+        run.log.step(record)
+        run.listener.stepped(record, run.total)
+        if _is_due(done, run.config.sample_every) or done == run.total:
+            show_answers(run, done)
+        run.checkpoints.finish(wait=False)
+        if is_last or _is_due(done, run.config.save_every):
+            run.log.sync()
+            run.checkpoints.save(done, run.trainee, run.optimiser, record.heldout_loss)
+        if num_asked and done < run.total:
+            run.checkpoints.finish()
+            raise RunInterrupted(
+                f"asked to stop: saved after step {done:,} of {run.total:,}", fix="--resume auto goes on from there"
+            )
+    run.checkpoints.finish()
+    return record
+
+
+def _is_due(done: int, every: int) -> bool:
+    return every > 0 and done % every == 0
+
+
+def _dollars(run: Run, seconds: float) -> float | None:
+    if run.config.dollars_per_hour is None:
+        return None
+    run.log.dollars += run.config.dollars_per_hour * seconds / 3600
+    return round(run.log.dollars, 6)
+
+
+def show_answers(run: Run, steps_done: int) -> None:
+    """Put the answers to the sample prompts into the log, and tell them."""
+    for prompt, answer in run.answers():
+        run.log.event("sample", steps_done, prompt=prompt, answer=answer)
+        run.listener.said(f"behind step {steps_done:,}: {prompt!r} -> {answer!r}")
+
+
+@torch.no_grad()
+def heldout_loss(run: Run) -> float | None:
+    """Mean loss over the supervised tokens of held-out rows, the same for any number of processes."""
+    if run.heldout is None:
+        return None
+    run.trainee.eval()
+    step = run.heldout.step(0)
+    own = sum(float(run.trainee.summed_loss(batch.to(run.world.device))) for batch in step.micro_batches)
+    run.trainee.train()
+    return run.world.summed(own)[0] / max(step.num_targets, 1)

@@ -1,0 +1,119 @@
+"""The processes that train together: one, or what torchrun started, sharded with FSDP2 (gloo on CPU, nccl on GPU)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from chaku.errors import UsageError
+from chaku.train.config import TrainConfig
+from chaku.train.model import Trainee
+
+_RANK_LOST_AFTER = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that train together."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """The one that writes and speaks."""
+        return self.rank == 0
+
+    def summed(self, *values: float) -> list[float]:
+        """Each value summed over all processes, the same on all of them."""
+        if self.size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        summed: list[float] = tensor.tolist()
+        return summed
+
+    def told(self, value: Any) -> Any:
+        """What the leading process has, on all of them."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextlib.contextmanager
+def open_world(config: TrainConfig) -> Iterator[World]:
+    """The world that torchrun's variables describe, or this process alone. Leaves it at the end."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    device = _device(config)
+    if size == 1:
+        yield World(0, 1, device)
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_RANK_LOST_AFTER)
+    try:
+        yield World(rank, size, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(config: TrainConfig) -> torch.device:
+    has_gpu = torch.cuda.is_available()
+    if config.device == "cuda" and not has_gpu:
+        raise UsageError("device: cuda, but torch sees no GPU", fix="say device: auto, or install torch for CUDA")
+    if config.device == "cpu" or not has_gpu:
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def shard(trainee: Trainee, config: TrainConfig, world: World) -> None:
+    """Spread parameters, gradients and optimiser state over the world, layer by layer. Alone: move to the device.
+
+    Gradients are summed, never averaged: the loss is divided by the tokens of all processes already.
+    """
+    if world.size == 1:
+        if config.method != "qlora":  # quantised on its device
+            trainee.to(world.device)
+        return
+    if config.method == "qlora":
+        raise UsageError("qlora runs in one process: 4-bit weights are not sharded", fix="say method: lora")
+    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+    policy = MixedPrecisionPolicy()
+    if config.precision == "bf16":
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        trainee.autocast_to = None
+        for parameter in trainee.parameters():  # one kind in a group
+            parameter.data = parameter.data.float()
+    for layer in trainee.causal.model.layers:
+        fully_shard(layer, mp_policy=policy)
+    fully_shard(trainee, mp_policy=policy)
+    for module in trainee.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+
+
+def clip_gradients(model: nn.Module, most: float) -> float:
+    """Scale gradients so that their norm over all processes is at most `most`; returns the norm before."""
+    norm = nn.utils.clip_grad_norm_([each for each in model.parameters() if each.requires_grad], most)
+    whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return float(whole)

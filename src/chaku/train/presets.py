@@ -1,0 +1,56 @@
+"""Named starting points of a recipe, as data. What a recipe says itself wins over its preset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Values for the `train` section and, where training builds the set, for the `data` section."""
+
+    meaning: str
+    train: dict[str, Any]
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+# https://github.com/lm-sys/FastChat/blob/main/README.md#fine-tuning ; batch_rows counts packed rows of `context` tokens
+_VICUNA: dict[str, Any] = {
+    "lr": 2e-5, "epochs": 3, "batch_rows": 128, "schedule": "cosine", "warmup": 0.03, "weight_decay": 0.0,
+    "precision": "bf16", "activation_checkpointing": "selective",
+}  # fmt: skip
+
+PRESETS: dict[str, Preset] = {
+    "vicuna-7b": Preset(
+        "Vicuna 7B: full fine-tuning of a Llama at 2,048 tokens",
+        {**_VICUNA, "micro_rows": 2},
+        {"template": "vicuna_v1.1", "context": 2048},
+    ),
+    "vicuna-13b": Preset(
+        "Vicuna 13B: the same, with every activation recomputed",
+        {**_VICUNA, "micro_rows": 1, "activation_checkpointing": "full"},
+        {"template": "vicuna_v1.1", "context": 2048},
+    ),
+    "vicuna-7b-16k": Preset(
+        "Vicuna 7B 16K: positions of a shorter base are scaled linearly",
+        {**_VICUNA, "micro_rows": 1, "batch_rows": 16, "activation_checkpointing": "full", "rope_scaling": "linear"},
+        {"template": "vicuna_v1.1", "context": 16384},
+    ),
+    "lora": Preset(
+        "adapters on the attention and MLP matrices of a bf16 base",
+        {**_VICUNA, "method": "lora", "lr": 2e-4, "batch_rows": 64, "micro_rows": 2},
+    ),
+    "qlora": Preset(
+        "adapters over a base held in 4 bits (nf4)",
+        {**_VICUNA, "method": "qlora", "lr": 2e-4, "batch_rows": 64, "micro_rows": 1},
+    ),
+    "tiny": Preset(
+        "SmolLM2-135M on two CPU cores in minutes",
+        {
+            "lr": 1e-4, "epochs": 3, "batch_rows": 8, "micro_rows": 4, "schedule": "cosine", "warmup": 0.1,
+            "precision": "bf16", "save_every": 50, "keep_last": 1, "evaluate_every": 0,
+        },
+        {"context": 256, "pack_length": 256},
+    ),
+}  # fmt: skip

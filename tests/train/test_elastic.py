@@ -1,0 +1,84 @@
+"""A run goes on with another number of processes: the same order of rows, the same trajectory within float error."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chaku.data.recipe import Recipe
+from chaku.errors import TrainingError
+from train import small
+
+STEPS = 9
+
+
+def started_together(
+    made: Recipe, data: Path, number: int, *, resume: bool, stop_behind: int, lost: int = -1
+) -> set[int]:
+    """Run on `number` processes as torchrun would start them; their exit codes. Process `lost` dies at the end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def work(rank: int) -> None:
+        os.environ.update(
+            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(number), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+        )
+
+        def then(record: object) -> None:
+            if getattr(record, "step", 0) == stop_behind:
+                if rank == lost:
+                    small.kill_self()
+                if lost < 0:
+                    os.kill(os.getpid(), 15)
+
+        small.trained(made, data, resume=resume, heard=small.Heard(then))
+
+    children = []
+    for rank in range(number):
+        if (child := os.fork()) == 0:
+            os._exit(max(0, small.in_fork(lambda: work(rank))))  # noqa: B023 (this child leaves the loop here)
+        children.append(child)
+    return {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children}
+
+
+def test_four_then_two_then_three_processes_follow_one(base: Path, small_set: Path, tmp_path: Path) -> None:
+    changes = {"max_steps": STEPS, "evaluate_every": 3, "save_every": 1, "save_in_background": True, "micro_rows": 1}
+    alone = small.trained(small.recipe("alone", base, tmp_path, **changes), small_set)
+    made = small.recipe("moved", base, tmp_path, **changes)
+    assert started_together(made, small_set, 4, resume=False, stop_behind=2) == {75}
+    assert started_together(made, small_set, 2, resume=True, stop_behind=5) == {75}
+    assert started_together(made, small_set, 3, resume=True, stop_behind=STEPS) == {0}
+    one, other = small.numbers(alone), small.numbers(tmp_path / "moved")
+    assert [row[:2] + row[5:7] for row in one] == [row[:2] + row[5:7] for row in other]
+    np.testing.assert_allclose([row[2:5] for row in one], [row[2:5] for row in other], rtol=2e-4)
+    assert one[-1][-1] == pytest.approx(other[-1][-1], rel=2e-4)
+    for name, value in small.weights(alone).items():
+        moved = np.frombuffer(small.weights(tmp_path / "moved")[name], np.float32)
+        np.testing.assert_allclose(np.frombuffer(value, np.float32), moved, rtol=1e-2, atol=2e-4)
+
+
+def test_a_lost_process_ends_the_others_with_the_checkpoint_intact(base: Path, small_set: Path, tmp_path: Path) -> None:
+    made = small.recipe("run", base, tmp_path, max_steps=STEPS, micro_rows=1)
+    codes = started_together(made, small_set, 2, resume=False, stop_behind=3, lost=1)
+    assert codes == {0, TrainingError.exit_code}  # the killed one is reported as 0 by `max` above
+    folder = small.trained(made, small_set, resume=True)
+    assert [row[0] for row in small.numbers(folder)] == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize(("method", "precision"), [("full", "bf16"), ("lora", "fp32"), ("lora", "bf16")])
+def test_two_processes_do_what_one_does(
+    base: Path, small_set: Path, tmp_path: Path, method: str, precision: str
+) -> None:
+    changes = {"max_steps": 4, "save_every": 100, "method": method, "precision": precision, "micro_rows": 1, "lr": 1e-3}
+    alone = small.trained(small.recipe("alone", base, tmp_path, **changes), small_set)
+    made = small.recipe("two", base, tmp_path, **changes)
+    assert started_together(made, small_set, 2, resume=False, stop_behind=100) == {0}
+    losses = [[row[2] for row in small.numbers(folder)] for folder in (alone, tmp_path / "two")]
+    np.testing.assert_allclose(*losses, rtol=2e-4 if precision == "fp32" else 2e-2)
+    names = ({path.name for path in (folder / "final").iterdir()} for folder in (alone, tmp_path / "two"))
+    assert next(names) == next(names)

@@ -1,0 +1,96 @@
+"""`chaku train` and `chaku runs` as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from chaku.cli.main import root
+from data.made import write_json
+from train import small
+
+
+def chaku(*words: object) -> Result:
+    return CliRunner().invoke(root, [str(word) for word in words], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def recipe(base: Path, small_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Raw files under `data:`, trained in one command."""
+    folder = tmp_path_factory.mktemp("cli")
+    data = {"inputs": [str(small_set.with_suffix(".json"))], "tokenizer": str(base), "context": 256}
+    train = {**small.SETTINGS, "output": str(folder / "runs"), "max_steps": 6}
+    return write_json(folder / "recipe.yaml", {"name": "mine", "base": str(base), "data": data, "train": train})
+
+
+@pytest.fixture(scope="module")
+def output(recipe: Path) -> str:
+    return chaku("train", recipe).output
+
+
+def test_raw_files_become_a_model_in_one_command(recipe: Path, output: str) -> None:
+    folder = recipe.parent / "runs" / "mine"
+    assert (folder / "final" / "model.safetensors").is_file()
+    assert (recipe.parent / "runs" / "mine-data" / "manifest.json").is_file()
+    assert "of them trained" in output and "step 6 of 6: loss " in output and " left" in output
+
+
+def test_samples_come_before_the_first_step(output: str) -> None:
+    samples, _, steps = output.partition("step 6 of 6")
+    assert samples.count("tokens trained") == 3 and "⟦" in samples and steps
+
+
+def test_a_dry_run_trains_nothing(recipe: Path) -> None:
+    result = chaku("train", recipe, "--dry-run", "--set", "name=dry", "--set", "train.epochs=1")
+    assert result.exit_code == 0 and "1 epochs" in result.output
+    assert not (recipe.parent / "runs" / "dry").exists()
+
+
+def test_resuming_a_finished_run_changes_nothing(recipe: Path, output: str) -> None:
+    folder = recipe.parent / "runs" / "mine"
+    before = small.weights(folder)
+    assert chaku("train", recipe, "--resume", "auto").exit_code == 0
+    assert small.weights(folder) == before
+
+
+def test_a_set_that_failed_its_audit_is_refused(recipe: Path, small_set: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from chaku.errors import UsageError
+
+    copy = tmp_path / "set"
+    shutil.copytree(small_set, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["audit"] |= {"passed": False, "errors": ["no token carries loss"]}
+    write_json(copy / "manifest.json", manifest)
+    with pytest.raises(UsageError, match="not fit to train on: no token carries loss"):
+        chaku("train", recipe, "--set", f"data={copy}", "--set", "name=bad")
+
+
+def test_a_set_for_another_tokenizer_is_refused_with_both_names(recipe: Path, tmp_path: Path, base: Path) -> None:
+    import shutil
+
+    from chaku.errors import UsageError
+
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    content = json.loads((other / "tokenizer.json").read_text())
+    vocab = content["model"]["vocab"]
+    vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
+    write_json(other / "tokenizer.json", content)
+    with pytest.raises(UsageError) as caught:
+        chaku("train", recipe, "--set", f"base={other}", "--set", "name=other")
+    assert str(base) in str(caught.value) and str(other) in str(caught.value)
+
+
+def test_runs_are_listed_shown_watched_and_plotted(recipe: Path, output: str, tmp_path: Path) -> None:
+    folder = recipe.parent / "runs" / "mine"
+    assert "mine" in chaku("runs", "list", folder.parent).output
+    shown = chaku("runs", "show", folder).output
+    assert "step-6" in shown and "▁" in shown and "finished" in shown
+    assert chaku("runs", "watch", folder).output.count("loss ") == 6
+    chaku("runs", "plot", folder, "-o", tmp_path / "losses.svg")
+    assert (tmp_path / "losses.svg").read_text().count("<polyline") == 1
