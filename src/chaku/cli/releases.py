@@ -18,10 +18,10 @@ def print_section() -> None:
     by_version: dict[str, list[str]] = {}
     for release in RELEASES.values():
         by_version.setdefault(release.version, []).append(release.name)
-    click.echo("\nPublished Vicunas, not fetched by name; `chaku models show NAME` says more:")
+    click.echo("\nPublished Vicunas (* outdated); `chaku models show NAME` says what they are:")
     for version, names in reversed(by_version.items()):
-        outdated = all(RELEASES[name].successor for name in names)
-        click.echo(f"  {version:<9} {'  '.join(names)}" + ("  (outdated)" if outdated else ""))
+        shown = (name + "*" * bool(RELEASES[name].successor) for name in names)
+        click.echo(f"  {version:<9} {'  '.join(shown)}")
 
 
 def rows() -> list[dict[str, Any]]:

@@ -37,6 +37,7 @@ from chaku.train.rows import Rows, checked_manifest
 from chaku.train.samples import answers
 from chaku.train.schedule import num_steps
 from chaku.train.tracker import open_tracker
+from chaku.weights.card import model_card, read_manifest
 
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out", "timed out", "NCCL", "Broken pipe")
 
@@ -131,6 +132,8 @@ def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
         write_final(made.folder / "final", trainee, made.rendering, made.tokenizer_path, world)
         if world.leads:
             write_manifest(made, _result(made, world))
+            with atomic_write(made.folder / "final" / "README.md") as file:
+                file.write(model_card(read_manifest(made.folder)).encode())
     return made.folder / "final"
 
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "quality": ("chaku.cli.weights.quality:quality", "Say what a quantisation costs, on a text."),
     "convert": ("chaku.cli.weights.convert:convert", "Write a model in another dtype, sharding or layout."),
     "plan": ("chaku.cli.weights.plan:plan", "Lay a model out on GPUs: does it fit, how, and what is left."),
+    "card": ("chaku.cli.weights.card:card", "Write a model card from a run's manifest."),
 }
 
 

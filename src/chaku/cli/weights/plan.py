@@ -106,12 +106,12 @@ def _print_arithmetic(made: GpuPlan, best: Layout) -> None:
 
 
 def _print_layouts(made: GpuPlan) -> None:
-    click.echo(f"\n{'every split':<46}{'weights':>11}{'cache':>11}{'requests of ' + format(made.context, ','):>22}")
+    click.echo(f"\n{'every split':<54}{'weights':>11}{'cache':>11}{'requests of ' + format(made.context, ','):>22}")
     for layout in made.layouts:
         requests = f"{layout.requests} x {layout.replicas}" if layout.fits else "does not fit"
         sizes = f"{layout.weights_bytes / _GIB:>7.2f} GiB{max(layout.kv_room_bytes, 0) / _GIB:>7.2f} GiB"
         mark = "*" if layout == made.best else " "
-        click.echo(f"{mark} {layout.split:<44}{sizes}{requests:>22}")
+        click.echo(f"{mark} {layout.split:<52}{sizes}{requests:>22}")
 
 
 def _print_table(plans: list[GpuPlan]) -> None:

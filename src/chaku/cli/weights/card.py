@@ -1,0 +1,28 @@
+"""`chaku weights card`: a model card from a run's manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("run", type=_PATH)
+@click.option("-o", "--output", type=_PATH, help="File to write, such as README.md.  [standard output]")
+@click.option("--developer", help="Who made the model.")
+@click.option("--licence", help="Licence of the model.  [the recorded one, else the base's]")
+def card(run: Path, output: Path | None, developer: str | None, licence: str | None) -> None:
+    """Write a model card for RUN, a training run's folder: details, data, training, losses, licence, limits."""
+    from chaku.records import atomic_write
+    from chaku.weights.card import model_card, read_manifest
+
+    text = model_card(read_manifest(run), developer=developer, licence=licence)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    with atomic_write(output) as file:
+        file.write(text.encode())
+    click.echo(f"{output}: a card of {len(text.splitlines())} lines", err=True)

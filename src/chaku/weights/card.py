@@ -1,0 +1,125 @@
+"""A model card out of a run's manifest: what the manifest does not hold is said to be missing, and never made up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from chaku.errors import ModelError
+
+_MISSING = "not recorded"
+_RECIPE = (
+    ("method", "method"), ("preset", "preset"), ("lr", "learning rate"), ("schedule", "schedule"),
+    ("warmup", "warm-up"), ("weight_decay", "weight decay"), ("batch_rows", "rows a step"),
+    ("precision", "numbers"), ("seed", "seed"),
+)  # fmt: skip
+
+
+def read_manifest(run: Path) -> dict[str, Any]:
+    """The manifest of a run: its folder, the `final` folder inside it, or the file itself.
+
+    Raises ModelError where there is none, or where it is not one.
+    """
+    places = [run] if run.is_file() else [run / "manifest.json", run.parent / "manifest.json"]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise ModelError(f"{run} has no manifest.json", fix="give the folder of a run, such as runs/NAME")
+    try:
+        manifest = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON: {error}") from None
+    if not isinstance(manifest, dict) or not {"name", "base", "data", "recipe"} <= manifest.keys():
+        raise ModelError(
+            f"{path} is not the manifest of a training run", fix="it has name, base, data and recipe: give runs/NAME"
+        )
+    return manifest
+
+
+def model_card(manifest: Mapping[str, Any], *, developer: str | None = None, licence: str | None = None) -> str:
+    """The card as Markdown with the front matter that model hubs read; `licence` wins over what was recorded."""
+    name, base = str(manifest["name"]), manifest["base"]
+    licence = licence or manifest.get("licence") or base.get("licence")
+    facts = {
+        "Developed by": developer or _MISSING,
+        "Model type": "auto-regressive language model, a transformer",
+        "Licence": f"{licence or _MISSING}{'' if manifest.get('licence') or not licence else ' (of the base model)'}",
+        "Fine-tuned from": _with_hash(base.get("name"), base.get("sha256")),
+        "Made with": f"chaku {manifest.get('chaku') or _MISSING}, commit {manifest.get('git_commit') or _MISSING}",
+        "Finished": manifest.get("finished") or "not yet: the run has no end",
+    }
+    parts = [
+        _front_matter(base, licence),
+        f"# {name}",
+        f"A chat model: {base.get('name') or 'a base model'} fine-tuned on conversations.",
+        "## Model details", _bullets(facts),
+        "## Uses",
+        "For research on language models and chatbots, by researchers and hobbyists. It was not tested for anything in"
+        " which a wrong answer does harm.",
+        "## How to start", f"```sh\nchaku serve runs/{name}        # page and OpenAI-compatible API\n"
+        f"chaku chat -m runs/{name}      # in the terminal\n```\n\nOr load this folder with transformers; the chat"
+        " template comes with the tokenizer.",
+        "## Training", _training(manifest),
+        "## Evaluation", _evaluation(manifest.get("result") or {}),
+        "## Limitations",
+        "It may state falsehoods with confidence, fail at arithmetic and reasoning, repeat what is wrong or unfair in"
+        " its data, and be mistaken about what it is. Nothing was done for its safety beyond the choice of the data.",
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(base: Mapping[str, Any], licence: str | None) -> str:
+    lines = ["---", "library_name: transformers", "pipeline_tag: text-generation"]
+    if base.get("name"):
+        lines.append(f"base_model: {json.dumps(base['name'])}")
+    if licence:
+        lines.append(f"license_name: {json.dumps(licence)}")
+    return "\n".join([*lines, "tags: [chaku, chat]", "---"])
+
+
+def _training(manifest: Mapping[str, Any]) -> str:
+    data, recipe, result = manifest["data"], manifest["recipe"], manifest.get("result") or {}
+    tokens = f"{_count(data.get('num_tokens'))}, {_count(data.get('num_trained_tokens'))} of them trained"
+    facts = {
+        "Conversations": _count(data.get("num_conversations")),
+        "Tokens": tokens,
+        "Rows": _count(data.get("num_rows")),
+        "Chat template": data.get("template") or _MISSING,
+        "Tokenizer": data.get("tokenizer") or _MISSING,
+        "Set": _with_hash(data.get("folder"), data.get("manifest_sha256")),
+        "Passes": result.get("epochs", recipe.get("epochs", _MISSING)),
+        "Steps": _count(result.get("steps")),
+        "Hardware": result.get("hardware") or _MISSING,
+        "Time": f"{result['hours']:.2f} h" if "hours" in result else _MISSING,
+        "Cost": f"${result['dollars']:.2f}" if "dollars" in result else _MISSING,
+    }
+    known = [(words, recipe[key]) for key, words in _RECIPE if recipe.get(key) is not None]
+    rows = ["| setting | value |", "|---|---|", *(f"| {words} | {value} |" for words, value in known)]
+    return _bullets(facts) + "\n\n" + "\n".join(rows)
+
+
+def _evaluation(result: Mapping[str, Any]) -> str:
+    facts = {
+        "Loss at the last step": _loss(result.get("final_loss")),
+        "Loss on held-out conversations": _loss(result.get("heldout_loss")),
+    }
+    return _bullets(facts) + "\n\nLosses are nats a trained token. No benchmark, judge or human preference is recorded."
+
+
+def _loss(value: float | None) -> str:
+    return _MISSING if value is None else f"{value:.4f}"
+
+
+def _count(value: int | None) -> str:
+    return _MISSING if value is None else f"{value:,}"
+
+
+def _with_hash(name: object, sha256: object) -> str:
+    if not name:
+        return _MISSING
+    return f"{name} (sha256 {str(sha256)[:16]}…)" if sha256 else str(name)
+
+
+def _bullets(facts: Mapping[str, object]) -> str:
+    return "\n".join(f"- **{name}:** {value}" for name, value in facts.items())
