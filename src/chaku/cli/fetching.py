@@ -6,11 +6,16 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from chaku.models.plan import gigabytes
 from chaku.models.progress import Phase, Progress
+
+if TYPE_CHECKING:
+    from rich import progress as rich_progress
+    from rich.progress import TaskID
 
 _LINE_EVERY_S = 5.0
 _WORDS: dict[Phase, str] = {
@@ -32,20 +37,25 @@ def drawn(name: str) -> Iterator[Progress]:
         yield _Lines(name)
 
 
-@contextlib.contextmanager
-def _bar(name: str) -> Iterator[Progress]:
+def byte_bars() -> rich_progress.Progress:
+    """Bars for bytes with rate and time left, on standard error."""
     from rich import progress as rich_progress
     from rich.console import Console
 
-    with rich_progress.Progress(
+    return rich_progress.Progress(
         rich_progress.TextColumn("{task.description}"),
         rich_progress.BarColumn(),
         rich_progress.DownloadColumn(),
         rich_progress.TransferSpeedColumn(),
         rich_progress.TimeRemainingColumn(),
         console=Console(stderr=True),
-    ) as bars:
-        tasks: dict[Phase, rich_progress.TaskID] = {}
+    )
+
+
+@contextlib.contextmanager
+def _bar(name: str) -> Iterator[Progress]:
+    with byte_bars() as bars:
+        tasks: dict[Phase, TaskID] = {}
 
         def draw(phase: Phase, done_bytes: int, total_bytes: int | None) -> None:
             if phase not in tasks:

@@ -13,15 +13,18 @@ from chaku.weights.place import DTYPES
 def read_config(folder: Path) -> dict[str, Any] | None:
     """A folder's `config.json`, or None where there is none. Raises ModelError when it is not a JSON object."""
     path = folder / "config.json"
-    if not path.exists():
-        return None
+    return read_object(path) if path.exists() else None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A file that holds one JSON object. Raises ModelError naming it where it does not."""
     try:
-        config = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except ValueError as error:
         raise ModelError(f"{path} is not JSON ({error})") from error
-    if not isinstance(config, dict):
+    if not isinstance(content, dict):
         raise ModelError(f"{path} is not a JSON object")
-    return config
+    return content
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from chaku.errors import ModelError
+from chaku.weights.modelconfig import read_object
 
 PAD = "[PAD]"
 
@@ -21,14 +22,14 @@ def extend_tokenizer(folder: Path, pad_id: int) -> bool:
         return False
     added = {"content": PAD, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
     if fast.exists():
-        tokenizer = _read(fast)
+        tokenizer = read_object(fast)
         _check_free(fast, tokenizer, pad_id)
         tokenizer.setdefault("added_tokens", []).append({"id": pad_id, **added, "special": True})
         fast.write_text(json.dumps(tokenizer, ensure_ascii=False, indent=2) + "\n")
     if slow.exists():
         _change(folder / "added_tokens.json", {PAD: pad_id})
     _change(folder / "special_tokens_map.json", {"pad_token": PAD})
-    config = _read(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+    config = read_object(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
     changed: dict[str, Any] = {"pad_token": PAD}
     if "added_tokens_decoder" in config:
         changed["added_tokens_decoder"] = config["added_tokens_decoder"] | {str(pad_id): {**added, "special": True}}
@@ -36,18 +37,8 @@ def extend_tokenizer(folder: Path, pad_id: int) -> bool:
     return True
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        said = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON ({error})") from error
-    if not isinstance(said, dict):
-        raise ModelError(f"{path} is not a JSON object")
-    return said
-
-
 def _change(path: Path, changed: dict[str, Any]) -> None:
-    said = (_read(path) if path.exists() else {}) | changed
+    said = (read_object(path) if path.exists() else {}) | changed
     path.write_text(json.dumps(said, ensure_ascii=False, indent=2) + "\n")
 
 

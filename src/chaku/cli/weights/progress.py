@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from chaku.cli.fetching import byte_bars
 from chaku.models.plan import gigabytes
 
 if TYPE_CHECKING:
@@ -50,17 +51,7 @@ def _terminate(*_: object) -> NoReturn:
 
 @contextlib.contextmanager
 def _bars(names: tuple[str, ...]) -> Iterator[list[Watch]]:
-    from rich import progress as rich_progress
-    from rich.console import Console
-
-    with rich_progress.Progress(
-        rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(),
-        rich_progress.DownloadColumn(),
-        rich_progress.TransferSpeedColumn(),
-        rich_progress.TimeRemainingColumn(),
-        console=Console(stderr=True),
-    ) as bars:
+    with byte_bars() as bars:
 
         def bar(name: str) -> Watch:
             task = bars.add_task(name, total=None, start=False, visible=False)
