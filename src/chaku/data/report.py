@@ -115,7 +115,8 @@ td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 code,.q{font:13px/1.45 ui-monospace,monospace;overflow-wrap:anywhere}
 .q{color:var(--soft)}.kept{fill:var(--kept)}.drop{fill:var(--drop)}svg{width:100%;min-width:8rem;height:1rem}
 .scroll{overflow-x:auto}.ok{color:var(--kept)}.no{color:var(--drop)}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem}dd{margin:0}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem}dd{margin:0;overflow-wrap:anywhere}
+@media(max-width:40rem){dl{grid-template-columns:1fr}dt{font-weight:600}dd{margin-bottom:.4rem}}
 """
 
 
