@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chaku.errors import ModelError
+from chaku.weights.modelconfig import read_object
 
 _MISSING = "not recorded"
 _RECIPE = (
@@ -26,11 +27,8 @@ def read_manifest(run: Path) -> dict[str, Any]:
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise ModelError(f"{run} has no manifest.json", fix="give the folder of a run, such as runs/NAME")
-    try:
-        manifest = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON: {error}") from None
-    if not isinstance(manifest, dict) or not {"name", "base", "data", "recipe"} <= manifest.keys():
+    manifest = read_object(path)
+    if not {"name", "base", "data", "recipe"} <= manifest.keys():
         raise ModelError(
             f"{path} is not the manifest of a training run", fix="it has name, base, data and recipe: give runs/NAME"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,6 +11,7 @@ from chaku.models.converted import DEFAULT_QUANT
 from chaku.models.tokenizers import load_tokenizer
 from chaku.weights.gguf_architecture import Architecture, read_architecture, write_architecture
 from chaku.weights.gguf_tokenizer import Vocabulary, read_tokenizer, write_tokenizer
+from chaku.weights.modelconfig import read_object
 from chaku.weights.quantise import PlannedTensor, type_of, write_gguf
 
 if TYPE_CHECKING:
@@ -79,15 +79,9 @@ def export_gguf(
 def read_config(folder: Path) -> dict[str, Any]:
     """A folder's config.json. Raises ModelError where there is none."""
     path = folder / "config.json"
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError:
-        raise ModelError(f"{folder} has no config.json", fix="give a folder as transformers saves models") from None
-    except ValueError as error:
-        raise ModelError(f"{path} is no JSON: {error}", fix="check the file") from None
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds no object", fix="check the file")
-    return content
+    if not path.is_file():
+        raise ModelError(f"{folder} has no config.json", fix="give a folder as transformers saves models")
+    return read_object(path)
 
 
 def _embedding_of(tensors: TensorSource) -> str:

@@ -21,9 +21,9 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ModelError(f"{path} is not JSON ({error})") from error
+        raise ModelError(f"{path} is not JSON ({error})", fix="check the file") from error
     if not isinstance(content, dict):
-        raise ModelError(f"{path} is not a JSON object")
+        raise ModelError(f"{path} is not a JSON object", fix="check the file")
     return content
 
 

@@ -11,7 +11,7 @@ from chaku.errors import ModelError, UsageError
 from chaku.weights.cast import DTYPES, cast_metadata, load_as
 from chaku.weights.delta_check import check_is_model
 from chaku.weights.folder import TOKENIZER_FILES, copy_side_files, new_folder
-from chaku.weights.modelconfig import read_config, write_config, write_dtype
+from chaku.weights.modelconfig import read_config, read_object, write_config, write_dtype
 from chaku.weights.paddle_names import HEAD, PREFIXES, is_linear, to_paddle_name, turned
 from chaku.weights.pdparams import write_pdparams
 from chaku.weights.shards import Watch
@@ -117,7 +117,7 @@ def _complete_side_files(folder: Path, config: dict[str, Any]) -> None:
         _write(folder / "generation_config.json", {"_from_model_config": True, **ids})
     tokenizer_config = folder / "tokenizer_config.json"
     if tokenizer_config.exists() and not (folder / "special_tokens_map.json").exists():
-        said = json.loads(tokenizer_config.read_bytes())
+        said = read_object(tokenizer_config)
         _write(folder / "special_tokens_map.json", {key: said[key] for key in _SPECIAL_TOKENS if said.get(key)})
 
 
