@@ -30,6 +30,7 @@ COMMANDS = {
     "models": ("chaku.cli.models:models", "List the models that are known and that are here."),
     "data": ("chaku.cli.data:data", "Turn shared conversations into training rows, and audit them."),
     "train": ("chaku.cli.train:train", "Fine-tune a model on a built set, or on raw conversations."),
+    "estimate": ("chaku.cli.estimate:estimate", "What a training job needs and costs on rented GPUs."),
     "runs": ("chaku.cli.runs:runs", "List, show, watch and plot training runs."),
     "weights": ("chaku.cli.weights:weights", "Deltas and conversions of a model's weights."),
     "doctor": ("chaku.cli.doctor:doctor", "Check this machine, and say what to do about what is missing."),

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from chaku.data.recipe import Recipe
     from chaku.train.log import StepRecord
     from chaku.train.run import Plan
 
@@ -34,22 +33,25 @@ def train(recipe: Path, settings: tuple[str, ...], dry_run: bool, resume: str | 
     SIGTERM saves and exits with 75; --resume auto goes on.
     """
     _require_packages()
+    from chaku.cli.training_set import training_set
     from chaku.train import run
-    from chaku.train.config import read_recipe
+    from chaku.train.config import read_recipe, run_folder
 
     read = read_recipe(recipe, settings)
     leads = os.environ.get("RANK", "0") == "0"
-    folder = run.run_folder(read)
+    folder = run_folder(read)
     if overwrite and resume:
         raise click.UsageError("--overwrite deletes what --resume goes on from")
     if overwrite and leads and not dry_run:
         _delete(folder)
-    data = _data(read, folder, leads)
+    data = training_set(read, leads=leads)
     made = run.plan(read, data)
     if leads:
         _show_plan(made)
         _show_samples(data)
     if dry_run:
+        if leads:
+            _show_cost(made)
         return
     final = run.execute(made, _Progress(leads), resume=resume is not None)
     if leads:
@@ -79,27 +81,6 @@ def _delete(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _data(read: Recipe, folder: Path, leads: bool) -> Path:
-    """The folder of the built set; raw files are built beside the run first, by one process."""
-    from chaku.train.config import data_config
-
-    config = data_config(read)
-    if isinstance(config, Path):
-        return config
-    from chaku.cli.data_progress import drawn
-    from chaku.data.build import build
-
-    target = folder.with_name(f"{folder.name}-data")
-    if leads:
-        with drawn() as watcher:
-            built = build(config, target, name=read.name, watcher=watcher)
-        click.echo(f"{target}: {'built before' if built.was_there else 'built'}", err=True)
-        return target
-    while not (target / "manifest.json").exists():
-        time.sleep(0.5)
-    return target
-
-
 def _show_plan(made: Plan) -> None:
     config, manifest = made.config, made.set_manifest
     facts = manifest["audit"]["facts"]
@@ -113,6 +94,26 @@ def _show_plan(made: Plan) -> None:
     )
     for warning in made.set_manifest["audit"]["warnings"]:
         click.echo(f"warning: {warning}")
+
+
+def _show_cost(made: Plan) -> None:
+    """What the same run comes to on rented GPUs; silent about a base whose numbers are not here."""
+    from chaku.cli.estimate import DEFAULT_GPUS, offers_of, print_job, print_offers
+    from chaku.errors import ModelError
+    from chaku.models.sources import shape_of
+    from chaku.train.estimate import job_of_rows
+    from chaku.train.prices import price_file, read_prices
+
+    try:
+        shape = shape_of(made.recipe.base or "")
+    except ModelError as error:
+        click.echo(f"no estimate: {error}")
+        return
+    job = job_of_rows(shape, made.config, made.rows, made.set_manifest["pack_length"])
+    prices = read_prices(price_file())
+    click.echo()
+    print_job(job)
+    print_offers(offers_of(job, prices, DEFAULT_GPUS), prices)
 
 
 def _show_samples(data: Path) -> None:
@@ -153,6 +154,7 @@ def _line(record: StepRecord, total: int) -> str:
     parts: dict[str, Any] = {
         "loss": f"{record.loss:.4f}", "held out": record.heldout_loss and f"{record.heldout_loss:.4f}",
         "lr": f"{record.lr:.2e}", "gradient": f"{record.grad_norm:.2f}",
+        "MFU": record.mfu and f"{record.mfu:.1%}",
         "dollars": record.dollars and f"{record.dollars:.2f}",
     }  # fmt: skip
     said = ", ".join(f"{name} {value}" for name, value in parts.items() if value is not None)

@@ -7,6 +7,8 @@ dense, half precision with fp32 sums.
 from __future__ import annotations
 
 import difflib
+import itertools
+import re
 from dataclasses import dataclass
 
 from chaku.errors import ConfigError
@@ -76,6 +78,21 @@ def accelerator(name: str) -> Accelerator:
     known = f"known: {', '.join(ACCELERATORS)}"
     fix = f"did you mean {' or '.join(near)}? {known}" if near else known
     raise ConfigError(f"there is no GPU {name!r} in the table", fix=fix, param="gpu")
+
+
+_LESSER_FORMS = frozenset({"nvl", "laptop", "max"})
+"""Have less arithmetic under the same name; so has H100's PCIe form, not A100's and V100's."""
+
+
+def recognised(device_name: str) -> Accelerator | None:
+    """The row of a GPU as its driver calls it ("NVIDIA A100-SXM4-80GB", "NVIDIA GeForce RTX 4090"); None: no row."""
+    words = re.findall("[a-z0-9]+", device_name.lower())
+    if _LESSER_FORMS & set(words) or {"h100", "pcie"} <= set(words):
+        return None
+    names = {*words, *map("".join, itertools.pairwise(words))}
+    kinds = [row for row in ACCELERATORS.values() if _plain(row.name.partition("-")[0]) in names]
+    sized = [row for row in kinds if _plain(row.name.partition("-")[2]) in names]
+    return next(iter(sized or kinds), None)
 
 
 def _plain(name: str) -> str:

@@ -8,7 +8,6 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,17 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from chaku.data.rows import Row
+from chaku.train.flops import squared_lengths
 from chaku.train.loss import NO_TARGET
+from chaku.train.rows import RowSource
 
 _PADDING = -1
-
-
-class RowSource(Protocol):
-    """Rows by number."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, number: int) -> Row: ...
 
 
 @dataclass(frozen=True)
@@ -61,6 +54,8 @@ class Step:
     micro_batches: tuple[MicroBatch, ...]
     num_tokens: int
     num_targets: int
+    num_pairs: int
+    """Sum of the squared lengths of documents: what attention costs."""
 
 
 @functools.lru_cache(maxsize=2)
@@ -128,7 +123,8 @@ class Batches:
         if len(own) < math.ceil(len(cuts) / self.num_processes):
             own.append(without_targets(micro_batch(cuts[0], self.length)))
         num_targets = sum(int((targets_of(row) != NO_TARGET).sum()) for row in rows)
-        return Step(index, epoch, numbers, tuple(own), sum(len(row.ids) for row in rows), num_targets)
+        num_pairs = sum(squared_lengths(row.doc_ids) for row in rows)
+        return Step(index, epoch, numbers, tuple(own), sum(len(row.ids) for row in rows), num_targets, num_pairs)
 
     def steps(self, first: int, end: int, ahead: int = 0) -> Iterator[Step]:
         """Steps from `first` up to `end`; a thread makes `ahead` of them in advance."""

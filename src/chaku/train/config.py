@@ -87,6 +87,8 @@ class TrainConfig(Frozen):
     """Show the log's numbers there as well."""
     dollars_per_hour: float | None = Field(None, ge=0)
     """What the machines cost together; the log adds it up."""
+    peak_tflops: float | None = Field(None, gt=0)
+    """Of one process's device in bf16, for the useful MFU. Default: what the table says of the GPU; none for a CPU."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:
@@ -104,13 +106,18 @@ FREE_ON_RESUME = frozenset(
         "output", "save_every", "keep_last", "keep_best", "save_in_background", "evaluate_every", "evaluate_rows",
         "prefetch_steps", "device", "threads", "micro_rows", "attention", "activation_checkpointing", "compile",
         "fused_optimiser", "loss_chunk_tokens", "sample_prompts", "sample_every", "track", "dollars_per_hour",
+        "peak_tflops",
     }
 )  # fmt: skip
 
 
 def read_recipe(file: Path, settings: Iterable[str] = ()) -> Recipe:
     """A recipe with `a.b=c` settings on top. Raises ConfigError naming the key at fault."""
-    values = load(Recipe, file).config.model_dump(exclude_unset=True)
+    return recipe_of(load(Recipe, file).config.model_dump(exclude_unset=True), settings, where=str(file))
+
+
+def recipe_of(values: dict[str, Any], settings: Iterable[str] = (), *, where: str) -> Recipe:
+    """A recipe from its values and `a.b=c` settings on top, which go into `values`. Raises ConfigError."""
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path:
@@ -119,7 +126,12 @@ def read_recipe(file: Path, settings: Iterable[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise explain(error, Recipe, where=str(file)) from None
+        raise explain(error, Recipe, where=where) from None
+
+
+def run_folder(recipe: Recipe) -> Path:
+    """Where a recipe's run lies."""
+    return train_config(recipe).output / recipe.name
 
 
 def _value(text: str) -> Any:

@@ -31,6 +31,8 @@ class StepRecord:
     memory_bytes: int
     heldout_loss: float | None = None
     dollars: float | None = None
+    mfu: float | None = None
+    """Useful share of the hardware's arithmetic, see `chaku.train.flops`; None where its peak is not known."""
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:

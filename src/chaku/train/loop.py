@@ -11,9 +11,10 @@ from typing import Protocol
 import torch
 
 from chaku.errors import RunInterrupted, TrainingError
-from chaku.train.batches import Batches
+from chaku.train.batches import Batches, Step
 from chaku.train.checkpoint import Checkpoints
 from chaku.train.config import TrainConfig
+from chaku.train.flops import ModelCost, train_flops, useful_mfu
 from chaku.train.log import Log, StepRecord, memory_bytes
 from chaku.train.model import Trainee
 from chaku.train.parallel import World, clip_gradients
@@ -43,6 +44,9 @@ class Run:
     world: World
     config: TrainConfig
     total: int
+    cost: ModelCost
+    peak_flops_per_s: float | None
+    """Of all processes together."""
     listener: Listener
     should_stop: Callable[[], bool] = field(default=lambda: False)
     answers: Callable[[], Iterable[tuple[str, str]]] = field(default=tuple)
@@ -87,7 +91,7 @@ def train(run: Run, first: int) -> StepRecord | None:
             done, step.epoch, mean_loss, lr, grad_norm, step.num_tokens, step.num_targets, round(seconds, 4),
             round(step.num_tokens / seconds, 1), memory_bytes(run.world.device.type),
             heldout_loss(run) if _is_due(done, run.config.evaluate_every) or done == run.total else None,
-            _dollars(run, seconds),
+            _dollars(run, seconds), _mfu(run, step, seconds),
         )  # fmt: skip
         run.log.step(record)
         run.listener.stepped(record, run.total)
@@ -115,6 +119,12 @@ def _dollars(run: Run, seconds: float) -> float | None:
         return None
     run.log.dollars += run.config.dollars_per_hour * seconds / 3600
     return round(run.log.dollars, 6)
+
+
+def _mfu(run: Run, step: Step, seconds: float) -> float | None:
+    if run.peak_flops_per_s is None:
+        return None
+    return round(useful_mfu(train_flops(run.cost, step.num_tokens, step.num_pairs), seconds, run.peak_flops_per_s), 4)
 
 
 def show_answers(run: Run, steps_done: int) -> None:

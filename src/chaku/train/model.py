@@ -17,6 +17,7 @@ from chaku.errors import ModelError, UsageError
 from chaku.train.attention import VARLEN, document_borders, document_mask, register_varlen
 from chaku.train.batches import MicroBatch
 from chaku.train.config import TrainConfig
+from chaku.train.flops import ModelCost
 from chaku.train.loss import summed_cross_entropy
 
 _CHANGES_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -136,6 +137,17 @@ def make_trainee(causal: Any, config: TrainConfig, *, varlen: bool = False) -> T
     if config.precision == "bf16":
         trainee.autocast_to = torch.bfloat16
     return trainee
+
+
+def cost_of(trainee: Trainee) -> ModelCost:
+    """What its arithmetic follows from. Ask before it is sharded."""
+    each = [(parameter, getattr(parameter, "quant_state", None)) for parameter in trainee.parameters()]
+    return ModelCost(
+        num_parameters=sum(one.numel() if packed is None else packed.shape.numel() for one, packed in each),
+        num_learning=sum(one.numel() for one, _ in each if one.requires_grad),
+        num_layers=trainee.causal.config.num_hidden_layers,
+        width=trainee.causal.config.hidden_size,
+    )
 
 
 def _load(base: Base, config: TrainConfig, row_length: int, attention: str) -> Any:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import nn
 
 from chaku.errors import UsageError
+from chaku.models.accelerators import recognised
 from chaku.train.config import TrainConfig
 from chaku.train.model import Trainee
 
@@ -82,6 +83,15 @@ def _device(config: TrainConfig) -> torch.device:
     if config.device == "cpu" or not has_gpu:
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def peak_flops_per_s(config: TrainConfig, world: World) -> float | None:
+    """Of all processes together: what the recipe says of one, or the table of its GPU; None where nobody says."""
+    tflops = config.peak_tflops
+    if tflops is None and world.device.type == "cuda" and config.precision == "bf16":
+        found = recognised(torch.cuda.get_device_name(world.device))
+        tflops = found.dense_tflops if found else None
+    return None if tflops is None else tflops * 1e12 * world.size
 
 
 def shard(trainee: Trainee, config: TrainConfig, world: World) -> None:

@@ -26,13 +26,13 @@ from chaku.records import atomic_write, sha256_file
 from chaku.train import checkpoint as checkpoints
 from chaku.train import loop
 from chaku.train.batches import Batches, targets_of
-from chaku.train.config import FREE_ON_RESUME, TrainConfig, train_config
+from chaku.train.config import FREE_ON_RESUME, TrainConfig, run_folder, train_config
 from chaku.train.final import difference, write_final
 from chaku.train.log import Log, StepRecord, read_log
 from chaku.train.loss import NO_TARGET
-from chaku.train.model import Base, find_base, open_trainee
+from chaku.train.model import Base, cost_of, find_base, open_trainee
 from chaku.train.optimiser import open_optimiser
-from chaku.train.parallel import World, open_world, shard
+from chaku.train.parallel import World, open_world, peak_flops_per_s, shard
 from chaku.train.rows import Rows, checked_manifest
 from chaku.train.samples import answers
 from chaku.train.schedule import num_steps
@@ -63,11 +63,6 @@ class Plan:
         return num_steps(len(self.rows), self.config)
 
 
-def run_folder(recipe: Recipe) -> Path:
-    """Where a recipe's run lies."""
-    return train_config(recipe).output / recipe.name
-
-
 def plan(recipe: Recipe, data: Path) -> Plan:
     """Check a recipe against its set and base. Raises UsageError or ModelError naming both sides of a mismatch."""
     config = train_config(recipe)
@@ -87,8 +82,9 @@ def plan(recipe: Recipe, data: Path) -> Plan:
             f"the set was built with the tokenizer of {source}, base {base.name} has another: {reason}",
             fix=f"build the set with --tokenizer {base.name}",
         )
-    folder = config.output / recipe.name
-    return Plan(recipe, config, folder, data, manifest, rows, heldout, base, rendering, find_tokenizer(source))
+    return Plan(
+        recipe, config, run_folder(recipe), data, manifest, rows, heldout, base, rendering, find_tokenizer(source)
+    )
 
 
 def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Path:
@@ -101,6 +97,7 @@ def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
             _claim(made, resume)
         world.wait()
         trainee = open_trainee(made.base, made.config, made.set_manifest["pack_length"], world.device)
+        cost = cost_of(trainee)
         checkpoints.check_room(made.folder, trainee, made.config.keep_last, made.config.keep_best)
         shard(trainee, made.config, world)
         optimiser = open_optimiser(trainee, made.config)
@@ -121,7 +118,7 @@ def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
             log.event("resumed", first, skipped=dict(skipped), processes=world.size)
         run = loop.Run(
             trainee, optimiser, _batches(made, made.rows, world), _heldout(made, world), log, saved, world,
-            made.config, made.total, listener, should_stop,
+            made.config, made.total, cost, peak_flops_per_s(made.config, world), listener, should_stop,
             lambda: answers(trainee, made.rendering, made.config.sample_prompts if world.size == 1 else ()),
         )  # fmt: skip
         try:

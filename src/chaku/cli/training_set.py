@@ -1,0 +1,34 @@
+"""The set that a recipe trains on: a folder that it names, or its raw files, built beside the run."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from chaku.data.recipe import Recipe
+
+
+def training_set(read: Recipe, *, leads: bool = True) -> Path:
+    """The folder of a recipe's built set; raw files are built beside the run first, by one process."""
+    from chaku.train.config import data_config, run_folder
+
+    config = data_config(read)
+    if isinstance(config, Path):
+        return config
+    from chaku.cli.data_progress import drawn
+    from chaku.data.build import build
+
+    folder = run_folder(read)
+    target = folder.with_name(f"{folder.name}-data")
+    if leads:
+        with drawn() as watcher:
+            built = build(config, target, name=read.name, watcher=watcher)
+        click.echo(f"{target}: {'built before' if built.was_there else 'built'}", err=True)
+        return target
+    while not (target / "manifest.json").exists():
+        time.sleep(0.5)
+    return target

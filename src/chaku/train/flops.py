@@ -1,0 +1,45 @@
+"""What a trained token costs in arithmetic, and which share of the hardware's was useful. Defined here alone.
+
+Nothing here counts padding or activations that are computed a second time: neither teaches the model anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """The numbers of a model that its arithmetic follows from."""
+
+    num_parameters: int
+    """All of them, embeddings included, as is usual in published MFU."""
+    num_learning: int
+    """Those with a gradient: all in full fine-tuning, the adapters' otherwise."""
+    num_layers: int
+    width: int
+
+
+def train_flops(model: ModelCost, num_tokens: float, num_pairs: float) -> float:
+    """Floating-point operations of forward and backward: 6N + 6·L·d·s for each token of a document of s tokens.
+
+    `num_pairs` is the sum of s² over the documents; attention is causal, so half of the pairs meet. Backward costs
+    twice the forward: once for the activations and once for the weights, the latter only for those that learn.
+    https://arxiv.org/abs/2204.02311 appendix B, with causal attention
+    """
+    weights = 4.0 * model.num_parameters + 2.0 * model.num_learning
+    return num_tokens * weights + 6.0 * model.num_layers * model.width * num_pairs
+
+
+def useful_mfu(flops: float, seconds: float, peak_flops_per_s: float) -> float:
+    """Share (0 to 1) of the peak of all devices together that went into real tokens."""
+    return flops / (seconds * peak_flops_per_s)
+
+
+def squared_lengths(documents: NDArray[np.integer]) -> int:
+    """Sum of the squared lengths of the documents of a row; `documents` names each token's, [n]."""
+    _, counts = np.unique(documents, return_counts=True)
+    return int((counts.astype(np.int64) ** 2).sum())
