@@ -1,11 +1,12 @@
-"""What training costs here: tokens a second and memory, lever by lever, and their ratio to padded rows in the same run.
+"""Training measured lever by lever: tokens a second, useful MFU and memory, as a ratio to padded rows in the same run.
 
     python bench/train.py SET [--padded-set SET] [--layers 6 --width 576] [--length 2048] [--seconds 20] [--out FILE]
 
 SET is a built set (`chaku data build`). The model is a Llama of random weights with the set's vocabulary. The baseline
 is what a Hugging Face style loop does: one conversation a row, padded to --length, logits of every position, loss by
 labels; --padded-set gives it conversations split less short than SET's. Only real tokens are counted, never padding.
-Each variant runs in a child process of its own, so that memory is its own.
+Each variant runs in a child process of its own, so that memory is its own. Useful MFU (`chaku.train.flops`) is a share
+of the GPU's peak in the table of accelerators; on CPU, of what one large bf16 matrix product reaches in the same run.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ VARIANTS = (
     Variant("packed, selective checkpointing", levers=(("activation_checkpointing", "selective"),)),
     Variant("packed, full checkpointing", levers=(("activation_checkpointing", "full"),)),
     Variant("packed, no batches ahead", levers=(("prefetch_steps", 0),)),
+    Variant("packed, compiled", levers=(("compile", True),)),
+    Variant("packed, masked attention on a GPU", levers=(("attention", "sdpa"),)),
 )
 
 
@@ -79,11 +82,13 @@ def measure(variant: Variant, args: argparse.Namespace, answer: Any) -> None:
     import torch
 
     from chaku.data.rendering import open_rendering
+    from chaku.train.attention import VARLEN, register_varlen
     from chaku.train.batches import Batches, MicroBatch
     from chaku.train.config import TrainConfig
+    from chaku.train.flops import train_flops
     from chaku.train.log import memory_bytes
     from chaku.train.loss import NO_TARGET
-    from chaku.train.model import make_trainee
+    from chaku.train.model import cost_of, make_trainee
     from chaku.train.optimiser import open_optimiser
     from chaku.train.parallel import clip_gradients
     from chaku.train.rows import Rows, checked_manifest
@@ -93,7 +98,13 @@ def measure(variant: Variant, args: argparse.Namespace, answer: Any) -> None:
     vocab_size = open_rendering(manifest["tokenizer"]["source"], manifest["config"]["template"]).tokenizer.vocab_size
     config = TrainConfig(**{"micro_rows": MICRO_ROWS, "batch_rows": 2 * MICRO_ROWS, **dict(variant.levers)})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trainee = make_trainee(model_of(args, vocab_size), config).to(device)
+    causal = model_of(args, vocab_size)
+    varlen = device.type == "cuda" and config.attention != "sdpa" and variant.rows != "padded"
+    if varlen:
+        register_varlen()
+        causal.set_attn_implementation(VARLEN)
+    trainee = make_trainee(causal, config, varlen=varlen).to(device)
+    cost = cost_of(trainee)
     optimiser = open_optimiser(trainee, config)
     rows: Any = Rows(folder, "train")
     if variant.rows != "packed":
@@ -110,8 +121,9 @@ def measure(variant: Variant, args: argparse.Namespace, answer: Any) -> None:
             logits.float().flatten(0, 1), targets, ignore_index=NO_TARGET, reduction="sum"
         )
 
-    tokens = trained = slots = 0
+    tokens = trained = slots = pairs = 0
     started = 0.0
+    warm_up = 3 if config.compile else 1
     for step in batches.steps(0, 10**9, config.prefetch_steps):
         for batch in step.micro_batches:
             moved = batch.to(device)
@@ -122,10 +134,11 @@ def measure(variant: Variant, args: argparse.Namespace, answer: Any) -> None:
         optimiser.zero_grad()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        if step.index == 0:  # the first one warms up
+        if step.index < warm_up:
             started = time.perf_counter()
             continue
         tokens += step.num_tokens
+        pairs += step.num_pairs
         trained += step.num_targets
         slots += sum(batch.ids.numel() for batch in step.micro_batches)
         if time.perf_counter() - started > args.seconds:
@@ -134,9 +147,48 @@ def measure(variant: Variant, args: argparse.Namespace, answer: Any) -> None:
     answer.send(
         {
             "tokens_per_s": tokens / seconds, "trained_tokens_per_s": trained / seconds, "real": tokens / slots,
-            "memory_gb": memory_bytes(device.type) / 1e9, "steps": step.index,
+            "memory_gb": memory_bytes(device.type) / 1e9, "steps": step.index - warm_up + 1,
+            "flops_per_s": train_flops(cost, tokens, pairs) / seconds, "parameters": cost.num_parameters,
         }
     )  # fmt: skip
+
+
+def peak(answer: Any) -> None:
+    """The GPU's peak by the table, or what a bf16 product of 4096 by 4096 matrices reaches here, the best of five."""
+    import torch
+
+    from chaku.models.accelerators import recognised
+
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+        row = recognised(name)
+        if row is None:
+            raise SystemExit(f"{name} is in no table: add it to chaku.models.accelerators")
+        answer.send((row.dense_tflops * 1e12, name))
+        return
+    size = 4096
+    one, other = torch.randn(size, size, dtype=torch.bfloat16), torch.randn(size, size, dtype=torch.bfloat16)
+    best = 1e9
+    for _ in range(5):
+        started = time.perf_counter()
+        torch.mm(one, other)
+        best = min(best, time.perf_counter() - started)
+    answer.send((2 * size**3 / best, f"{torch.get_num_threads()} threads"))
+
+
+def in_child(work: Any, *arguments: Any) -> Any:
+    """What `work` sends, from a process of its own."""
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe(duplex=False)
+    child = spawn.Process(target=work, args=(*arguments, there))
+    child.start()
+    there.close()
+    try:
+        return here.recv()
+    except EOFError:
+        raise SystemExit(f"{work.__name__} ended with {child.exitcode}") from None
+    finally:
+        child.join()
 
 
 def main() -> None:
@@ -151,29 +203,29 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="variants whose name holds this; the baseline always runs")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    spawn = multiprocessing.get_context("spawn")
     results: dict[str, Any] = {}
+    peak_flops_per_s, device = in_child(peak)
+    print(f"peak {peak_flops_per_s / 1e12:.3g} TFLOP/s ({device})", flush=True)
     for variant in VARIANTS:
         if args.only and variant is not VARIANTS[0] and not any(part in variant.name for part in args.only):
             continue
-        here, there = spawn.Pipe(duplex=False)
-        child = spawn.Process(target=measure, args=(variant, args, there))
-        child.start()
-        there.close()
-        result = here.recv()
-        child.join()
+        if "on a GPU" in variant.name and device.endswith("threads"):
+            continue
+        result = in_child(measure, variant, args)
+        result["mfu"] = result["flops_per_s"] / peak_flops_per_s
         results[variant.name] = result
         ratio = result["tokens_per_s"] / results[VARIANTS[0].name]["tokens_per_s"]
         print(
             f"{variant.name:<34} {result['tokens_per_s']:>8,.0f} tokens/s"
             f"  {result['trained_tokens_per_s']:>8,.0f} trained  x{ratio:<5.2f}"
-            f"  {result['real']:>6.1%} real  {result['memory_gb']:.2f} GB",
+            f"  {result['real']:>6.1%} real  {result['mfu']:>6.1%} MFU  {result['memory_gb']:.2f} GB",
             flush=True,
         )
     if args.out:
         described = {
             "date": datetime.date.today().isoformat(), "machine": platform.platform(), "cpu": _cpu(),
             "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
+            "peak_flops_per_s": peak_flops_per_s, "device": device,
             "arguments": {key: str(value) for key, value in vars(args).items()},
             "variants": [asdict(variant) for variant in VARIANTS], "results": results,
         }  # fmt: skip

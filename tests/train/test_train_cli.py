@@ -45,7 +45,7 @@ def test_samples_come_before_the_first_step(output: str) -> None:
 
 def test_a_dry_run_trains_nothing(recipe: Path) -> None:
     result = chaku("train", recipe, "--dry-run", "--set", "name=dry", "--set", "train.epochs=1")
-    assert result.exit_code == 0 and "1 epochs" in result.output
+    assert result.exit_code == 0 and "1 epoch;" in result.output
     assert not (recipe.parent / "runs" / "dry").exists()
 
 

@@ -62,6 +62,8 @@ class _Bars:
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self.task: TaskID | None = None
+        self.total: int | None = None
+        self.done = 0
         self.rate = _Rate("")
 
     def said(self, line: str) -> None:
@@ -70,11 +72,19 @@ class _Bars:
         self.progress.console.print(escape(line), highlight=False)
 
     def began(self, phase: str, total: int | None) -> None:
-        self.rate = _Rate(phase)
+        self.ended()
+        self.rate, self.total, self.done = _Rate(phase), total, 0
         self.task = self.progress.add_task(phase, total=total, rate="")
+
+    def ended(self) -> None:
+        """The phase before is done: one whose shards are not told apart says so only now."""
+        if self.task is not None:
+            total = self.total or max(self.done, 1)
+            self.progress.update(self.task, total=total, completed=total)
 
     def advanced(self, phase: str, done: int, counts: dict[str, StageCounts]) -> None:
         assert self.task is not None
+        self.done = done
         self.progress.update(self.task, completed=done, rate=self.rate.add(counts))
 
 
@@ -95,4 +105,6 @@ def drawn() -> Iterator[Watcher]:
         rich_progress.TimeRemainingColumn(),
         console=Console(stderr=True),
     ) as progress:
-        yield _Bars(progress)
+        bars = _Bars(progress)
+        yield bars
+        bars.ended()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from chaku.train.config import TrainConfig
     from chaku.train.estimate import Job, Offer
     from chaku.train.prices import Prices
 
@@ -114,9 +115,14 @@ def print_job(job: Job) -> None:
         f" ({config.method}, {config.precision}; activation checkpointing {config.activation_checkpointing})"
     )
     click.echo(
-        f"{job.num_tokens:,} tokens over {config.epochs} epochs: {job.num_steps:,} steps of {config.batch_rows} rows"
+        f"{job.num_tokens:,} tokens over {epochs(config)}: {job.num_steps:,} steps of {config.batch_rows} rows"
         f" of {job.row_length:,}; {job.flops:.2e} useful FLOPs\n"
     )
+
+
+def epochs(config: TrainConfig) -> str:
+    """How many, in words."""
+    return f"{config.epochs} epoch{'s' * (config.epochs != 1)}"
 
 
 def print_offers(offers: list[Offer], prices: Prices) -> None:

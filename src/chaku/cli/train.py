@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from chaku.train.log import StepRecord
     from chaku.train.run import Plan
 
 _PACKAGES = ("torch", "transformers", "safetensors", "pyarrow", "tokenizers", "jinja2", "peft")
 _NUM_SAMPLES = 3
-_LINE_EVERY_S = 5.0
 
 
 @click.command()
@@ -33,6 +30,7 @@ def train(recipe: Path, settings: tuple[str, ...], dry_run: bool, resume: str | 
     SIGTERM saves and exits with 75; --resume auto goes on.
     """
     _require_packages()
+    from chaku.cli.train_progress import drawn
     from chaku.cli.training_set import training_set
     from chaku.train import run
     from chaku.train.config import read_recipe, run_folder
@@ -53,7 +51,8 @@ def train(recipe: Path, settings: tuple[str, ...], dry_run: bool, resume: str | 
         if leads:
             _show_cost(made)
         return
-    final = run.execute(made, _Progress(leads), resume=resume is not None)
+    with drawn(leads) as progress:
+        final = run.execute(made, progress, resume=resume is not None)
     if leads:
         click.echo(f"{final} holds the model; {folder / 'log.jsonl'} how it came about (chaku runs show {folder})")
 
@@ -82,6 +81,8 @@ def _delete(folder: Path) -> None:
 
 
 def _show_plan(made: Plan) -> None:
+    from chaku.cli.estimate import epochs
+
     config, manifest = made.config, made.set_manifest
     facts = manifest["audit"]["facts"]
     click.echo(
@@ -89,8 +90,8 @@ def _show_plan(made: Plan) -> None:
         f" {manifest['pack_length']:,}, {facts['tokens']:,} tokens, {facts['trained_tokens']:,} of them trained"
     )
     click.echo(
-        f"{config.method}, {config.precision}; {made.total:,} steps of {config.batch_rows} rows,"
-        f" {config.epochs} epochs; lr {config.lr:g} {config.schedule}; template {manifest['template']['name']}"
+        f"{config.method}, {config.precision}; {made.total:,} steps of {config.batch_rows} rows, {epochs(config)};"
+        f" lr {config.lr:g} {config.schedule}; template {manifest['template']['name']}"
     )
     for warning in made.set_manifest["audit"]["warnings"]:
         click.echo(f"warning: {warning}")
@@ -125,43 +126,3 @@ def _show_samples(data: Path) -> None:
     console = Console(no_color=click.get_current_context().color is False, highlight=False)
     for sample in samples(data, _NUM_SAMPLES):
         show_sample(console, sample)
-
-
-class _Progress:
-    """A line for every step on a terminal, now and then elsewhere; with the time that is left."""
-
-    def __init__(self, leads: bool) -> None:
-        self.leads = leads
-        self.spoke = 0.0
-        self.first: tuple[int, float] | None = None
-
-    def said(self, line: str) -> None:
-        if self.leads:
-            click.echo(line, err=True)
-
-    def stepped(self, record: StepRecord, total: int) -> None:
-        now = time.monotonic()
-        self.first = self.first or (record.step, now - record.seconds)
-        is_last = record.step == total
-        if not self.leads or (now - self.spoke < _LINE_EVERY_S and not is_last):
-            return
-        self.spoke = now
-        rate = (now - self.first[1]) / (record.step - self.first[0] + 1)
-        click.echo(f"{_line(record, total)}, {_duration(rate * (total - record.step))} left", err=True)
-
-
-def _line(record: StepRecord, total: int) -> str:
-    parts: dict[str, Any] = {
-        "loss": f"{record.loss:.4f}", "held out": record.heldout_loss and f"{record.heldout_loss:.4f}",
-        "lr": f"{record.lr:.2e}", "gradient": f"{record.grad_norm:.2f}",
-        "MFU": record.mfu and f"{record.mfu:.1%}",
-        "dollars": record.dollars and f"{record.dollars:.2f}",
-    }  # fmt: skip
-    said = ", ".join(f"{name} {value}" for name, value in parts.items() if value is not None)
-    return f"step {record.step:,} of {total:,}: {said}, {record.tokens_per_s:,.0f} tokens/s"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
