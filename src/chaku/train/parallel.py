@@ -15,7 +15,6 @@ from torch import nn
 
 from chaku.errors import UsageError
 from chaku.train.config import TrainConfig
-from chaku.train.model import Trainee
 
 _RANK_LOST_AFTER = timedelta(minutes=10)
 
@@ -82,34 +81,6 @@ def _device(config: TrainConfig) -> torch.device:
     if config.device == "cpu" or not has_gpu:
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-
-
-def shard(trainee: Trainee, config: TrainConfig, world: World) -> None:
-    """Spread parameters, gradients and optimiser state over the world, layer by layer. Alone: move to the device.
-
-    Gradients are summed, never averaged: the loss is divided by the tokens of all processes already.
-    """
-    if world.size == 1:
-        if config.method != "qlora":  # quantised on its device
-            trainee.to(world.device)
-        return
-    if config.method == "qlora":
-        raise UsageError("qlora runs in one process: 4-bit weights are not sharded", fix="say method: lora")
-    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-
-    policy = MixedPrecisionPolicy()
-    if config.precision == "bf16":
-        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-        trainee.autocast_to = None
-        for parameter in trainee.parameters():  # one kind in a group
-            parameter.data = parameter.data.float()
-    for layer in trainee.causal.model.layers:
-        fully_shard(layer, mp_policy=policy)
-    fully_shard(trainee, mp_policy=policy)
-    for module in trainee.modules():
-        if isinstance(module, FSDPModule):
-            module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)
 
 
 def clip_gradients(model: nn.Module, most: float) -> float:

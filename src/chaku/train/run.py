@@ -30,12 +30,13 @@ from chaku.train.config import FREE_ON_RESUME, TrainConfig, train_config
 from chaku.train.final import difference, write_final
 from chaku.train.log import Log, StepRecord, read_log
 from chaku.train.loss import NO_TARGET
-from chaku.train.model import Base, find_base, open_trainee
+from chaku.train.model import Base, find_base
 from chaku.train.optimiser import open_optimiser
-from chaku.train.parallel import World, open_world, shard
+from chaku.train.parallel import World, open_world
 from chaku.train.rows import Rows, checked_manifest
 from chaku.train.samples import answers
 from chaku.train.schedule import num_steps
+from chaku.train.sharding import open_spread
 from chaku.train.tracker import open_tracker
 from chaku.weights.card import model_card, read_manifest
 
@@ -100,9 +101,8 @@ def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
         if world.leads:
             _claim(made, resume)
         world.wait()
-        trainee = open_trainee(made.base, made.config, made.set_manifest["pack_length"], world.device)
+        trainee = open_spread(made.base, made.config, made.set_manifest["pack_length"], world)
         checkpoints.check_room(made.folder, trainee, made.config.keep_last, made.config.keep_best)
-        shard(trainee, made.config, world)
         optimiser = open_optimiser(trainee, made.config)
         saved = checkpoints.Checkpoints(
             made.folder / "checkpoints", world, made.config.keep_last, made.config.keep_best,
