@@ -95,6 +95,11 @@ class Trainee(nn.Module):
         states: Tensor = out.last_hidden_state
         return states
 
+    def generate(self, ids: Tensor, **options: Any) -> Tensor:
+        """What transformers makes of ids [rows, length]: a method, so that a sharding root gathers its weights."""
+        answer: Tensor = self.causal.generate(ids, attention_mask=torch.ones_like(ids), **options)
+        return answer
+
     def summed_loss(self, batch: MicroBatch) -> Tensor:
         """Forward under the run's precision."""
         device = batch.ids.device.type

@@ -122,7 +122,7 @@ def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
         run = loop.Run(
             trainee, optimiser, _batches(made, made.rows, world), _heldout(made, world), log, saved, world,
             made.config, made.total, listener, should_stop,
-            lambda: answers(trainee, made.rendering, made.config.sample_prompts if world.size == 1 else ()),
+            lambda: answers(trainee, made.rendering, made.config.sample_prompts, world),
         )  # fmt: skip
         try:
             loop.train(run, first)

@@ -101,7 +101,7 @@ def shard(trainee: Trainee, config: TrainConfig, world: World) -> None:
     Gradients are summed, never averaged: the loss is divided by the tokens of all processes already.
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
     policy = MixedPrecisionPolicy()
     if config.precision == "bf16":
@@ -111,6 +111,7 @@ def shard(trainee: Trainee, config: TrainConfig, world: World) -> None:
     for layer in trainee.causal.model.layers:
         fully_shard(layer, **options)
     fully_shard(trainee, **options)
+    register_fsdp_forward_method(trainee, "generate")
     for module in trainee.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
