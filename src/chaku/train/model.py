@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from chaku.errors import ModelError, UsageError
-from chaku.train.attention import VARLEN, document_borders, document_mask, register_varlen
+from chaku.train.attention import VARLEN, document_mask, register_varlen
 from chaku.train.batches import MicroBatch
 from chaku.train.config import TrainConfig
 from chaku.train.loss import summed_cross_entropy
@@ -80,18 +80,19 @@ class Trainee(nn.Module):
                 module.training = True
         return self
 
-    def forward(self, ids: Tensor, positions: Tensor, documents: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, batch: MicroBatch) -> Tensor:
         """Sum of the token losses of one micro-batch."""
         return summed_cross_entropy(
-            self.hidden(ids, positions, documents), self.causal.lm_head, targets, self.chunk_tokens
+            self.hidden(batch), self.causal.lm_head, batch.targets, self.chunk_tokens, batch.places
         )
 
-    def hidden(self, ids: Tensor, positions: Tensor, documents: Tensor) -> Tensor:
+    def hidden(self, batch: MicroBatch) -> Tensor:
         """What the head sees, [rows, length, width]; every document by itself."""
-        sight: dict[str, Any] = {"attention_mask": document_mask(documents)}
         if self.varlen:
-            sight = {"cu_seqlens": document_borders(documents), "max_length": ids.shape[1]}
-        out = self.causal.model(input_ids=ids, position_ids=positions, use_cache=False, **sight)
+            sight: dict[str, Any] = {"cu_seqlens": batch.borders, "max_length": batch.ids.shape[1]}
+        else:
+            sight = {"attention_mask": document_mask(batch.documents)}
+        out = self.causal.model(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **sight)
         states: Tensor = out.last_hidden_state
         return states
 
@@ -105,7 +106,7 @@ class Trainee(nn.Module):
         device = batch.ids.device.type
         context = torch.autocast(device, self.autocast_to) if self.autocast_to else contextlib.nullcontext()
         with context:
-            loss: Tensor = self(batch.ids, batch.positions, batch.documents, batch.targets)
+            loss: Tensor = self(batch)
         return loss
 
 

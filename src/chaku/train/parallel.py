@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from chaku.errors import UsageError
 from chaku.train.config import TrainConfig
@@ -32,14 +32,28 @@ class World:
         """The one that writes and speaks."""
         return self.rank == 0
 
-    def summed(self, *values: float) -> list[float]:
-        """Each value summed over all processes, the same on all of them."""
-        if self.size == 1:
-            return list(values)
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(tensor)
-        summed: list[float] = tensor.tolist()
-        return summed
+    @property
+    def has_gpu(self) -> bool:
+        """Work is done on a GPU, not here."""
+        return self.device.type == "cuda"
+
+    def summed(self, *values: float | Tensor, same: tuple[Tensor, ...] = ()) -> list[float]:
+        """Each value summed over all processes, the same on all of them; behind them what is the `same` already.
+
+        The one place where a step waits for the device.
+        """
+        own = torch.stack([self._number(each) for each in values])
+        if self.size > 1:
+            dist.all_reduce(own)
+        read: list[float] = torch.cat([own, *(self._number(each)[None] for each in same)]).tolist()
+        return read
+
+    def _number(self, value: float | Tensor) -> Tensor:
+        if isinstance(value, Tensor):
+            return value.detach().to(self.device, torch.float64)
+        return torch.full(
+            (), value, dtype=torch.float64, device=self.device
+        )  # filled there: a copy would be waited for
 
     def told(self, value: Any) -> Any:
         """What the leading process has, on all of them."""
@@ -83,8 +97,8 @@ def _device(config: TrainConfig) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def clip_gradients(model: nn.Module, most: float) -> float:
-    """Scale gradients so that their norm over all processes is at most `most`; returns the norm before."""
+def clip_gradients(model: nn.Module, most: float) -> Tensor:
+    """Scale gradients so that their norm over all processes is at most `most`; the norm before, still on the device."""
     norm = nn.utils.clip_grad_norm_([each for each in model.parameters() if each.requires_grad], most)
-    whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    return float(whole)
+    whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return whole

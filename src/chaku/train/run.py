@@ -139,15 +139,17 @@ def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
 
 def _batches(made: Plan, rows: Rows, world: World) -> Batches:
     config = made.config
-    fixed = made.set_manifest["pack_length"] if config.compile or world.device.type == "cuda" else None
-    return Batches(rows, config.batch_rows, config.micro_rows, config.seed, world.rank, world.size, fixed)
+    fixed = made.set_manifest["pack_length"] if config.compile or world.has_gpu else None
+    return Batches(
+        rows, config.batch_rows, config.micro_rows, config.seed, world.rank, world.size, fixed, world.has_gpu
+    )
 
 
 def _heldout(made: Plan, world: World) -> Batches | None:
     if not len(made.heldout):
         return None
     number = min(len(made.heldout), made.config.evaluate_rows)
-    return Batches(made.heldout, number, made.config.micro_rows, 0, world.rank, world.size)
+    return Batches(made.heldout, number, made.config.micro_rows, 0, world.rank, world.size, pins=world.has_gpu)
 
 
 def _claim(made: Plan, resume: bool) -> None:
