@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,32 @@ def in_fork(work: Callable[[], None]) -> int:
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def together(work: Callable[[Any], None], number: int) -> list[int]:
+    """Run on `number` forked processes that gloo connects, each with its World; their exit codes."""
+    import torch
+
+    from chaku.train.parallel import World
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def child(rank: int) -> None:
+        torch.set_num_threads(1)
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=number
+        )
+        work(World(rank, number, torch.device("cpu")))
+        torch.distributed.destroy_process_group()
+
+    children = []
+    for rank in range(number):
+        if (process := os.fork()) == 0:
+            os._exit(in_fork(lambda: child(rank)))  # noqa: B023 (this child leaves the loop here)
+        children.append(process)
+    return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in children]
 
 
 def kill_self() -> None:

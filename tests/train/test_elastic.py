@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from chaku.data.recipe import Recipe
 from chaku.errors import TrainingError
+from chaku.train.log import read_log
 from train import small
 
 STEPS = 9
@@ -82,3 +84,22 @@ def test_two_processes_do_what_one_does(
     np.testing.assert_allclose(*losses, rtol=2e-4 if precision == "fp32" else 2e-2)
     names = ({path.name for path in (folder / "final").iterdir()} for folder in (alone, tmp_path / "two"))
     assert next(names) == next(names)
+
+
+@pytest.mark.parametrize("levers", [{}, {"method": "lora"}, {"activation_checkpointing": "full"}], ids=str)
+def test_sample_prompts_are_answered_by_two_processes_as_by_one(
+    base: Path, small_set: Path, tmp_path: Path, levers: dict[str, Any]
+) -> None:
+    changes: dict[str, Any] = {"max_steps": 5, "micro_rows": 1, "lr": 1e-2, "save_every": 100, "evaluate_every": 0}
+    asked = {"sample_prompts": ["Who are you?", "hi"], "sample_every": 2}
+    silent = small.trained(small.recipe("silent", base, tmp_path, **changes, **levers), small_set)
+    alone = small.trained(small.recipe("alone", base, tmp_path, **changes, **asked, **levers), small_set)
+    made = small.recipe("two", base, tmp_path, **changes, **asked, **levers)
+    assert started_together(made, small_set, 2, resume=False, stop_behind=100) == {0}
+    one, two = (
+        [line for line in read_log(folder / "log.jsonl") if "answer" in line] for folder in (alone, tmp_path / "two")
+    )
+    assert [line["step"] for line in one] == [0, 0, 2, 2, 4, 4, 5, 5]
+    assert one == two
+    assert len({line["answer"] for line in one}) > 1
+    assert small.numbers(silent) == small.numbers(alone)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,9 @@ from chaku.train.batches import Batches, Step, micro_batch, row_order, rows_of_s
 from chaku.train.config import TrainConfig
 from chaku.train.loss import NO_TARGET, summed_cross_entropy
 from chaku.train.model import Trainee, find_base, make_trainee, open_trainee
-from chaku.train.parallel import World, clip_gradients, shard
+from chaku.train.parallel import World, clip_gradients
 from chaku.train.rows import Rows
+from chaku.train.sharding import shard
 from train import small
 
 CPU = torch.device("cpu")
@@ -145,8 +144,8 @@ def test_documents_do_not_see_each_other(base: Path, rows: list[Row]) -> None:
     changed = batch.ids.clone()
     changed[0, ~second] = (changed[0, ~second] + 17) % 256
     with torch.no_grad():
-        before = model.hidden(batch.ids, batch.positions, batch.documents)[0]
-        after = model.hidden(changed, batch.positions, batch.documents)[0]
+        before = model.hidden(batch)[0]
+        after = model.hidden(dataclasses.replace(batch, ids=changed))[0]
     assert torch.equal(before[second], after[second])
     assert not torch.equal(before[~second], after[~second])
 
@@ -194,39 +193,20 @@ def test_every_epoch_takes_every_row_once_in_an_order_of_its_own() -> None:
 def test_several_processes_have_the_gradients_of_one(
     base: Path, rows: list[Row], whole: Gradients, num_processes: int, tmp_path: Path
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def work(rank: int) -> None:
-        torch.set_num_threads(1)
-        torch.distributed.init_process_group(
-            "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=num_processes
-        )
-        world = World(rank, num_processes, CPU)
+    def work(world: World) -> None:
         model = trainee(base)
         shard(model, config(), world)
         # 8 rows by 3 are three micro-batches: one process has none of its own
-        step = Batches(rows, 8, 3, 0, rank, num_processes).step(0)
+        step = Batches(rows, 8, 3, 0, world.rank, num_processes).step(0)
         found = {name: each.full_tensor() for name, each in gradients(model, step).items()}
         norm = clip_gradients(model, 1e9)
-        if rank == 0:
-            torch.save((found, norm), tmp_path / "gradients.pt")
-        torch.distributed.destroy_process_group()
+        if world.leads:
+            torch.save((found, float(norm)), tmp_path / "gradients.pt")
 
-    assert in_forks(work, num_processes) == [0] * num_processes
+    assert small.together(work, num_processes) == [0] * num_processes
     found, norm = torch.load(tmp_path / "gradients.pt")
     assert_equal(whole, found)
     assert norm == pytest.approx(float(torch.stack([each.norm() for each in whole.values()]).norm()), rel=1e-4)
-
-
-def in_forks(work: Any, number: int) -> list[int]:
-    children = []
-    for rank in range(number):
-        if (child := os.fork()) == 0:
-            os._exit(small.in_fork(lambda: work(rank)))  # noqa: B023 (this child leaves the loop here)
-        children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
 def test_adapters_learn_and_the_base_does_not(base: Path, rows: list[Row]) -> None:

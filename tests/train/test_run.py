@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -65,6 +67,29 @@ def test_sample_prompts_are_answered_before_and_after(base: Path, small_set: Pat
     said = [(one["step"], one["prompt"]) for one in read_log(folder / "log.jsonl") if one.get("event") == "sample"]
     assert said == [(0, "Who are you?"), (2, "Who are you?")]
     assert heard.lines[0].startswith("behind step 0: 'Who are you?' -> ")
+
+
+def test_a_step_reads_from_the_device_once(
+    base: Path, small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each such read makes the host wait for a GPU. There are five micro-batches, a norm and a signal to ask about."""
+    import torch
+
+    reads: list[int] = []
+    heard = small.Heard(lambda record: behind.append(len(reads)))
+    behind: list[int] = []
+    for name in ("item", "tolist", "__float__", "__int__", "__bool__", "nonzero", "numpy"):
+        genuine = getattr(torch.Tensor, name)
+
+        def read(self: torch.Tensor, *args: object, genuine: object = genuine) -> object:
+            if threading.current_thread() is threading.main_thread():
+                reads.append(1)
+            return genuine(self, *args)  # type: ignore[operator]
+
+        monkeypatch.setattr(torch.Tensor, name, read)
+    made = small.recipe("run", base, tmp_path, max_steps=5, evaluate_every=0, save_every=100, micro_rows=1)
+    small.trained(made, small_set, heard=heard)
+    assert [after - before for before, after in itertools.pairwise(behind[:-1])] == [1, 1, 1]
 
 
 def test_a_tracker_gets_the_numbers_of_the_log(

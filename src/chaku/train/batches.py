@@ -7,7 +7,7 @@ import math
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from chaku.data.rows import Row
+from chaku.train.attention import document_borders
 from chaku.train.flops import squared_lengths
 from chaku.train.loss import NO_TARGET
 from chaku.train.rows import RowSource
@@ -24,7 +25,10 @@ _PADDING = -1
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows side by side, padded to the longest (or to a fixed length). All tensors are [rows, length]."""
+    """Rows side by side, padded to the longest (or to a fixed length).
+
+    Tensors are [rows, length], but for the two lists of places at the end.
+    """
 
     ids: Tensor
     positions: Tensor
@@ -32,16 +36,20 @@ class MicroBatch:
     documents: Tensor
     targets: Tensor
     """The next token where it is trained and in the same document, NO_TARGET elsewhere."""
+    places: Tensor
+    """Where there is a target, in the flattened rows. Made on the host: a device would have to be waited for."""
+    borders: Tensor
+    """Where documents start in the flattened rows, for attention by document."""
 
     def to(self, device: torch.device) -> MicroBatch:
-        """The same on another device."""
+        """The same on another device; the host does not wait for what is pinned."""
         if device.type == "cpu":
             return self
-        moved = (
-            each.pin_memory().to(device, non_blocking=True)
-            for each in (self.ids, self.positions, self.documents, self.targets)
-        )
-        return MicroBatch(*moved)
+        return MicroBatch(**{name: each.to(device, non_blocking=True) for name, each in vars(self).items()})
+
+    def pinned(self) -> MicroBatch:
+        """The same in memory that a GPU copies from by itself."""
+        return MicroBatch(**{name: each.pin_memory() for name, each in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -93,12 +101,15 @@ def micro_batch(rows: Sequence[Row], length: int | None = None) -> MicroBatch:
         targets[index, part] = targets_of(row)
         starts = np.flatnonzero(np.diff(row.doc_ids, prepend=np.int64(_PADDING)))
         positions[index, part] = np.arange(len(row.ids)) - np.repeat(starts, np.diff([*starts, len(row.ids)]))
-    return MicroBatch(*(torch.from_numpy(each) for each in (ids, positions, documents, targets)))
+    places = np.flatnonzero(targets != NO_TARGET)
+    tensors = [torch.from_numpy(each) for each in (ids, positions, documents, targets, places)]
+    tensors.append(document_borders(tensors[2]))
+    return MicroBatch(*tensors)
 
 
 def without_targets(batch: MicroBatch) -> MicroBatch:
     """Work for a process that has no rows left: all of them must run as often."""
-    return MicroBatch(batch.ids, batch.positions, batch.documents, torch.full_like(batch.targets, NO_TARGET))
+    return replace(batch, targets=torch.full_like(batch.targets, NO_TARGET), places=batch.places[:0])
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,8 @@ class Batches:
     num_processes: int = 1
     length: int | None = None
     """Width of every micro-batch. Default: the longest row in it."""
+    pins: bool = False
+    """Put micro-batches into pinned memory, in the thread that makes them ahead."""
 
     def step(self, index: int) -> Step:
         """The batch of a step. Micro-batches go round the processes; the same rows whatever their number."""
@@ -122,6 +135,8 @@ class Batches:
         own = [micro_batch(cut, self.length) for cut in cuts[self.rank :: self.num_processes]]
         if len(own) < math.ceil(len(cuts) / self.num_processes):
             own.append(without_targets(micro_batch(cuts[0], self.length)))
+        if self.pins:
+            own = [each.pinned() for each in own]
         num_targets = sum(int((targets_of(row) != NO_TARGET).sum()) for row in rows)
         num_pairs = sum(squared_lengths(row.doc_ids) for row in rows)
         return Step(index, epoch, numbers, tuple(own), sum(len(row.ids) for row in rows), num_targets, num_pairs)

@@ -80,7 +80,7 @@ class TrainConfig(Frozen):
     evaluate_rows: int = Field(64, ge=1)
     """Most rows of the test part that are measured."""
     sample_prompts: tuple[str, ...] = ()
-    """Questions that the model answers at the start and at the end, in one process."""
+    """Questions that the model answers at the start and at the end."""
     sample_every: int = Field(0, ge=0)
     """Steps between these answers in between; 0: none."""
     track: Literal["trackio", "wandb", "tensorboard"] | None = None

@@ -68,13 +68,13 @@ def train(run: Run, first: int) -> StepRecord | None:
             group["lr"] = lr
         torch.manual_seed((run.config.seed << 32) + step.index * run.world.size + run.world.rank)  # dropout
 
-        own_loss = 0.0
+        own_loss = torch.zeros((), dtype=torch.float64, device=run.world.device)
         for batch in step.micro_batches:
             loss = run.trainee.summed_loss(batch.to(run.world.device)) / max(step.num_targets, 1)
             torch.autograd.backward(loss)
-            own_loss += float(loss.detach())
-        grad_norm = clip_gradients(run.trainee, run.config.max_grad_norm)
-        mean_loss, num_asked = run.world.summed(own_loss, float(run.should_stop()))
+            own_loss += loss.detach()
+        norm = clip_gradients(run.trainee, run.config.max_grad_norm)
+        mean_loss, num_asked, grad_norm = run.world.summed(own_loss, float(run.should_stop()), same=(norm,))
         if not (math.isfinite(mean_loss) and math.isfinite(grad_norm)):
             raise TrainingError(
                 f"step {step.index + 1} gave loss {mean_loss} and gradient norm {grad_norm} on rows {step.rows}",
@@ -141,6 +141,8 @@ def heldout_loss(run: Run) -> float | None:
         return None
     run.trainee.eval()
     step = run.heldout.step(0)
-    own = sum(float(run.trainee.summed_loss(batch.to(run.world.device))) for batch in step.micro_batches)
+    own = torch.zeros((), dtype=torch.float64, device=run.world.device)
+    for batch in step.micro_batches:
+        own += run.trainee.summed_loss(batch.to(run.world.device))
     run.trainee.train()
     return run.world.summed(own)[0] / max(step.num_targets, 1)

@@ -9,14 +9,19 @@ from torch.utils.checkpoint import checkpoint
 NO_TARGET = -100
 
 
-def summed_cross_entropy(hidden: Tensor, head: nn.Linear, targets: Tensor, chunk_tokens: int = 0) -> Tensor:
+def summed_cross_entropy(
+    hidden: Tensor, head: nn.Linear, targets: Tensor, chunk_tokens: int = 0, places: Tensor | None = None
+) -> Tensor:
     """Sum of -log p(target) over the positions that have one; 0, with a gradient of 0, where none has.
 
     hidden is [..., width], targets [...] with NO_TARGET elsewhere. `chunk_tokens` bounds the logits in memory, which
-    are computed once more on the way back; 0 keeps them.
+    are computed once more on the way back; 0 keeps them. `places` are the flat positions that have a target, where they
+    are known: to find them here, the host would wait for the device.
     """
-    is_supervised = targets != NO_TARGET
-    hidden, targets = hidden[is_supervised], targets[is_supervised]
+    targets = targets.flatten()
+    if places is None:
+        places = (targets != NO_TARGET).nonzero().flatten()
+    hidden, targets = hidden.flatten(0, -2).index_select(0, places), targets.index_select(0, places)
     if not len(targets):
         return hidden.sum().float() + 0.0 * head.weight[:1].sum().float()
     if not chunk_tokens or len(targets) <= chunk_tokens:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from chaku.errors import ModelError, UsageError
-from chaku.train.attention import VARLEN, document_borders, document_mask, register_varlen
+from chaku.train.attention import VARLEN, document_mask, register_varlen
 from chaku.train.batches import MicroBatch
 from chaku.train.config import TrainConfig
 from chaku.train.flops import ModelCost
 from chaku.train.loss import summed_cross_entropy
-
-_CHANGES_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+from chaku.train.pretrained import read_causal
 
 
 @dataclass(frozen=True)
@@ -84,39 +81,50 @@ class Trainee(nn.Module):
                 module.training = True
         return self
 
-    def forward(self, ids: Tensor, positions: Tensor, documents: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, batch: MicroBatch) -> Tensor:
         """Sum of the token losses of one micro-batch."""
         return summed_cross_entropy(
-            self.hidden(ids, positions, documents), self.causal.lm_head, targets, self.chunk_tokens
+            self.hidden(batch), self.causal.lm_head, batch.targets, self.chunk_tokens, batch.places
         )
 
-    def hidden(self, ids: Tensor, positions: Tensor, documents: Tensor) -> Tensor:
+    def hidden(self, batch: MicroBatch) -> Tensor:
         """What the head sees, [rows, length, width]; every document by itself."""
-        sight: dict[str, Any] = {"attention_mask": document_mask(documents)}
         if self.varlen:
-            sight = {"cu_seqlens": document_borders(documents), "max_length": ids.shape[1]}
-        out = self.causal.model(input_ids=ids, position_ids=positions, use_cache=False, **sight)
+            sight: dict[str, Any] = {"cu_seqlens": batch.borders, "max_length": batch.ids.shape[1]}
+        else:
+            sight = {"attention_mask": document_mask(batch.documents)}
+        out = self.causal.model(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **sight)
         states: Tensor = out.last_hidden_state
         return states
+
+    def generate(self, ids: Tensor, **options: Any) -> Tensor:
+        """What transformers makes of ids [rows, length]: a method, so that a sharding root gathers its weights."""
+        answer: Tensor = self.causal.generate(ids, attention_mask=torch.ones_like(ids), **options)
+        return answer
 
     def summed_loss(self, batch: MicroBatch) -> Tensor:
         """Forward under the run's precision."""
         device = batch.ids.device.type
         context = torch.autocast(device, self.autocast_to) if self.autocast_to else contextlib.nullcontext()
         with context:
-            loss: Tensor = self(batch.ids, batch.positions, batch.documents, batch.targets)
+            loss: Tensor = self(batch)
         return loss
 
 
-def open_trainee(base: Base, config: TrainConfig, row_length: int, device: torch.device) -> Trainee:
-    """Load a base into host memory and make it ready to learn on `device`. Raises ModelError or UsageError."""
+def attention_of(config: TrainConfig, device: torch.device) -> str:
+    """The attention that transformers is asked for on `device`. Raises UsageError where it has none of that kind."""
     varlen = config.attention == "varlen" or (config.attention == "auto" and device.type == "cuda")
     if varlen and device.type != "cuda":
         raise UsageError("attention: varlen has no CPU kernel", fix="say attention: sdpa, or auto")
     if varlen:
         register_varlen()
-    causal = _load(base, config, row_length, VARLEN if varlen else "sdpa")
-    return make_trainee(causal, config, varlen=varlen)
+    return VARLEN if varlen else "sdpa"
+
+
+def open_trainee(base: Base, config: TrainConfig, row_length: int, device: torch.device) -> Trainee:
+    """Load a base into host memory and make it ready to learn on `device`. Raises ModelError or UsageError."""
+    attention = attention_of(config, device)
+    return make_trainee(read_causal(base, config, row_length, attention), config, varlen=attention == VARLEN)
 
 
 def make_trainee(causal: Any, config: TrainConfig, *, varlen: bool = False) -> Trainee:
@@ -140,76 +148,13 @@ def make_trainee(causal: Any, config: TrainConfig, *, varlen: bool = False) -> T
 
 
 def cost_of(trainee: Trainee) -> ModelCost:
-    """What its arithmetic follows from. Ask before it is sharded."""
+    """What its arithmetic follows from; of a sharded one the whole."""
     each = [(parameter, getattr(parameter, "quant_state", None)) for parameter in trainee.parameters()]
     return ModelCost(
         num_parameters=sum(one.numel() if packed is None else packed.shape.numel() for one, packed in each),
         num_learning=sum(one.numel() for one, _ in each if one.requires_grad),
         num_layers=trainee.causal.config.num_hidden_layers,
         width=trainee.causal.config.hidden_size,
-    )
-
-
-def _load(base: Base, config: TrainConfig, row_length: int, attention: str) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    where: dict[str, Any] = {"pretrained_model_name_or_path": base.name if base.path is None else str(base.path)}
-    if base.is_gguf:
-        assert base.path is not None
-        where = {"pretrained_model_name_or_path": str(base.path.parent), "gguf_file": base.path.name}
-    options: dict[str, Any] = {"attn_implementation": attention, "dtype": torch.float32}
-    if config.method == "lora" and config.precision == "bf16":
-        options["dtype"] = torch.bfloat16  # frozen; what learns is made fp32
-    try:
-        settings = AutoConfig.from_pretrained(**where)
-        _reach(settings, config, row_length, base.name)
-        if base.is_gguf:
-            if config.method == "qlora":
-                raise UsageError(
-                    "qlora quantises a safetensors base, not a GGUF", fix="say method: lora, or name a folder"
-                )
-            options["quantization_config"] = GgufConfig(dequantize=True)
-        elif config.method == "qlora":
-            options["quantization_config"] = _four_bits(config)
-        with contextlib.redirect_stderr(io.StringIO()):  # a bar that reading a GGUF draws whatever one says
-            opened: Any = AutoModelForCausalLM.from_pretrained(
-                **where, config=settings, output_loading_info=True, **options
-            )
-        causal, found = opened
-    except (OSError, ValueError) as error:
-        raise ModelError(f"base {base.name} can't be opened: {str(error).splitlines()[0]}") from error
-    if missing := sorted(found["missing_keys"]):
-        raise ModelError(f"base {base.name} lacks {len(missing)} tensors: {missing[0]} ...", fix="fetch it again")
-    if not hasattr(causal, "lm_head") or not hasattr(getattr(causal, "model", None), "layers"):
-        raise ModelError(f"base {base.name} is a {type(causal).__name__}, not of the Llama family")
-    if changed := [name for name in _CHANGES_LOGITS if getattr(causal.config, name, None) not in (None, 1, 1.0)]:
-        raise ModelError(f"base {base.name} changes its logits ({changed[0]}), which the loss here does not know")
-    return causal
-
-
-def _reach(settings: Any, config: TrainConfig, row_length: int, name: str) -> None:
-    """Positions must reach over a row. Mutates `settings` where rope_scaling is asked for."""
-    trained = settings.max_position_embeddings
-    if row_length <= trained:
-        return
-    if config.rope_scaling is None:
-        raise UsageError(
-            f"rows have {row_length:,} tokens, base {name} was trained for {trained:,}",
-            fix="build the set with a smaller context, or say train.rope_scaling: linear",
-        )
-    factor = float(math.ceil(row_length / trained))
-    settings.rope_parameters = {**(settings.rope_parameters or {}), "rope_type": "linear", "factor": factor}
-    settings.max_position_embeddings = int(trained * factor)
-
-
-def _four_bits(config: TrainConfig) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    compute = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
     )
 
 

@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from chaku.errors import UsageError
 from chaku.models.accelerators import recognised
 from chaku.train.config import TrainConfig
-from chaku.train.model import Trainee
 
 _RANK_LOST_AFTER = timedelta(minutes=10)
 
@@ -34,14 +33,28 @@ class World:
         """The one that writes and speaks."""
         return self.rank == 0
 
-    def summed(self, *values: float) -> list[float]:
-        """Each value summed over all processes, the same on all of them."""
-        if self.size == 1:
-            return list(values)
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(tensor)
-        summed: list[float] = tensor.tolist()
-        return summed
+    @property
+    def has_gpu(self) -> bool:
+        """Work is done on a GPU, not here."""
+        return self.device.type == "cuda"
+
+    def summed(self, *values: float | Tensor, same: tuple[Tensor, ...] = ()) -> list[float]:
+        """Each value summed over all processes, the same on all of them; behind them what is the `same` already.
+
+        The one place where a step waits for the device.
+        """
+        own = torch.stack([self._number(each) for each in values])
+        if self.size > 1:
+            dist.all_reduce(own)
+        read: list[float] = torch.cat([own, *(self._number(each)[None] for each in same)]).tolist()
+        return read
+
+    def _number(self, value: float | Tensor) -> Tensor:
+        if isinstance(value, Tensor):
+            return value.detach().to(self.device, torch.float64)
+        return torch.full(
+            (), value, dtype=torch.float64, device=self.device
+        )  # filled there: a copy would be waited for
 
     def told(self, value: Any) -> Any:
         """What the leading process has, on all of them."""
@@ -94,36 +107,8 @@ def peak_flops_per_s(config: TrainConfig, world: World) -> float | None:
     return None if tflops is None else tflops * 1e12 * world.size
 
 
-def shard(trainee: Trainee, config: TrainConfig, world: World) -> None:
-    """Spread parameters, gradients and optimiser state over the world, layer by layer. Alone: move to the device.
-
-    Gradients are summed, never averaged: the loss is divided by the tokens of all processes already.
-    """
-    if world.size == 1:
-        if config.method != "qlora":  # quantised on its device
-            trainee.to(world.device)
-        return
-    if config.method == "qlora":
-        raise UsageError("qlora runs in one process: 4-bit weights are not sharded", fix="say method: lora")
-    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-
-    policy = MixedPrecisionPolicy()
-    if config.precision == "bf16":
-        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-        trainee.autocast_to = None
-        for parameter in trainee.parameters():  # one kind in a group
-            parameter.data = parameter.data.float()
-    for layer in trainee.causal.model.layers:
-        fully_shard(layer, mp_policy=policy)
-    fully_shard(trainee, mp_policy=policy)
-    for module in trainee.modules():
-        if isinstance(module, FSDPModule):
-            module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)
-
-
-def clip_gradients(model: nn.Module, most: float) -> float:
-    """Scale gradients so that their norm over all processes is at most `most`; returns the norm before."""
+def clip_gradients(model: nn.Module, most: float) -> Tensor:
+    """Scale gradients so that their norm over all processes is at most `most`; the norm before, still on the device."""
     norm = nn.utils.clip_grad_norm_([each for each in model.parameters() if each.requires_grad], most)
-    whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    return float(whole)
+    whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return whole

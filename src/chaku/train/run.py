@@ -30,12 +30,13 @@ from chaku.train.config import FREE_ON_RESUME, TrainConfig, run_folder, train_co
 from chaku.train.final import difference, write_final
 from chaku.train.log import Log, StepRecord, read_log
 from chaku.train.loss import NO_TARGET
-from chaku.train.model import Base, cost_of, find_base, open_trainee
+from chaku.train.model import Base, cost_of, find_base
 from chaku.train.optimiser import open_optimiser
-from chaku.train.parallel import World, open_world, peak_flops_per_s, shard
+from chaku.train.parallel import World, open_world, peak_flops_per_s
 from chaku.train.rows import Rows, checked_manifest
 from chaku.train.samples import answers
 from chaku.train.schedule import num_steps
+from chaku.train.sharding import open_spread
 from chaku.train.tracker import open_tracker
 from chaku.weights.card import model_card, read_manifest
 
@@ -96,10 +97,8 @@ def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
         if world.leads:
             _claim(made, resume)
         world.wait()
-        trainee = open_trainee(made.base, made.config, made.set_manifest["pack_length"], world.device)
-        cost = cost_of(trainee)
+        trainee = open_spread(made.base, made.config, made.set_manifest["pack_length"], world)
         checkpoints.check_room(made.folder, trainee, made.config.keep_last, made.config.keep_best)
-        shard(trainee, made.config, world)
         optimiser = open_optimiser(trainee, made.config)
         saved = checkpoints.Checkpoints(
             made.folder / "checkpoints", world, made.config.keep_last, made.config.keep_best,
@@ -118,8 +117,8 @@ def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
             log.event("resumed", first, skipped=dict(skipped), processes=world.size)
         run = loop.Run(
             trainee, optimiser, _batches(made, made.rows, world), _heldout(made, world), log, saved, world,
-            made.config, made.total, cost, peak_flops_per_s(made.config, world), listener, should_stop,
-            lambda: answers(trainee, made.rendering, made.config.sample_prompts if world.size == 1 else ()),
+            made.config, made.total, cost_of(trainee), peak_flops_per_s(made.config, world), listener, should_stop,
+            lambda: answers(trainee, made.rendering, made.config.sample_prompts, world),
         )  # fmt: skip
         try:
             loop.train(run, first)
@@ -136,15 +135,17 @@ def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
 
 def _batches(made: Plan, rows: Rows, world: World) -> Batches:
     config = made.config
-    fixed = made.set_manifest["pack_length"] if config.compile or world.device.type == "cuda" else None
-    return Batches(rows, config.batch_rows, config.micro_rows, config.seed, world.rank, world.size, fixed)
+    fixed = made.set_manifest["pack_length"] if config.compile or world.has_gpu else None
+    return Batches(
+        rows, config.batch_rows, config.micro_rows, config.seed, world.rank, world.size, fixed, world.has_gpu
+    )
 
 
 def _heldout(made: Plan, world: World) -> Batches | None:
     if not len(made.heldout):
         return None
     number = min(len(made.heldout), made.config.evaluate_rows)
-    return Batches(made.heldout, number, made.config.micro_rows, 0, world.rank, world.size)
+    return Batches(made.heldout, number, made.config.micro_rows, 0, world.rank, world.size, pins=world.has_gpu)
 
 
 def _claim(made: Plan, resume: bool) -> None:
