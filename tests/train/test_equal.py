@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from chaku.data.rows import Row
+from chaku.errors import UsageError
 from chaku.train.attention import document_borders, document_mask, register_varlen
 from chaku.train.batches import Batches, Step, micro_batch, row_order, rows_of_step, targets_of
 from chaku.train.config import TrainConfig
@@ -121,6 +122,27 @@ def test_varlen_gets_documents_and_grouped_heads_as_its_kernel_wants_them(
     model.causal.set_attn_implementation("chaku_varlen")
     model.varlen = True
     assert_equal(whole, gradients(model, Batches(rows, 8, 4, 0).step(0)))
+
+
+def test_varlen_gets_one_kind_of_number_under_autocast(base: Path, rows: list[Row]) -> None:
+    """The rotation leaves queries and keys in fp32, and the kernel takes bf16 alone."""
+    seen: list[torch.dtype] = []
+
+    def kernel(query: Tensor, key: Tensor, value: Tensor, *_: object, scale: float, is_causal: bool) -> Tensor:
+        seen.extend((query.dtype, key.dtype, value.dtype))
+        return query
+
+    register_varlen(kernel)
+    model = trainee(base, precision="bf16")
+    model.causal.set_attn_implementation("chaku_varlen")
+    model.varlen = True
+    model.summed_loss(micro_batch(rows[:1]))
+    assert set(seen) == {torch.bfloat16}
+
+
+def test_varlen_is_refused_where_it_can_not_run(base: Path) -> None:
+    with pytest.raises(UsageError, match="computes in bf16 on a GPU alone"):
+        trainee(base, attention="varlen")
 
 
 def test_masked_tokens_give_no_gradient(base: Path, rows: list[Row]) -> None:

@@ -68,7 +68,8 @@ def register_varlen(varlen: Callable[..., Any] | None = None) -> None:
                 options["enable_gqa"] = True
             else:
                 key, value = (each.repeat_interleave(num_heads // each.shape[1], 1) for each in (key, value))
-        flat = [each.transpose(1, 2).flatten(0, 1) for each in (query, key, value)]
+        # under autocast the rotation leaves queries and keys in fp32, which the kernel does not take
+        flat = [each.transpose(1, 2).flatten(0, 1).to(value.dtype) for each in (query, key, value)]
         answer: Tensor = kernel(*flat, cu_seqlens, cu_seqlens, max_length, max_length, scale=scaling, **options)
         return answer.view(rows, length, num_heads, width), None
 

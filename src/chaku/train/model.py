@@ -113,9 +113,10 @@ class Trainee(nn.Module):
 
 def attention_of(config: TrainConfig, device: torch.device) -> str:
     """The attention that transformers is asked for on `device`. Raises UsageError where it has none of that kind."""
-    varlen = config.attention == "varlen" or (config.attention == "auto" and device.type == "cuda")
-    if varlen and device.type != "cuda":
-        raise UsageError("attention: varlen has no CPU kernel", fix="say attention: sdpa, or auto")
+    is_possible = device.type == "cuda" and config.precision == "bf16"
+    if config.attention == "varlen" and not is_possible:
+        raise UsageError("attention: varlen computes in bf16 on a GPU alone", fix="say attention: sdpa, or auto")
+    varlen = config.attention != "sdpa" and is_possible
     if varlen:
         register_varlen()
     return VARLEN if varlen else "sdpa"
