@@ -27,6 +27,7 @@ from chaku.models.encoders import (
     gguf_bpe,
     sentencepiece_model,
 )
+from chaku.models.modelconfig import read_optional
 from chaku.models.vocabulary import CONTROL, UNKNOWN, USER_DEFINED, read_vocabulary
 
 # Everything a conversation may hold and a lossy tokenizer would change.
@@ -137,7 +138,7 @@ def _from_json(path: Path, data: bytes, content: dict[str, Any]) -> LoadedTokeni
         raise ModelError(
             f"{path}: {', '.join(swallowing[:3])} swallow the white space beside them", fix="choose another tokenizer"
         )
-    config = _beside(path, "tokenizer_config.json")
+    config = read_optional(path.with_name("tokenizer_config.json"))
     bos, eos = _token(config.get("bos_token")), _token(config.get("eos_token"))
     if eos is None:
         raise ModelError(f"{path} does not say which token ends an answer", fix="put tokenizer_config.json beside it")
@@ -186,12 +187,6 @@ def _take_space_prefix(path: Path, content: dict[str, Any]) -> frozenset[Before]
     return before
 
 
-def _beside(path: Path, name: str) -> dict[str, Any]:
-    file = path.with_name(name)
-    content = json.loads(file.read_bytes()) if file.is_file() else {}
-    return content if isinstance(content, dict) else {}
-
-
 def _token(value: Any) -> str | None:
     """A token in tokenizer_config.json: a text, or an object around it."""
     text = value.get("content") if isinstance(value, dict) else value
@@ -224,7 +219,7 @@ def _from_sentencepiece(path: Path) -> LoadedTokenizer:
     }
     if given.eos_id() < 0:
         raise ModelError(f"{path} does not say which token ends an answer", fix="choose another tokenizer")
-    config = _beside(path, "tokenizer_config.json")
+    config = read_optional(path.with_name("tokenizer_config.json"))
     encoder = SentencePieceEncoder(data)
     adds_space = given.encode("a") != encoder.encode("a")
     return LoadedTokenizer(
