@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from chaku.errors import ModelError
+from chaku.models.folders import base_of
 from chaku.models.modelconfig import dimensions, read_config, read_optional, require_config, write_config
 from chaku.models.shape import shape_of_folder
 
@@ -50,3 +51,19 @@ def test_files_that_are_no_config_are_named(tmp_path: Path) -> None:
                 read(tmp_path)
     write_config(tmp_path, CONFIG)
     assert read_config(tmp_path) == require_config(file) == json.loads(file.read_bytes()) == CONFIG
+
+
+@pytest.mark.parametrize("content", [None, "{", "[1]"])
+def test_a_folder_that_is_no_adapter_is_refused_the_same_by_all_who_read_it(
+    tmp_path: Path, content: str | None
+) -> None:
+    from chaku.weights.adapter import read_adapter
+
+    if content is not None:
+        (tmp_path / "adapter_config.json").write_text(content)
+    said = []
+    for read in (base_of, read_adapter):
+        with pytest.raises(ModelError, match="is no peft adapter") as caught:
+            read(tmp_path)
+        said.append((caught.value.message, caught.value.fix))
+    assert said[0] == said[1]

@@ -1,4 +1,4 @@
-"""A model's config.json, and the other small JSON files of its folder: read, checked and written here only."""
+"""A model's config.json, an adapter's, and the other small JSON files of their folders: read and written here only."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from chaku.errors import ModelError
 
 CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -42,6 +43,16 @@ def require_config(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ModelError(f"there is no {file}", fix="give a folder as transformers saves models, or its config.json")
     return read_object(file)
+
+
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """The adapter_config.json in a peft adapter's folder. Raises ModelError for a folder that is none."""
+    try:
+        return read_object(folder / ADAPTER_CONFIG)
+    except ModelError as error:
+        raise ModelError(
+            f"{folder} is no peft adapter: {error.message}", fix=f"give the folder with {ADAPTER_CONFIG}"
+        ) from None
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
