@@ -32,8 +32,8 @@ class Rows:
 
 
 def checked_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a set that is fit to train on. Raises UsageError with the audit's reasons where it is not."""
-    from chaku.data.manifest import read_manifest
+    """The manifest of a set that is fit to train on. Raises UsageError where audit or files' sizes say no."""
+    from chaku.data.manifest import file_errors, read_manifest
 
     manifest = read_manifest(folder)
     if manifest["tokenizer"] is None:
@@ -42,4 +42,6 @@ def checked_manifest(folder: Path) -> dict[str, Any]:
     if not audit["passed"]:
         reasons = "; ".join(audit["errors"])
         raise UsageError(f"{folder} is not fit to train on: {reasons}", fix=f"chaku data audit {folder} says more")
+    if errors := file_errors(folder, manifest, hashes=False):
+        raise UsageError(f"{folder} is not as it was built: {'; '.join(errors[:3])}", fix="copy or build it again")
     return manifest
