@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +11,8 @@ from typing import Any
 from chaku.errors import ModelError
 from chaku.models.gguf import GgufMetadata
 from chaku.models.modelconfig import CONFIG, count, dimensions, require_config
+from chaku.models.safetensors_header import read_header
 
-_MAX_HEADER_BYTES = 100_000_000  # what safetensors itself reads at most
 _COUNTED = ("llama", "mistral", "qwen2", "qwen3")
 """Families whose parameters follow from their config.json alone."""
 
@@ -155,13 +153,8 @@ def _name_of(file: Path) -> str:
 
 
 def _parameters(file: Path) -> int:
-    """Numbers in a .safetensors file, by its header. https://github.com/huggingface/safetensors#format"""
+    """Numbers in a .safetensors file, by its header."""
     try:
-        with file.open("rb") as source:
-            (length,) = struct.unpack("<Q", source.read(8))
-            if length > _MAX_HEADER_BYTES:
-                raise ValueError("its header is too long")
-            header = json.loads(source.read(length))
-        return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{file} is not a usable .safetensors file: {error}", fix="fetch it again") from None
+        return sum(math.prod(entry["shape"]) for entry in read_header(file).entries.values())
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{file} has no readable safetensors header ({error})", fix="fetch it again") from None
