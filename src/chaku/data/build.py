@@ -23,7 +23,7 @@ import orjson
 import chaku
 from chaku.data import sources
 from chaku.data.ledger import LawBroken, StageCounts, merge
-from chaku.data.manifest import FORMAT, describe_inputs, read_manifest, write_json
+from chaku.data.manifest import FORMAT, describe_files, describe_inputs, read_manifest, write_json
 from chaku.data.parallel import num_cores, ordered_map
 from chaku.data.publish import join, publish
 from chaku.data.recipe import DataConfig
@@ -326,13 +326,14 @@ class _Build:
             ]
             if stage in self.counts:
                 merge(parts, built / "ledger" / f"{number + 1:02}-{stage}.parquet")
-        manifest = self._manifest()
+        manifest = self._manifest() | {"files": describe_files(built)}
         write_json(built / "manifest.json", manifest)
         manifest["audit"] = audit(
             built,
             questions=self.config.decontaminate,
             processes=self.processes,
             least_share=self.config.contamination_overlap,
+            check_files=False,  # their hashes were taken just now
         ).to_json()
         write_json(built / "manifest.json", manifest)
         write_page(built, built / "report.html")

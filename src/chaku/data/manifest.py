@@ -10,8 +10,10 @@ import orjson
 
 from chaku.data.ledger import StageCounts
 from chaku.errors import UsageError
+from chaku.records import sha256_file
 
 FORMAT = 1
+_FILES = ("messages/*.jsonl", "rows/*.arrow", "ledger/*.parquet")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -48,6 +50,40 @@ def describe_inputs(paths: list[Path], digests: list[str], containers: list[str]
             }
         )  # fmt: skip
     return inputs
+
+
+def describe_files(folder: Path) -> dict[str, Any]:
+    """Size and sha256 of every file that a built set consists of, by its path in the folder."""
+    return {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in _files(folder)
+    }
+
+
+def file_errors(folder: Path, manifest: dict[str, Any], *, hashes: bool) -> list[str]:
+    """In which ways the files are not those that were built; sizes alone without `hashes`.
+
+    None are known of a set that was built before manifests held them.
+    """
+    described: dict[str, Any] | None = manifest.get("files")
+    if described is None:
+        return []
+    found = {str(path.relative_to(folder)): path for path in _files(folder)}
+    errors = [f"{name} is missing" for name in sorted(described.keys() - found.keys())]
+    errors += [f"{name} is no file of this set" for name in sorted(found.keys() - described.keys())]
+    for name in sorted(described.keys() & found.keys()):
+        expected, num_bytes = described[name], found[name].stat().st_size
+        if num_bytes != expected["bytes"]:
+            errors.append(f"{name} can't be read as it was built: {num_bytes:,} bytes, not {expected['bytes']:,}")
+        elif hashes and (sha256 := sha256_file(found[name])) != expected["sha256"]:
+            errors.append(
+                f"{name} has changed since it was built: sha256 {sha256[:16]}…, not {expected['sha256'][:16]}…"
+            )
+    return errors
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for pattern in _FILES for path in folder.glob(pattern))
 
 
 def write_json(path: Path, value: Any) -> None:

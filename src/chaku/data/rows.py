@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,10 @@ from numpy.typing import NDArray
 
 from chaku.chat.messages import Conversation
 from chaku.data.ledger import Decision, Ledger, StageCounts
+from chaku.data.mapped import MappedLists, open_mapped
 from chaku.data.shards import write_folder
 from chaku.data.tokenise import checksum, lists
-from chaku.errors import ChakuError
+from chaku.data.tokenise import schema as token_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,6 +44,7 @@ class RowsTask:
         return f"{self.part}-{self.index:05}"
 
 
+@functools.cache
 def schema() -> pa.Schema:
     """Columns of a built set's rows. loss_mask is not shifted; doc_ids count the documents of a row from 0."""
     import pyarrow as pa
@@ -55,42 +56,6 @@ def schema() -> pa.Schema:
             ("doc_ids", pa.list_(pa.uint16())),
         ]
     )
-
-
-class TokenFile:
-    """A tokenised file, memory-mapped: documents by their number, without copying."""
-
-    def __init__(self, path: Path) -> None:
-        import pyarrow as pa
-
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        table = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(self._map))).read_all()
-        self._chunks: list[tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any]]] = []
-        self._chunk_starts = [0]
-        for batch in table.to_batches():
-            ids, mask = batch.column("input_ids"), batch.column("loss_mask")
-            offsets = ids.offsets.to_numpy()
-            self._chunks.append((batch.column("id"), offsets, ids.values.to_numpy(), mask.values.to_numpy()))
-            self._chunk_starts.append(self._chunk_starts[-1] + batch.num_rows)
-
-    def document(self, number: int) -> tuple[str, NDArray[np.uint32], NDArray[np.uint8]]:
-        """Id, input ids and loss mask."""
-        chunk = int(np.searchsorted(self._chunk_starts, number, "right")) - 1
-        names, offsets, ids, mask = self._chunks[chunk]
-        at = number - self._chunk_starts[chunk]
-        part = slice(offsets[at], offsets[at + 1])
-        return names[at].as_py(), ids[part], mask[part]
-
-    def release(self) -> None:
-        """Give the pages read so far back to the system; what is read again comes from its cache."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
-
-
-@functools.lru_cache(maxsize=512)  # each keeps a file open
-def _open(path: Path) -> TokenFile:
-    return TokenFile(path)
 
 
 def write_rows(task: RowsTask) -> dict[str, StageCounts]:
@@ -108,7 +73,7 @@ def write_rows(task: RowsTask) -> dict[str, StageCounts]:
                     writer.write_batch(_record_batch(batch))
                     batch = []
                     for source in task.sources:
-                        _open(source).release()
+                        open_mapped(source, token_schema()).release()
             if batch:
                 writer.write_batch(_record_batch(batch))
         counts.check("pack")
@@ -124,7 +89,8 @@ def _row(task: RowsTask, row: int, ledger: Ledger) -> tuple[NDArray[Any], NDArra
     sums = ledger.counts["pack"].sums
     for number in task.order[task.starts[row] : task.starts[row + 1]].tolist():
         file = int(np.searchsorted(task.source_starts, number, "right")) - 1
-        name, own_ids, own_mask = _open(task.sources[file]).document(number - int(task.source_starts[file]))
+        source, at = open_mapped(task.sources[file], token_schema()), number - int(task.source_starts[file])
+        name, (own_ids, own_mask) = source.value("id", at), source.lists(at)
         sums["tokens"] += len(own_ids)
         sums["trained_tokens"] += int(own_mask.sum())
         sums["checksum"] += checksum(own_ids, own_mask)
@@ -159,23 +125,7 @@ class Row:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """All rows of a file in order. Raises ChakuError for a file that is not such rows."""
-    import pyarrow as pa
-
-    try:
-        with pa.memory_map(str(path)) as file:
-            reader = pa.ipc.open_file(file)
-            if reader.schema != schema():
-                raise ChakuError(f"{path} has the columns {reader.schema.names}, not {schema().names}")
-            number = 0
-            for index in range(reader.num_record_batches):
-                batch = reader.get_batch(index)
-                columns = [(c.offsets.to_numpy(), c.values.to_numpy()) for c in batch.columns]
-                for row in range(batch.num_rows):
-                    ids, mask, documents = (
-                        values[offsets[row] : offsets[row + 1]].copy() for offsets, values in columns
-                    )
-                    yield Row(path.name, number, ids, mask, documents)
-                    number += 1
-    except pa.ArrowInvalid as error:
-        raise ChakuError(f"{path} is not an Arrow file: {error}", fix="build the set again") from None
+    """All rows of a file in order, copied out of it. Raises ChakuError for a file that is not such rows."""
+    rows = MappedLists(path, schema())
+    for number in range(len(rows)):
+        yield Row(path.name, number, *(column.copy() for column in rows.lists(number)))

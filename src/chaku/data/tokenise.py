@@ -45,6 +45,7 @@ class TokeniseTask:
     has_tokenizer: bool
 
 
+@functools.cache
 def schema() -> pa.Schema:
     """Columns of a tokenised shard."""
     import pyarrow as pa

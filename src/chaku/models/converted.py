@@ -13,7 +13,9 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -30,9 +32,51 @@ DEFAULT_QUANT = "q8_0"
 _FORMAT = 1  # counts up when the export writes something else
 
 
+_NAME = re.compile(r"(?P<source>.+)\.(?P<quant>[A-Z0-9_]+)\.[0-9a-f]{12}\.gguf")
+"""Of a file that was made here; the last part is a hash of what decides its content."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A file that was made here, and is made again where it is needed."""
+
+    source: str
+    """What the folder, run or file was called that it was made of."""
+    quantisation: str
+    path: Path
+    num_bytes: int
+    made_at: str
+    """UTC, ISO 8601."""
+
+    @property
+    def name(self) -> str:
+        """What tells it from others."""
+        return self.path.stem
+
+
 def converted_dir() -> Path:
-    """The folder of everything that was converted."""
+    """The folder of what was made of local models. What was made of a pulled one lies beside that."""
     return config.cache_dir() / "converted"
+
+
+def conversions() -> list[Conversion]:
+    """Everything that was converted and not removed, by name."""
+    files = {*converted_dir().glob("*.gguf"), *cache.models_dir().glob("*/*.gguf")}
+    files -= {model.path for model in cache.pulled()}  # one of those may be called so
+    found = []
+    for path in sorted(files, key=lambda path: path.name):
+        if match := _NAME.fullmatch(path.name):
+            status = path.stat()
+            made_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(status.st_mtime))
+            found.append(Conversion(match["source"], match["quant"], path, status.st_size, made_at))
+    return found
+
+
+def remove(conversion: Conversion) -> None:
+    """Delete a conversion and what a killed one left of it. A server that has the file open keeps it until it ends."""
+    with cache.lock_path(conversion.path):
+        for path in (conversion.path, *conversion.path.parent.glob(f".{conversion.path.name}.*.part")):
+            path.unlink(missing_ok=True)
 
 
 def from_folder(path: Path, quant: str | None, progress: Progress) -> Path:

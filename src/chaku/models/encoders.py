@@ -180,7 +180,7 @@ def sentencepiece_model(vocabulary: GgufVocabulary) -> bytes:
     unknown = vocabulary.kinds.index(UNKNOWN) if UNKNOWN in vocabulary.kinds else 0
     byte_pair, has_bytes = 2, BYTE in vocabulary.kinds
     trainer = _field(3, byte_pair) + _field(4, len(pieces)) + _field(35, int(has_bytes)) + _field(40, unknown)
-    normalizer = _field(1, b"identity") + _field(3, 0) + _field(4, 0) + _field(5, 1)
+    normalizer = _field(1, b"identity") + _field(3, int(vocabulary.adds_space_prefix)) + _field(4, 0) + _field(5, 1)
     return b"".join(pieces) + _field(2, trainer) + _field(3, normalizer)
 
 

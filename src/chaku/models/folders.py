@@ -6,19 +6,18 @@ import contextlib
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 from chaku import config
 from chaku.errors import ModelError
 from chaku.models import cache
+from chaku.models.modelconfig import ADAPTER_CONFIG, CONFIG, read_adapter_config
 from chaku.models.reference import BuiltIn, HubFile, UrlFile, WheelFile, is_model_folder, parse_reference
 from chaku.records import atomic_write, sha256_file
 
-ADAPTER_CONFIG = "adapter_config.json"
 # What decides what a model computes and how it is addressed. Optimiser states and logs beside it don't.
 _PARTS = (
     *("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json", "*.pdparams"),
-    *("adapter_model.bin", ADAPTER_CONFIG, "config.json", "generation_config.json", "tokenizer.json"),
+    *("adapter_model.bin", ADAPTER_CONFIG, CONFIG, "generation_config.json", "tokenizer.json"),
     *(
         "tokenizer.model",
         "tokenizer_config.json",
@@ -36,12 +35,12 @@ def model_folder(path: Path) -> Path:
             return folder
     if (path / "checkpoints").is_dir():
         raise ModelError(f"the run {path} has not finished: there is no final/", fix="resume it, then serve it")
-    raise ModelError(f"{path} is a folder without a model", fix="give one with config.json or adapter_config.json")
+    raise ModelError(f"{path} is a folder without a model", fix=f"give one with {CONFIG} or {ADAPTER_CONFIG}")
 
 
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds a peft adapter and no whole model."""
-    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file()
 
 
 def base_of(adapter: Path) -> Path:
@@ -50,7 +49,8 @@ def base_of(adapter: Path) -> Path:
     Its config names a path, a model that `chaku pull` knows, or one in the hub's cache; nothing is fetched. Raises
     ModelError where it is none of these.
     """
-    named = _adapter_config(adapter).get("base_model_name_or_path")
+    adapter_config = read_adapter_config(adapter)
+    named = adapter_config.get("base_model_name_or_path")
     if not isinstance(named, str) or not named:
         raise ModelError(
             f"{adapter / ADAPTER_CONFIG} does not name its base", fix="chaku weights merge BASE ADAPTER -o DIR"
@@ -58,21 +58,13 @@ def base_of(adapter: Path) -> Path:
     for path in (Path(named).expanduser(), adapter / named):
         if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
             return path
-    found = _pulled(named) or _in_hub_cache(named, _adapter_config(adapter).get("revision"))
+    found = _pulled(named) or _in_hub_cache(named, adapter_config.get("revision"))
     if found is None:
         raise ModelError(
             f"{adapter} builds on {named!r}, which is not on this machine",
             fix="fetch it and merge: chaku weights merge BASE ADAPTER -o DIR",
         )
     return found
-
-
-def _adapter_config(adapter: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((adapter / ADAPTER_CONFIG).read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{adapter} is no peft adapter: {error}", fix="check the folder") from None
-    return content if isinstance(content, dict) else {}
 
 
 def _pulled(named: str) -> Path | None:

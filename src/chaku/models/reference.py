@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from chaku.errors import ModelError, UsageError
 from chaku.models import registry, vicunas
 from chaku.models.gguf import shard_paths
+from chaku.models.modelconfig import ADAPTER_CONFIG, CONFIG
 from chaku.models.registry import BuiltInModel
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
@@ -151,7 +152,7 @@ def _is_release(source: str) -> bool:
 
 def is_model_folder(path: Path) -> bool:
     """Whether a folder holds a model as transformers or an adapter as peft saves it."""
-    return (path / "config.json").is_file() or (path / "adapter_config.json").is_file()
+    return (path / CONFIG).is_file() or (path / ADAPTER_CONFIG).is_file()
 
 
 def is_run(path: Path) -> bool:

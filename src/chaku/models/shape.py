@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +10,9 @@ from typing import Any
 
 from chaku.errors import ModelError
 from chaku.models.gguf import GgufMetadata
+from chaku.models.modelconfig import CONFIG, count, dimensions, require_config
+from chaku.models.safetensors_header import read_header
 
-_MAX_HEADER_BYTES = 100_000_000  # what safetensors itself reads at most
 _COUNTED = ("llama", "mistral", "qwen2", "qwen3")
 """Families whose parameters follow from their config.json alone."""
 
@@ -108,23 +107,10 @@ def shape_of_folder(path: Path) -> ModelShape:
 
     The parameters are counted in the headers of its .safetensors files where there are any, otherwise from the config.
     """
-    file = path / "config.json" if path.is_dir() else path
-    config = read_config(file)
+    file = path / CONFIG if path.is_dir() else path
+    config = require_config(file)
     counted = sum(_parameters(weights) for weights in sorted(file.parent.glob("*.safetensors"))) if path.is_dir() else 0
     return shape_of_config(config, name=_name_of(file), file=file, num_parameters=counted or None)
-
-
-def read_config(file: Path) -> dict[str, Any]:
-    """A config.json. Raises ModelError when it is missing or no JSON object."""
-    try:
-        config = json.loads(file.read_bytes())
-    except OSError as error:
-        raise ModelError(f"can't read {file}: {error.strerror}", fix="name a folder that holds a config.json") from None
-    except ValueError as error:
-        raise ModelError(f"{file} is not JSON ({error})", fix="fetch it again") from None
-    if not isinstance(config, dict):
-        raise ModelError(f"{file} is not a JSON object", fix="fetch it again")
-    return config
 
 
 def shape_of_config(
@@ -138,19 +124,18 @@ def shape_of_config(
             f"{file} is of type {kind!r}, whose parameters are not counted from the config alone",
             fix=f"put its .safetensors files beside it, or give one of {', '.join(_COUNTED)}",
         )
-    heads = _count(config, "num_attention_heads", file)
-    width = _count(config, "hidden_size", file)
+    found = dimensions(config, file)
     shape = llama_shape(
         name,
-        num_layers=_count(config, "num_hidden_layers", file),
-        width=width,
-        heads=heads,
-        kv_heads=_count(config, "num_key_value_heads", file, heads),
-        head_length=_count(config, "head_dim", file, width // heads),
-        feed_forward=_count(config, "intermediate_size", file),
-        vocab_size=_count(config, "vocab_size", file),
-        context=_count(config, "max_position_embeddings", file, 0) or None,
-        tied=config.get("tie_word_embeddings") is True,
+        num_layers=found.num_layers,
+        width=found.width,
+        heads=found.heads,
+        kv_heads=found.kv_heads,
+        head_length=found.head_length,
+        feed_forward=found.feed_forward,
+        vocab_size=count(config, "vocab_size", file),
+        context=found.context,
+        tied=found.ties_embeddings,
         dtype=_DTYPES.get(str(config.get("dtype") or config.get("torch_dtype"))),
         biases=kind == "qwen2" or bool(config.get("attention_bias")),
         head_norms=kind == "qwen3",
@@ -163,28 +148,13 @@ def shape_of_config(
 _DTYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 
 
-def _count(config: Mapping[str, Any], key: str, file: Path, default: int | None = None) -> int:
-    value = config.get(key)
-    if value is None and default is not None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 32:
-        problem = f"has no {key}" if value is None else f"says {key} is {value!r}"
-        raise ModelError(f"{file} {problem}", fix="give the config.json of a causal language model")
-    return value
-
-
 def _name_of(file: Path) -> str:
-    return file.resolve().parent.name if file.name == "config.json" else file.stem
+    return file.resolve().parent.name if file.name == CONFIG else file.stem
 
 
 def _parameters(file: Path) -> int:
-    """Numbers in a .safetensors file, by its header. https://github.com/huggingface/safetensors#format"""
+    """Numbers in a .safetensors file, by its header."""
     try:
-        with file.open("rb") as source:
-            (length,) = struct.unpack("<Q", source.read(8))
-            if length > _MAX_HEADER_BYTES:
-                raise ValueError("its header is too long")
-            header = json.loads(source.read(length))
-        return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{file} is not a usable .safetensors file: {error}", fix="fetch it again") from None
+        return sum(math.prod(entry["shape"]) for entry in read_header(file).entries.values())
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{file} has no readable safetensors header ({error})", fix="fetch it again") from None

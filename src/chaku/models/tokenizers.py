@@ -27,6 +27,7 @@ from chaku.models.encoders import (
     gguf_bpe,
     sentencepiece_model,
 )
+from chaku.models.modelconfig import read_optional
 from chaku.models.vocabulary import CONTROL, UNKNOWN, USER_DEFINED, read_vocabulary
 
 # Everything a conversation may hold and a lossy tokenizer would change.
@@ -45,7 +46,7 @@ class LoadedTokenizer:
     eos: str
     adds_bos: bool
     chat_template: str | None
-    _encoder: Encoder
+    encoder: Encoder
     _space_before: frozenset[Before] = frozenset()
     _spellings: Mapping[int, bytes] = field(init=False)
     _breaks: re.Pattern[str] | None = field(init=False)
@@ -53,7 +54,7 @@ class LoadedTokenizer:
     def __post_init__(self) -> None:
         spellings = {token_id: text.encode() for text, token_id in self.special_ids.items()}
         object.__setattr__(self, "_spellings", spellings)
-        parsed = [text for text, token_id in self.special_ids.items() if token_id in self._encoder.encode(text)]
+        parsed = [text for text, token_id in self.special_ids.items() if token_id in self.encoder.encode(text)]
         breaks = "|".join(f"(?<={re.escape(text[0])})(?={re.escape(text[1:])})" for text in parsed if len(text) > 1)
         object.__setattr__(self, "_breaks", re.compile(breaks) if breaks else None)
         ids = self.encode_text(_PROBE)
@@ -76,16 +77,16 @@ class LoadedTokenizer:
         if text and before in self._space_before:
             text = " " + text
         if self._breaks is None:
-            return self._encoder.encode(text)
-        return [token_id for piece in self._breaks.split(text) for token_id in self._encoder.encode(piece)]
+            return self.encoder.encode(text)
+        return [token_id for piece in self._breaks.split(text) for token_id in self.encoder.encode(piece)]
 
     def lost_characters(self, text: str) -> str:
         """Characters in `text` that no ids of this tokenizer give back, as every engine drops or changes them."""
-        return "".join(sorted(filter(self._encoder.loses, set(text))))
+        return "".join(sorted(filter(self.encoder.loses, set(text))))
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that one id stands for; special tokens give their spelling."""
-        return self._spellings[token_id] if token_id in self._spellings else self._encoder.token_bytes(token_id)
+        return self._spellings[token_id] if token_id in self._spellings else self.encoder.token_bytes(token_id)
 
     def decode(self, token_ids: Sequence[int], before: Before = Before.START) -> str:
         """Text of ids, special tokens spelled out, bytes that are no UTF-8 replaced."""
@@ -137,7 +138,7 @@ def _from_json(path: Path, data: bytes, content: dict[str, Any]) -> LoadedTokeni
         raise ModelError(
             f"{path}: {', '.join(swallowing[:3])} swallow the white space beside them", fix="choose another tokenizer"
         )
-    config = _beside(path, "tokenizer_config.json")
+    config = read_optional(path.with_name("tokenizer_config.json"))
     bos, eos = _token(config.get("bos_token")), _token(config.get("eos_token"))
     if eos is None:
         raise ModelError(f"{path} does not say which token ends an answer", fix="put tokenizer_config.json beside it")
@@ -154,7 +155,7 @@ def _from_json(path: Path, data: bytes, content: dict[str, Any]) -> LoadedTokeni
         eos=eos,
         adds_bos=bos is not None and bool(adds_bos),
         chat_template=_own_template(path, config),
-        _encoder=TokenizersEncoder(tokenizer, byte_level=byte_level),
+        encoder=TokenizersEncoder(tokenizer, byte_level=byte_level),
         _space_before=space_before,
     )
 
@@ -184,12 +185,6 @@ def _take_space_prefix(path: Path, content: dict[str, Any]) -> frozenset[Before]
     content["normalizer"] = {"type": "Sequence", "normalizers": normalizers}
     content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": pretokenizers} if pretokenizers else None
     return before
-
-
-def _beside(path: Path, name: str) -> dict[str, Any]:
-    file = path.with_name(name)
-    content = json.loads(file.read_bytes()) if file.is_file() else {}
-    return content if isinstance(content, dict) else {}
 
 
 def _token(value: Any) -> str | None:
@@ -224,7 +219,7 @@ def _from_sentencepiece(path: Path) -> LoadedTokenizer:
     }
     if given.eos_id() < 0:
         raise ModelError(f"{path} does not say which token ends an answer", fix="choose another tokenizer")
-    config = _beside(path, "tokenizer_config.json")
+    config = read_optional(path.with_name("tokenizer_config.json"))
     encoder = SentencePieceEncoder(data)
     adds_space = given.encode("a") != encoder.encode("a")
     return LoadedTokenizer(
@@ -236,7 +231,7 @@ def _from_sentencepiece(path: Path) -> LoadedTokenizer:
         eos=pieces[given.eos_id()],
         adds_bos=given.bos_id() >= 0 and bool(config.get("add_bos_token", True)),
         chat_template=_own_template(path, config),
-        _encoder=encoder,
+        encoder=encoder,
         _space_before=frozenset((Before.START, Before.SPECIAL)) if adds_space else frozenset(),
     )
 
@@ -271,7 +266,7 @@ def _from_gguf(path: Path) -> LoadedTokenizer:
         eos=metadata.eos_token,
         adds_bos=metadata.bos_token is not None and adds_bos,
         chat_template=metadata.chat_template,
-        _encoder=encoder,
+        encoder=encoder,
         _space_before=space_before,
     )
 
@@ -301,7 +296,7 @@ def _from_tekken(path: Path, data: bytes, content: dict[str, Any]) -> LoadedToke
         eos="</s>",
         adds_bos=True,
         chat_template=_own_template(path, {}),
-        _encoder=byte_level_bpe(vocab, merges, (config["pattern"],), takes_whole=True),
+        encoder=byte_level_bpe(vocab, merges, (config["pattern"],), takes_whole=True),
     )
 
 

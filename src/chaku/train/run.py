@@ -21,13 +21,14 @@ import chaku
 from chaku.data.recipe import Recipe
 from chaku.data.rendering import Rendering, find_tokenizer, open_rendering
 from chaku.errors import TrainingError, UsageError
+from chaku.models.tokenizer_files import difference
 from chaku.models.tokenizers import load_tokenizer
 from chaku.records import atomic_write, sha256_file
 from chaku.train import checkpoint as checkpoints
 from chaku.train import loop
 from chaku.train.batches import Batches, targets_of
 from chaku.train.config import FREE_ON_RESUME, TrainConfig, run_folder, train_config
-from chaku.train.final import difference, write_final
+from chaku.train.final import write_final
 from chaku.train.log import Log, StepRecord, read_log
 from chaku.train.loss import NO_TARGET
 from chaku.train.model import Base, cost_of, find_base

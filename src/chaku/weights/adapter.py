@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chaku.errors import ModelError
-from chaku.models.folders import ADAPTER_CONFIG
+from chaku.models.modelconfig import read_adapter_config
 from chaku.weights.place import TensorMetadata
 from chaku.weights.tensors import Tensors, open_tensors
 
@@ -62,12 +61,7 @@ class Adapter:
 
 def read_adapter(folder: Path) -> Adapter:
     """Read an adapter's config and names. Raises ModelError for what merging would get wrong, naming the field."""
-    try:
-        config = json.loads((folder / ADAPTER_CONFIG).read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{folder} is no peft adapter: {error}", fix=f"give the folder with {ADAPTER_CONFIG}"
-        ) from None
+    config = read_adapter_config(folder)
     if config.get("peft_type") != "LORA":
         raise ModelError(f"{folder} is a {config.get('peft_type')} adapter, only LORA can be merged")
     for field_name in _REFUSED:

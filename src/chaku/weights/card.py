@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chaku.errors import ModelError
-from chaku.weights.modelconfig import read_object
+from chaku.models.modelconfig import read_object
 
 _MISSING = "not recorded"
 _RECIPE = (

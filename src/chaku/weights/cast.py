@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chaku.errors import ModelError
+from chaku.models.modelconfig import read_config, write_config
+from chaku.weights import place
 from chaku.weights.place import FLOATS, TensorMetadata, torch_dtype
 from chaku.weights.tensors import Tensors
 
@@ -33,3 +36,11 @@ def load_as(tensors: Tensors, name: str, dtype: str | None) -> torch.Tensor:
             fix="convert to bf16 or f32 instead",
         )
     return cast
+
+
+def write_dtype(folder: Path, dtype: str) -> None:
+    """Name `dtype` in a folder's config, under the key it has (`torch_dtype` in older ones)."""
+    config = read_config(folder)
+    if config is not None:
+        key = "torch_dtype" if "torch_dtype" in config and "dtype" not in config else "dtype"
+        write_config(folder, config | {key: place.DTYPES[dtype][0]})

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chaku.weights.cast import DTYPES, cast_metadata, load_as
+from chaku.weights.cast import DTYPES, cast_metadata, load_as, write_dtype
 from chaku.weights.delta_check import check_is_model
 from chaku.weights.folder import copy_side_files, new_folder
-from chaku.weights.modelconfig import write_dtype
 from chaku.weights.paddle import is_paddle, side_files_from_paddle
 from chaku.weights.shards import SHARD_BYTES, Watch, write_tensors
 from chaku.weights.tensors import open_tensors

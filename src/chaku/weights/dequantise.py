@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from chaku.errors import ModelError
-from chaku.models.encoders import PRETOKENIZERS
 from chaku.models.gguf import read_metadata
 from chaku.models.gguf_header import read_header
-from chaku.models.vocabulary import read_vocabulary
+from chaku.models.tokenizer_files import write_tokenizer
 
 _FOLDER = "take the Hugging Face folder that it was made from"
 
@@ -50,7 +48,6 @@ def save_dequantised(path: Path, folder: Path) -> None:
     import transformers
 
     generation: Any = transformers.GenerationConfig
-    tokenizers: Any = transformers.AutoTokenizer
     model = load_dequantised(path)
     config = model.config
     model.generation_config = generation(
@@ -58,25 +55,7 @@ def save_dequantised(path: Path, folder: Path) -> None:
     )
     with quiet():
         model.to(torch.float16).save_pretrained(folder)
-        tokenizers.from_pretrained(str(path.parent), gguf_file=path.name).save_pretrained(folder)
-    _restore_cuts(path, folder / "tokenizer.json")
-
-
-def _restore_cuts(path: Path, tokenizer: Path) -> None:
-    """transformers gives every byte-level tokenizer GPT-2's rule for cutting text, whatever the GGUF names."""
-    vocabulary = read_vocabulary(path)
-    if vocabulary.metadata.tokenizer != "gpt2" or vocabulary.pre not in PRETOKENIZERS:
-        return
-    patterns, takes_whole = PRETOKENIZERS[vocabulary.pre]
-    cuts: list[dict[str, Any]] = [
-        {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-        for pattern in patterns
-    ]
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    content = json.loads(tokenizer.read_bytes())
-    content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [*cuts, byte_level]}
-    content["model"]["ignore_merges"] = takes_whole
-    tokenizer.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    write_tokenizer(folder, path)
 
 
 @contextlib.contextmanager

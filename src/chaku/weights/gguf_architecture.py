@@ -6,9 +6,11 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chaku.errors import ModelError
+from chaku.models.modelconfig import Dimensions, dimensions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,48 +62,24 @@ class Architecture:
 
     family: Family
     config: Mapping[str, Any]
+    sizes: Dimensions
     rope_theta: float
     rope: Mapping[str, Any]
     """Scaling of the rotary positions; empty where there is none."""
     context_length: int
     notes: tuple[str, ...] = ()
 
-    @property
-    def num_layers(self) -> int:
-        """Decoder blocks."""
-        return int(self.config["num_hidden_layers"])
-
-    @property
-    def num_heads(self) -> int:
-        """Query heads."""
-        return int(self.config["num_attention_heads"])
-
-    @property
-    def num_kv_heads(self) -> int:
-        """Key-value heads."""
-        return int(self.config.get("num_key_value_heads") or self.num_heads)
-
-    @property
-    def head_length(self) -> int:
-        """Width of one head."""
-        return int(self.config.get("head_dim") or self.config["hidden_size"] // self.num_heads)
-
-    @property
-    def ties_embeddings(self) -> bool:
-        """Whether the output matrix is the embedding. (transformers' default for these families is no.)"""
-        return bool(self.config.get("tie_word_embeddings", False))
-
     def name_of(self, name: str) -> str | None:
         """A tensor's name in the GGUF; None for what is not written. Raises ModelError for an unknown one."""
-        if _DERIVED.fullmatch(name) or (self.ties_embeddings and name == "lm_head.weight"):
+        if _DERIVED.fullmatch(name) or (self.sizes.ties_embeddings and name == "lm_head.weight"):
             return None
         stem, _, suffix = name.rpartition(".")
         if stem in _NAMES and suffix == "weight":
             return f"{_NAMES[stem]}.weight"
         layer = _LAYER.fullmatch(name)
-        if layer is None or layer[2] not in _LAYER_NAMES or int(layer[1]) >= self.num_layers:
+        if layer is None or layer[2] not in _LAYER_NAMES or int(layer[1]) >= self.sizes.num_layers:
             raise ModelError(
-                f"{name} is no tensor of a {self.config['model_type']} model with {self.num_layers} layers",
+                f"{name} is no tensor of a {self.config['model_type']} model with {self.sizes.num_layers} layers",
                 fix="check that config.json belongs to the weights",
             )
         return f"blk.{layer[1]}.{_LAYER_NAMES[layer[2]]}.{layer[3]}"
@@ -111,7 +89,7 @@ class Architecture:
         if not self.family.interleaves:
             return None
         part = name.split(".")[2:3]
-        return {"attn_q": self.num_heads, "attn_k": self.num_kv_heads}.get(part[0]) if part else None
+        return {"attn_q": self.sizes.heads, "attn_k": self.sizes.kv_heads}.get(part[0]) if part else None
 
     def rope_factors(self) -> NDArray[np.float32] | None:
         """Llama 3's scaling as llama.cpp takes it: for each frequency, what divides it. None for other models."""
@@ -123,8 +101,8 @@ class Architecture:
         low, high = float(self.rope.get("low_freq_factor", 1.0)), float(self.rope.get("high_freq_factor", 4.0))
         original = float(self.rope.get("original_max_position_embeddings", 8192))
         factors = []
-        for index in range(0, self.head_length, 2):
-            wavelength = 2 * math.pi * self.rope_theta ** (index / self.head_length)
+        for index in range(0, self.sizes.head_length, 2):
+            wavelength = 2 * math.pi * self.rope_theta ** (index / self.sizes.head_length)
             turns = original / wavelength
             if turns > high:
                 factors.append(1.0)
@@ -136,8 +114,8 @@ class Architecture:
         return np.array(factors, np.float32)
 
 
-def read_architecture(config: Mapping[str, Any]) -> Architecture:
-    """Check a config.json. Raises ModelError for what llama.cpp would compute otherwise, naming the field."""
+def read_architecture(config: Mapping[str, Any], file: Path) -> Architecture:
+    """Check the config.json `file`, parsed. Raises ModelError for what llama.cpp would compute otherwise, naming it."""
     model_type = config.get("model_type")
     if model_type not in FAMILIES:
         raise ModelError(
@@ -149,8 +127,9 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
     if (activation := config.get("hidden_act", "silu")) not in ("silu", "swish"):
         raise ModelError(f"hidden_act is {activation!r}, llama.cpp computes silu in these models")
     theta, rope = _rope(config)
-    context, notes = _context_length(config, rope)
-    return Architecture(FAMILIES[model_type], config, theta, rope, context, notes)
+    sizes = dimensions(config, file)
+    context, notes = _context_length(config, rope, sizes.context or 2048)
+    return Architecture(FAMILIES[model_type], config, sizes, theta, rope, context, notes)
 
 
 def _rope(config: Mapping[str, Any]) -> tuple[float, Mapping[str, Any]]:
@@ -174,9 +153,7 @@ def _rope(config: Mapping[str, Any]) -> tuple[float, Mapping[str, Any]]:
             raise ModelError(f"rope scaling of type {other!r} can't be written as GGUF here")
 
 
-def _context_length(config: Mapping[str, Any], rope: Mapping[str, Any]) -> tuple[int, tuple[str, ...]]:
-    # Vicuna v1.5-16k keeps the unscaled length in max_position_embeddings and the real one beside it.
-    longest = int(config.get("max_sequence_length") or config.get("max_position_embeddings") or 2048)
+def _context_length(config: Mapping[str, Any], rope: Mapping[str, Any], longest: int) -> tuple[int, tuple[str, ...]]:
     if rope.get("rope_type") == "yarn" and (original := rope.get("original_max_position_embeddings")):
         longest = max(longest, round(float(rope["factor"]) * int(original)))
     slides = config.get("use_sliding_window", config["model_type"] == "mistral")
@@ -191,18 +168,18 @@ def write_architecture(writer: Any, architecture: Architecture, num_rows: int) -
     """Put lengths and positions into a gguf.GGUFWriter."""
     import gguf
 
-    config, head = architecture.config, architecture.head_length
-    writer.add_block_count(architecture.num_layers)
+    config, sizes = architecture.config, architecture.sizes
+    writer.add_block_count(sizes.num_layers)
     writer.add_context_length(architecture.context_length)
-    writer.add_embedding_length(int(config["hidden_size"]))
-    writer.add_feed_forward_length(int(config["intermediate_size"]))
-    writer.add_head_count(architecture.num_heads)
-    writer.add_head_count_kv(architecture.num_kv_heads)
-    writer.add_key_length(head)
-    writer.add_value_length(head)
+    writer.add_embedding_length(sizes.width)
+    writer.add_feed_forward_length(sizes.feed_forward)
+    writer.add_head_count(sizes.heads)
+    writer.add_head_count_kv(sizes.kv_heads)
+    writer.add_key_length(sizes.head_length)
+    writer.add_value_length(sizes.head_length)
     writer.add_layer_norm_rms_eps(float(config.get("rms_norm_eps", 1e-6)))
     writer.add_vocab_size(num_rows)
-    writer.add_rope_dimension_count(head)
+    writer.add_rope_dimension_count(sizes.head_length)
     writer.add_rope_freq_base(architecture.rope_theta)
     kind = architecture.rope.get("rope_type")
     if kind == "linear":

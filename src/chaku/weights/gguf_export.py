@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from chaku.errors import ModelError
 from chaku.models.converted import DEFAULT_QUANT
+from chaku.models.modelconfig import CONFIG, require_config
 from chaku.models.tokenizers import load_tokenizer
 from chaku.weights.gguf_architecture import Architecture, read_architecture, write_architecture
 from chaku.weights.gguf_tokenizer import Vocabulary, read_tokenizer, write_tokenizer
-from chaku.weights.modelconfig import read_object
 from chaku.weights.quantise import PlannedTensor, type_of, write_gguf
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def export_gguf(
     """
     import gguf
 
-    architecture = read_architecture(read_config(folder))
+    architecture = read_architecture(require_config(folder), folder / CONFIG)
     num_rows = tensors.metadata(_embedding_of(tensors)).shape[0]
     vocabulary = read_tokenizer(folder, num_rows)
     _check_tokenizer(folder, vocabulary)
@@ -74,14 +74,6 @@ def export_gguf(
     write_tokenizer(writer, vocabulary)
     write_gguf(target, writer, planned, quant, watch=watch)
     return architecture.notes
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """A folder's config.json. Raises ModelError where there is none."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ModelError(f"{folder} has no config.json", fix="give a folder as transformers saves models")
-    return read_object(path)
 
 
 def _embedding_of(tensors: TensorSource) -> str:
@@ -100,9 +92,9 @@ def _plan(architecture: Architecture, tensors: TensorSource, quant: str) -> list
         heads = architecture.heads_to_interleave(name)
         planned.append(_planned(name, source_name, shape, heads, tensors, quant))
     found = {tensor.name for tensor in planned}
-    expected = {f"blk.{layer}.{part}.weight" for layer in range(architecture.num_layers) for part in _PARTS}
+    expected = {f"blk.{layer}.{part}.weight" for layer in range(architecture.sizes.num_layers) for part in _PARTS}
     expected |= {"token_embd.weight", "output_norm.weight"}
-    expected |= set() if architecture.ties_embeddings else {"output.weight"}
+    expected |= set() if architecture.sizes.ties_embeddings else {"output.weight"}
     if missing := sorted(expected - found):
         raise ModelError(
             f"the weights lack {len(missing)} tensors, among them {missing[0]}",

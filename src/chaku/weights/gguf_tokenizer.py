@@ -11,6 +11,7 @@ from typing import Any
 from chaku.chat.tokenizer import Before
 from chaku.errors import ModelError
 from chaku.models.encoders import PRETOKENIZERS
+from chaku.models.modelconfig import read_optional
 from chaku.models.tokenizers import LoadedTokenizer, load_tokenizer
 from chaku.models.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 
@@ -44,7 +45,7 @@ def read_tokenizer(folder: Path, num_rows: int) -> Vocabulary:
     Raises ModelError for a folder without a tokenizer, or with one of a kind that llama.cpp would read otherwise.
     """
     loaded = load_tokenizer(folder)
-    config = _json(folder / "tokenizer_config.json")
+    config = read_optional(folder / "tokenizer_config.json")
     if Path(loaded.name).name == "tokenizer.json":
         vocabulary = _from_json(folder / "tokenizer.json", config)
     elif Path(loaded.name).suffix == ".model":
@@ -187,7 +188,7 @@ def _from_sentencepiece(folder: Path, loaded: LoadedTokenizer, config: Mapping[s
     ]  # fmt: skip
     scores = [float(pieces.get_score(token_id)) for token_id in ids]
     added: dict[int, tuple[str, bool]] = {
-        token_id: (text, False) for text, token_id in _json(folder / "added_tokens.json").items()
+        token_id: (text, False) for text, token_id in read_optional(folder / "added_tokens.json").items()
     }
     for token_id, entry in (config.get("added_tokens_decoder") or {}).items():
         added[int(token_id)] = (entry["content"], bool(entry.get("special")))
@@ -229,7 +230,7 @@ def _name_special_tokens(
     if "eos" not in vocabulary.special_ids:
         raise ModelError(f"{folder}: the end token {loaded.eos!r} has no embedding", fix="check eos_token")
     # A model may end with more than one token; llama.cpp takes one more, and knows the usual ones by their spelling.
-    generation: Any = _json(folder / "generation_config.json").get("eos_token_id")
+    generation: Any = read_optional(folder / "generation_config.json").get("eos_token_id")
     for token_id in generation if isinstance(generation, list) else [generation]:
         known = isinstance(token_id, int) and token_id in range(len(vocabulary.tokens))
         if known and token_id != vocabulary.special_ids["eos"]:
@@ -240,13 +241,3 @@ def _name_special_tokens(
 def _text(value: Any) -> str | None:
     text = value.get("content") if isinstance(value, dict) else value
     return text if isinstance(text, str) else None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ModelError(f"{path} is no JSON: {error}", fix="check the file") from None
-    return content if isinstance(content, dict) else {}

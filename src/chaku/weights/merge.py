@@ -9,10 +9,10 @@ from pathlib import Path
 
 from chaku.errors import ModelError
 from chaku.models.folders import base_of
+from chaku.models.modelconfig import read_config, write_config
 from chaku.weights.adapter import Adapter, MergedTensors, merged, read_adapter
 from chaku.weights.dequantise import save_dequantised
 from chaku.weights.folder import TOKENIZER_FILES, copy_side_files, new_folder
-from chaku.weights.modelconfig import read_config, write_config
 from chaku.weights.shards import SHARD_BYTES, Watch, write_tensors
 from chaku.weights.tensors import open_tensors
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from chaku.errors import ModelError
-from chaku.weights.modelconfig import read_object
+from chaku.models.modelconfig import read_object, read_optional
 
 PAD = "[PAD]"
 
@@ -29,7 +29,7 @@ def extend_tokenizer(folder: Path, pad_id: int) -> bool:
     if slow.exists():
         _change(folder / "added_tokens.json", {PAD: pad_id})
     _change(folder / "special_tokens_map.json", {"pad_token": PAD})
-    config = read_object(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+    config = read_optional(folder / "tokenizer_config.json")
     changed: dict[str, Any] = {"pad_token": PAD}
     if "added_tokens_decoder" in config:
         changed["added_tokens_decoder"] = config["added_tokens_decoder"] | {str(pad_id): {**added, "special": True}}
@@ -38,7 +38,7 @@ def extend_tokenizer(folder: Path, pad_id: int) -> bool:
 
 
 def _change(path: Path, changed: dict[str, Any]) -> None:
-    said = (read_object(path) if path.exists() else {}) | changed
+    said = read_optional(path) | changed
     path.write_text(json.dumps(said, ensure_ascii=False, indent=2) + "\n")
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chaku.errors import ModelError, UsageError
-from chaku.weights.cast import DTYPES, cast_metadata, load_as
+from chaku.models.modelconfig import read_config, read_object, write_config
+from chaku.weights.cast import DTYPES, cast_metadata, load_as, write_dtype
 from chaku.weights.delta_check import check_is_model
 from chaku.weights.folder import TOKENIZER_FILES, copy_side_files, new_folder
-from chaku.weights.modelconfig import read_config, read_object, write_config, write_dtype
 from chaku.weights.paddle_names import HEAD, PREFIXES, is_linear, to_paddle_name, turned
 from chaku.weights.pdparams import write_pdparams
 from chaku.weights.shards import Watch

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chaku.errors import ModelError
+from chaku.models.safetensors_header import read_header
 from chaku.weights.checkpoint import checkpoint_places
 from chaku.weights.paddle_names import paddle_places
 from chaku.weights.place import DTYPES, Place, TensorMetadata, load_place
@@ -19,7 +20,6 @@ from chaku.weights.place import DTYPES, Place, TensorMetadata, load_place
 if TYPE_CHECKING:
     import torch
 
-_HEADER_LIMIT_BYTES = 100_000_000  # safetensors' own
 _SINGLE = (
     *("model.safetensors", "adapter_model.safetensors", "pytorch_model.bin", "adapter_model.bin"),
     "model_state.pdparams",
@@ -136,22 +136,16 @@ def _indexed(index: Path) -> tuple[list[Path], set[str]]:
 
 
 def _safetensors_places(path: Path) -> tuple[dict[str, Place], dict[str, str]]:
-    """Read a file's header: 8 bytes of length, JSON, then the values without gaps."""
+    header = read_header(path)
+    try:
+        places = {name: _place(path, name, entry, header.start) for name, entry in header.entries.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} has no readable safetensors header ({error})") from error
     file_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(_HEADER_LIMIT_BYTES, file_bytes - 8):
-            raise ModelError(f"{path} is not a safetensors file, or is cut off", fix="fetch the file again")
-        try:
-            header = json.loads(file.read(length))
-            notes = header.pop("__metadata__", {})
-            places = {name: _place(path, name, entry, 8 + length) for name, entry in header.items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"{path} has no readable safetensors header ({error})") from error
     for name, place in places.items():
         if place.offset_bytes + place.metadata.num_bytes > file_bytes:
             raise ModelError(f"{path} is cut off inside {name}", fix="fetch the file again")
-    return places, notes
+    return places, header.notes
 
 
 def _place(path: Path, name: str, entry: Mapping[str, Any], start: int) -> Place:

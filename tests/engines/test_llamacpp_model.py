@@ -1,0 +1,96 @@
+"""What a loaded model is and can: the real llama.cpp with the real 135M model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from chaku.engines.llamacpp import LlamaCppEngine
+from engines.llamacpp_calls import started, streamed, text_of, whole
+
+pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
+
+
+async def test_capabilities_are_those_of_the_model(engine: LlamaCppEngine) -> None:
+    known = engine.capabilities
+    assert (known.context_tokens, known.slots) == (2048, 4)
+    assert not (known.tools or known.vision or known.reasoning)
+    assert "knows no tools" in known.why_not["tools"]
+    assert known.routes == {"chat", "completions", "embeddings"}
+    assert {"n", "seed", "logprobs", "response_format", "top_k", "ignore_eos"} <= known.parameters
+
+
+THINKING_TEMPLATE = """
+{%- for message in messages %}
+{{- '<|im_start|>' + message.role + '\\n' }}
+{%- if message.reasoning_content %}{{- '<think>\\n' + message.reasoning_content + '\\n</think>\\n\\n' }}{%- endif %}
+{{- message.content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}
+"""
+
+
+async def test_reasoning_has_its_own_field(smollm2_path: Path) -> None:
+    engine = await started(smollm2_path, slots=1, chat_template=THINKING_TEMPLATE, kv_type="q8_0", embeddings=False)
+    try:
+        assert engine.capabilities.reasoning and "embeddings" not in engine.capabilities.routes
+        message = (await whole(engine))["choices"][0]["message"]
+        assert message["reasoning_content"] and not message["content"]
+        deltas = [choice["delta"] for chunk in await streamed(engine) for choice in chunk["choices"]]
+        assert "".join(delta.get("reasoning_content", "") for delta in deltas) == message["reasoning_content"]
+    finally:
+        await engine.stop()
+
+
+async def test_sampling_metadata_in_the_file_does_not_replace_the_api_s_defaults(
+    smollm2_path: Path, tmp_path: Path
+) -> None:
+    opinionated = tmp_path / "opinionated.gguf"
+    reader = gguf.GGUFReader(smollm2_path)
+    writer = gguf.GGUFWriter(opinionated, "llama")
+    for name, field in reader.fields.items():
+        if name.startswith("GGUF.") or name == "general.architecture":
+            continue
+        sub_type = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+        writer.add_key_value(name, field.contents(), field.types[0], sub_type=sub_type)
+    writer.add_float32("general.sampling.temp", 0.1)
+    writer.add_int32("general.sampling.top_k", 3)
+    writer.add_float32("general.sampling.top_p", 0.5)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    engine = await started(opinionated, slots=1)  # start refuses other defaults than the API's
+    try:
+        async with engine._chat.use() as server:
+            _, props = await server.http.json("GET", "/props")
+        defaults = props["default_generation_settings"]["params"]
+        assert [defaults[name] for name in ("temperature", "top_k", "top_p", "min_p")] == [1, 0, 1, 0]
+    finally:
+        await engine.stop()
+
+
+async def test_an_adapter_changes_what_the_model_says(
+    engine: LlamaCppEngine, smollm2_path: Path, tmp_path: Path
+) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "adapter.gguf", "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 1.0)
+    random = np.random.default_rng(0)
+    for name, shape in (("lora_a", (1, 576)), ("lora_b", (576, 1))):  # rank 1; the model is 576 wide
+        writer.add_tensor(f"blk.0.attn_output.weight.{name}", random.normal(size=shape).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    adapted = await started(smollm2_path, slots=1, embeddings=False, lora=(tmp_path / "adapter.gguf",))
+    try:
+        assert text_of(await whole(adapted)) != text_of(await whole(engine))
+    finally:
+        await adapted.stop()
