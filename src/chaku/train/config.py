@@ -87,6 +87,8 @@ class TrainConfig(Frozen):
     """Show the log's numbers there as well."""
     dollars_per_hour: float | None = Field(None, ge=0)
     """What the machines cost together; the log adds it up."""
+    spot_notice: bool = False
+    """Heed the cloud's notice that it takes this machine back as SIGTERM is heeded."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:
@@ -104,6 +106,7 @@ FREE_ON_RESUME = frozenset(
         "output", "save_every", "keep_last", "keep_best", "save_in_background", "evaluate_every", "evaluate_rows",
         "prefetch_steps", "device", "threads", "micro_rows", "attention", "activation_checkpointing", "compile",
         "fused_optimiser", "loss_chunk_tokens", "sample_prompts", "sample_every", "track", "dollars_per_hour",
+        "spot_notice",
     }
 )  # fmt: skip
 

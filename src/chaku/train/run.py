@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import platform
 import signal
 import subprocess
@@ -36,6 +37,7 @@ from chaku.train.parallel import World, open_world, shard
 from chaku.train.rows import Rows, checked_manifest
 from chaku.train.samples import answers
 from chaku.train.schedule import num_steps
+from chaku.train.spot_notice import watched
 from chaku.train.tracker import open_tracker
 from chaku.weights.card import model_card, read_manifest
 
@@ -96,7 +98,11 @@ def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
 
     Raises UsageError when the folder holds a run already and `resume` is false, or a run of another recipe.
     """
-    with open_world(made.config) as world, _stop_on_signal() as should_stop, _lost_rank(world, made.folder):
+    watches = made.config.spot_notice and os.environ.get("LOCAL_RANK", "0") == "0"  # one process of each host
+    with (
+        open_world(made.config) as world, _stop_on_signal() as was_asked, watched(watches) as spot,
+        _lost_rank(world, made.folder),
+    ):  # fmt: skip
         if world.leads:
             _claim(made, resume)
         world.wait()
@@ -121,7 +127,7 @@ def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
             log.event("resumed", first, skipped=dict(skipped), processes=world.size)
         run = loop.Run(
             trainee, optimiser, _batches(made, made.rows, world), _heldout(made, world), log, saved, world,
-            made.config, made.total, listener, should_stop,
+            made.config, made.total, listener, lambda: was_asked() or spot.has_notice,
             lambda: answers(trainee, made.rendering, made.config.sample_prompts if world.size == 1 else ()),
         )  # fmt: skip
         try:
