@@ -30,6 +30,7 @@ COMMANDS = {
     "models": ("chaku.cli.models:models", "List the models that are known and that are here."),
     "data": ("chaku.cli.data:data", "Turn shared conversations into training rows, and audit them."),
     "train": ("chaku.cli.train:train", "Fine-tune a model on a built set, or on raw conversations."),
+    "launch": ("chaku.cli.launch:launch", "Train behind interruptions: here, or as a job on spot machines."),
     "runs": ("chaku.cli.runs:runs", "List, show, watch and plot training runs."),
     "weights": ("chaku.cli.weights:weights", "Deltas and conversions of a model's weights."),
     "doctor": ("chaku.cli.doctor:doctor", "Check this machine, and say what to do about what is missing."),
