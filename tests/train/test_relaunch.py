@@ -21,7 +21,8 @@ from data.made import write_json
 from processes import PATIENCE_S, environment
 from train import small
 
-# A process that does what the next word of its plan says: exit with a code, be killed by a signal (-9), wait (w).
+# A process that does what the next word of its plan says: exit with a code, be killed by a signal (-9), wait (w), or
+# wait without having learned what SIGTERM means (s).
 # With + in front it leaves a newer checkpoint first. Every process of a start writes down that it was there.
 PLAYED = """
 import os, pathlib, signal, sys, time
@@ -39,6 +40,9 @@ if word == "w":
     (folder / f"waits-{rank}").write_text(str(os.getpid()))
     time.sleep(60)
     sys.exit(70)
+if word == "s":
+    (folder / f"waits-{rank}").write_text(str(os.getpid()))
+    time.sleep(60)
 if int(word) < 0:
     os.kill(os.getpid(), -int(word))
 sys.exit(int(word))
@@ -99,12 +103,13 @@ def test_a_lost_process_is_named_and_all_are_started_again(tmp_path: Path, monke
     assert said[0].startswith("process 1 of 3 was killed by SIGKILL: restart 1")
 
 
-def test_asked_to_stop_it_passes_that_on_waits_for_the_save_and_starts_nothing(tmp_path: Path) -> None:
-    supervisor, said = supervised(tmp_path, "w", "w")
+@pytest.mark.parametrize("does", ["w", "s"])
+def test_asked_to_stop_it_passes_that_on_waits_for_the_save_and_starts_nothing(tmp_path: Path, does: str) -> None:
+    supervisor, said = supervised(tmp_path, does, does)
 
     def ask() -> None:
         until = time.monotonic() + PATIENCE_S
-        while not all((tmp_path / f"waits-{rank}").exists() for rank in range(2)) and time.monotonic() < until:
+        while len([one for one in tmp_path.glob("waits-?") if one.read_text()]) < 2 and time.monotonic() < until:
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGTERM)
 

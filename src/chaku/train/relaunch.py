@@ -121,6 +121,8 @@ class Supervisor:
                     self._watch(job)
                 finally:
                     job.kill()
+                if self._signals and job.code == -signal.SIGTERM:  # it had not begun to listen, nor to train
+                    return RunInterrupted.exit_code
                 if job.code == 0 or self._signals:
                     return _shell_code(job.code)
                 before, saved = saved, newest_step(self.folder)
