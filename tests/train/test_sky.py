@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -55,7 +56,7 @@ def raw(small_set: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def built(base: Path, small_set: Path, tmp_path: Path) -> Path:
     """A built set and a base in a folder."""
-    train = {**small.SETTINGS, "max_steps": 60, "epochs": 40, "micro_rows": 1, "output": "elsewhere"}
+    train = {**small.SETTINGS, "max_steps": 30, "epochs": 40, "micro_rows": 1, "output": "elsewhere"}
     return write_json(
         tmp_path / "built.yaml", {"name": "run", "base": str(base), "data": str(small_set), "train": train}
     )
@@ -162,42 +163,53 @@ def test_it_submits_through_sky_and_hands_its_failure_on(
         launch(raw)
 
 
-def test_the_script_trains_saves_when_asked_and_goes_on_with_the_exit_codes_that_skypilot_needs(
+def test_two_nodes_train_save_when_one_is_asked_and_go_on_with_the_exit_codes_that_skypilot_needs(
     built: Path, tmp_path: Path
 ) -> None:
-    """One node, two processes: the mounts are copies, and the line that SkyPilot appends is appended."""
-    task = rendered(built)
-    home, runs = tmp_path / "home", tmp_path / "runs"
-    for there, source in task["file_mounts"].items():
-        if isinstance(source, str) and there.startswith("~"):
-            target = Path(there.replace("~", str(home), 1))
-            (shutil.copytree if Path(source).is_dir() else shutil.copy)(source, target)
-    script = task["run"].replace("/runs", str(runs)) + "\n__code=$?\necho uploads are through\nexit $__code\n"
-    node = {"SKYPILOT_NUM_NODES": "1", "SKYPILOT_NODE_RANK": "0", "SKYPILOT_NODE_IPS": "127.0.0.1"}
-    node |= {"SKYPILOT_NUM_GPUS_PER_NODE": "2", "HOME": str(home), "OMP_NUM_THREADS": "1"}
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    """The rendered script, once for each node: mounts are copies, and the line that SkyPilot appends is appended."""
+    task = rendered(built, "--nodes", 2, bucket="gs://my-bucket")
+    runs = tmp_path / "runs"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    script = task["run"].replace("/runs", str(runs)).replace("29500", port)
+    script += "\n__code=$?\necho uploads are through\nexit $__code\n"
+    where = {"SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_IPS": "127.0.0.1\n127.0.0.2", "SKYPILOT_NUM_GPUS_PER_NODE": "1"}
+    where |= {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    homes = [tmp_path / "home-0", tmp_path / "home-1"]
+    for home in homes:
+        for there, source in task["file_mounts"].items():
+            if isinstance(source, str) and there.startswith("~"):
+                shutil.copytree(source, there.replace("~", str(home), 1))
 
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            ["bash", "-c", script], env=environment(**node, PATH=path), text=True, stdout=subprocess.PIPE, stderr=2
-        )
+    def start() -> list[subprocess.Popen[str]]:
+        return [
+            subprocess.Popen(
+                ["bash", "-c", script],
+                env=environment(**where, HOME=str(home), SKYPILOT_NODE_RANK=str(rank)),
+                text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )
+            for rank, home in enumerate(homes)
+        ]  # fmt: skip
 
     first = start()
     log = runs / "run" / "log.jsonl"
     until = time.monotonic() + PATIENCE_S
     while not (log.exists() and log.read_text().count('"loss"') >= 3):
-        assert first.poll() is None and time.monotonic() < until
+        assert all(node.poll() is None for node in first) and time.monotonic() < until
         time.sleep(0.02)
-    for process in psutil.Process(first.pid).children(recursive=True):
-        if process.environ().get("LOCAL_RANK") == "0":
-            process.send_signal(signal.SIGTERM)  # as a spot notice would ask the first process of the host
-            break
-    output = first.communicate(timeout=PATIENCE_S)[0]
-    assert first.returncode == 75 and output.endswith("uploads are through\n"), output
-    second = start()
-    output = second.communicate(timeout=PATIENCE_S)[0]
-    assert second.returncode == 0, output
-    assert [row[0] for row in small.numbers(runs / "run")] == list(range(1, 61))
+    (worker,) = [
+        one for one in psutil.Process(first[1].pid).children(recursive=True) if "RANK" in one.environ()
+    ]  # a spot notice reaches one machine
+    worker.send_signal(signal.SIGTERM)
+    for node in first:
+        output = node.communicate(timeout=PATIENCE_S)[0]
+        assert node.returncode == 75 and output.endswith("uploads are through\n"), output
+    for node in start():
+        output = node.communicate(timeout=PATIENCE_S)[0]
+        assert node.returncode == 0, output
+    assert [row[0] for row in small.numbers(runs / "run")] == list(range(1, 31))
+    assert json.loads((runs / "run" / "manifest.json").read_text())["result"]["hardware"].startswith("2 x ")
 
 
 CATALOGUE = {
