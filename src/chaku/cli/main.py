@@ -31,6 +31,7 @@ COMMANDS = {
     "data": ("chaku.cli.data:data", "Turn shared conversations into training rows, and audit them."),
     "train": ("chaku.cli.train:train", "Fine-tune a model on a built set, or on raw conversations."),
     "estimate": ("chaku.cli.estimate:estimate", "What a training job needs and costs on rented GPUs."),
+    "launch": ("chaku.cli.launch:launch", "Train behind interruptions: here, or as a job on spot machines."),
     "runs": ("chaku.cli.runs:runs", "List, show, watch and plot training runs."),
     "weights": ("chaku.cli.weights:weights", "Deltas and conversions of a model's weights."),
     "doctor": ("chaku.cli.doctor:doctor", "Check this machine, and say what to do about what is missing."),

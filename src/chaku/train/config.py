@@ -89,6 +89,8 @@ class TrainConfig(Frozen):
     """What the machines cost together; the log adds it up."""
     peak_tflops: float | None = Field(None, gt=0)
     """Of one process's device in bf16, for the useful MFU. Default: what the table says of the GPU; none for a CPU."""
+    spot_notice: bool = False
+    """Heed the cloud's notice that it takes this machine back as SIGTERM is heeded."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:
@@ -107,6 +109,7 @@ FREE_ON_RESUME = frozenset(
         "prefetch_steps", "device", "threads", "micro_rows", "attention", "activation_checkpointing", "compile",
         "fused_optimiser", "loss_chunk_tokens", "sample_prompts", "sample_every", "track", "dollars_per_hour",
         "peak_tflops",
+        "spot_notice",
     }
 )  # fmt: skip
 

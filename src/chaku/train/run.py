@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import platform
 import signal
 import subprocess
@@ -38,6 +39,7 @@ from chaku.train.rows import Rows, checked_manifest
 from chaku.train.samples import answers
 from chaku.train.schedule import num_steps
 from chaku.train.sharding import open_spread
+from chaku.train.spot_notice import watched
 from chaku.train.tracker import open_tracker
 from chaku.weights.card import model_card, read_manifest
 
@@ -94,7 +96,11 @@ def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
 
     Raises UsageError when the folder holds a run already and `resume` is false, or a run of another recipe.
     """
-    with open_world(made.config) as world, _stop_on_signal() as should_stop, _lost_rank(world, made.folder):
+    watches = made.config.spot_notice and os.environ.get("LOCAL_RANK", "0") == "0"  # one process of each host
+    with (
+        open_world(made.config) as world, _stop_on_signal() as was_asked, watched(watches) as spot,
+        _lost_rank(world, made.folder),
+    ):  # fmt: skip
         if world.leads:
             _claim(made, resume)
         world.wait()
@@ -118,7 +124,8 @@ def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
             log.event("resumed", first, skipped=dict(skipped), processes=world.size)
         run = loop.Run(
             trainee, optimiser, _batches(made, made.rows, world), _heldout(made, world), log, saved, world,
-            made.config, made.total, cost_of(trainee), peak_flops_per_s(made.config, world), listener, should_stop,
+            made.config, made.total, cost_of(trainee), peak_flops_per_s(made.config, world), listener,
+            lambda: was_asked() or spot.has_notice,
             lambda: answers(trainee, made.rendering, made.config.sample_prompts, world),
         )  # fmt: skip
         try:
