@@ -88,10 +88,10 @@ def targets_of(row: Row) -> NDArray[np.int64]:
     return targets
 
 
-def micro_batch(rows: Sequence[Row], length: int | None = None) -> MicroBatch:
-    """Rows as tensors; padding is a document of its own without targets."""
+def micro_batch(rows: Sequence[Row], length: int | None = None, num_rows: int | None = None) -> MicroBatch:
+    """Rows as tensors; padding, also to `num_rows`, is a document of its own without targets."""
     width = length or max(len(row.ids) for row in rows)
-    shape = (len(rows), width)
+    shape = (num_rows or len(rows), width)
     ids, positions = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     documents, targets = np.full(shape, _PADDING, dtype=np.int64), np.full(shape, NO_TARGET, dtype=np.int64)
     for index, row in enumerate(rows):
@@ -123,7 +123,7 @@ class Batches:
     rank: int = 0
     num_processes: int = 1
     length: int | None = None
-    """Width of every micro-batch. Default: the longest row in it."""
+    """Width of every micro-batch, filled up to `micro_rows`: one shape for all. Default: the longest row in it."""
     pins: bool = False
     """Put micro-batches into pinned memory, in the thread that makes them ahead."""
 
@@ -132,9 +132,10 @@ class Batches:
         epoch, numbers = rows_of_step(index, len(self.rows), self.batch_rows, self.seed)
         rows = [self.rows[number] for number in numbers]
         cuts = [rows[at : at + self.micro_rows] for at in range(0, len(rows), self.micro_rows)]
-        own = [micro_batch(cut, self.length) for cut in cuts[self.rank :: self.num_processes]]
+        num_rows = self.micro_rows if self.length else None
+        own = [micro_batch(cut, self.length, num_rows) for cut in cuts[self.rank :: self.num_processes]]
         if len(own) < math.ceil(len(cuts) / self.num_processes):
-            own.append(without_targets(micro_batch(cuts[0], self.length)))
+            own.append(without_targets(micro_batch(cuts[0], self.length, num_rows)))
         if self.pins:
             own = [each.pinned() for each in own]
         num_targets = sum(int((targets_of(row) != NO_TARGET).sum()) for row in rows)

@@ -16,6 +16,7 @@ from chaku.train.attention import VARLEN, document_mask, register_varlen
 from chaku.train.batches import MicroBatch
 from chaku.train.config import TrainConfig
 from chaku.train.flops import ModelCost
+from chaku.train.layers import set_up_layers
 from chaku.train.loss import summed_cross_entropy
 from chaku.train.pretrained import read_causal
 
@@ -138,10 +139,7 @@ def make_trainee(causal: Any, config: TrainConfig, *, varlen: bool = False) -> T
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     causal.train()
-    _checkpoint_activations(causal, config)
-    if config.compile:
-        for layer in causal.model.layers:
-            layer.compile()
+    set_up_layers(causal.model.layers, config)
     trainee = Trainee(causal, varlen=varlen, chunk_tokens=config.loss_chunk_tokens, adapters=adapters)
     if config.precision == "bf16":
         trainee.autocast_to = torch.bfloat16
@@ -175,31 +173,3 @@ def _add_adapters(causal: Any, config: TrainConfig) -> Any:
             return peft.get_peft_model(causal, settings)
     except ValueError as error:
         raise UsageError(f"lora.targets: {str(error).splitlines()[0]}", fix="name linear layers of the base") from None
-
-
-def _checkpoint_activations(causal: Any, config: TrainConfig) -> None:
-    if config.activation_checkpointing == "none":
-        return
-    options: dict[str, Any] = {"use_reentrant": False}
-    if config.activation_checkpointing == "selective":
-        options["context_fn"] = _save_matmuls
-    if hasattr(causal, "activation_checkpointing_enable"):
-        causal.activation_checkpointing_enable(options)
-    else:  # before transformers 5.24
-        causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
-    causal.enable_input_require_grads()
-
-
-def _save_matmuls() -> Any:
-    """Keep what is dear to compute (matrix products, attention), compute the rest again."""
-    from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
-
-    aten = torch.ops.aten
-    dear = {aten.mm.default, aten.addmm.default, aten.bmm.default, aten._scaled_dot_product_flash_attention.default,
-            aten._scaled_dot_product_flash_attention_for_cpu.default,
-            aten._scaled_dot_product_efficient_attention.default}  # fmt: skip
-
-    def policy(_context: Any, operation: Any, *_args: Any, **_options: Any) -> CheckpointPolicy:
-        return CheckpointPolicy.MUST_SAVE if operation in dear else CheckpointPolicy.PREFER_RECOMPUTE
-
-    return create_selective_checkpoint_contexts(policy)  # type: ignore[no-untyped-call]

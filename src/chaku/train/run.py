@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,7 @@ def _heldout(made: Plan, world: World) -> Batches | None:
     if not len(made.heldout):
         return None
     number = min(len(made.heldout), made.config.evaluate_rows)
-    return Batches(made.heldout, number, made.config.micro_rows, 0, world.rank, world.size, pins=world.has_gpu)
+    return replace(_batches(made, made.heldout, world), batch_rows=number, seed=0)
 
 
 def _claim(made: Plan, resume: bool) -> None:
