@@ -30,16 +30,17 @@ def atomic_path(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
     part = Path(name)
     try:
         yield part
-        _sync(part)
+        sync(part)
         part.chmod(mode)
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file's bytes, or a folder's names, on disk before going on."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -6,7 +6,6 @@ shards to the same folder, so processes on several hosts need a shared one.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import warnings
@@ -28,7 +27,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.checkpoint.state_dict_saver import save as save_state
 
 from chaku.errors import TrainingError
-from chaku.records import sha256_file
+from chaku.records import sha256_file, sync
 from chaku.train.parallel import World
 
 FORMAT = 1
@@ -140,14 +139,13 @@ class Checkpoints:
         }  # fmt: skip
         with (part / "manifest.json").open("wb") as file:
             file.write(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
-            file.flush()
-            os.fsync(file.fileno())
-        _sync(part)
+        sync(part / "manifest.json")
+        sync(part)
         target = self.folder / f"step-{step}"
         if target.exists():
             shutil.rmtree(target)
         part.replace(target)
-        _sync(self.folder)
+        sync(self.folder)
         self._prune()
 
     def _prune(self) -> None:
@@ -212,14 +210,6 @@ def _state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]
 def _expect_one_process() -> None:
     """DCP warns, in its thread too, when there is one process; that is what was asked for."""
     warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def check_room(folder: Path, model: nn.Module, keep_last: int, keep_best: bool) -> int:
