@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.checkpoint.state_dict_saver import save as save_state
 
 from chaku.errors import TrainingError
-from chaku.records import sha256_file, sync
+from chaku.records import change_of, describe_file, sync
 from chaku.train.parallel import World
 
 FORMAT = 1
@@ -57,14 +57,9 @@ def check(folder: Path) -> Checkpoint:
         raise Invalid("it has no manifest") from None
     except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise Invalid(f"its manifest can't be read: {error}") from None
-    for name, expected in files.items():
-        path = folder / name
-        if not path.is_file():
-            raise Invalid(f"{name} is missing")
-        if path.stat().st_size != expected["bytes"]:
-            raise Invalid(f"{name} has {path.stat().st_size:,} bytes, not {expected['bytes']:,}")
-        if sha256_file(path) != expected["sha256"]:
-            raise Invalid(f"{name} is not what was written: its sha256 differs")
+    for name, described in files.items():
+        if change := change_of(folder / name, described):
+            raise Invalid(f"{name} {change}")
     return Checkpoint(folder, step, loss)
 
 
@@ -131,9 +126,7 @@ class Checkpoints:
             written.result()
         if not self.world.leads:
             return
-        files = {
-            path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in sorted(part.iterdir())
-        }
+        files = {path.name: describe_file(path) for path in sorted(part.iterdir())}
         manifest = {
             "format": FORMAT, "step": step, "heldout_loss": heldout_loss, "processes": self.world.size, "files": files,
         }  # fmt: skip
