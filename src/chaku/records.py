@@ -6,9 +6,9 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 
 @contextlib.contextmanager
@@ -30,16 +30,17 @@ def atomic_path(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
     part = Path(name)
     try:
         yield part
-        _sync(part)
+        sync(part)
         part.chmod(mode)
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file's bytes, or a folder's names, on disk before going on."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -54,3 +55,19 @@ def sha256_file(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Size and sha256, for a manifest."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+
+
+def change_of(path: Path, described: Mapping[str, Any], *, hashes: bool = True) -> str | None:
+    """What has become of a file since it was described; None: nothing. Without `hashes`, only its size counts."""
+    if not path.is_file():
+        return "is missing"
+    if (num_bytes := path.stat().st_size) != described["bytes"]:
+        return f"has {num_bytes:,} bytes, not {described['bytes']:,}"
+    if hashes and (sha256 := sha256_file(path)) != described["sha256"]:
+        return f"has changed since it was written: sha256 {sha256[:12]}…, not {described['sha256'][:12]}…"
+    return None

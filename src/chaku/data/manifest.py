@@ -10,7 +10,7 @@ import orjson
 
 from chaku.data.ledger import StageCounts
 from chaku.errors import UsageError
-from chaku.records import sha256_file
+from chaku.records import change_of, describe_file
 
 FORMAT = 1
 _FILES = ("messages/*.jsonl", "rows/*.arrow", "ledger/*.parquet")
@@ -54,10 +54,7 @@ def describe_inputs(paths: list[Path], digests: list[str], containers: list[str]
 
 def describe_files(folder: Path) -> dict[str, Any]:
     """Size and sha256 of every file that a built set consists of, by its path in the folder."""
-    return {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-        for path in _files(folder)
-    }
+    return {str(path.relative_to(folder)): describe_file(path) for path in _files(folder)}
 
 
 def file_errors(folder: Path, manifest: dict[str, Any], *, hashes: bool) -> list[str]:
@@ -68,18 +65,10 @@ def file_errors(folder: Path, manifest: dict[str, Any], *, hashes: bool) -> list
     described: dict[str, Any] | None = manifest.get("files")
     if described is None:
         return []
-    found = {str(path.relative_to(folder)): path for path in _files(folder)}
-    errors = [f"{name} is missing" for name in sorted(described.keys() - found.keys())]
-    errors += [f"{name} is no file of this set" for name in sorted(found.keys() - described.keys())]
-    for name in sorted(described.keys() & found.keys()):
-        expected, num_bytes = described[name], found[name].stat().st_size
-        if num_bytes != expected["bytes"]:
-            errors.append(f"{name} can't be read as it was built: {num_bytes:,} bytes, not {expected['bytes']:,}")
-        elif hashes and (sha256 := sha256_file(found[name])) != expected["sha256"]:
-            errors.append(
-                f"{name} has changed since it was built: sha256 {sha256[:16]}…, not {expected['sha256'][:16]}…"
-            )
-    return errors
+    changes = {name: change_of(folder / name, described[name], hashes=hashes) for name in sorted(described)}
+    errors = [f"{name} can't be read as it was built: it {change}" for name, change in changes.items() if change]
+    found = (str(path.relative_to(folder)) for path in _files(folder))
+    return errors + [f"{name} is no file of this set" for name in found if name not in described]
 
 
 def _files(folder: Path) -> list[Path]:

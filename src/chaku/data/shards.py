@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 
 from chaku.chat.messages import Conversation
+from chaku.records import sync
 
 
 @contextlib.contextmanager
@@ -22,11 +23,7 @@ def write_folder(folder: Path) -> Iterator[Path]:
     try:
         yield part
         for file in part.iterdir():
-            descriptor = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(file)
         part.replace(folder)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)

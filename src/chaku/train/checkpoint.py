@@ -6,7 +6,6 @@ shards to the same folder, so processes on several hosts need a shared one.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import warnings
@@ -28,7 +27,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.checkpoint.state_dict_saver import save as save_state
 
 from chaku.errors import TrainingError
-from chaku.records import sha256_file
+from chaku.records import change_of, describe_file, sync
 from chaku.train.parallel import World
 
 FORMAT = 1
@@ -58,14 +57,9 @@ def check(folder: Path) -> Checkpoint:
         raise Invalid("it has no manifest") from None
     except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise Invalid(f"its manifest can't be read: {error}") from None
-    for name, expected in files.items():
-        path = folder / name
-        if not path.is_file():
-            raise Invalid(f"{name} is missing")
-        if path.stat().st_size != expected["bytes"]:
-            raise Invalid(f"{name} has {path.stat().st_size:,} bytes, not {expected['bytes']:,}")
-        if sha256_file(path) != expected["sha256"]:
-            raise Invalid(f"{name} is not what was written: its sha256 differs")
+    for name, described in files.items():
+        if change := change_of(folder / name, described):
+            raise Invalid(f"{name} {change}")
     return Checkpoint(folder, step, loss)
 
 
@@ -132,22 +126,19 @@ class Checkpoints:
             written.result()
         if not self.world.leads:
             return
-        files = {
-            path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in sorted(part.iterdir())
-        }
+        files = {path.name: describe_file(path) for path in sorted(part.iterdir())}
         manifest = {
             "format": FORMAT, "step": step, "heldout_loss": heldout_loss, "processes": self.world.size, "files": files,
         }  # fmt: skip
         with (part / "manifest.json").open("wb") as file:
             file.write(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
-            file.flush()
-            os.fsync(file.fileno())
-        _sync(part)
+        sync(part / "manifest.json")
+        sync(part)
         target = self.folder / f"step-{step}"
         if target.exists():
             shutil.rmtree(target)
         part.replace(target)
-        _sync(self.folder)
+        sync(self.folder)
         self._prune()
 
     def _prune(self) -> None:
@@ -212,14 +203,6 @@ def _state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]
 def _expect_one_process() -> None:
     """DCP warns, in its thread too, when there is one process; that is what was asked for."""
     warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def check_room(folder: Path, model: nn.Module, keep_last: int, keep_best: bool) -> int:

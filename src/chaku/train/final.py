@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,24 +17,18 @@ from chaku.models.modelconfig import read_optional
 from chaku.train.model import Trainee
 from chaku.train.parallel import World
 from chaku.train.samples import stop_ids
-from chaku.weights.folder import TOKENIZER_FILES, copy_side_files
+from chaku.weights.folder import TOKENIZER_FILES, copy_side_files, new_folder
 
 _PREFIX = "causal."
 
 
 def write_final(folder: Path, trainee: Trainee, rendering: Rendering, tokenizer_path: Path, world: World) -> None:
-    """Write the folder under another name and rename it. All processes call this, one writes."""
+    """Write the folder, whole or not at all. All processes call this, one writes."""
     state = get_model_state_dict(trainee, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if world.leads:
-        part = folder.with_name(f".{folder.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        weights = {name.removeprefix(_PREFIX): value for name, value in state.items()}
-        _write_weights(part, trainee, weights)
-        write_tokenizer(part, tokenizer_path, rendering)
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.replace(folder)
+        with new_folder(folder, overwrite=True) as part:
+            _write_weights(part, trainee, {name.removeprefix(_PREFIX): value for name, value in state.items()})
+            write_tokenizer(part, tokenizer_path, rendering)
     world.wait()
 
 

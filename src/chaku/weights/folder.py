@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from chaku.errors import ModelError, UsageError
+from chaku.records import sync
 
 WEIGHT_SUFFIXES = (
     ".safetensors",
@@ -94,7 +95,7 @@ def _put(part: Path, path: Path) -> None:
         if old.exists():
             old.rename(path)
         raise
-    _sync_directory(path.parent)
+    sync(path.parent)
     if old.exists():
         shutil.rmtree(old)
 
@@ -124,17 +125,5 @@ def _is_running(pid: int) -> bool:
 def _sync(folder: Path) -> None:
     for file in folder.rglob("*"):
         if file.is_file():
-            descriptor = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-    _sync_directory(folder)
-
-
-def _sync_directory(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync(file)
+    sync(folder)
