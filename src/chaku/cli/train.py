@@ -26,8 +26,14 @@ _LINE_EVERY_S = 5.0
 )
 @click.option("--dry-run", is_flag=True, help="Check and plan everything, train nothing.")
 @click.option("--resume", type=click.Choice(["auto"]), help="Go on from the newest valid checkpoint, if there is one.")
+@click.option(
+    "--continue-from", metavar="RUN", help="Begin with the weights of another run (train.continue_from in the recipe)."
+)
 @click.option("--overwrite", is_flag=True, help="Delete what an earlier run of this name left, and start anew.")
-def train(recipe: Path, settings: tuple[str, ...], dry_run: bool, resume: str | None, overwrite: bool) -> None:
+def train(
+    recipe: Path, settings: tuple[str, ...], dry_run: bool, resume: str | None, continue_from: str | None,
+    overwrite: bool,
+) -> None:  # fmt: skip
     """Fine-tune a model as RECIPE (YAML: name, base, data, train) says; the result is OUTPUT/NAME/final.
 
     Raw files under `data: inputs:` are built into training rows first. The same command runs alone and under torchrun.
@@ -38,6 +44,8 @@ def train(recipe: Path, settings: tuple[str, ...], dry_run: bool, resume: str | 
     from chaku.train.config import read_recipe
 
     read = read_recipe(recipe, settings)
+    if continue_from:
+        read = read.model_copy(update={"train": {**read.train, "continue_from": continue_from}})
     leads = os.environ.get("RANK", "0") == "0"
     folder = run.run_folder(read)
     if overwrite and resume:
@@ -88,7 +96,11 @@ def _data(read: Recipe, folder: Path, leads: bool) -> Path:
         return config
     from chaku.cli.data_progress import drawn
     from chaku.data.build import build
+    from chaku.train.hub_base import at_hub
+    from chaku.train.model import find_base
 
+    if leads and read.base == config.tokenizer:
+        at_hub(find_base(read.base), folder)  # its tokenizer, where it is on the hub
     target = folder.with_name(f"{folder.name}-data")
     if leads:
         with drawn() as watcher:
@@ -101,6 +113,8 @@ def _data(read: Recipe, folder: Path, leads: bool) -> Path:
 
 
 def _show_plan(made: Plan) -> None:
+    from chaku.train.lineage import describe
+
     config, manifest = made.config, made.set_manifest
     facts = manifest["audit"]["facts"]
     click.echo(
@@ -111,6 +125,9 @@ def _show_plan(made: Plan) -> None:
         f"{config.method}, {config.precision}; {made.total:,} steps of {config.batch_rows} rows,"
         f" {config.epochs} epochs; lr {config.lr:g} {config.schedule}; template {manifest['template']['name']}"
     )
+    if made.parent is not None:
+        for line in describe(made.parent, manifest):
+            click.echo(line)
     for warning in made.set_manifest["audit"]["warnings"]:
         click.echo(f"warning: {warning}")
 

@@ -24,10 +24,11 @@ from chaku.errors import TrainingError, UsageError
 from chaku.models.tokenizers import load_tokenizer
 from chaku.records import atomic_write, sha256_file
 from chaku.train import checkpoint as checkpoints
-from chaku.train import loop
+from chaku.train import lineage, loop
 from chaku.train.batches import Batches, targets_of
 from chaku.train.config import FREE_ON_RESUME, TrainConfig, train_config
 from chaku.train.final import difference, write_final
+from chaku.train.hub_base import at_hub, fetch_weights
 from chaku.train.log import Log, StepRecord, read_log
 from chaku.train.loss import NO_TARGET
 from chaku.train.model import Base, find_base, open_trainee
@@ -56,6 +57,8 @@ class Plan:
     base: Base
     rendering: Rendering
     tokenizer_path: Path
+    parent: lineage.Parent | None = None
+    """The run whose weights this one begins with."""
 
     @property
     def total(self) -> int:
@@ -77,7 +80,7 @@ def plan(recipe: Recipe, data: Path) -> Plan:
     rows, heldout = Rows(data, "train"), Rows(data, "test")
     if not any((targets_of(rows[number]) != NO_TARGET).any() for number in range(len(rows))):
         raise UsageError(f"{data} trains on nothing: no token carries loss", fix=f"chaku data preview {data} shows it")
-    base = find_base(recipe.base)
+    base = at_hub(find_base(recipe.base), config.output / recipe.name)
     source = manifest["tokenizer"]["source"]
     rendering = open_rendering(source, manifest["config"]["template"], manifest["config"]["train_on"])
     if rendering.tokenizer.hash != manifest["tokenizer"]["hash"]:
@@ -88,7 +91,9 @@ def plan(recipe: Recipe, data: Path) -> Plan:
             fix=f"build the set with --tokenizer {base.name}",
         )
     folder = config.output / recipe.name
-    return Plan(recipe, config, folder, data, manifest, rows, heldout, base, rendering, find_tokenizer(source))
+    if (parent := lineage.find_parent(config, folder)) is not None:
+        lineage.check_fit(parent, config, base, manifest)
+    return Plan(recipe, config, folder, data, manifest, rows, heldout, base, rendering, find_tokenizer(source), parent)
 
 
 def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Path:
@@ -100,6 +105,7 @@ def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
         if world.leads:
             _claim(made, resume)
         world.wait()
+        fetch_weights(made.base)
         trainee = open_trainee(made.base, made.config, made.set_manifest["pack_length"], world.device)
         checkpoints.check_room(made.folder, trainee, made.config.keep_last, made.config.keep_best)
         shard(trainee, made.config, world)
@@ -112,11 +118,13 @@ def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
         for name, reason in skipped:
             listener.said(f"skipped checkpoint {name}: {reason}")
         first = newest.step if newest else 0
-        tracker = open_tracker(made.config.track if world.leads else None, made.folder, recorded(made))
-        log = Log(made.folder / "log.jsonl" if world.leads else None, first, tracker)
         if newest is not None:
             checkpoints.load(newest, trainee, optimiser, world)
             listener.said(f"going on behind step {first:,} of {made.total:,}")
+        elif made.config.continue_from is not None:
+            listener.said(lineage.start_from(made.parent, made.folder, trainee, world))
+        tracker = open_tracker(made.config.track if world.leads else None, made.folder, recorded(made))
+        log = Log(made.folder / "log.jsonl" if world.leads else None, first, tracker)
         if newest is not None or skipped:
             log.event("resumed", first, skipped=dict(skipped), processes=world.size)
         run = loop.Run(
@@ -186,11 +194,17 @@ def write_manifest(made: Plan, result: dict[str, Any] | None) -> None:
     facts, base = made.set_manifest["audit"]["facts"], made.base
     path = made.folder / "manifest.json"
     before = orjson.loads(path.read_bytes()) if path.exists() else {}
-    named = {"name": base.name, "sha256": base.sha256, "licence": base.licence}
+    named = {
+        "name": base.name, "hub_id": base.hub_id, "revision": base.revision, "sha256": base.sha256,
+        "licence": base.licence, "licence_url": base.licence_url,
+    }  # fmt: skip
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     manifest = {
         "name": made.recipe.name,
+        "developer": made.recipe.developer,
+        "licence": made.recipe.licence,
         "base": {key: value for key, value in named.items() if value is not None},
+        "continued_from": before.get("continued_from"),
         "chaku": chaku.__version__,
         "git_commit": _git_commit(),
         "started": before.get("started", now),
@@ -204,6 +218,8 @@ def write_manifest(made: Plan, result: dict[str, Any] | None) -> None:
             "num_trained_tokens": facts["trained_tokens"],
             "template": made.set_manifest["template"]["name"],
             "tokenizer": made.set_manifest["tokenizer"]["source"],
+            "tokenizer_sha256": made.set_manifest["tokenizer"]["hash"],
+            "pack_length": made.set_manifest["pack_length"],
         },
         "recipe": made.config.model_dump(mode="json"),
         "result": result,
