@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
+from chaku.cli.run_folders import find_run, manifest_of, records_of, steps_of
+from chaku.cli.run_push import push
 from chaku.errors import UsageError
 
 _ROOT = click.Path(path_type=Path, file_okay=False)
@@ -17,36 +18,10 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 @click.group()
 def runs() -> None:
-    """List, show, watch and plot training runs."""
+    """List, show, watch, plot and push training runs."""
 
 
-def _folder(text: str) -> Path:
-    """A run's folder: a path, or a name below runs/."""
-    for folder in (Path(text), Path("runs") / text):
-        if (folder / "manifest.json").is_file() and (folder / "config.yaml").is_file():
-            return folder
-    raise UsageError(f"{text} is no training run", fix="`chaku runs list` shows those below runs/")
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    import orjson
-
-    manifest: dict[str, Any] = orjson.loads((folder / "manifest.json").read_bytes())
-    return manifest
-
-
-def _records(folder: Path) -> Iterator[dict[str, Any]]:
-    """Whole lines of the log; the last may still be written."""
-    import orjson
-
-    path = folder / "log.jsonl"
-    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
-        if line.endswith(b"\n"):
-            yield orjson.loads(line)
-
-
-def _steps(folder: Path) -> list[dict[str, Any]]:
-    return [one for one in _records(folder) if "loss" in one]
+runs.add_command(push)
 
 
 @runs.command("list")
@@ -56,8 +31,8 @@ def list_runs(root: Path) -> None:
     folders = [path.parent for path in root.glob("*/manifest.json") if (path.parent / "config.yaml").is_file()]
     if not folders:
         click.echo(f"no runs below {root}")
-    for folder in sorted(folders, key=lambda path: str(_manifest(path)["started"])):
-        manifest, steps = _manifest(folder), _steps(folder)
+    for folder in sorted(folders, key=lambda path: str(manifest_of(path)["started"])):
+        manifest, steps = manifest_of(folder), steps_of(folder)
         loss = f"loss {steps[-1]['loss']:.4f}" if steps else "no step yet"
         state = "finished" if manifest["finished"] else "not finished"
         click.echo(f"{folder.name:<24} {len(steps):>7,} steps  {loss:<14} {state:<13} {manifest['base']['name']}")
@@ -68,15 +43,18 @@ def list_runs(root: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
 def show(run: str, as_json: bool) -> None:
     """What a run was made of, what came out, and which checkpoints it holds."""
-    folder = _folder(run)
-    manifest, steps = _manifest(folder), _steps(folder)
+    folder = find_run(run)
+    manifest, steps = manifest_of(folder), steps_of(folder)
     if as_json:
         click.echo((folder / "manifest.json").read_text())
         return
+    from chaku.weights.card import lineage as lineage_of
+
     data, result = manifest["data"], manifest["result"] or {}
     checkpoints = sorted((folder / "checkpoints").glob("step-*"), key=lambda path: int(path.name[5:]))
     lines = {
         "base": manifest["base"]["name"],
+        **{name.lower(): value for name, value in lineage_of(manifest).items()},
         "data": f"{data['folder']}: {data['num_conversations']:,} conversations, {data['num_tokens']:,} tokens,"
         f" {data['num_trained_tokens']:,} of them trained; template {data['template']}",
         "started": manifest["started"],
@@ -91,7 +69,7 @@ def show(run: str, as_json: bool) -> None:
     }
     for name, value in lines.items():
         click.echo(f"{name:<13}{value}")
-    for event in (one for one in _records(folder) if "event" in one):
+    for event in (one for one in records_of(folder) if "event" in one):
         click.echo(f"{'event':<13}{event['event']} behind step {event['step']:,}" + _details(event))
 
 
@@ -114,10 +92,10 @@ def sparkline(steps: list[dict[str, Any]], width: int = 40) -> str:
 @click.option("--every", "every_s", type=click.FloatRange(0.05), default=1.0, show_default=True, help="Seconds.")
 def watch(run: str, every_s: float) -> None:
     """Print steps as they are logged, until the run is finished."""
-    folder, seen = _folder(run), 0
+    folder, seen = find_run(run), 0
     while True:
-        is_finished = _manifest(folder)["finished"] is not None
-        steps = _steps(folder)
+        is_finished = manifest_of(folder)["finished"] is not None
+        steps = steps_of(folder)
         for one in steps[min(seen, len(steps)) :]:
             heldout = f"  held out {one['heldout_loss']:.4f}" if "heldout_loss" in one else ""
             click.echo(
@@ -137,7 +115,7 @@ def plot(names: tuple[str, ...], output: Path) -> None:
     """Draw the losses of runs into one SVG; held-out losses as dots."""
     from chaku.records import atomic_write
 
-    series = {name: _steps(_folder(name)) for name in names}
+    series = {name: steps_of(find_run(name)) for name in names}
     if empty := [name for name, steps in series.items() if not steps]:
         raise UsageError(f"{', '.join(empty)}: no step is logged yet", fix="try again later")
     with atomic_write(output) as file:

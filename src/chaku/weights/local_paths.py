@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 _ABSOLUTE = re.compile(r"(/|~/|[A-Za-z]:[\\/]).*", re.DOTALL)
@@ -28,20 +29,34 @@ def shown(text: str) -> str:
         return text
     if hub_id := hub_id_of(text):
         return hub_id
+    if Path(text).expanduser() == Path.home():
+        return "~"
     parts = [part for part in re.split(r"[\\/]+", text) if part not in ("", "~")]
     if not parts:
         return "."
     return "/".join(parts[-2:] if parts[-1] in _SAYS_NOTHING else parts[-1:])
 
 
-def without_paths(value: Any, known: Iterable[str], *, whole: bool = False) -> Any:
-    """JSON-like values or text in which `known` paths are only `shown`.
+def absolute_in(value: Any) -> Iterator[str]:
+    """Every text in JSON-like values that is an absolute path."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for inner in value:
+            yield from absolute_in(inner)
+    elif isinstance(value, str) and is_absolute(value):
+        yield value
 
-    With `whole`, any text that is a path and nothing else is too. What a model said, though it may look like a path,
-    is left alone without it.
+
+def without_paths(value: Any, known: Mapping[str, str], *, whole: bool = False) -> Any:
+    """JSON-like values or text in which each `known` path is replaced, a longer one before a shorter.
+
+    With `whole`, any text that is a path and nothing else is only `shown` too. Without it what a model said is left
+    alone though it may look like a path.
     """
-    ordered = sorted({path.rstrip("/") for path in known if is_absolute(path)} - {""}, key=len, reverse=True)
-    return _cleaned(value, [(re.compile(rf"{re.escape(path)}(?![\w-])"), shown(path)) for path in ordered], whole)
+    ordered = sorted(((path.rstrip("/"), instead) for path, instead in known.items()), key=lambda pair: -len(pair[0]))
+    patterns = [(re.compile(rf"{re.escape(path)}(?![\w-])"), instead) for path, instead in ordered if path]
+    return _cleaned(value, patterns, whole)
 
 
 def _cleaned(value: Any, known: list[tuple[re.Pattern[str], str]], whole: bool) -> Any:
