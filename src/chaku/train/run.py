@@ -123,7 +123,7 @@ def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
             listener.said(f"going on behind step {first:,} of {made.total:,}")
         elif made.config.continue_from is not None:
             listener.said(lineage.start_from(made.parent, made.folder, trainee, world))
-        tracker = open_tracker(made.config.track if world.leads else None, made.folder, recorded(made))
+        tracker = open_tracker(made.config.track if world.leads else None, made.folder, recorded(made), first)
         log = Log(made.folder / "log.jsonl" if world.leads else None, first, tracker)
         if newest is not None or skipped:
             log.event("resumed", first, skipped=dict(skipped), processes=world.size)
