@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from chaku.cli.run_folders import find_run, manifest_of, records_of, steps_of
+from chaku.cli.run_plot import plot
 from chaku.cli.run_push import push
-from chaku.errors import UsageError
 
 _ROOT = click.Path(path_type=Path, file_okay=False)
 _BARS = "▁▂▃▄▅▆▇█"
@@ -21,21 +21,41 @@ def runs() -> None:
     """List, show, watch, plot and push training runs."""
 
 
+runs.add_command(plot)
 runs.add_command(push)
 
 
 @runs.command("list")
 @click.argument("root", type=_ROOT, default=Path("runs"))
-def list_runs(root: Path) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the same as JSON.")
+def list_runs(root: Path, as_json: bool) -> None:
     """Runs below ROOT, newest last: steps, loss, and whether they are finished."""
     folders = [path.parent for path in root.glob("*/manifest.json") if (path.parent / "config.yaml").is_file()]
-    if not folders:
+    rows = [_row(folder) for folder in sorted(folders, key=lambda path: str(manifest_of(path)["started"]))]
+    if as_json:
+        import orjson
+
+        click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
+        return
+    if not rows:
         click.echo(f"no runs below {root}")
-    for folder in sorted(folders, key=lambda path: str(manifest_of(path)["started"])):
-        manifest, steps = manifest_of(folder), steps_of(folder)
-        loss = f"loss {steps[-1]['loss']:.4f}" if steps else "no step yet"
-        state = "finished" if manifest["finished"] else "not finished"
-        click.echo(f"{folder.name:<24} {len(steps):>7,} steps  {loss:<14} {state:<13} {manifest['base']['name']}")
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        loss = "no step yet" if row["loss"] is None else f"loss {row['loss']:.4f}"
+        state = "finished" if row["finished"] else "not finished"
+        after = f"  after {row['continued_from']}" if row["continued_from"] else ""
+        click.echo(f"{row['name']:<{width}} {row['steps']:>7,} steps  {loss:<14} {state:<13} {row['base']}{after}")
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    manifest, steps = manifest_of(folder), steps_of(folder)
+    heldout = [one["heldout_loss"] for one in steps if "heldout_loss" in one]
+    return {
+        "name": folder.name, "folder": str(folder), "base": manifest["base"]["name"],
+        "continued_from": (manifest.get("continued_from") or {}).get("name"), "steps": len(steps),
+        "loss": steps[-1]["loss"] if steps else None, "heldout_loss": heldout[-1] if heldout else None,
+        "started": manifest["started"], "finished": manifest["finished"],
+    }  # fmt: skip
 
 
 @runs.command()
@@ -106,57 +126,3 @@ def watch(run: str, every_s: float) -> None:
         if is_finished:
             return
         time.sleep(every_s)
-
-
-@runs.command()
-@click.argument("names", metavar="RUN...", nargs=-1, required=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("losses.svg"), show_default=True)
-def plot(names: tuple[str, ...], output: Path) -> None:
-    """Draw the losses of runs into one SVG; held-out losses as dots."""
-    from chaku.records import atomic_write
-
-    series = {name: steps_of(find_run(name)) for name in names}
-    if empty := [name for name, steps in series.items() if not steps]:
-        raise UsageError(f"{', '.join(empty)}: no step is logged yet", fix="try again later")
-    with atomic_write(output) as file:
-        file.write(_svg(series).encode())
-    click.echo(f"{output} shows {len(series)} runs")
-
-
-_COLOURS = ("#1a7f5a", "#b4481f", "#2a5db0", "#8a2f8f", "#7a6a00", "#444444")
-
-
-def _svg(series: dict[str, list[dict[str, Any]]], width: int = 720, height: int = 360, margin: int = 56) -> str:
-    import html
-
-    points = [one for steps in series.values() for one in steps]
-    most_steps = max(one["step"] for one in points)
-    values = [one[key] for one in points for key in ("loss", "heldout_loss") if key in one]
-    low, high = min(values), max(values)
-
-    def place(step: int, value: float) -> tuple[float, float]:
-        across = (step - 1) / max(most_steps - 1, 1)
-        up = (value - low) / ((high - low) or 1)
-        return margin + across * (width - 2 * margin), height - margin - up * (height - 2 * margin)
-
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif"'
-        ' font-size="12"><title>training loss by step</title><rect width="100%" height="100%" fill="#fff"/>'
-    ]
-    for value in (low, (low + high) / 2, high):
-        x, y = place(1, value)
-        parts.append(f'<path d="M{x:.0f} {y:.1f}H{width - margin}" stroke="#ddd"/>')
-        parts.append(f'<text x="{margin - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
-    for step in (1, most_steps):
-        parts.append(f'<text x="{place(step, low)[0]:.0f}" y="{height - margin + 18}">{step:,}</text>')
-    for index, (name, steps) in enumerate(series.items()):
-        colour = _COLOURS[index % len(_COLOURS)]
-        line = " ".join("{:.1f},{:.1f}".format(*place(one["step"], one["loss"])) for one in steps)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        for one in steps:
-            if "heldout_loss" in one:
-                x, y = place(one["step"], one["heldout_loss"])
-                parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
-        label = html.escape(name)
-        parts.append(f'<text x="{margin}" y="{20 + 16 * index}" fill="{colour}">{label}</text>')
-    return "".join([*parts, "</svg>\n"])
