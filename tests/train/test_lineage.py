@@ -143,7 +143,7 @@ def test_a_resumed_run_refuses_weights_that_changed_and_needs_none_behind_its_ow
     weights = parent / "final" / "model.safetensors"
     genuine = weights.read_bytes()
     weights.write_bytes(genuine[:-1] + bytes([genuine[-1] ^ 1]))
-    with pytest.raises(TrainingError, match="is gone or was changed"):
+    with pytest.raises(TrainingError, match="is not there or was changed"):
         small.trained(made, small_set, resume=True)
     weights.write_bytes(genuine)
     heard = small.Heard(lambda record: small.kill_self() if record.step == 3 else None)

@@ -70,6 +70,15 @@ def test_sample_prompts_are_answered_before_and_after(base: Path, small_set: Pat
     assert heard.lines[0].startswith("behind step 0: 'Who are you?' -> ")
 
 
+def test_a_run_that_begins_again_has_its_first_answers_once(base: Path, small_set: Path, tmp_path: Path) -> None:
+    """It was killed before its first checkpoint."""
+    made = small.recipe("run", base, tmp_path, max_steps=2, save_every=2, sample_prompts=["Who are you?"])
+    heard = small.Heard(lambda record: small.kill_self() if record.step == 1 else None)
+    assert small.in_fork(lambda: small.trained(made, small_set, heard=heard)) == -signal.SIGKILL
+    folder = small.trained(made, small_set, resume=True)
+    assert [one["step"] for one in read_log(folder / "log.jsonl") if one.get("event") == "sample"] == [0, 2]
+
+
 @pytest.mark.parametrize("kind", ["trackio", "wandb"])
 def test_a_tracker_gets_the_numbers_of_the_log_and_a_resumed_run_is_the_same_there(
     base: Path, small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str

@@ -141,10 +141,14 @@ def start_from(parent: Parent | None, run: Path, trainee: Trainee, world: World)
 def _settle(parent: Parent | None, run: Path) -> tuple[Origin, str]:
     begun = _recorded(run)
     if begun is not None:
-        origin = _origin(Path(begun["folder"]), begun["step"])
+        try:
+            origin = _origin(Path(begun["folder"]), begun["step"])
+        except checkpoints.Invalid:
+            origin = None
         if origin is None or origin.sha256 != begun["sha256"]:
             raise TrainingError(
-                f"{begun['folder']}, from which this run went on, is gone or was changed", fix="start anew: --overwrite"
+                f"{begun['folder']}, with whose weights this run began, is not there or was changed",
+                fix="go on where `chaku train` was called before, or start anew with --overwrite",
             )
         return origin, f"begins again with the weights of {origin.folder}"
     assert parent is not None

@@ -22,7 +22,7 @@ from chaku.weights.card import model_card, read_manifest
 from chaku.weights.local_paths import absolute_in, shown, without_paths
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, ModelInfo
 
 _CONFIGS = frozenset(
     {
@@ -30,6 +30,7 @@ _CONFIGS = frozenset(
         "added_tokens.json",
     }
 )  # fmt: skip
+_SECONDS = 10.0
 _WEIGHTS = ("model", "adapter_model", "pytorch_model")
 
 
@@ -159,8 +160,10 @@ def push(repo: str, uploads: list[Upload], *, is_private: bool, message: str) ->
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     api = HfApi(library_name="chaku")
     try:
-        repo = api.create_repo(repo, private=is_private, exist_ok=True).repo_id
-        before = api.model_info(repo)
+        before = _there(api, repo)
+        if before is None:
+            repo = api.create_repo(repo, private=is_private, exist_ok=True).repo_id
+            before = api.model_info(repo)
         places = {upload.place for upload in uploads}
         stale = [one.rfilename for one in before.siblings or () if _is_stale(one.rfilename, places)]
         operations: list[Any] = [CommitOperationDelete(path_in_repo=name) for name in stale]
@@ -175,6 +178,16 @@ def push(repo: str, uploads: list[Upload], *, is_private: bool, message: str) ->
     notes = tuple(str(one.message) for one in said if "README.md" in str(one.message))
     is_changed = commit.oid != before.sha
     return Pushed(f"{api.endpoint}/{repo}", bool(before.private), is_changed, tuple(stale), notes)
+
+
+def _there(api: HfApi, repo: str) -> ModelInfo | None:
+    """The repository if it is there; asked with a deadline, which later calls have not."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        return api.model_info(repo, timeout=_SECONDS) if "/" in repo else None
+    except RepositoryNotFoundError:
+        return None
 
 
 def _is_stale(name: str, places: set[str]) -> bool:
