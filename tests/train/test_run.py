@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import sys
 import threading
 import types
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
-from chaku.errors import UsageError
+from chaku.errors import RunInterrupted, UsageError
 from chaku.models.tokenizers import load_tokenizer
 from chaku.train.log import read_log
 from train import small
@@ -92,18 +95,53 @@ def test_a_step_reads_from_the_device_once(
     assert [after - before for before, after in itertools.pairwise(behind[:-1])] == [1, 1, 1]
 
 
-def test_a_tracker_gets_the_numbers_of_the_log(
-    base: Path, small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_begins_again_has_its_first_answers_once(base: Path, small_set: Path, tmp_path: Path) -> None:
+    """It was killed before its first checkpoint."""
+    made = small.recipe("run", base, tmp_path, max_steps=2, save_every=2, sample_prompts=["Who are you?"])
+    heard = small.Heard(lambda record: small.kill_self() if record.step == 1 else None)
+    assert small.in_fork(lambda: small.trained(made, small_set, heard=heard)) == -signal.SIGKILL
+    folder = small.trained(made, small_set, resume=True)
+    assert [one["step"] for one in read_log(folder / "log.jsonl") if one.get("event") == "sample"] == [0, 2]
+
+
+@pytest.mark.parametrize("kind", ["trackio", "wandb"])
+def test_a_tracker_gets_the_numbers_of_the_log_and_a_resumed_run_is_the_same_there(
+    base: Path, small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    heard: list[tuple[str, int | str]] = []
-    fake = types.ModuleType("trackio")
-    fake.init = lambda project, name, config: heard.append(("init", name))  # type: ignore[attr-defined]
-    fake.log = lambda values, step: heard.append((f"{values['loss']:.6f}", step))  # type: ignore[attr-defined]
-    fake.finish = lambda: heard.append(("finish", ""))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "trackio", fake)
-    folder = small.trained(small.recipe("run", base, tmp_path, max_steps=2, track="trackio"), small_set)
-    steps = [(f"{row[2]:.6f}", row[0]) for row in small.numbers(folder)]
-    assert heard == [("init", "run"), *steps, ("finish", "")]
+    heard: list[tuple[Any, ...]] = []
+    fake: Any = types.ModuleType(kind)
+    fake.init = lambda **options: heard.append(("init", options))
+    fake.log = lambda values, step: heard.append((f"{values['loss']:.6f}", step, "step" in values))
+    fake.finish = lambda: heard.append(("finish",))
+    monkeypatch.setitem(sys.modules, kind, fake)
+    made = small.recipe("run", base, tmp_path, max_steps=4, track=kind)
+    stopping = small.Heard(lambda record: os.kill(os.getpid(), signal.SIGTERM) if record.step == 1 else None)
+    with pytest.raises(RunInterrupted):
+        small.trained(made, small_set, heard=stopping)
+    folder = small.trained(made, small_set, resume=True)
+    begun, gone_on = (options for name, options in [one for one in heard if one[0] == "init"])
+    assert (begun["project"], begun["name"], begun["config"]["train.lr"]) == ("chaku", "run", 3e-3)
+    assert (begun["resume"], gone_on["resume"]) == ("never", "allow")
+    assert begun.get("id") == gone_on.get("id") and ("id" in begun) == (kind == "wandb")
+    steps = [one for one in heard if one[0] not in ("init", "finish")]
+    assert steps == [(f"{row[2]:.6f}", row[0], False) for row in small.numbers(folder)]
+    assert [one[0] for one in heard].count("finish") == 2
+
+
+def test_tensorboard_shows_each_step_once_though_the_run_was_killed(
+    base: Path, small_set: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed (58 MB)")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    made = small.recipe("run", base, tmp_path, max_steps=5, track="tensorboard", save_every=2)
+    heard = small.Heard(lambda record: small.kill_self() if record.step == 3 else None)
+    assert small.in_fork(lambda: small.trained(made, small_set, heard=heard)) == -signal.SIGKILL
+    folder = small.trained(made, small_set, resume=True)
+    shown = EventAccumulator(str(folder / "tensorboard"))
+    shown.Reload()
+    losses = [(event.step, pytest.approx(event.value, rel=1e-6)) for event in shown.Scalars("loss")]
+    assert losses == [(row[0], row[2]) for row in small.numbers(folder)]
 
 
 def test_a_tracker_that_is_not_installed_is_named(base: Path, small_set: Path, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from chaku.cli.main import root
+from chaku.cli.run_plot import QUANTITIES, ticks
+from chaku.errors import UsageError
 from data.made import write_json
 from train import small
 
@@ -59,8 +61,6 @@ def test_resuming_a_finished_run_changes_nothing(recipe: Path, output: str) -> N
 def test_a_set_that_failed_its_audit_is_refused(recipe: Path, small_set: Path, tmp_path: Path) -> None:
     import shutil
 
-    from chaku.errors import UsageError
-
     copy = tmp_path / "set"
     shutil.copytree(small_set, copy)
     manifest = json.loads((copy / "manifest.json").read_text())
@@ -73,8 +73,6 @@ def test_a_set_that_failed_its_audit_is_refused(recipe: Path, small_set: Path, t
 def test_a_set_for_another_tokenizer_is_refused_with_both_names(recipe: Path, tmp_path: Path, base: Path) -> None:
     import shutil
 
-    from chaku.errors import UsageError
-
     other = tmp_path / "other"
     shutil.copytree(base, other)
     content = json.loads((other / "tokenizer.json").read_text())
@@ -86,11 +84,41 @@ def test_a_set_for_another_tokenizer_is_refused_with_both_names(recipe: Path, tm
     assert str(base) in str(caught.value) and str(other) in str(caught.value)
 
 
-def test_runs_are_listed_shown_watched_and_plotted(recipe: Path, output: str, tmp_path: Path) -> None:
+def test_runs_are_listed_shown_and_watched(recipe: Path, output: str) -> None:
     folder = recipe.parent / "runs" / "mine"
     assert "mine" in chaku("runs", "list", folder.parent).output
     shown = chaku("runs", "show", folder).output
     assert "step-6" in shown and "▁" in shown and "finished" in shown
     assert chaku("runs", "watch", folder).output.count("loss ") == 6
-    chaku("runs", "plot", folder, "-o", tmp_path / "losses.svg")
-    assert (tmp_path / "losses.svg").read_text().count("<polyline") == 1
+    (row,) = json.loads(chaku("runs", "list", folder.parent, "--json").output)
+    assert (row["name"], row["steps"], row["continued_from"]) == ("mine", 6, None) and row["finished"]
+    assert json.loads(chaku("runs", "show", folder, "--json").output)["result"]["steps"] == 6
+
+
+def test_runs_are_plotted(recipe: Path, output: str, tmp_path: Path) -> None:
+    import xml.etree.ElementTree as tree
+
+    folder = recipe.parent / "runs" / "mine"
+    for quantity in QUANTITIES.keys() - {"heldout_loss"}:
+        target = tmp_path / f"{quantity}.svg"
+        assert "of 2 runs" in chaku("runs", "plot", folder, folder, "--of", quantity, "-o", target).output
+        root = tree.parse(target).getroot()
+        lines = [each.attrib["points"].split() for each in root.iter("{http://www.w3.org/2000/svg}polyline")]
+        assert [len(line) for line in lines] == [6, 6], quantity
+        assert "step" in [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    with pytest.raises(UsageError, match="mine: no heldout_loss is logged yet"):
+        chaku("runs", "plot", folder, "--of", "heldout_loss")
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([1, 30], [0, 10, 20, 30]),
+        ([5.1, 5.6], [5.1, 5.2, 5.3, 5.4, 5.5, 5.6]),
+        ([3.0], [1, 2, 3, 4, 5]),
+        ([0.0], [-0.6, -0.4, -0.2, 0, 0.2, 0.4, 0.6]),
+        ([2e-6, 2e-5], [0, 5e-6, 1e-5, 1.5e-5, 2e-5]),
+    ],
+)
+def test_axes_have_round_numbers_around_the_values(values: list[float], shown: list[float]) -> None:
+    assert ticks(values) == pytest.approx(shown)

@@ -14,7 +14,9 @@ from chaku.weights.card import model_card, read_manifest
 
 MANIFEST = {
     "name": "kusi",
-    "base": {"name": "smollm2-135m", "sha256": "b179c9523d0e6a0f98a3", "licence": "Apache-2.0"},
+    "base": {"name": "smollm2-135m", "sha256": "b179c9523d0e6a0f98a3", "licence": "Apache-2.0",
+             "licence_url": "https://www.apache.org/licenses/LICENSE-2.0",
+             "hub_id": "HuggingFaceTB/SmolLM2-135M-Instruct"},
     "chaku": "0.1.0",
     "git_commit": "abc123",
     "started": "2026-11-25T10:00:00+00:00",
@@ -35,7 +37,62 @@ def test_a_card_says_what_the_manifest_says() -> None:
         assert said in card, said
     assert "not recorded" not in card
     front = yaml.safe_load(card.split("---")[1])
-    assert front["base_model"] == "smollm2-135m" and front["license_name"] == "Apache-2.0"
+    assert front == {
+        "library_name": "transformers", "pipeline_tag": "text-generation", "license": "apache-2.0",
+        "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct", "base_model_relation": "finetune",
+        "tags": ["chaku", "chat"],
+    }  # fmt: skip
+
+
+def test_the_recipes_developer_and_licence_win_over_the_base_and_the_call_over_both() -> None:
+    named = {**MANIFEST, "developer": "Lab A", "licence": "CC-BY-4.0"}
+    card = model_card(named)
+    assert "**Developed by:** Lab A" in card and "**Licence:** CC-BY-4.0\n" in card
+    assert yaml.safe_load(card.split("---")[1])["license"] == "cc-by-4.0"
+    card = model_card(named, developer="Lab B", licence="Our own terms, v2")
+    assert "**Developed by:** Lab B" in card and "**Licence:** Our own terms, v2\n" in card
+    front = yaml.safe_load(card.split("---")[1])
+    assert (front["license"], front["license_name"]) == ("other", "our-own-terms-v2")
+
+
+def test_a_base_licence_that_no_hub_knows_comes_with_its_address() -> None:
+    base = {
+        "name": "x/y",
+        "hub_id": "x/y",
+        "licence": "LLaMA licence: research",
+        "licence_url": "https://example.org/l",
+    }
+    front = yaml.safe_load(model_card({**MANIFEST, "base": base}).split("---")[1])
+    assert front["license"] == "other" and front["license_link"] == "https://example.org/l"
+    assert front["license_name"] == "llama-licence-research"
+
+
+def test_an_adapter_says_so() -> None:
+    front = yaml.safe_load(model_card({**MANIFEST, "recipe": {"method": "lora"}}).split("---")[1])
+    assert (front["library_name"], front["base_model_relation"]) == ("peft", "adapter") and "lora" in front["tags"]
+
+
+def test_no_path_of_this_machine_stands_in_a_card() -> None:
+    data = {**MANIFEST["data"], "folder": "/home/ada/sets/mine", "tokenizer": "/home/ada/llama/"}
+    snapshot = "/home/ada/.cache/huggingface/hub/models--org--some-llama/snapshots/0123abc"
+    for base, said in (
+        ("/home/ada/llama", "llama"),
+        ("~/runs/first/final", "first/final"),
+        (snapshot, "org/some-llama"),
+    ):
+        card = model_card({**MANIFEST, "base": {"name": base}, "data": data})
+        assert "ada" not in card.replace("adapter", "") and f"**Fine-tuned from:** {said}\n" in card
+        assert "**Set:** mine (sha256" in card and "**Tokenizer:** llama\n" in card
+
+
+def test_the_runs_that_it_goes_on_from_are_named_the_nearest_first() -> None:
+    first = {"name": "first", "step": 1200, "sha256": "aa" * 32, "earlier": None}
+    card = model_card(
+        {**MANIFEST, "continued_from": {"name": "second", "step": 40, "sha256": "bb" * 32, "earlier": first}}
+    )
+    assert (
+        "run second behind step 40 (sha256 bbbbbbbbbbbbbbbb…); before it run first behind step 1,200 (sha256 aa" in card
+    )
 
 
 def test_what_is_not_recorded_is_said_and_not_made_up() -> None:

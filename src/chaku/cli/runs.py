@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from chaku.errors import UsageError
+from chaku.cli.run_folders import find_run, manifest_of, records_of, steps_of
+from chaku.cli.run_plot import plot
+from chaku.cli.run_push import push
 
 _ROOT = click.Path(path_type=Path, file_okay=False)
 _BARS = "▁▂▃▄▅▆▇█"
@@ -17,50 +18,44 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 @click.group()
 def runs() -> None:
-    """List, show, watch and plot training runs."""
+    """List, show, watch, plot and push training runs."""
 
 
-def _folder(text: str) -> Path:
-    """A run's folder: a path, or a name below runs/."""
-    for folder in (Path(text), Path("runs") / text):
-        if (folder / "manifest.json").is_file() and (folder / "config.yaml").is_file():
-            return folder
-    raise UsageError(f"{text} is no training run", fix="`chaku runs list` shows those below runs/")
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    import orjson
-
-    manifest: dict[str, Any] = orjson.loads((folder / "manifest.json").read_bytes())
-    return manifest
-
-
-def _records(folder: Path) -> Iterator[dict[str, Any]]:
-    """Whole lines of the log; the last may still be written."""
-    import orjson
-
-    path = folder / "log.jsonl"
-    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
-        if line.endswith(b"\n"):
-            yield orjson.loads(line)
-
-
-def _steps(folder: Path) -> list[dict[str, Any]]:
-    return [one for one in _records(folder) if "loss" in one]
+runs.add_command(plot)
+runs.add_command(push)
 
 
 @runs.command("list")
 @click.argument("root", type=_ROOT, default=Path("runs"))
-def list_runs(root: Path) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the same as JSON.")
+def list_runs(root: Path, as_json: bool) -> None:
     """Runs below ROOT, newest last: steps, loss, and whether they are finished."""
     folders = [path.parent for path in root.glob("*/manifest.json") if (path.parent / "config.yaml").is_file()]
-    if not folders:
+    rows = [_row(folder) for folder in sorted(folders, key=lambda path: str(manifest_of(path)["started"]))]
+    if as_json:
+        import orjson
+
+        click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
+        return
+    if not rows:
         click.echo(f"no runs below {root}")
-    for folder in sorted(folders, key=lambda path: str(_manifest(path)["started"])):
-        manifest, steps = _manifest(folder), _steps(folder)
-        loss = f"loss {steps[-1]['loss']:.4f}" if steps else "no step yet"
-        state = "finished" if manifest["finished"] else "not finished"
-        click.echo(f"{folder.name:<24} {len(steps):>7,} steps  {loss:<14} {state:<13} {manifest['base']['name']}")
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        loss = "no step yet" if row["loss"] is None else f"loss {row['loss']:.4f}"
+        state = "finished" if row["finished"] else "not finished"
+        after = f"  after {row['continued_from']}" if row["continued_from"] else ""
+        click.echo(f"{row['name']:<{width}} {row['steps']:>7,} steps  {loss:<14} {state:<13} {row['base']}{after}")
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    manifest, steps = manifest_of(folder), steps_of(folder)
+    heldout = [one["heldout_loss"] for one in steps if "heldout_loss" in one]
+    return {
+        "name": folder.name, "folder": str(folder), "base": manifest["base"]["name"],
+        "continued_from": (manifest.get("continued_from") or {}).get("name"), "steps": len(steps),
+        "loss": steps[-1]["loss"] if steps else None, "heldout_loss": heldout[-1] if heldout else None,
+        "started": manifest["started"], "finished": manifest["finished"],
+    }  # fmt: skip
 
 
 @runs.command()
@@ -68,15 +63,18 @@ def list_runs(root: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
 def show(run: str, as_json: bool) -> None:
     """What a run was made of, what came out, and which checkpoints it holds."""
-    folder = _folder(run)
-    manifest, steps = _manifest(folder), _steps(folder)
+    folder = find_run(run)
+    manifest, steps = manifest_of(folder), steps_of(folder)
     if as_json:
         click.echo((folder / "manifest.json").read_text())
         return
+    from chaku.weights.card import lineage as lineage_of
+
     data, result = manifest["data"], manifest["result"] or {}
     checkpoints = sorted((folder / "checkpoints").glob("step-*"), key=lambda path: int(path.name[5:]))
     lines = {
         "base": manifest["base"]["name"],
+        **{name.lower(): value for name, value in lineage_of(manifest).items()},
         "data": f"{data['folder']}: {data['num_conversations']:,} conversations, {data['num_tokens']:,} tokens,"
         f" {data['num_trained_tokens']:,} of them trained; template {data['template']}",
         "started": manifest["started"],
@@ -91,7 +89,7 @@ def show(run: str, as_json: bool) -> None:
     }
     for name, value in lines.items():
         click.echo(f"{name:<13}{value}")
-    for event in (one for one in _records(folder) if "event" in one):
+    for event in (one for one in records_of(folder) if "event" in one):
         click.echo(f"{'event':<13}{event['event']} behind step {event['step']:,}" + _details(event))
 
 
@@ -114,10 +112,10 @@ def sparkline(steps: list[dict[str, Any]], width: int = 40) -> str:
 @click.option("--every", "every_s", type=click.FloatRange(0.05), default=1.0, show_default=True, help="Seconds.")
 def watch(run: str, every_s: float) -> None:
     """Print steps as they are logged, until the run is finished."""
-    folder, seen = _folder(run), 0
+    folder, seen = find_run(run), 0
     while True:
-        is_finished = _manifest(folder)["finished"] is not None
-        steps = _steps(folder)
+        is_finished = manifest_of(folder)["finished"] is not None
+        steps = steps_of(folder)
         for one in steps[min(seen, len(steps)) :]:
             heldout = f"  held out {one['heldout_loss']:.4f}" if "heldout_loss" in one else ""
             click.echo(
@@ -128,57 +126,3 @@ def watch(run: str, every_s: float) -> None:
         if is_finished:
             return
         time.sleep(every_s)
-
-
-@runs.command()
-@click.argument("names", metavar="RUN...", nargs=-1, required=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("losses.svg"), show_default=True)
-def plot(names: tuple[str, ...], output: Path) -> None:
-    """Draw the losses of runs into one SVG; held-out losses as dots."""
-    from chaku.records import atomic_write
-
-    series = {name: _steps(_folder(name)) for name in names}
-    if empty := [name for name, steps in series.items() if not steps]:
-        raise UsageError(f"{', '.join(empty)}: no step is logged yet", fix="try again later")
-    with atomic_write(output) as file:
-        file.write(_svg(series).encode())
-    click.echo(f"{output} shows {len(series)} runs")
-
-
-_COLOURS = ("#1a7f5a", "#b4481f", "#2a5db0", "#8a2f8f", "#7a6a00", "#444444")
-
-
-def _svg(series: dict[str, list[dict[str, Any]]], width: int = 720, height: int = 360, margin: int = 56) -> str:
-    import html
-
-    points = [one for steps in series.values() for one in steps]
-    most_steps = max(one["step"] for one in points)
-    values = [one[key] for one in points for key in ("loss", "heldout_loss") if key in one]
-    low, high = min(values), max(values)
-
-    def place(step: int, value: float) -> tuple[float, float]:
-        across = (step - 1) / max(most_steps - 1, 1)
-        up = (value - low) / ((high - low) or 1)
-        return margin + across * (width - 2 * margin), height - margin - up * (height - 2 * margin)
-
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif"'
-        ' font-size="12"><title>training loss by step</title><rect width="100%" height="100%" fill="#fff"/>'
-    ]
-    for value in (low, (low + high) / 2, high):
-        x, y = place(1, value)
-        parts.append(f'<path d="M{x:.0f} {y:.1f}H{width - margin}" stroke="#ddd"/>')
-        parts.append(f'<text x="{margin - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
-    for step in (1, most_steps):
-        parts.append(f'<text x="{place(step, low)[0]:.0f}" y="{height - margin + 18}">{step:,}</text>')
-    for index, (name, steps) in enumerate(series.items()):
-        colour = _COLOURS[index % len(_COLOURS)]
-        line = " ".join("{:.1f},{:.1f}".format(*place(one["step"], one["loss"])) for one in steps)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        for one in steps:
-            if "heldout_loss" in one:
-                x, y = place(one["step"], one["heldout_loss"])
-                parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
-        label = html.escape(name)
-        parts.append(f'<text x="{margin}" y="{20 + 16 * index}" fill="{colour}">{label}</text>')
-    return "".join([*parts, "</svg>\n"])

@@ -22,8 +22,14 @@ _NUM_SAMPLES = 3
 )
 @click.option("--dry-run", is_flag=True, help="Check and plan everything, train nothing.")
 @click.option("--resume", type=click.Choice(["auto"]), help="Go on from the newest valid checkpoint, if there is one.")
+@click.option(
+    "--continue-from", metavar="RUN", help="Begin with the weights of another run (train.continue_from in the recipe)."
+)
 @click.option("--overwrite", is_flag=True, help="Delete what an earlier run of this name left, and start anew.")
-def train(recipe: Path, settings: tuple[str, ...], dry_run: bool, resume: str | None, overwrite: bool) -> None:
+def train(
+    recipe: Path, settings: tuple[str, ...], dry_run: bool, resume: str | None, continue_from: str | None,
+    overwrite: bool,
+) -> None:  # fmt: skip
     """Fine-tune a model as RECIPE (YAML: name, base, data, train) says; the result is OUTPUT/NAME/final.
 
     Raw files under `data: inputs:` are built into training rows first. The same command runs alone and under torchrun.
@@ -36,6 +42,8 @@ def train(recipe: Path, settings: tuple[str, ...], dry_run: bool, resume: str | 
     from chaku.train.config import read_recipe, run_folder
 
     read = read_recipe(recipe, settings)
+    if continue_from:
+        read = read.model_copy(update={"train": {**read.train, "continue_from": continue_from}})
     leads = os.environ.get("RANK", "0") == "0"
     folder = run_folder(read)
     if overwrite and resume:
@@ -82,6 +90,7 @@ def _delete(folder: Path) -> None:
 
 def _show_plan(made: Plan) -> None:
     from chaku.cli.estimate import epochs
+    from chaku.train.lineage import describe
 
     config, manifest = made.config, made.set_manifest
     facts = manifest["audit"]["facts"]
@@ -93,6 +102,9 @@ def _show_plan(made: Plan) -> None:
         f"{config.method}, {config.precision}; {made.total:,} steps of {config.batch_rows} rows, {epochs(config)};"
         f" lr {config.lr:g} {config.schedule}; template {manifest['template']['name']}"
     )
+    if made.parent is not None:
+        for line in describe(made.parent, manifest):
+            click.echo(line)
     for warning in made.set_manifest["audit"]["warnings"]:
         click.echo(f"warning: {warning}")
 

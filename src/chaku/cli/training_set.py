@@ -21,8 +21,12 @@ def training_set(read: Recipe, *, leads: bool = True) -> Path:
         return config
     from chaku.cli.data_progress import drawn
     from chaku.data.build import build
+    from chaku.train.hub_base import at_hub
+    from chaku.train.model import find_base
 
     folder = run_folder(read)
+    if leads and read.base == config.tokenizer:
+        at_hub(find_base(read.base), folder)  # its tokenizer, where it is on the hub
     target = folder.with_name(f"{folder.name}-data")
     if leads:
         with drawn() as watcher:

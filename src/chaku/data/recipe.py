@@ -84,6 +84,10 @@ class Recipe(Frozen):
     name: str = "unnamed"
     base: str | None = None
     """The model that training starts from."""
+    developer: str | None = None
+    """Who makes the model; stands in its card."""
+    licence: str | None = None
+    """Under which terms the result is given on, such as apache-2.0. Default: the base's."""
     data: DataConfig | Path = DataConfig()
     """How to build the set, or the folder of a built one."""
     train: dict[str, Any] = Field(default_factory=dict)

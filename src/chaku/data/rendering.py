@@ -70,14 +70,20 @@ def rendering_of(config: DataConfig) -> Rendering:
 
 
 def find_tokenizer(source: str) -> Path:
-    """The file or folder of a tokenizer: a path, or a model that was pulled. Nothing is fetched. Raises ModelError."""
+    """The file or folder of a tokenizer: a path, a model that was pulled, or a repository in the hub's cache.
+
+    Nothing is fetched. Raises ModelError.
+    """
     from chaku.models import cache
+    from chaku.models.folders import in_hub_cache
     from chaku.models.reference import LocalFile, parse_reference
 
     if (path := Path(source).expanduser()).exists():
         return path
     reference = parse_reference(source)
     if isinstance(reference, LocalFile):
+        if (folder := in_hub_cache(*source.partition("@")[::2])) is not None:
+            return folder
         raise ModelError(f"no tokenizer at {reference.path}", fix="check the path")
     model = cache.find(reference)
     if model is None:

@@ -12,6 +12,7 @@ from chaku.errors import ModelError
 from chaku.models import cache
 from chaku.models.modelconfig import ADAPTER_CONFIG, CONFIG, read_adapter_config
 from chaku.models.reference import BuiltIn, HubFile, UrlFile, WheelFile, is_model_folder, parse_reference
+from chaku.models.registry import BUILT_IN
 from chaku.records import atomic_write, sha256_file
 
 # What decides what a model computes and how it is addressed. Optimiser states and logs beside it don't.
@@ -55,10 +56,12 @@ def base_of(adapter: Path) -> Path:
         raise ModelError(
             f"{adapter / ADAPTER_CONFIG} does not name its base", fix="chaku weights merge BASE ADAPTER -o DIR"
         )
-    for path in (Path(named).expanduser(), adapter / named):
-        if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
-            return path
-    found = _pulled(named) or _in_hub_cache(named, adapter_config.get("revision"))
+    for place in (Path(named).expanduser(), adapter / named):
+        if place.is_dir() or (place.is_file() and place.suffix == ".gguf"):
+            return place
+    found = _pulled(named) or in_hub_cache(named, adapter_config.get("revision"))
+    if found is None:
+        found = next((_pulled(row.name) for row in BUILT_IN.values() if row.hub_id == named), None)
     if found is None:
         raise ModelError(
             f"{adapter} builds on {named!r}, which is not on this machine",
@@ -78,13 +81,14 @@ def _pulled(named: str) -> Path | None:
     return model.path if model else None
 
 
-def _in_hub_cache(named: str, revision: str | None) -> Path | None:
+def in_hub_cache(repo: str, revision: str | None = None) -> Path | None:
+    """The folder of a repository that huggingface_hub has fetched; None where it has not. Nothing is fetched."""
     with contextlib.suppress(ImportError):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
         with contextlib.suppress(HFValidationError, LocalEntryNotFoundError):
-            return Path(snapshot_download(named, revision=revision, local_files_only=True))
+            return Path(snapshot_download(repo, revision=revision or None, local_files_only=True))
     return None
 
 

@@ -32,7 +32,7 @@ def pull(reference: HubFile, progress: Progress) -> Path:
     try:
         return _pull(reference, huggingface_hub.HfApi(library_name="chaku"), progress)
     except (HfHubHTTPError, HTTPError, OSError, ValueError) as error:
-        raise _explain(reference, error) from None
+        raise explain(reference, error) from None
 
 
 def _pull(reference: HubFile, api: HfApi, progress: Progress) -> Path:
@@ -110,7 +110,8 @@ def _reporting_bar(progress: Progress) -> type[Any]:
     return ReportingBar
 
 
-def _explain(reference: HubFile, error: Exception) -> ModelError:
+def explain(reference: HubFile, error: Exception) -> ModelError:
+    """What went wrong at the hub, in one line with a way out."""
     from huggingface_hub import errors
 
     source = f"hf:{reference.repo}"
@@ -131,4 +132,6 @@ def _explain(reference: HubFile, error: Exception) -> ModelError:
         if isinstance(error, kind):
             return ModelError(message, fix=fix)
     reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-    return ModelError(f"{source} can't be fetched: {reason}", fix="check the connection and HF_ENDPOINT, pull again")
+    return ModelError(
+        f"{source} can't be fetched: {reason}", fix="check the connection and HF_ENDPOINT, then try again"
+    )

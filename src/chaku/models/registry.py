@@ -48,6 +48,8 @@ class BuiltInModel:
     """False: a base model, it continues text and has no chat template."""
     shape: ModelShape
     notes: str = ""
+    hub_id: str | None = None
+    """Where its makers publish it."""
 
 
 _APACHE = Licence("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
@@ -81,6 +83,7 @@ BUILT_IN: dict[str, BuiltInModel] = {
                 tied=True,
             ),
             notes="from huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct; its template knows no tools",
+            hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
         ),
         BuiltInModel(
             name="gemma3-270m",
@@ -117,6 +120,7 @@ BUILT_IN: dict[str, BuiltInModel] = {
                 tied=True,
             ),
             notes="from huggingface.co/google/gemma-3-270m; has no chat template",
+            hub_id="google/gemma-3-270m",
         ),
     )
 }

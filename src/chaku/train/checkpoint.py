@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load as load_state
 from torch.distributed.checkpoint.state_dict_saver import async_save
@@ -44,6 +45,13 @@ class Checkpoint:
     heldout_loss: float | None
 
 
+class _Writer(FileSystemWriter):
+    """DCP's own, which would put the folder's path on this machine into the checkpoint."""
+
+    def storage_meta(self) -> None:
+        """Nothing."""
+
+
 class Invalid(Exception):
     """Why a checkpoint is passed over."""
 
@@ -61,6 +69,22 @@ def check(folder: Path) -> Checkpoint:
         if change := change_of(folder / name, described):
             raise Invalid(f"{name} {change}")
     return Checkpoint(folder, step, loss)
+
+
+def newest_in(folder: Path) -> tuple[Checkpoint | None, list[tuple[str, str]]]:
+    """The newest valid checkpoint in a folder of them, and those newer ones that are not, with the reason."""
+    skipped: list[tuple[str, str]] = []
+    for each in _folders(folder):
+        try:
+            return check(each), skipped
+        except Invalid as reason:
+            skipped.append((each.name, str(reason)))
+    return None, skipped
+
+
+def _folders(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
 @dataclass
@@ -84,21 +108,8 @@ class Checkpoints:
     def newest(self) -> tuple[Checkpoint | None, list[tuple[str, str]]]:
         """The newest valid checkpoint, and those newer ones that are not, with the reason: one process looks."""
         found: tuple[Checkpoint | None, list[tuple[str, str]]] = (None, [])
-        found = self.world.told(self._look() if self.world.leads else found)
+        found = self.world.told(newest_in(self.folder) if self.world.leads else found)
         return found
-
-    def _look(self) -> tuple[Checkpoint | None, list[tuple[str, str]]]:
-        skipped: list[tuple[str, str]] = []
-        for folder in self._folders():
-            try:
-                return check(folder), skipped
-            except Invalid as reason:
-                skipped.append((folder.name, str(reason)))
-        return None, skipped
-
-    def _folders(self) -> list[Path]:
-        found = [path for path in self.folder.glob("step-*") if _NAME.fullmatch(path.name)]
-        return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
     def save(self, step: int, model: nn.Module, optimiser: torch.optim.Optimizer, heldout_loss: float | None) -> None:
         """Write a checkpoint; in the background, once the state is copied. Raises TrainingError as `finish` does."""
@@ -113,10 +124,12 @@ class Checkpoints:
         written: Future[Any] | None = None
         with self._told(step):
             if self.in_background:
-                started = async_save(state, checkpoint_id=part, process_group=self._group, no_dist=self.world.size == 1)
+                started = async_save(
+                    state, storage_writer=_Writer(part), process_group=self._group, no_dist=self.world.size == 1
+                )
                 written = started if isinstance(started, Future) else started.upload_completion
             else:
-                save_state(state, checkpoint_id=part, no_dist=self.world.size == 1)
+                save_state(state, storage_writer=_Writer(part), no_dist=self.world.size == 1)
         self._pending = self._writer.submit(self._publish, part, step, heldout_loss, written)
         if not self.in_background:
             self.finish()
@@ -144,7 +157,7 @@ class Checkpoints:
     def _prune(self) -> None:
         """Delete all but the last few, and the best where that is kept. Invalid ones count for nothing."""
         valid: list[Checkpoint] = []
-        for folder in self._folders():
+        for folder in _folders(self.folder):
             try:
                 manifest = orjson.loads((folder / "manifest.json").read_bytes())
                 valid.append(Checkpoint(folder, manifest["step"], manifest["heldout_loss"]))

@@ -33,6 +33,8 @@ class TrainConfig(Frozen):
     """Values to start from; see `chaku.train.presets`."""
     output: Path = Path("runs")
     """Folder that holds the run's own folder."""
+    continue_from: Path | None = None
+    """A run (or one checkpoint in it) whose weights this one begins with; `base` stays the one that it had."""
     method: Literal["full", "lora", "qlora"] = "full"
     lora: LoraConfig = LoraConfig()
     precision: Literal["fp32", "bf16"] = "bf16"
@@ -168,10 +170,10 @@ def train_config(recipe: Recipe) -> TrainConfig:
 
 
 def data_config(recipe: Recipe) -> DataConfig | Path:
-    """The `data` section over the preset's, or the folder of a built set."""
+    """The `data` section over the preset's, or the folder of a built set. The tokenizer is the base's unless said."""
     if isinstance(recipe.data, Path):
         return recipe.data
-    defaults = _preset(recipe.train).get("data", {})
+    defaults = ({"tokenizer": recipe.base} if recipe.base else {}) | _preset(recipe.train).get("data", {})
     return DataConfig.model_validate({**defaults, **recipe.data.model_dump(exclude_unset=True)})
 
 

@@ -56,7 +56,7 @@ class Log:
         self.dollars = 0.0
         if path is None:
             return
-        kept = [one for one in read_log(path) if one.get("step", 0) <= steps_done]
+        kept = [one for one in read_log(path) if one.get("step", 0) <= steps_done] if steps_done else []
         self.dollars = max((one["dollars"] for one in kept if one.get("dollars")), default=0.0)
         with atomic_write(path) as file:
             file.writelines(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in kept)

@@ -26,10 +26,11 @@ from chaku.models.tokenizer_files import difference
 from chaku.models.tokenizers import load_tokenizer
 from chaku.records import atomic_write, sha256_file
 from chaku.train import checkpoint as checkpoints
-from chaku.train import loop
+from chaku.train import lineage, loop
 from chaku.train.batches import Batches, targets_of
 from chaku.train.config import FREE_ON_RESUME, TrainConfig, run_folder, train_config
 from chaku.train.final import write_final
+from chaku.train.hub_base import at_hub
 from chaku.train.log import Log, StepRecord, read_log
 from chaku.train.loss import NO_TARGET
 from chaku.train.model import Base, cost_of, find_base
@@ -60,6 +61,8 @@ class Plan:
     base: Base
     rendering: Rendering
     tokenizer_path: Path
+    parent: lineage.Parent | None = None
+    """The run whose weights this one begins with."""
 
     @property
     def total(self) -> int:
@@ -76,7 +79,7 @@ def plan(recipe: Recipe, data: Path) -> Plan:
     rows, heldout = Rows(data, "train"), Rows(data, "test")
     if not any((targets_of(rows[number]) != NO_TARGET).any() for number in range(len(rows))):
         raise UsageError(f"{data} trains on nothing: no token carries loss", fix=f"chaku data preview {data} shows it")
-    base = find_base(recipe.base)
+    base = at_hub(find_base(recipe.base), run_folder(recipe))
     source = manifest["tokenizer"]["source"]
     rendering = open_rendering(source, manifest["config"]["template"], manifest["config"]["train_on"])
     if rendering.tokenizer.hash != manifest["tokenizer"]["hash"]:
@@ -86,9 +89,10 @@ def plan(recipe: Recipe, data: Path) -> Plan:
             f"the set was built with the tokenizer of {source}, base {base.name} has another: {reason}",
             fix=f"build the set with --tokenizer {base.name}",
         )
-    return Plan(
-        recipe, config, run_folder(recipe), data, manifest, rows, heldout, base, rendering, find_tokenizer(source)
-    )
+    folder, tokenizer_path = run_folder(recipe), find_tokenizer(source)
+    if (parent := lineage.find_parent(config, folder)) is not None:
+        lineage.check_fit(parent, config, base, manifest)
+    return Plan(recipe, config, folder, data, manifest, rows, heldout, base, rendering, tokenizer_path, parent)
 
 
 def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Path:
@@ -115,11 +119,13 @@ def execute(made: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
         for name, reason in skipped:
             listener.said(f"skipped checkpoint {name}: {reason}")
         first = newest.step if newest else 0
-        tracker = open_tracker(made.config.track if world.leads else None, made.folder, recorded(made))
-        log = Log(made.folder / "log.jsonl" if world.leads else None, first, tracker)
         if newest is not None:
             checkpoints.load(newest, trainee, optimiser, world)
             listener.said(f"going on behind step {first:,} of {made.total:,}")
+        elif made.config.continue_from is not None:
+            listener.said(lineage.start_from(made.parent, made.folder, trainee, world))
+        tracker = open_tracker(made.config.track if world.leads else None, made.folder, recorded(made), first)
+        log = Log(made.folder / "log.jsonl" if world.leads else None, first, tracker)
         if newest is not None or skipped:
             log.event("resumed", first, skipped=dict(skipped), processes=world.size)
         run = loop.Run(
@@ -192,11 +198,17 @@ def write_manifest(made: Plan, result: dict[str, Any] | None) -> None:
     facts, base = made.set_manifest["audit"]["facts"], made.base
     path = made.folder / "manifest.json"
     before = orjson.loads(path.read_bytes()) if path.exists() else {}
-    named = {"name": base.name, "sha256": base.sha256, "licence": base.licence}
+    named = {
+        "name": base.name, "hub_id": base.hub_id, "revision": base.revision, "sha256": base.sha256,
+        "licence": base.licence, "licence_url": base.licence_url,
+    }  # fmt: skip
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     manifest = {
         "name": made.recipe.name,
+        "developer": made.recipe.developer,
+        "licence": made.recipe.licence,
         "base": {key: value for key, value in named.items() if value is not None},
+        "continued_from": before.get("continued_from"),
         "chaku": chaku.__version__,
         "git_commit": _git_commit(),
         "started": before.get("started", now),
@@ -210,6 +222,8 @@ def write_manifest(made: Plan, result: dict[str, Any] | None) -> None:
             "num_trained_tokens": facts["trained_tokens"],
             "template": made.set_manifest["template"]["name"],
             "tokenizer": made.set_manifest["tokenizer"]["source"],
+            "tokenizer_sha256": made.set_manifest["tokenizer"]["hash"],
+            "pack_length": made.set_manifest["pack_length"],
         },
         "recipe": made.config.model_dump(mode="json"),
         "result": result,

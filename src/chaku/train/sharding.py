@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from chaku.errors import ChakuError, UsageError
 from chaku.train.attention import VARLEN
 from chaku.train.config import TrainConfig
+from chaku.train.hub_base import fetch_weights
 from chaku.train.model import Base, Trainee, attention_of, make_trainee, open_trainee
 from chaku.train.parallel import World
 from chaku.train.pretrained import causal_in_shape, read_causal
@@ -23,6 +24,7 @@ def open_spread(base: Base, config: TrainConfig, row_length: int, world: World) 
     Only the leading process holds the whole model for a while; each other one never more than its share and a tensor.
     """
     if world.size == 1:
+        fetch_weights(base)
         trainee = open_trainee(base, config, row_length, world.device)
         if config.method != "qlora":  # quantised on its device
             trainee.to(world.device)
@@ -33,6 +35,7 @@ def open_spread(base: Base, config: TrainConfig, row_length: int, world: World) 
     causal, told = None, None
     if world.leads:
         try:
+            fetch_weights(base)
             causal = read_causal(base, config, row_length, attention)
             told = causal.config
         except ChakuError as error:

@@ -9,6 +9,8 @@ from typing import Any
 
 from chaku.errors import ModelError
 from chaku.models.modelconfig import read_object
+from chaku.weights.licences import hub_fields
+from chaku.weights.local_paths import shown
 
 _MISSING = "not recorded"
 _RECIPE = (
@@ -35,29 +37,35 @@ def read_manifest(run: Path) -> dict[str, Any]:
     return manifest
 
 
-def model_card(manifest: Mapping[str, Any], *, developer: str | None = None, licence: str | None = None) -> str:
-    """The card as Markdown with the front matter that model hubs read; `licence` wins over what was recorded."""
+def model_card(
+    manifest: Mapping[str, Any], *, developer: str | None = None, licence: str | None = None, hub_id: str | None = None
+) -> str:
+    """The card as Markdown with the front matter that model hubs read; no path of this machine stands in it.
+
+    `developer` and `licence` win over what was recorded; `hub_id` is where the model is published.
+    """
     name, base = str(manifest["name"]), manifest["base"]
-    licence = licence or manifest.get("licence") or base.get("licence")
+    own = licence or manifest.get("licence")
+    inherited = None if own else base.get("licence")
+    of_base = f"{inherited} (of the base model)" if inherited else None
     facts = {
-        "Developed by": developer or _MISSING,
+        "Developed by": developer or manifest.get("developer") or _MISSING,
         "Model type": "auto-regressive language model, a transformer",
-        "Licence": f"{licence or _MISSING}{'' if manifest.get('licence') or not licence else ' (of the base model)'}",
-        "Fine-tuned from": _with_hash(base.get("name"), base.get("sha256")),
+        "Licence": own or of_base or _MISSING,
+        "Fine-tuned from": _base(base),
+        **lineage(manifest),
         "Made with": f"chaku {manifest.get('chaku') or _MISSING}, commit {manifest.get('git_commit') or _MISSING}",
         "Finished": manifest.get("finished") or "not yet: the run has no end",
     }
     parts = [
-        _front_matter(base, licence),
+        _front_matter(manifest, own or inherited, None if own else base.get("licence_url")),
         f"# {name}",
-        f"A chat model: {base.get('name') or 'a base model'} fine-tuned on conversations.",
+        f"A chat model: {shown(base.get('name') or 'a base model')} fine-tuned on conversations.",
         "## Model details", _bullets(facts),
         "## Uses",
         "For research on language models and chatbots, by researchers and hobbyists. It was not tested for anything in"
         " which a wrong answer does harm.",
-        "## How to start", f"```sh\nchaku serve runs/{name}        # page and OpenAI-compatible API\n"
-        f"chaku chat -m runs/{name}      # in the terminal\n```\n\nOr load this folder with transformers; the chat"
-        " template comes with the tokenizer.",
+        "## How to start", _start(f"runs/{name}", hub_id),
         "## Training", _training(manifest),
         "## Evaluation", _evaluation(manifest.get("result") or {}),
         "## Limitations",
@@ -67,13 +75,44 @@ def model_card(manifest: Mapping[str, Any], *, developer: str | None = None, lic
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(base: Mapping[str, Any], licence: str | None) -> str:
-    lines = ["---", "library_name: transformers", "pipeline_tag: text-generation"]
-    if base.get("name"):
-        lines.append(f"base_model: {json.dumps(base['name'])}")
-    if licence:
-        lines.append(f"license_name: {json.dumps(licence)}")
-    return "\n".join([*lines, "tags: [chaku, chat]", "---"])
+def _front_matter(manifest: Mapping[str, Any], licence: str | None, licence_url: str | None) -> str:
+    """Only a hub's id is a `base_model` there: what a built-in name or a folder is to others, nobody can look up."""
+    base, is_adapter = manifest["base"], manifest["recipe"].get("method") in ("lora", "qlora")
+    fields: dict[str, Any] = {"library_name": "peft" if is_adapter else "transformers"}
+    fields["pipeline_tag"] = "text-generation"
+    if base.get("hub_id"):
+        fields |= {"base_model": base["hub_id"], "base_model_relation": "adapter" if is_adapter else "finetune"}
+    fields |= hub_fields(licence, licence_url) if licence else {}
+    fields["tags"] = ["chaku", "chat", *(["lora"] if is_adapter else [])]
+    return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in fields.items()), "---"])
+
+
+def _base(base: Mapping[str, Any]) -> str:
+    kind = "sha256" if base.get("sha256") else "revision"
+    said = _with_hash(base.get("name"), base.get(kind), kind)
+    is_named = base.get("hub_id") in (None, base.get("name"))
+    return said if is_named else f"{said}, published as {base['hub_id']}"
+
+
+def lineage(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The runs that a run went on from, the nearest first; nothing where there are none."""
+    found, parent = [], manifest.get("continued_from")
+    while parent:
+        found.append(_with_hash(f"run {parent['name']} behind step {parent['step']:,}", parent["sha256"]))
+        parent = parent.get("earlier")
+    return {"Continued from": "; before it ".join(found)} if found else {}
+
+
+def _start(folder: str, hub_id: str | None) -> str:
+    fetch = ""
+    if hub_id:
+        folder = f"./{hub_id.split('/')[-1]}"
+        fetch = f"hf download {hub_id} --local-dir {folder}\n"
+    return (
+        f"```sh\n{fetch}chaku serve {folder}        # page and OpenAI-compatible API\n"
+        f"chaku chat -m {folder}      # in the terminal\n```\n\nOr load this folder with transformers; the chat"
+        " template comes with the tokenizer."
+    )
 
 
 def _training(manifest: Mapping[str, Any]) -> str:
@@ -84,7 +123,7 @@ def _training(manifest: Mapping[str, Any]) -> str:
         "Tokens": tokens,
         "Rows": _count(data.get("num_rows")),
         "Chat template": data.get("template") or _MISSING,
-        "Tokenizer": data.get("tokenizer") or _MISSING,
+        "Tokenizer": shown(data.get("tokenizer") or _MISSING),
         "Set": _with_hash(data.get("folder"), data.get("manifest_sha256")),
         "Passes": result.get("epochs", recipe.get("epochs", _MISSING)),
         "Steps": _count(result.get("steps")),
@@ -113,10 +152,10 @@ def _count(value: int | None) -> str:
     return _MISSING if value is None else f"{value:,}"
 
 
-def _with_hash(name: object, sha256: object) -> str:
+def _with_hash(name: object, sha256: object, kind: str = "sha256") -> str:
     if not name:
         return _MISSING
-    return f"{name} (sha256 {str(sha256)[:16]}…)" if sha256 else str(name)
+    return f"{shown(str(name))} ({kind} {str(sha256)[:16]}…)" if sha256 else shown(str(name))
 
 
 def _bullets(facts: Mapping[str, object]) -> str:
