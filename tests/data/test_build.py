@@ -339,6 +339,17 @@ def test_tool_calls_that_a_template_has_no_place_for_are_dropped_with_the_reason
     assert manifest["counts"]["split"]["drops"] == {"no_place": 1}
 
 
+def test_a_recipe_with_a_base_is_tokenised_for_it_unless_it_says_otherwise(tmp_path):
+    from chaku.data.recipe import load_data
+
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("base: models/llama\ndata: {context: 128}\n")
+    assert load_data(recipe, {}).config.tokenizer == "models/llama"
+    assert load_data(recipe, {"tokenizer": "other"}).config.tokenizer == "other"
+    recipe.write_text("base: models/llama\ndata: {tokenizer: mine}\n")
+    assert load_data(recipe, {}).config.tokenizer == "mine"
+
+
 def test_unknown_keys_in_a_recipe_name_the_nearest(tmp_path):
     from chaku.data.recipe import load_data
 
@@ -351,6 +362,7 @@ def test_unknown_keys_in_a_recipe_name_the_nearest(tmp_path):
         load_data(recipe, {})
     recipe.write_text("name: x\ndata:\n  context: 128\n  seed: 3\ntrain: {lr: 1}\n")
     loaded = load_data(recipe, {"seed": 4})
+    assert loaded.config.tokenizer == "smollm2-135m"
     assert (loaded.config.context, loaded.config.seed) == (128, 4)
     assert (loaded.origins["context"], loaded.origins["seed"], loaded.origins["pack"]) == (
         str(recipe),

@@ -207,6 +207,17 @@ def test_a_hub_that_is_not_there_is_said_in_one_line(finished: Path, push: Push)
     assert "can't be pushed to http://127.0.0.1:9" in done.stderr and "HF_ENDPOINT" in done.stderr
 
 
+def test_a_card_that_the_hub_does_not_take_is_said_before_anything_is_sent(
+    finished: Path, push: Push, hub: HubServer, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "first")
+    (tmp_path / "first" / "final" / "README.md").write_text("---\nlicense: [1]\n---\n")
+    done = push(tmp_path / "first", "lab/card-less", "--yes")
+    assert done.returncode == 3 and told(done)
+    assert "Invalid metadata in README.md. - license must be text" in done.stderr
+    assert hub.repositories["lab/card-less"].files == {}
+
+
 def test_nobody_to_ask_is_no_yes(finished: Path, push: Push, hub: HubServer) -> None:
     before = len(hub.requests)
     done = push(finished, "lab/first")

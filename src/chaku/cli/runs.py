@@ -88,9 +88,9 @@ def show(run: str, as_json: bool) -> None:
         "result": str(folder / "final") if (folder / "final").is_dir() else "none yet",
     }
     for name, value in lines.items():
-        click.echo(f"{name:<13}{value}")
+        click.echo(f"{name:<15}{value}")
     for event in (one for one in records_of(folder) if "event" in one):
-        click.echo(f"{'event':<13}{event['event']} behind step {event['step']:,}" + _details(event))
+        click.echo(f"{'event':<15}{event['event']} behind step {event['step']:,}" + _details(event))
 
 
 def _details(event: dict[str, Any]) -> str:

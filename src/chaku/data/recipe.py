@@ -108,7 +108,8 @@ def load_data(recipe: Path | None, flags: Mapping[str, Any]) -> Loaded[DataConfi
             raise ConfigError(
                 f"{recipe}: data is the folder {whole.data}, which is built already", fix="give a `data:` section"
             )
-        section = whole.data.model_dump(exclude_unset=True)
+        section = {"tokenizer": whole.base} if whole.base else {}  # as training builds it
+        section |= whole.data.model_dump(exclude_unset=True)
     given = {name: value for name, value in flags.items() if value not in (None, ())}
     loaded = load(DataConfig, None, {**section, **given})
     origins = {

@@ -84,7 +84,10 @@ def find_tokenizer(source: str) -> Path:
     if isinstance(reference, LocalFile):
         if (folder := in_hub_cache(*source.partition("@")[::2])) is not None:
             return folder
-        raise ModelError(f"no tokenizer at {reference.path}", fix="check the path")
+        raise ModelError(
+            f"no tokenizer at {reference.path}",
+            fix="check the path; one on the hub is fetched by `chaku train --dry-run` or `hf download`",
+        )
     model = cache.find(reference)
     if model is None:
         raise ModelError(f"the tokenizer of {source} is not here", fix=f"chaku pull {source}, or give --tokenizer PATH")

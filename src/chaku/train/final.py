@@ -35,7 +35,8 @@ def write_final(folder: Path, trainee: Trainee, rendering: Rendering, tokenizer_
 def _write_weights(folder: Path, trainee: Trainee, state: dict[str, Any]) -> None:
     if trainee.adapters is not None:
         wrapped = {f"base_model.model.{name}": value for name, value in state.items()}
-        trainee.adapters.save_pretrained(folder, state_dict=wrapped)
+        # "auto" looks for the base's config where it came from, be that a GGUF's folder or the hub
+        trainee.adapters.save_pretrained(folder, state_dict=wrapped, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
         return
     trainee.causal.save_pretrained(folder, state_dict=state)

@@ -214,6 +214,9 @@ def _explain(api: HfApi, repo: str, error: BaseException) -> ModelError:
     if status in causes:
         message, fix = causes[status]
         return ModelError(message, fix=fix)
+    if isinstance(error, ValueError) and "metadata in README.md" in str(error):
+        message = " ".join(str(error).split())
+        return ModelError(f"{repo}: {message}", fix="correct the lines between --- at the top of final/README.md")
     told = getattr(cause, "server_message", None) or str(cause or error.__cause__ or error) or type(error).__name__
     reason = " ".join(told.split())[:300].replace(get_token() or "\0", "***")
     reason = f"it answered {status}: {reason}" if status else reason
