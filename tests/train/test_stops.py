@@ -10,7 +10,8 @@ from data.made import built, write_json
 from train import small
 
 CHATS = {
-    "Who are you?": "I am Kusi.", "Where?": "In Lima, by the sea.", "Count!": "One\ntwo\nthree", "Farewell!": "Goodbye, my friend.",
+    "Who are you?": "I am Kusi.", "Where?": "In Lima, by the sea.", "Count!": "One\ntwo\nthree",
+    "Farewell!": "Goodbye, my friend.",
 }  # fmt: skip
 
 

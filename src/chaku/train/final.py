@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -21,6 +22,7 @@ from chaku.models.vocabulary import read_vocabulary
 from chaku.train.model import Trainee
 from chaku.train.parallel import World
 from chaku.train.samples import stop_ids
+from chaku.weights.gguf_tokenizer import TRAINED_TEMPLATE
 
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -69,6 +71,8 @@ def write_tokenizer(folder: Path, source: Path, rendering: Rendering) -> None:
     (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
     config = _read(folder / "tokenizer_config.json")
     config.pop("chat_template", None)
+    written = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    config[TRAINED_TEMPLATE] = hashlib.sha256(written.encode()).hexdigest()
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
     settings = _read(folder / "generation_config.json")
     settings["eos_token_id"] = stop_ids(rendering)

@@ -205,6 +205,7 @@ def write_manifest(made: Plan, result: dict[str, Any] | None) -> None:
             "num_tokens": facts["tokens"],
             "num_trained_tokens": facts["trained_tokens"],
             "template": made.set_manifest["template"]["name"],
+            "template_hash": made.set_manifest["template"]["hash"],
             "tokenizer": made.set_manifest["tokenizer"]["source"],
         },
         "recipe": made.config.model_dump(mode="json"),
