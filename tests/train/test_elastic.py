@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,45 @@ def test_a_lost_process_ends_the_others_with_the_checkpoint_intact(base: Path, s
     assert codes == {0, TrainingError.exit_code}  # the killed one is reported as 0 by `max` above
     folder = small.trained(made, small_set, resume=True)
     assert [row[0] for row in small.numbers(folder)] == list(range(1, STEPS + 1))
+
+
+_JOB = """
+import os, sys
+from pathlib import Path
+from train import small
+
+def then(record):
+    if record.step == 4 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        small.kill_self()
+
+base, data, output = map(Path, sys.argv[1:])
+made = small.recipe("run", base, output, max_steps=8, micro_rows=1, save_every=2)
+small.trained(made, data, resume=True, heard=small.Heard(then))
+"""
+
+
+def test_torchrun_starts_again_what_lost_a_process_and_ends_in_the_same_bits(
+    base: Path, small_set: Path, tmp_path: Path
+) -> None:
+    job = tmp_path / "job.py"
+    job.write_text(_JOB)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        command.append(f"--master-port={free.getsockname()[1]}")
+    paths = os.pathsep.join((str(Path(__file__).parents[1]), *sys.path))
+    done = subprocess.run(
+        [*command, str(job), str(base), str(small_set), str(tmp_path)], capture_output=True, text=True, timeout=240,
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "failed (exitcode: -9)" in done.stderr
+    resumed = [line["step"] for line in read_log(tmp_path / "run" / "log.jsonl") if line.get("event") == "resumed"]
+    assert resumed == [2]
+    calm = small.recipe("calm", base, tmp_path, max_steps=8, micro_rows=1, save_every=2)
+    assert started_together(calm, small_set, 2, resume=False, stop_behind=100) == {0}
+    assert small.numbers(tmp_path / "run") == small.numbers(tmp_path / "calm")
+    assert small.weights(tmp_path / "run") == small.weights(tmp_path / "calm")
 
 
 @pytest.mark.parametrize(("method", "precision"), [("full", "bf16"), ("lora", "fp32"), ("lora", "bf16")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 import orjson
 import pytest
 
-from chaku.errors import RunInterrupted, UsageError
+from chaku.errors import ModelError, RunInterrupted, UsageError
 from chaku.models.tokenizers import load_tokenizer
 from chaku.train.log import read_log
 from train import small
@@ -43,11 +44,30 @@ def test_the_result_opens_in_transformers_with_its_template(finished: Path, base
     assert orjson.loads((finished / "final" / "generation_config.json").read_bytes())["eos_token_id"] == [259]
 
 
+def test_a_result_whose_template_was_changed_is_not_converted_for_serving(finished: Path, tmp_path: Path) -> None:
+    from chaku.weights.gguf_tokenizer import read_tokenizer
+
+    final = shutil.copytree(finished / "final", tmp_path / "final")
+    template = (final / "chat_template.jinja").read_text()
+    with pytest.raises(ModelError, match="cuts text by a rule"):  # the tests' tokenizer, whose template is right
+        read_tokenizer(final, 260)
+    (final / "chat_template.jinja").write_text(template.replace("<|im_end|>", "<|im_end|> "))
+    with pytest.raises(ModelError, match="not the one that the model was trained with"):
+        read_tokenizer(final, 260)
+    (final / "chat_template.jinja").unlink()
+    with pytest.raises(ModelError, match=r"restore chat_template\.jinja"):
+        read_tokenizer(final, 260)
+
+
 def test_the_manifest_says_what_went_in_and_what_came_out(finished: Path, base: Path, small_set: Path) -> None:
     manifest = orjson.loads((finished / "manifest.json").read_bytes())
     assert manifest["base"] == {"name": str(base)}
     assert manifest["data"]["num_trained_tokens"] > 0
     assert manifest["data"]["folder"] == str(small_set)
+    assert (
+        manifest["data"]["template_hash"]
+        == orjson.loads((small_set / "manifest.json").read_bytes())["template"]["hash"]
+    )
     assert manifest["result"]["steps"] == len(small.numbers(finished))
     assert manifest["result"]["final_loss"] == small.numbers(finished)[-1][2]
     assert manifest["finished"] >= manifest["started"]

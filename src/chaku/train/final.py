@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,7 @@ from chaku.train.model import Trainee
 from chaku.train.parallel import World
 from chaku.train.samples import stop_ids
 from chaku.weights.folder import TOKENIZER_FILES, copy_side_files, new_folder
+from chaku.weights.gguf_tokenizer import TRAINED_TEMPLATE
 
 _PREFIX = "causal."
 
@@ -54,6 +56,8 @@ def write_tokenizer(folder: Path, source: Path, rendering: Rendering) -> None:
     (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
     config = read_optional(folder / "tokenizer_config.json")
     config.pop("chat_template", None)
+    written = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    config[TRAINED_TEMPLATE] = hashlib.sha256(written.encode()).hexdigest()
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
     settings = read_optional(folder / "generation_config.json")
     settings["eos_token_id"] = stop_ids(rendering)

@@ -82,11 +82,29 @@ def open_world(config: TrainConfig) -> Iterator[World]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_RANK_LOST_AFTER)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        timeout=_RANK_LOST_AFTER, store=_meeting_place(), rank=rank, world_size=size,
+    )  # fmt: skip
     try:
         yield World(rank, size, device)
     finally:
         dist.destroy_process_group()
+
+
+def _meeting_place() -> Any:
+    """Where processes leave their addresses, as torchrun's variables say.
+
+    On one host torchrun keeps it over a restart, with the addresses of the dead; each attempt gets a corner of its own.
+    On several, restarts are not counted alike, but each meets in a new place.
+    """
+    from torch.distributed.distributed_c10d import PrefixStore, Store
+    from torch.distributed.rendezvous import rendezvous
+
+    store: Store = next(rendezvous("env://", timeout=_RANK_LOST_AFTER))[0]
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":
+        store = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    return store
 
 
 def _device(config: TrainConfig) -> torch.device:

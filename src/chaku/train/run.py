@@ -221,6 +221,7 @@ def write_manifest(made: Plan, result: dict[str, Any] | None) -> None:
             "num_tokens": facts["tokens"],
             "num_trained_tokens": facts["trained_tokens"],
             "template": made.set_manifest["template"]["name"],
+            "template_hash": made.set_manifest["template"]["hash"],
             "tokenizer": made.set_manifest["tokenizer"]["source"],
             "tokenizer_sha256": made.set_manifest["tokenizer"]["hash"],
             "pack_length": made.set_manifest["pack_length"],

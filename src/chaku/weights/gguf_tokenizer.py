@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from chaku.models.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
 
 _GPT2_LIKE = PRETOKENIZERS["gpt-2"][0][0]
 _DIGIT = r"\p{N}"
+TRAINED_TEMPLATE = "trained_chat_template_sha256"
+"""Key of tokenizer_config.json in what training wrote: the template that a model's rows were made with."""
 
 
 @dataclass
@@ -46,6 +49,7 @@ def read_tokenizer(folder: Path, num_rows: int) -> Vocabulary:
     """
     loaded = load_tokenizer(folder)
     config = read_optional(folder / "tokenizer_config.json")
+    require_trained_template(folder, loaded.chat_template, config)
     if Path(loaded.name).name == "tokenizer.json":
         vocabulary = _from_json(folder / "tokenizer.json", config)
     elif Path(loaded.name).suffix == ".model":
@@ -61,6 +65,16 @@ def read_tokenizer(folder: Path, num_rows: int) -> Vocabulary:
     vocabulary.adds_eos = bool(config.get("add_eos_token", False))
     vocabulary.chat_template = loaded.chat_template
     return vocabulary
+
+
+def require_trained_template(folder: Path, template: str | None, config: Mapping[str, Any]) -> None:
+    """Raise ModelError where training left another template than the folder has now."""
+    trained = config.get(TRAINED_TEMPLATE)
+    if trained is not None and trained != hashlib.sha256((template or "").encode()).hexdigest():
+        raise ModelError(
+            f"the chat template in {folder} is not the one that the model was trained with",
+            fix=f"restore chat_template.jinja; if it is meant, remove {TRAINED_TEMPLATE} from tokenizer_config.json",
+        )
 
 
 def write_tokenizer(writer: Any, vocabulary: Vocabulary) -> None:
