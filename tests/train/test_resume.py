@@ -171,6 +171,24 @@ def test_a_full_disk_stops_the_run_with_the_last_checkpoint_intact(
     small.trained(made, small_set, resume=True)
 
 
+def test_a_shard_that_does_not_arrive_is_no_checkpoint(
+    base: Path, small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a shared disk that shows another host's files late."""
+    genuine = checkpoint.save_state
+
+    def lost(*args: object, **options: object) -> None:
+        genuine(*args, **options)  # type: ignore[arg-type]
+        for part in tmp_path.glob("run/checkpoints/.step-3.part"):
+            (part / "__0_0.distcp").unlink()
+
+    monkeypatch.setattr(checkpoint, "save_state", lost)
+    with pytest.raises(TrainingError, match=r"__0_0\.distcp is not in .*: do all processes see the same disk"):
+        small.trained(small.recipe("run", base, tmp_path, max_steps=STEPS), small_set)
+    assert checkpoint.check(tmp_path / "run" / "checkpoints" / "step-2").step == 2
+    assert not (tmp_path / "run" / "checkpoints" / "step-3").exists()
+
+
 def test_a_disk_that_is_too_small_is_refused_before_the_start(
     base: Path, small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,6 +123,7 @@ def test_a_secret_goes_by_its_name_alone(raw: Path, tmp_path: Path, monkeypatch:
         ([], {"bucket": "my-bucket"}, "my-bucket is no bucket"),
         (["--max-price", 0], {}, "--max-price 0 buys nothing"),
         (["--set", "data.inputs=[nowhere.json]"], {}, "there is no nowhere.json"),
+        (["--set", "data.tokenizer=org/other"], {}, "is fetched for no base but org/other"),
         (["--set", "base=./nowhere"], {}, "base './nowhere' is no folder"),
         (["--set", "train.epochs=0"], {}, "epochs is 0"),
         (["--wheel", "nowhere.whl"], {}, "there is no nowhere.whl"),

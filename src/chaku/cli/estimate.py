@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from chaku.models.shape import ModelShape
     from chaku.train.config import TrainConfig
     from chaku.train.estimate import Job, Offer
     from chaku.train.prices import Prices
@@ -71,7 +72,6 @@ def _job(what: str | None, settings: tuple[str, ...], tokens: int | None) -> Job
     from chaku.cli.training_set import training_set
     from chaku.data.manifest import read_manifest
     from chaku.errors import UsageError
-    from chaku.models.sources import shape_of
     from chaku.train.config import data_config, read_recipe, recipe_of, train_config
     from chaku.train.estimate import job_of_rows, job_of_tokens
     from chaku.train.rows import Rows
@@ -86,7 +86,7 @@ def _job(what: str | None, settings: tuple[str, ...], tokens: int | None) -> Job
             raise UsageError(f"on how many tokens is {what} trained?", fix="say --tokens 350M, or name a recipe")
     if recipe.base is None:
         raise UsageError("the recipe names no base model", fix="write it such as base: smollm2-135m", param="base")
-    shape, config, data = shape_of(recipe.base), train_config(recipe), data_config(recipe)
+    shape, config, data = _shape(recipe.base), train_config(recipe), data_config(recipe)
     if tokens is not None and not isinstance(data, Path):
         return job_of_tokens(shape, config, tokens, data.pack_length or data.context)
     folder = training_set(recipe)
@@ -94,6 +94,19 @@ def _job(what: str | None, settings: tuple[str, ...], tokens: int | None) -> Job
     return job_of_tokens(shape, config, tokens, length) if tokens else job_of_rows(
         shape, config, Rows(folder, "train"), length
     )  # fmt: skip
+
+
+def _shape(base: str) -> ModelShape:
+    """Of a base that is here, known by name, or on the hub, whose settings are fetched."""
+    from chaku.models.sources import shape_of
+    from chaku.train.config import is_hub_id
+
+    if not is_hub_id(base):
+        return shape_of(base)
+    from chaku.train.hub_base import at_hub
+    from chaku.train.model import find_base
+
+    return dataclasses.replace(shape_of(str(at_hub(find_base(base)).path)), name=base)
 
 
 def offers_of(

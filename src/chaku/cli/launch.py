@@ -101,7 +101,8 @@ def _said(line: str) -> None:
 
 def _sky(read: Recipe, options: dict[str, Any]) -> None:
     from chaku.records import atomic_write
-    from chaku.train.sky import Cluster, is_hub_id, render
+    from chaku.train.config import is_hub_id
+    from chaku.train.sky import Cluster, render
 
     output, dry_run, name = options.pop("output", None), options.pop("dry_run", False), options.pop("job_name", None)
     if "bucket" not in options:

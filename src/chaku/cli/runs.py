@@ -83,6 +83,8 @@ def show(run: str, as_json: bool) -> None:
         "loss": f"{steps[0]['loss']:.4f} -> {steps[-1]['loss']:.4f}  {sparkline(steps)}" if steps else "-",
         "held out": " -> ".join(f"{one['heldout_loss']:.4f}" for one in steps if "heldout_loss" in one) or "-",
         "hours": f"{sum(one['seconds'] for one in steps) / 3600:.3f}",
+        "speed": _speed(steps),
+        "dollars": f"{steps[-1]['dollars']:.2f}" if steps and "dollars" in steps[-1] else "-",
         "hardware": result.get("hardware", "-"),
         "checkpoints": ", ".join(path.name for path in checkpoints) or "none",
         "result": str(folder / "final") if (folder / "final").is_dir() else "none yet",
@@ -91,6 +93,17 @@ def show(run: str, as_json: bool) -> None:
         click.echo(f"{name:<15}{value}")
     for event in (one for one in records_of(folder) if "event" in one):
         click.echo(f"{'event':<15}{event['event']} behind step {event['step']:,}" + _details(event))
+
+
+def _speed(steps: list[dict[str, Any]]) -> str:
+    """Of the median step."""
+    import statistics
+
+    if not steps:
+        return "-"
+    mfu = [one["mfu"] for one in steps if "mfu" in one]
+    share = f", {statistics.median(mfu):.1%} useful MFU" if mfu else ""
+    return f"{statistics.median(one['tokens_per_s'] for one in steps):,.0f} tokens/s{share}"
 
 
 def _details(event: dict[str, Any]) -> str:

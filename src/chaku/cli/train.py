@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,7 +119,7 @@ def _show_cost(made: Plan) -> None:
     from chaku.train.prices import price_file, read_prices
 
     try:
-        shape = shape_of(made.recipe.base or "")
+        shape = dataclasses.replace(shape_of(str(made.base.path)), name=made.base.name)
     except ModelError as error:
         click.echo(f"no estimate: {error}")
         return

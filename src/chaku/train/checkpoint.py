@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load as load_state
 from torch.distributed.checkpoint.state_dict_saver import async_save
@@ -139,6 +139,8 @@ class Checkpoints:
             written.result()
         if not self.world.leads:
             return
+        if missing := _missing(part):
+            raise OSError(f"{missing[0]} is not in {part}: do all processes see the same disk?")
         files = {path.name: describe_file(path) for path in sorted(part.iterdir())}
         manifest = {
             "format": FORMAT, "step": step, "heldout_loss": heldout_loss, "processes": self.world.size, "files": files,
@@ -196,6 +198,12 @@ class Checkpoints:
     def close(self) -> None:
         """End the thread. What is being written is finished, and its failure left to whoever closes."""
         self._writer.shutdown(wait=True)
+
+
+def _missing(folder: Path) -> list[str]:
+    """Files that the processes say they wrote, and that are not to be seen from here."""
+    written = FileSystemReader(folder).read_metadata().storage_data.values()
+    return sorted({entry.relative_path for entry in written} - {path.name for path in folder.iterdir()})
 
 
 def load(checkpoint: Checkpoint, model: nn.Module, optimiser: torch.optim.Optimizer, world: World) -> None:

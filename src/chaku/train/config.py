@@ -139,6 +139,11 @@ def run_folder(recipe: Recipe) -> Path:
     return train_config(recipe).output / recipe.name
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a base is fetched from the hub."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
+
+
 def _value(text: str) -> Any:
     """YAML, and 1e-5 as the number that YAML 1.1 takes for a text."""
     try:

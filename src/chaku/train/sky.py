@@ -16,7 +16,7 @@ import yaml
 import chaku
 from chaku.data.recipe import DataConfig, Recipe
 from chaku.errors import RunInterrupted, UsageError
-from chaku.train.config import data_config, train_config
+from chaku.train.config import data_config, is_hub_id, train_config
 
 RUNS = "/runs"
 HOME = "~/chaku"
@@ -180,7 +180,10 @@ def _recipe_there(recipe: Recipe, cluster: Cluster, files: _Files) -> dict[str, 
         )
     there = recipe.model_dump(mode="json", exclude_unset=True)
     there |= {"name": recipe.name, "base": _model(recipe.base, files)}
-    there["data"] = _set(data, files) if isinstance(data, Path) else _raw(data, there.get("data", {}), files)
+    if isinstance(data, Path):
+        there["data"] = _set(data, recipe.base, files)
+    else:
+        there["data"] = _raw(data, recipe.base, there.get("data", {}), files)
     settings: dict[str, Any] = {"output": RUNS}
     if cluster.spot:
         settings["spot_notice"] = True
@@ -203,35 +206,43 @@ def _model(name: str, files: _Files) -> str:
     return name
 
 
-def is_hub_id(name: str) -> bool:
-    """Whether a base is fetched from the hub."""
-    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
-
-
 def _tokenizer_is_here(source: str) -> bool:
     from chaku.models.reference import LocalFile, LocalFolder, parse_reference
 
     return Path(source).expanduser().exists() or isinstance(parse_reference(source), LocalFile | LocalFolder)
 
 
-def _set(folder: Path, files: _Files) -> str:
+def _comes_with(base: str, source: str) -> bool:
+    """Whether a tokenizer is on the hub, and is fetched there because the base is. Raises UsageError if it is not."""
+    if not is_hub_id(source):
+        return False
+    if source != base:
+        raise UsageError(f"the tokenizer of {source} is fetched for no base but {source}", fix="give a folder of it")
+    return True
+
+
+def _set(folder: Path, base: str, files: _Files) -> str:
     from chaku.train.rows import checked_manifest
 
     source = checked_manifest(folder)["tokenizer"]["source"]
-    if _tokenizer_is_here(source):
+    if _comes_with(base, source):
+        pass
+    elif _tokenizer_is_here(source):
         files.take_in_place(Path(source), f"the tokenizer of {folder}")
     else:
         files.pull(source)
     return files.take(folder, "data")
 
 
-def _raw(data: DataConfig, section: dict[str, Any], files: _Files) -> dict[str, Any]:
+def _raw(data: DataConfig, base: str, section: dict[str, Any], files: _Files) -> dict[str, Any]:
     if not data.inputs:
         raise UsageError("the recipe names no data", fix="give data: {inputs: [FILE]}, or the folder of a built set")
     moved: dict[str, Any] = {"inputs": [files.take(path, "data.inputs") for path in data.inputs]}
     if data.decontaminate:
         moved["decontaminate"] = [files.take(path, "data.decontaminate") for path in data.decontaminate]
-    if _tokenizer_is_here(data.tokenizer):
+    if _comes_with(base, data.tokenizer):
+        moved["tokenizer"] = data.tokenizer
+    elif _tokenizer_is_here(data.tokenizer):
         moved["tokenizer"] = files.take(Path(data.tokenizer), "data.tokenizer")
     else:
         files.pull(data.tokenizer)
