@@ -215,6 +215,11 @@ def test_a_recipe_is_estimated_from_its_rows_and_a_dry_run_shows_the_same(
     assert table in chaku("train", recipe, "--dry-run").output
 
 
+def test_qlora_is_not_spread() -> None:
+    with pytest.raises(ChakuError, match="qlora runs in one process, not on 8 GPUs"):
+        chaku("estimate", "vicuna-7b-v1.1", "--tokens", "1M", "--set", "train.method=qlora", "--count", "8")
+
+
 def test_a_model_without_tokens_is_refused() -> None:
     with pytest.raises(ChakuError, match="on how many tokens"):
         chaku("estimate", "vicuna-7b-v1.1")

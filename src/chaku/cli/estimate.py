@@ -112,10 +112,15 @@ def _shape(base: str) -> ModelShape:
 def offers_of(
     job: Job, prices: Prices, gpus: Iterable[str], count: int | None = None, mfu: float | None = None
 ) -> list[Offer]:
-    """The job on each kind of GPU. Raises ConfigError for one that no table knows."""
+    """The job on each kind of GPU. Raises UsageError for one that no table knows, or for more than can be used."""
+    from chaku.errors import UsageError
     from chaku.models.accelerators import accelerator
     from chaku.train.estimate import offer, smallest
 
+    if count and count > 1 and job.config.method == "qlora":
+        raise UsageError(
+            f"qlora runs in one process, not on {count} GPUs", fix="leave out --count, or say method: lora"
+        )
     kinds = [accelerator(name) for name in gpus]
     return [offer(job, gpu, count, prices, mfu) if count else smallest(job, gpu, prices, mfu) for gpu in kinds]
 

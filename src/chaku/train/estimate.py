@@ -187,7 +187,7 @@ def offer(job: Job, gpu: Accelerator, count: int, prices: Prices, mfu: float | N
     """A job on `count` GPUs of one kind; `mfu` instead of the assumed one."""
     needed = memory(job, count)
     assumed = mfu or _PUBLISHED_MFU.get(gpu.name, _GUESSED_MFU)
-    fits = needed.total <= USABLE_SHARE * gpu.memory_bytes and (count == 1 or job.config.method != "qlora")
+    fits = needed.total <= USABLE_SHARE * gpu.memory_bytes
     computing, gathering = _seconds(job, gpu, count, assumed)
     hours = OVERHEAD * max(computing, gathering) / 3600
     is_known = fits and gpu.has_bf16 and job.config.precision == "bf16"
