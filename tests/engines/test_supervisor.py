@@ -151,6 +151,30 @@ async def test_a_killed_child_is_restarted_and_calls_meanwhile_are_told_when_to_
     assert not is_alive(second.child.pid)
 
 
+async def test_a_dead_child_that_is_still_being_tidied_up_is_not_called_ready() -> None:
+    tidied = asyncio.Event()
+
+    class SlowToClose(Sleeper):
+        async def close(self) -> None:
+            await tidied.wait()
+            await super().close()
+
+    async def launch_slow() -> Sleeper:
+        return SlowToClose((await launch()).child)
+
+    async with supervised(launch_slow) as supervisor:
+        run = await supervisor.start()
+        os.kill(run.child.pid, signal.SIGKILL)
+        try:
+            await until(lambda: supervisor.status().pid is None)
+            with pytest.raises(EngineUnavailable, match="sleeper is restarting") as caught:
+                async with supervisor.use():
+                    pass
+            assert (caught.value.retry_after_s or 0) >= 1
+        finally:
+            tidied.set()
+
+
 def test_pauses_double_up_to_a_limit() -> None:
     pauses = [BackOff(first_s=0.5, longest_s=30).pause_s(n) for n in range(1, 10)]
     assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]

@@ -30,6 +30,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which(CXX) is None, reason=f"compiling on CPU needs {CXX}, which is not here"),
     # what torch's compiler does itself, and hides where warnings are no errors
     pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The distutils package is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
 ]
 

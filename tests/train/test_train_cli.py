@@ -53,9 +53,10 @@ def test_a_dry_run_trains_nothing(recipe: Path) -> None:
 
 def test_resuming_a_finished_run_changes_nothing(recipe: Path, output: str) -> None:
     folder = recipe.parent / "runs" / "mine"
-    before = small.weights(folder)
+    before, manifest = small.weights(folder), (folder / "manifest.json").read_bytes()
     assert chaku("train", recipe, "--resume", "auto").exit_code == 0
     assert small.weights(folder) == before
+    assert json.loads((folder / "manifest.json").read_bytes())["finished"] == json.loads(manifest)["finished"]
 
 
 def test_a_set_that_failed_its_audit_is_refused(recipe: Path, small_set: Path, tmp_path: Path) -> None:

@@ -184,6 +184,8 @@ class Supervisor(Generic[Run]):
             if time.monotonic() - since >= self._back_off.healthy_s:
                 self._failures = 0
             self._run = None
+            self._retry_at = time.monotonic() + 1.0
+            self._become(State.RESTARTING, cause)  # before anything is waited for: nobody may hear that it is ready
             await run.close()
             next_run = await self._restart(cause)
             if next_run is None:

@@ -212,7 +212,7 @@ def write_manifest(made: Plan, result: dict[str, Any] | None) -> None:
         "chaku": chaku.__version__,
         "git_commit": _git_commit(),
         "started": before.get("started", now),
-        "finished": now if result is not None else None,
+        "finished": (before.get("finished") or now) if result is not None else None,
         "data": {
             "folder": str(made.data),
             "manifest_sha256": sha256_file(made.data / "manifest.json"),
