@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,15 @@ pytestmark = [
 ]
 
 
+def let_setuptools_in() -> None:
+    """pip, once a test has imported it, keeps setuptools from bringing the distutils that torch's compiler needs."""
+    for finder in sys.meta_path:
+        if type(finder).__name__ == "DistutilsMetaFinder":
+            vars(finder).pop("spec_for_distutils", None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "distutils"]:
+        del sys.modules[name]
+
+
 def num_graphs() -> int:
     """How many graphs this process has compiled so far."""
     from torch._dynamo.utils import counters
@@ -52,6 +62,7 @@ def test_a_compiled_run_has_the_numbers_of_a_plain_one(base: Path, small_set: Pa
     compiled = tmp_path / "compiled"
 
     def work() -> None:
+        let_setuptools_in()
         small.trained(small.recipe("compiled", base, tmp_path, **changes, compile=True), small_set)
         assert num_graphs() == 2  # with and without a way back, for all layers and steps
 
@@ -77,6 +88,7 @@ def test_compiled_and_sharded_layers_have_the_gradients_of_plain_ones(base: Path
         return {name: each.full_tensor() for name, each in learning.items()}  # type: ignore[union-attr]
 
     def work(world: World) -> None:
+        let_setuptools_in()
         settings = {**small.SETTINGS, "activation_checkpointing": "full"}
         plain = open_spread(find_base(str(base)), TrainConfig(**settings), 256, world)
         compiled = open_spread(find_base(str(base)), TrainConfig(**settings, compile=True), 256, world)
