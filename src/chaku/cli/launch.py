@@ -75,13 +75,13 @@ def train(recipe: Path, where: str, settings: tuple[str, ...], **options: Any) -
 
 def _local(recipe: Path, settings: tuple[str, ...], read: Recipe, options: dict[str, Any]) -> int:
     from chaku.records import sha256_file
-    from chaku.train.config import train_config
+    from chaku.train.config import run_folder
     from chaku.train.rehearsal import Rehearsal
     from chaku.train.relaunch import Supervisor, train_command
 
     if options["kills"] and options["seed"] is None:
         raise click.UsageError("--kills says how often --rehearse kills: give its seed")
-    folder = train_config(read).output / read.name
+    folder = run_folder(read)
     rehearsal = None
     if options["seed"] is not None:
         rehearsal = Rehearsal(folder, options["seed"], options["kills"] or 3, _said)

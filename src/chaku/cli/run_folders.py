@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,8 @@ def find_run(text: str) -> Path:
     raise UsageError(f"{text} is no training run", fix="`chaku runs list` shows those below runs/")
 
 
-def manifest_of(folder: Path) -> dict[str, Any]:
-    """What the run is made of."""
-    import orjson
-
-    manifest: dict[str, Any] = orjson.loads((folder / "manifest.json").read_bytes())
-    return manifest
-
-
-def records_of(folder: Path) -> Iterator[dict[str, Any]]:
-    """Whole lines of the log; the last may still be written."""
-    import orjson
-
-    path = folder / "log.jsonl"
-    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
-        if line.endswith(b"\n"):
-            yield orjson.loads(line)
-
-
 def steps_of(folder: Path) -> list[dict[str, Any]]:
     """The log's steps, without its events."""
-    return [one for one in records_of(folder) if "loss" in one]
+    from chaku.train.log import read_log
+
+    return [one for one in read_log(folder / "log.jsonl") if "loss" in one]

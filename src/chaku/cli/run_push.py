@@ -6,8 +6,9 @@ import sys
 
 import click
 
-from chaku.cli.run_folders import find_run, manifest_of
+from chaku.cli.run_folders import find_run
 from chaku.errors import UsageError
+from chaku.weights.card import read_manifest
 
 
 @click.command()
@@ -40,7 +41,7 @@ def push(
     total = sum(upload.num_bytes for upload in uploads)
     made = "private" if is_private else "PUBLIC"
     click.echo(f"{len(uploads)} files, {gigabytes(total)}, to {_endpoint()}/{repo} ({made} if it is new)")
-    for note in _notes(manifest_of(folder), base):
+    for note in _notes(read_manifest(folder), base):
         click.echo(f"note: {note}")
     if dry_run:
         return

@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
-from chaku.cli.run_folders import find_run, manifest_of, records_of, steps_of
+from chaku.cli.run_folders import find_run, steps_of
 from chaku.cli.run_plot import plot
 from chaku.cli.run_push import push
+from chaku.train.log import read_log
+from chaku.weights.card import read_manifest
 
 _ROOT = click.Path(path_type=Path, file_okay=False)
 _BARS = "▁▂▃▄▅▆▇█"
@@ -31,7 +33,7 @@ runs.add_command(push)
 def list_runs(root: Path, as_json: bool) -> None:
     """Runs below ROOT, newest last: steps, loss, and whether they are finished."""
     folders = [path.parent for path in root.glob("*/manifest.json") if (path.parent / "config.yaml").is_file()]
-    rows = [_row(folder) for folder in sorted(folders, key=lambda path: str(manifest_of(path)["started"]))]
+    rows = [_row(folder) for folder in sorted(folders, key=lambda path: str(read_manifest(path)["started"]))]
     if as_json:
         import orjson
 
@@ -48,7 +50,7 @@ def list_runs(root: Path, as_json: bool) -> None:
 
 
 def _row(folder: Path) -> dict[str, Any]:
-    manifest, steps = manifest_of(folder), steps_of(folder)
+    manifest, steps = read_manifest(folder), steps_of(folder)
     heldout = [one["heldout_loss"] for one in steps if "heldout_loss" in one]
     return {
         "name": folder.name, "folder": str(folder), "base": manifest["base"]["name"],
@@ -64,7 +66,7 @@ def _row(folder: Path) -> dict[str, Any]:
 def show(run: str, as_json: bool) -> None:
     """What a run was made of, what came out, and which checkpoints it holds."""
     folder = find_run(run)
-    manifest, steps = manifest_of(folder), steps_of(folder)
+    manifest, steps = read_manifest(folder), steps_of(folder)
     if as_json:
         click.echo((folder / "manifest.json").read_text())
         return
@@ -91,7 +93,7 @@ def show(run: str, as_json: bool) -> None:
     }
     for name, value in lines.items():
         click.echo(f"{name:<15}{value}")
-    for event in (one for one in records_of(folder) if "event" in one):
+    for event in (one for one in read_log(folder / "log.jsonl") if "event" in one):
         click.echo(f"{'event':<15}{event['event']} behind step {event['step']:,}" + _details(event))
 
 
@@ -127,7 +129,7 @@ def watch(run: str, every_s: float) -> None:
     """Print steps as they are logged, until the run is finished."""
     folder, seen = find_run(run), 0
     while True:
-        is_finished = manifest_of(folder)["finished"] is not None
+        is_finished = read_manifest(folder)["finished"] is not None
         steps = steps_of(folder)
         for one in steps[min(seen, len(steps)) :]:
             heldout = f"  held out {one['heldout_loss']:.4f}" if "heldout_loss" in one else ""

@@ -42,6 +42,11 @@ class ModelShape:
     """Of a GGUF."""
 
     @property
+    def kv_width(self) -> int:
+        """Numbers of one token's keys in one layer; its values are as many."""
+        return self.kv_numbers_per_token // (2 * self.num_layers)
+
+    @property
     def embedding_parameters(self) -> int:
         """Of the input embeddings, and of the output's where they are apart."""
         return self.vocab_size * self.width * (1 if self.tied else 2)

@@ -166,7 +166,7 @@ def memory(job: Job, count: int) -> Memory:
 
 def activation_bytes(shape: ModelShape, config: TrainConfig, *, sharded: bool) -> float:
     """Kept for the way back, for one token: every layer's, and one layer's whole while it is computed again."""
-    wide, kv = shape.width, shape.kv_numbers_per_token // (2 * shape.num_layers)
+    wide, kv = shape.width, shape.kv_width
     stream = 2.0 if sharded and config.precision == "bf16" else 4.0
     """Bytes of a number between layers: autocast leaves them fp32."""
     if config.precision == "fp32":
@@ -243,7 +243,7 @@ def _way_out(job: Job, gpu: Accelerator, count: int) -> str | None:
 
 def _matrix(shape: ModelShape, name: str) -> tuple[int, int]:
     """Inputs and outputs of a linear layer of the Llama family. Unknown names count as the widest."""
-    wide, kv, high = shape.width, shape.kv_numbers_per_token // (2 * shape.num_layers), shape.feed_forward
+    wide, kv, high = shape.width, shape.kv_width, shape.feed_forward
     known = {
         "q_proj": (wide, wide), "k_proj": (wide, kv), "v_proj": (wide, kv), "o_proj": (wide, wide),
         "gate_proj": (wide, high), "up_proj": (wide, high), "down_proj": (high, wide),
