@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from chaku.data.clean import clean_text
+from chaku.data.html.clean import clean_text
 
 WORDS = """the of model data answer question and to in for with that this can each value result first step function
     list number text user file use get make when which there following example system process from by as at be or an

@@ -68,7 +68,7 @@ def documents(rows: Any) -> list[Any]:
     """Each conversation as a row of its own."""
     import numpy as np
 
-    from chaku.data.rows import Row
+    from chaku.data.rows.packed import Row
 
     return [
         Row(rows[at].file, at, ids, mask, np.zeros(len(ids), np.uint16))
@@ -81,7 +81,7 @@ def measure(variant: Variant, args: argparse.Namespace, answer: Any) -> None:
     """Train for a while and send what was counted."""
     import torch
 
-    from chaku.data.rendering import open_rendering
+    from chaku.data.rows.rendering import open_rendering
     from chaku.train.attention import VARLEN, register_varlen
     from chaku.train.batches import Batches, MicroBatch
     from chaku.train.config import TrainConfig

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from chaku.data.audit import audit
+from chaku.data.inspect.audit import audit
 from chaku.data.manifest import file_errors, read_manifest
-from chaku.data.rows import Row, read_rows, schema
+from chaku.data.rows.packed import Row, read_rows, schema
 from chaku.errors import ChakuError, ModelError, UsageError
 from chaku.train.rows import checked_manifest
 from data.made import built, sharegpt, write_json, write_lines

@@ -16,14 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chaku.data import build as build_module
-from chaku.data.audit import audit
 from chaku.data.build import build
+from chaku.data.inspect.audit import audit
+from chaku.data.inspect.story import story
 from chaku.data.ledger import LawBroken, StageCounts
 from chaku.data.manifest import counts_of
 from chaku.data.recipe import DataConfig
-from chaku.data.rows import read_rows
+from chaku.data.rows.packed import read_rows
 from chaku.data.shards import read_jsonl
-from chaku.data.story import story
 from chaku.data.watcher import Silent
 from chaku.errors import ConfigError, NotFound, UsageError
 from data.made import built, digests, sharegpt, write_json, write_lines
@@ -303,7 +303,7 @@ def test_rows_hold_the_rendered_segments_packed_without_padding(tmp_path, tokeni
 
 @pytest.mark.parametrize("template", [None, "vicuna_v1.1", "llama2", "zephyr"])
 def test_documents_in_rows_are_the_rendered_messages_each_exactly_once(tmp_path, tokenizer, mixed, template):
-    from chaku.data.rendering import open_rendering
+    from chaku.data.rows.rendering import open_rendering
 
     built(tmp_path / "set", tokenizer, *mixed, template=template, context=300, test_fraction=0, overlong="reject")
     rendering = open_rendering(str(tokenizer), template)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from selectolax.lexbor import LexborHTMLParser
 
-from chaku.data.clean import clean_text, is_page_html
+from chaku.data.html.clean import clean_text, is_page_html
 
 PAGES = sorted((Path(__file__).parent / "clean").glob("*.html"))
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "conversations"

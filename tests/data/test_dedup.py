@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from chaku.chat.messages import Conversation, Message, Role
-from chaku.data.dedup import find_duplicates, signature
+from chaku.data.rules.dedup import find_duplicates, signature
 from data.made import sentence
 
 

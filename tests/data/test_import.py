@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from chaku.chat.messages import Role
-from chaku.data import shapes, sources
+from chaku.data.inputs import shapes, sources
 from chaku.data.prepare import parse
 from chaku.errors import UsageError
 

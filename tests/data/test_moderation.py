@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from chaku.data import moderation
-from chaku.data.moderation import EndpointClassifier
 from chaku.data.recipe import ModerationConfig
+from chaku.data.rules import moderation
+from chaku.data.rules.moderation import EndpointClassifier
 from chaku.errors import ChakuError, ConfigError
 from data.made import built, sharegpt, write_json
 

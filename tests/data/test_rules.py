@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from chaku.chat.messages import Conversation, Message, Role, ToolCall
-from chaku.data import personal
-from chaku.data.content import judge_content
-from chaku.data.decontaminate import Questions, judge_contamination
-from chaku.data.language import identify, judge_language
-from chaku.data.normalise import normalise
+from chaku.data.inputs.normalise import normalise
 from chaku.data.prepare import clean
-from chaku.data.quality import judge_quality
-from chaku.data.rules import RULES, actions
+from chaku.data.rules import personal
+from chaku.data.rules.content import judge_content
+from chaku.data.rules.decontaminate import Questions, judge_contamination
+from chaku.data.rules.language import identify, judge_language
+from chaku.data.rules.quality import judge_quality
+from chaku.data.rules.table import RULES, actions
 
 PLAIN = "The harbour was quiet, and the boats lay still in the morning light."
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chaku.chat.messages import Conversation, Message, Role
-from chaku.data.pack import best_fit, one_each
-from chaku.data.split import Rows, rounds_of, split
+from chaku.data.rows.pack import best_fit, one_each
+from chaku.data.rows.split import Rows, rounds_of, split
 
 
 def render(conversation: Conversation) -> Rows:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from chaku.data.rows import Row
+from chaku.data.rows.packed import Row
 from chaku.errors import UsageError
 from chaku.train.attention import document_borders, document_mask, register_varlen
 from chaku.train.batches import Batches, Step, micro_batch, row_order, rows_of_step, targets_of

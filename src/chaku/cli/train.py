@@ -134,7 +134,7 @@ def _show_samples(data: Path) -> None:
     from rich.console import Console
 
     from chaku.cli.data import show_sample
-    from chaku.data.preview import samples
+    from chaku.data.inspect.preview import samples
 
     console = Console(no_color=click.get_current_context().color is False, highlight=False)
     for sample in samples(data, _NUM_SAMPLES):

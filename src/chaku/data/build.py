@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import orjson
 
 import chaku
-from chaku.data import sources
+from chaku.data.inputs import sources
 from chaku.data.ledger import LawBroken, StageCounts, merge
 from chaku.data.manifest import FORMAT, describe_files, describe_inputs, read_manifest, write_json
 from chaku.data.parallel import num_cores, ordered_map
@@ -91,7 +91,7 @@ class _Build:
         self.formats: Counter[str] = Counter()
 
     def _open_rendering(self) -> tuple[Any, ModelError | None]:
-        from chaku.data.rendering import rendering_of
+        from chaku.data.rows.rendering import rendering_of
 
         try:
             return rendering_of(self.config), None
@@ -227,7 +227,7 @@ class _Build:
     def _find_duplicates(self, prepared: list[Path]) -> Any:
         import numpy as np
 
-        from chaku.data.dedup import find_duplicates
+        from chaku.data.rules.dedup import find_duplicates
 
         path = self.work / "duplicates.npy"
         self.watcher.began("dedup", 1)
@@ -243,7 +243,7 @@ class _Build:
     def _tokenise(self, prepared: list[Path], duplicates: Any) -> list[Path]:
         import numpy as np
 
-        from chaku.data.tokenise import TokeniseTask, open_ids, tokenise
+        from chaku.data.rows.tokenise import TokeniseTask, open_ids, tokenise
 
         sizes = [len(open_ids(folder)) for folder in prepared]
         starts = np.cumsum([0, *sizes])
@@ -265,9 +265,9 @@ class _Build:
     def _pack(self, tokenised: list[Path]) -> list[Path]:
         import numpy as np
 
-        from chaku.data.pack import best_fit, one_each
-        from chaku.data.rows import ROWS_PER_SHARD, RowsTask, write_rows
-        from chaku.data.tokenise import SPLITS
+        from chaku.data.rows.pack import best_fit, one_each
+        from chaku.data.rows.packed import ROWS_PER_SHARD, RowsTask, write_rows
+        from chaku.data.rows.tokenise import SPLITS
 
         self.counts.setdefault("pack", StageCounts())
         tasks: list[tuple[Path, RowsTask]] = []
@@ -303,9 +303,9 @@ class _Build:
                     raise LawBroken(f"pack got {given[quantity]} {quantity} and wrote {packed[quantity]}")
 
     def _assemble(self, prepared: list[Path], tokenised: list[Path], packed: list[Path]) -> None:
-        from chaku.data.audit import audit
-        from chaku.data.report import write_page
-        from chaku.data.tokenise import SPLITS
+        from chaku.data.inspect.audit import audit
+        from chaku.data.inspect.report import write_page
+        from chaku.data.rows.tokenise import SPLITS
 
         self.watcher.began("audit", 1)
         built = self.work / "built"

@@ -14,16 +14,17 @@ from typing import Any
 import orjson
 
 from chaku.chat.messages import Conversation, Message, Role
-from chaku.data import rules, shapes
-from chaku.data.content import judge_content
-from chaku.data.decontaminate import Questions, judge_contamination, read_questions
+from chaku.data.inputs import shapes
+from chaku.data.inputs.normalise import normalise
+from chaku.data.inputs.sources import RawRecord
 from chaku.data.ledger import Decision, Flag, Ledger, StageCounts
-from chaku.data.moderation import EndpointClassifier, judge_all
-from chaku.data.normalise import normalise
-from chaku.data.quality import judge_quality
 from chaku.data.recipe import DataConfig
+from chaku.data.rules import table as rules
+from chaku.data.rules.content import judge_content
+from chaku.data.rules.decontaminate import Questions, judge_contamination, read_questions
+from chaku.data.rules.moderation import EndpointClassifier, judge_all
+from chaku.data.rules.quality import judge_quality
 from chaku.data.shards import write_folder, write_jsonl
-from chaku.data.sources import RawRecord
 
 STAGES = ("import", "clean", "normalise", "language", "quality", "content", "moderation", "decontaminate")
 
@@ -57,7 +58,7 @@ def prepare(task: PrepareTask) -> dict[str, StageCounts]:
         return decision
 
     batch = _each(ledger, "normalise", batch, normalised)
-    from chaku.data.language import judge_language
+    from chaku.data.rules.language import judge_language
 
     batch = _each(ledger, "language", batch, lambda one: judge_language(one, config.languages, actions["language"]))
     batch = _each(ledger, "quality", batch, lambda one: judge_quality(one, actions))
@@ -83,7 +84,7 @@ def _write(
     """Sign the conversations for `dedup`, write the shard, and return what signing took."""
     import numpy as np
 
-    from chaku.data.dedup import SIGNATURE_WIDTH, signature
+    from chaku.data.rules.dedup import SIGNATURE_WIDTH, signature
 
     started = time.perf_counter()
     signatures = np.stack([signature(one) for one in batch]) if batch else np.zeros((0, SIGNATURE_WIDTH), np.uint32)
@@ -178,7 +179,7 @@ def parse(data: bytes) -> Any:
 
 def clean(conversation: Conversation, error_action: rules.Action) -> Decision:
     """Turn the HTML in each turn to Markdown; an answer that is an error text decides by its rule."""
-    from chaku.data.clean import clean_text
+    from chaku.data.html.clean import clean_text
 
     flags: list[Flag] = []
     messages: list[Message] = []

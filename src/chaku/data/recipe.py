@@ -9,22 +9,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from chaku.config import Frozen, Loaded, load
-from chaku.data.rules import actions
-
-
-class ModerationConfig(Frozen):
-    """A moderation model behind any endpoint that speaks OpenAI's /v1/moderations."""
-
-    url: str
-    """Base URL, such as http://127.0.0.1:8000/v1."""
-    model: str = "omni-moderation-latest"
-    api_key_env: str | None = None
-    """Environment variable that holds the key."""
-    threshold: float | None = Field(None, ge=0, le=1)
-    """Flag where a category's score reaches this. Default: the model's own `flagged`."""
-    concurrency: int = Field(8, ge=1, le=64)
-    """Requests at the same time, for each process."""
-    timeout_s: float = Field(30.0, gt=0)
+from chaku.data.rules.moderation import ModerationConfig
+from chaku.data.rules.table import actions
 
 
 class DataConfig(Frozen):

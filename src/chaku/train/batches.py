@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chaku.data.rows import Row
+from chaku.data.rows.packed import Row
 from chaku.train.attention import document_borders
 from chaku.train.flops import squared_lengths
 from chaku.train.loss import NO_TARGET

@@ -12,7 +12,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from chaku.chat.export import to_jinja
 from chaku.chat.jinja import JinjaTemplate
 from chaku.chat.templates import Template
-from chaku.data.rendering import Rendering
+from chaku.data.rows.rendering import Rendering
 from chaku.models import tokenizer_files
 from chaku.models.modelconfig import read_optional
 from chaku.train.model import Trainee

@@ -7,8 +7,8 @@ from bisect import bisect_right
 from pathlib import Path
 from typing import Any, Protocol
 
-from chaku.data.mapped import open_mapped
-from chaku.data.rows import Row, schema
+from chaku.data.rows.mapped import open_mapped
+from chaku.data.rows.packed import Row, schema
 from chaku.errors import UsageError
 
 

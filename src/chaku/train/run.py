@@ -20,7 +20,7 @@ import yaml
 
 import chaku
 from chaku.data.recipe import Recipe
-from chaku.data.rendering import Rendering, find_tokenizer, open_rendering
+from chaku.data.rows.rendering import Rendering, find_tokenizer, open_rendering
 from chaku.errors import TrainingError, UsageError
 from chaku.models.tokenizer_files import difference
 from chaku.models.tokenizers import load_tokenizer

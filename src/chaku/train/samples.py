@@ -8,7 +8,7 @@ import torch
 
 from chaku.chat.messages import Conversation, Message, Role
 from chaku.chat.tokenizer import Before
-from chaku.data.rendering import Rendering
+from chaku.data.rows.rendering import Rendering
 from chaku.train.model import Trainee
 from chaku.train.parallel import World
 

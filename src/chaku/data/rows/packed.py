@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from chaku.chat.messages import Conversation
 from chaku.data.ledger import Decision, Ledger, StageCounts
-from chaku.data.mapped import MappedLists, open_mapped
+from chaku.data.rows.mapped import MappedLists, open_mapped
+from chaku.data.rows.tokenise import checksum, lists
+from chaku.data.rows.tokenise import schema as token_schema
 from chaku.data.shards import write_folder
-from chaku.data.tokenise import checksum, lists
-from chaku.data.tokenise import schema as token_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from chaku.data import markdown
-from chaku.data.markdown import BREAK, Item, mark
+from chaku.data.html import markdown
+from chaku.data.html.markdown import BREAK, Item, mark
 
 MAX_NESTING = 16
 """Lists and quotes nested deeper than this keep their text and lose their markers."""

@@ -16,11 +16,11 @@ import numpy as np
 import orjson
 
 from chaku.chat.messages import Conversation, Role
-from chaku.data.audit_rows import EXAMPLES, FATAL, RowsFileFindings, RowsFileTask, audit_rows
+from chaku.data.inspect.audit_rows import EXAMPLES, FATAL, RowsFileFindings, RowsFileTask, audit_rows
 from chaku.data.ledger import LawBroken
 from chaku.data.manifest import counts_of, file_errors, read_manifest
 from chaku.data.parallel import ordered_map
-from chaku.data.rendering import open_rendering
+from chaku.data.rows.rendering import open_rendering
 from chaku.errors import ChakuError, UsageError
 
 _FEW_TRAINED, _MANY_TRAINED = 0.05, 0.95
@@ -140,8 +140,8 @@ def _check_messages(
     folder: Path, places: dict[str, tuple[Path, int]], questions: Sequence[Path], least_share: float, result: Audit
 ) -> None:
     """Both halves apart from each other, and neither from an evaluation file."""
-    from chaku.data.decontaminate import read_questions
-    from chaku.data.dedup import content_hash
+    from chaku.data.rules.decontaminate import read_questions
+    from chaku.data.rules.dedup import content_hash
 
     index = read_questions(questions) if questions else None
     hashes: dict[str, Counter[bytes]] = {"train": Counter(), "test": Counter()}

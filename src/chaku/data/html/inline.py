@@ -9,10 +9,10 @@ from functools import partial
 
 from selectolax.lexbor import LexborNode
 
-from chaku.data import markdown
-from chaku.data.codeblock import code_block, code_text, is_block_code
-from chaku.data.markdown import BREAK, mark
-from chaku.data.page import Leave, Mark, Page, is_hidden, is_ordinary, nothing
+from chaku.data.html import markdown
+from chaku.data.html.codeblock import code_block, code_text, is_block_code
+from chaku.data.html.markdown import BREAK, mark
+from chaku.data.html.page import Leave, Mark, Page, is_hidden, is_ordinary, nothing
 
 MARKERS = {"strong": "**", "b": "**", "em": "*", "i": "*", "del": "~~", "s": "~~", "strike": "~~"}
 

@@ -12,8 +12,8 @@ import orjson
 
 from chaku.chat.messages import Conversation, Message, ToolCall
 from chaku.data.ledger import Decision, Flag
-from chaku.data.personal import Finding, find, redact
-from chaku.data.rules import PII_RULES, Action
+from chaku.data.rules.personal import Finding, find, redact
+from chaku.data.rules.table import PII_RULES, Action
 
 _SEXUAL = (
     r"(?:porn\w*|blow ?jobs?|cum ?shots?|masturbat\w+|orgasms?|erotica?|nudes?"

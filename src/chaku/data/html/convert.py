@@ -13,9 +13,9 @@ from functools import partial
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from chaku.data import blocks, inline
-from chaku.data.markdown import ELEMENTS
-from chaku.data.page import Leave, Page, nothing
+from chaku.data.html import blocks, inline
+from chaku.data.html.markdown import ELEMENTS
+from chaku.data.html.page import Leave, Page, nothing
 
 _REMOVED = frozenset(
     """button style svg noscript template head iframe object embed select textarea option canvas video audio title meta

@@ -10,10 +10,10 @@ from functools import partial
 
 from selectolax.lexbor import LexborNode
 
-from chaku.data import markdown
-from chaku.data.inline import enter_math, plain_line
-from chaku.data.markdown import Item
-from chaku.data.page import MAX_NESTING, Leave, Page, is_hidden, nothing, number_of
+from chaku.data.html import markdown
+from chaku.data.html.inline import enter_math, plain_line
+from chaku.data.html.markdown import Item
+from chaku.data.html.page import MAX_NESTING, Leave, Page, is_hidden, nothing, number_of
 
 _ALIGN = re.compile(r"text-align:\s*(left|center|right)")
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from chaku.chat.tokenizer import Before, Tokenizer
 from chaku.data.manifest import read_manifest
-from chaku.data.rendering import open_rendering
-from chaku.data.rows import read_rows
+from chaku.data.rows.packed import read_rows
+from chaku.data.rows.rendering import open_rendering
 from chaku.errors import UsageError
 
 OPEN, CLOSE = "⟦", "⟧"

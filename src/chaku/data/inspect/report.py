@@ -11,7 +11,7 @@ from typing import Any
 
 from chaku.data.ledger import StageCounts
 from chaku.data.manifest import counts_of, read_manifest
-from chaku.data.rules import RULES
+from chaku.data.rules.table import RULES
 
 _EXAMPLES = 3
 

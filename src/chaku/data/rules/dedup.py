@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chaku.chat.messages import Conversation
-from chaku.data.words import words
+from chaku.data.rules.words import words
 
 NUM_PERMUTATIONS = 128
 _NUM_BANDS = 16

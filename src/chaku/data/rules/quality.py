@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from chaku.chat.messages import Conversation, Role
 from chaku.data.ledger import Decision, Flag
-from chaku.data.rules import Action
+from chaku.data.rules.table import Action
 
 Finding = tuple[float, str]
 """A score in the rule's own unit, and a quotation."""

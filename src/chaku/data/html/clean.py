@@ -16,8 +16,8 @@ from typing import Literal
 
 from selectolax.lexbor import LexborNode
 
-from chaku.data.bounds import bounded
-from chaku.data.html import parse, to_markdown
+from chaku.data.html.bounds import bounded
+from chaku.data.html.convert import parse, to_markdown
 
 Kind = Literal["html", "markdown", "plain"]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import orjson
 
 from chaku.chat.messages import Conversation, Role
-from chaku.data import shapes, sources
+from chaku.data.inputs import shapes, sources
 from chaku.data.ledger import Decision, Flag
-from chaku.data.rules import Action
-from chaku.data.words import words
+from chaku.data.rules.table import Action
+from chaku.data.rules.words import words
 from chaku.errors import UsageError
 
 _LONGEST = 8

@@ -14,8 +14,8 @@ import orjson
 from numpy.typing import NDArray
 
 from chaku.chat.messages import Conversation, Role
-from chaku.data.rendering import Rendering, open_rendering
-from chaku.data.rows import read_rows
+from chaku.data.rows.packed import read_rows
+from chaku.data.rows.rendering import Rendering, open_rendering
 
 EXAMPLES = 5
 """Places shown for each problem."""

@@ -1,0 +1,1 @@
+"""Files of any known kind to conversations in one order of turns."""

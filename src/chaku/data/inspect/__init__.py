@@ -1,0 +1,1 @@
+"""Looking at a built set: audit, report, samples, and what became of one conversation."""

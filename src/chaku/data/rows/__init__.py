@@ -1,0 +1,1 @@
+"""Conversations to packed rows of token ids and loss mask."""

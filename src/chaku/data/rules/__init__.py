@@ -1,0 +1,1 @@
+"""What drops, flags or masks a conversation: each rule by name in `table`."""
