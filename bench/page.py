@@ -10,7 +10,6 @@ same page: the whole answer rendered again for each token. It is quadratic, so i
 from __future__ import annotations
 
 import argparse
-import gzip
 import statistics
 import sys
 from pathlib import Path
@@ -21,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from playwright.sync_api import Page, sync_playwright
 
 from web.browser import ask, launch, open_page
-from web.fake_page import STATIC, FakePage, World
-from web.test_page_source import imported_by
+from web.fake_page import FakePage, World
+from web.test_page_source import first_load_bytes
 
 SECTION = """## Part {n}
 
@@ -139,12 +138,6 @@ def main() -> None:
         print(f"a chat of 200 messages opens in {middle:.0f} ms, {min(opened):.0f} to {max(opened):.0f}")
         browser.close()
     print(f"first load: {first_load_bytes():,} bytes gzip")
-
-
-def first_load_bytes() -> int:
-    """What the browser fetches before the first chat is shown."""
-    names = imported_by("main.js", {"main.js", "index.html", "icon.svg", *(p.name for p in STATIC.glob("*.css"))})
-    return sum(len(gzip.compress((STATIC / name).read_bytes(), 9)) for name in names)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,10 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
 
-from chaku.web.page import SECURITY_HEADERS, STATIC
+from chaku.web.page import Page
 
 
 @dataclass
@@ -137,9 +136,7 @@ class FakePage:
     def _app(self) -> Starlette:
         chat = "/api/chats/{chat}"
         routes = [
-            Route("/", self._index),
-            Route("/chat/{rest:path}", self._index),
-            Mount("/assets", StaticFiles(directory=STATIC)),
+            *Page().routes(),
             Route("/api/session", self._session),
             Route("/api/login", self._login, methods=["POST"]),
             Route("/api/models", lambda _: answer_json({"models": self.world.models})),
@@ -155,11 +152,7 @@ class FakePage:
             Route(f"{chat}/messages/{{message}}/stop", self._stop, methods=["POST"]),
             Route(f"{chat}/messages/{{message}}/stream", self._stream),
         ]
-        return Starlette(routes=[*routes])
-
-    async def _index(self, request: Request) -> Response:
-        html = (STATIC / "index.html").read_text().replace("{{assets}}", "/assets")
-        return HTMLResponse(html, headers={"content-security-policy": SECURITY_HEADERS["content-security-policy"]})
+        return Starlette(routes=routes)
 
     async def _session(self, request: Request) -> Response:
         key = self.world.key

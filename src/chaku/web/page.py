@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import posixpath
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,11 @@ SECURITY_HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
+
+MAIN = "app/main.js"
+"""The module that starts the page."""
+
+_IMPORT = re.compile(rb"""^(?:import|export)\b[^;"']*["'](\.{1,2}/[^"']+)["']""", re.MULTILINE)
 
 ADDRESSES = ("/", "/chat", "/chat/{id}")
 """What the page itself makes of its address; all of it is one file."""
@@ -81,6 +88,7 @@ class Page:
         self._folder = folder
         self._files: dict[str, File] = {}
         self._seen: dict[Path, tuple[int, int]] = {}
+        self._index = ""
         self.hash = ""
         self._refresh()
 
@@ -97,13 +105,12 @@ class Page:
         return [*(Route(path, self.index) for path in ADDRESSES), Route("/assets/{hash}/{name:path}", self.asset)]
 
     async def index(self, request: Request) -> Response:
-        """The page, never from a cache. Its `{{assets}}` becomes the folder with today's hash."""
+        """The page, never from a cache, with today's hash in the addresses of its files."""
         await asyncio.to_thread(self._refresh)
         headers = {**SECURITY_HEADERS, "cache-control": "no-store"}
         if (reason := self.missing) is not None:
             return HTMLResponse(_MISSING.format(reason=reason), 503, headers)
-        html = self._files["index.html"].content.replace(b"{{assets}}", f"/assets/{self.hash}".encode())
-        return HTMLResponse(html, headers=headers)
+        return HTMLResponse(self._index, headers=headers)
 
     async def asset(self, request: Request) -> Response:
         """One file. An old hash gets today's file, uncached: a tab from before an upgrade goes on working."""
@@ -131,3 +138,26 @@ class Page:
             whole.update(f"{name}\0{len(content)}\0".encode() + content)
             files[name] = File(content, _TYPES[path.suffix], path.suffix in _PACKED_ALREADY)
         self._files, self.hash, self._seen = files, whole.hexdigest()[:16], seen
+        if "index.html" in files:
+            self._index = self._filled(files["index.html"].content.decode())
+
+    def _filled(self, html: str) -> str:
+        """index.html; `{{preload}}` becomes a line for each module that is needed at once."""
+        names = modules_needed({name: file.content for name, file in self._files.items()}, MAIN)
+        links = [f'    <link rel="modulepreload" href="{{{{assets}}}}/{name}">\n' for name in names if name != MAIN]
+        return html.replace("{{preload}}", "".join(links)).replace("{{assets}}", f"/assets/{self.hash}")
+
+
+def modules_needed(files: Mapping[str, bytes], start: str) -> list[str]:
+    """The modules that run before `start` does, and `start`, by name; what is imported on demand is not among them."""
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in files:
+            continue
+        found.add(name)
+        folder = posixpath.dirname(name)
+        for path in _IMPORT.findall(files[name]):
+            waiting.append(posixpath.normpath(posixpath.join(folder, path.decode())))
+    return sorted(found)

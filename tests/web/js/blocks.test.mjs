@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { BlockSplitter, splitBlocks } from "../../../src/chaku/web/static/blocks.js";
+import { BlockSplitter, splitBlocks } from "../../../src/chaku/web/static/markdown/blocks.js";
 
 const TEXT = `# Title
 

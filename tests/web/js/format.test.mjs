@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import * as format from "../../../src/chaku/web/static/format.js";
-import { asCurl, asPython, pythonValue, requestBody } from "../../../src/chaku/web/static/request_code.js";
+import * as format from "../../../src/chaku/web/static/ui/format.js";
+import { asCurl, asPython, pythonValue, requestBody } from "../../../src/chaku/web/static/chat/request_code.js";
 
 test("what stands under an answer names tokens, speed, first token and an end that was not the model's own", () => {
   const message = {

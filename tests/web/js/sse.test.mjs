@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { EventParser } from "../../../src/chaku/web/static/sse.js";
+import { EventParser } from "../../../src/chaku/web/static/data/sse.js";
 
 const STREAM = ': hello\r\n\r\nid: 1\r\ndata: {"a":\r\ndata: 1}\r\n\r\nevent: x\ndata:b\n\nid: 3\rdata: c\r\r';
 const EVENTS = [

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { imagesOf, newestLeaf, pathTo, siblingsOf, textOf } from "../../../src/chaku/web/static/tree.js";
+import { imagesOf, newestLeaf, pathTo, siblingsOf, textOf } from "../../../src/chaku/web/static/chat/tree.js";
 
 const message = (id, parent_id, role) => [id, { id, parent_id, role, content: id, state: "complete", created_at: id }];
 const tree = new Map([

@@ -1,9 +1,9 @@
 /** Markdown as a model writes it, to elements: HTML stays text, addresses that can do something are no links. */
 
-import { withVisibleControls } from "./format.js";
+import { withVisibleControls } from "../ui/format.js";
 import { addMath } from "./math_syntax.js";
 import { fragmentOf } from "./sanitise.js";
-import MarkdownIt from "./vendor/markdown-it.js";
+import MarkdownIt from "../vendor/markdown-it.js";
 
 const LINK = /^(https?:\/\/|mailto:)/i;
 const DATA_IMAGE = /^data:image\/(png|jpeg|gif|webp);base64,[a-z0-9+/=]+$/i;

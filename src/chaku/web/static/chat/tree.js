@@ -1,6 +1,6 @@
 /** A chat is a tree of messages; what is read is the path from its root to one leaf. */
 
-/** @import {Message} from "./types.js" */
+/** @import {Message} from "../data/types.js" */
 
 /**
  * The messages from the root to `leafId`. A parent that is missing, or a circle, ends the walk.

@@ -1,7 +1,7 @@
 /** The page's keys, in one table: what it shows under `?` is what it does. */
 
-import { Dialog } from "./dialog.js";
-import { html } from "./html.js";
+import { Dialog } from "../ui/dialog.js";
+import { html } from "../ui/html.js";
 
 const IS_MAC = /Mac|iPhone|iPad/.test(navigator.platform);
 

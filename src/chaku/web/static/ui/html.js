@@ -3,9 +3,9 @@
  * the screen, and keys that a fast typist presses meanwhile would find the focus and the listeners where they were before.
  */
 
-import htm from "./vendor/htm.js";
-import { h } from "./vendor/preact.js";
+import htm from "../vendor/htm.js";
+import { h } from "../vendor/preact.js";
 
 export const html = htm.bind(h);
-export { Fragment, render } from "./vendor/preact.js";
-export { useCallback, useId, useLayoutEffect, useMemo, useReducer, useRef, useState } from "./vendor/hooks.js";
+export { Fragment, render } from "../vendor/preact.js";
+export { useCallback, useId, useLayoutEffect, useMemo, useReducer, useRef, useState } from "../vendor/hooks.js";

@@ -1,9 +1,9 @@
 /** Starts the page. */
 
 import { App, NotStarted } from "./app.js";
-import { problemOf } from "./conversation.js";
-import { html, render } from "./html.js";
-import { Library } from "./library.js";
+import { problemOf } from "../chat/conversation.js";
+import { html, render } from "../ui/html.js";
+import { Library } from "../data/library.js";
 import { applyTheme } from "./theme.js";
 
 applyTheme();

@@ -29,9 +29,9 @@ export function drawMath(parent) {
 async function load() {
   const style = document.createElement("link");
   style.rel = "stylesheet";
-  style.href = new URL("./vendor/katex/katex.css", import.meta.url).href;
+  style.href = new URL("../vendor/katex/katex.css", import.meta.url).href;
   document.head.append(style);
-  katex = (await import("./vendor/katex/katex.js")).default;
+  katex = (await import("../vendor/katex/katex.js")).default;
 }
 
 /**

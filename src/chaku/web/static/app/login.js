@@ -1,8 +1,8 @@
 /** The door, when the server has keys. */
 
-/** @import {Library} from "./library.js" */
-import { problemOf } from "./conversation.js";
-import { html, useLayoutEffect, useRef, useState } from "./html.js";
+/** @import {Library} from "../data/library.js" */
+import { problemOf } from "../chat/conversation.js";
+import { html, useLayoutEffect, useRef, useState } from "../ui/html.js";
 
 /** @param {{library: Library}} props */
 export function Login({ library }) {

@@ -1,6 +1,6 @@
 /** Colours code, one language at a time: each grammar is loaded when its first block is seen. */
 
-import { withVisibleControls } from "./format.js";
+import { withVisibleControls } from "../ui/format.js";
 import { fragmentOf } from "./sanitise.js";
 
 const LIMIT = 400_000; // characters; beyond that code stays plain
@@ -43,9 +43,9 @@ function load(language) {
   const known = grammars.get(language);
   if (known) return known;
   const loading = (async () => {
-    core ??= (await import("./vendor/highlight/core.js")).default;
+    core ??= (await import("../vendor/highlight/core.js")).default;
     await Promise.all((EMBEDDED[language] ?? []).map(load));
-    core.registerLanguage(language, (await import(`./vendor/highlight/languages/${language}.js`)).default);
+    core.registerLanguage(language, (await import(`../vendor/highlight/languages/${language}.js`)).default);
     return true;
   })().catch(() => false); // a language that nobody has a grammar for stays plain
   grammars.set(language, loading);

@@ -1,10 +1,10 @@
 /** Which model answers next, with each model's state as it is now. */
 
-/** @import {Model} from "./types.js" */
-import { modelState, shortTokens } from "./format.js";
-import { html } from "./html.js";
-import { Icon } from "./icons.js";
-import { Menu } from "./menu.js";
+/** @import {Model} from "../data/types.js" */
+import { modelState, shortTokens } from "../ui/format.js";
+import { html } from "../ui/html.js";
+import { Icon } from "../ui/icons.js";
+import { Menu } from "../ui/menu.js";
 
 /**
  * @param {{models: Model[], chosen: string | null, onChoose: (id: string) => void}} props

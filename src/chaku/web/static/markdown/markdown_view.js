@@ -4,8 +4,8 @@
  */
 
 import { BlockSplitter } from "./blocks.js";
-import { copyButton, copyText } from "./clipboard.js";
-import { withVisibleControls } from "./format.js";
+import { copyButton, copyText } from "../ui/clipboard.js";
+import { withVisibleControls } from "../ui/format.js";
 import { highlight, languageOf } from "./highlight.js";
 import { definesLinks, renderMarkdown } from "./markdown.js";
 import { drawMath } from "./math.js";

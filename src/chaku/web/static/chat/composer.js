@@ -1,10 +1,10 @@
 /** Where the next message is written. */
 
 /** @import {Attachment} from "./attachments.js" */
-/** @import {Part} from "./types.js" */
+/** @import {Part} from "../data/types.js" */
 import { attach, contentOf } from "./attachments.js";
-import { html, useLayoutEffect, useRef, useState } from "./html.js";
-import { Icon, IconButton } from "./icons.js";
+import { html, useLayoutEffect, useRef, useState } from "../ui/html.js";
+import { Icon, IconButton } from "../ui/icons.js";
 
 const LONG_PASTE = 6_000; // characters; beyond that a paste becomes a file
 

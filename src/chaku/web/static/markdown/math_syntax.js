@@ -1,6 +1,6 @@
 /** TeX in Markdown: $…$, $$…$$, \(…\) and \[…\] become placeholders that math.js fills. */
 
-/** @import {MarkdownIt, StateInline, StateBlock} from "./vendor/markdown-it.js" */
+/** @import {MarkdownIt, StateInline, StateBlock} from "../vendor/markdown-it.js" */
 
 /** @param {MarkdownIt} md */
 export function addMath(md) {

@@ -1,14 +1,14 @@
 /** The chats that were held: by day, to be searched, named, pinned, taken away and brought in. */
 
-/** @import {Library} from "./library.js" */
-/** @import {Chat} from "./types.js" */
-import { goTo } from "./address.js";
-import { getText, post } from "./api.js";
-import { byDay, count } from "./format.js";
-import { html, useLayoutEffect, useRef, useState } from "./html.js";
-import { Icon, IconButton } from "./icons.js";
-import { Menu } from "./menu.js";
-import { useChanges } from "./observable.js";
+/** @import {Library} from "../data/library.js" */
+/** @import {Chat} from "../data/types.js" */
+import { goTo } from "../app/address.js";
+import { getText, post } from "../data/api.js";
+import { byDay, count } from "../ui/format.js";
+import { html, useLayoutEffect, useRef, useState } from "../ui/html.js";
+import { Icon, IconButton } from "../ui/icons.js";
+import { Menu } from "../ui/menu.js";
+import { useChanges } from "../data/observable.js";
 
 const SEARCH_DELAY_MS = 150;
 

@@ -1,6 +1,6 @@
 /** Files that go with a message: pictures as data URLs, text files as quoted text. */
 
-/** @import {Part} from "./types.js" */
+/** @import {Part} from "../data/types.js" */
 
 const TEXT_LIMIT = 400_000; // bytes
 const IMAGE_LIMIT = 8_000_000; // bytes; larger pictures are scaled down

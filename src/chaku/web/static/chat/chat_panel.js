@@ -4,14 +4,14 @@
  */
 
 /** @import {Conversation} from "./conversation.js" */
-/** @import {Model} from "./types.js" */
+/** @import {Model} from "../data/types.js" */
 import { Composer } from "./composer.js";
 import { problemOf, takesImages } from "./conversation.js";
-import { html, useCallback, useLayoutEffect, useRef, useState } from "./html.js";
-import { Icon } from "./icons.js";
+import { html, useCallback, useLayoutEffect, useRef, useState } from "../ui/html.js";
+import { Icon } from "../ui/icons.js";
 import { MessageView } from "./message_view.js";
-import { ErrorCard } from "./notices.js";
-import { useChanges } from "./observable.js";
+import { ErrorCard } from "../ui/notices.js";
+import { useChanges } from "../data/observable.js";
 
 const FIRST_SHOWN = 30;
 const NEAR_END = 80; // pixels
@@ -26,7 +26,7 @@ const NEAR_END = 80; // pixels
  */
 export function ChatPanel({ conversation, models, onComplain, children, start }) {
   useChanges(conversation);
-  const [problem, setProblem] = useState(/** @type {import("./types.js").Problem | null} */ (null));
+  const [problem, setProblem] = useState(/** @type {import("../data/types.js").Problem | null} */ (null));
   const [numShown, setNumShown] = useState(FIRST_SHOWN);
   const [isAtEnd, setAtEnd] = useState(true);
   const [spoken, setSpoken] = useState("");

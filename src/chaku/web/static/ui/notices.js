@@ -1,10 +1,10 @@
 /** What the page says beside the chat: short notices that pass, and cards for what went wrong. */
 
-/** @import {Problem} from "./types.js" */
+/** @import {Problem} from "../data/types.js" */
 import { copyText } from "./clipboard.js";
 import { html, useState } from "./html.js";
 import { IconButton } from "./icons.js";
-import { Observable, useChanges } from "./observable.js";
+import { Observable, useChanges } from "../data/observable.js";
 
 /** @typedef {{text: string, action?: string, onAction?: () => void, isError?: boolean}} Notice */
 

@@ -1,14 +1,14 @@
 /** One message: what was said, and what can be done with it. */
 
-/** @import {Message, Model} from "./types.js" */
+/** @import {Message, Model} from "../data/types.js" */
 /** @import {Conversation} from "./conversation.js" */
-import { copyText } from "./clipboard.js";
-import { answerFacts, withVisibleControls } from "./format.js";
-import { html, useLayoutEffect, useRef, useState } from "./html.js";
-import { Icon, IconButton } from "./icons.js";
-import { MarkdownView } from "./markdown_view.js";
-import { Menu } from "./menu.js";
-import { ErrorCard } from "./notices.js";
+import { copyText } from "../ui/clipboard.js";
+import { answerFacts, withVisibleControls } from "../ui/format.js";
+import { html, useLayoutEffect, useRef, useState } from "../ui/html.js";
+import { Icon, IconButton } from "../ui/icons.js";
+import { MarkdownView } from "../markdown/markdown_view.js";
+import { Menu } from "../ui/menu.js";
+import { ErrorCard } from "../ui/notices.js";
 import { imagesOf, siblingsOf, textOf } from "./tree.js";
 
 const LONG_TEXT = 3_000;

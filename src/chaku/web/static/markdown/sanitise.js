@@ -3,7 +3,7 @@
  * the Trusted Types policy `chaku`, which nothing else can use; what comes out is a fragment, never a string.
  */
 
-import DOMPurify from "./vendor/dompurify.js";
+import DOMPurify from "../vendor/dompurify.js";
 
 const policy = /** @type {any} */ (globalThis).trustedTypes?.createPolicy("chaku", {
   createHTML: (/** @type {string} */ html) => html, // reaches DOMPurify's inert parser only

@@ -1,22 +1,22 @@
 /** The page's frame: the list of chats, the bar over the chat, and what opens over both. */
 
-/** @import {Model} from "./types.js" */
+/** @import {Model} from "../data/types.js" */
 import { chatInAddress, goTo, onAddressChange, replaceAddress } from "./address.js";
-import { ChatPanel } from "./chat_panel.js";
-import { copyText } from "./clipboard.js";
-import { Conversation, problemOf } from "./conversation.js";
-import { html, useLayoutEffect, useMemo, useReducer, useState } from "./html.js";
-import { IconButton } from "./icons.js";
-import { Library } from "./library.js";
+import { ChatPanel } from "../chat/chat_panel.js";
+import { copyText } from "../ui/clipboard.js";
+import { Conversation, problemOf } from "../chat/conversation.js";
+import { html, useLayoutEffect, useMemo, useReducer, useState } from "../ui/html.js";
+import { IconButton } from "../ui/icons.js";
+import { Library } from "../data/library.js";
 import { Login } from "./login.js";
-import { ModelPicker } from "./model_picker.js";
-import { ErrorCard, Notices, Toast } from "./notices.js";
-import { useChanges } from "./observable.js";
-import { SettingsDrawer } from "./settings_drawer.js";
+import { ModelPicker } from "../chat/model_picker.js";
+import { ErrorCard, Notices, Toast } from "../ui/notices.js";
+import { useChanges } from "../data/observable.js";
+import { SettingsDrawer } from "../chat/settings_drawer.js";
 import { Shortcuts, commandOf } from "./shortcuts.js";
-import { Sidebar } from "./sidebar.js";
+import { Sidebar } from "../chat/sidebar.js";
 import { nextTheme, themeName } from "./theme.js";
-import { textOf } from "./tree.js";
+import { textOf } from "../chat/tree.js";
 
 const LAST_MODEL = "chaku.model";
 const EXAMPLES = [
@@ -195,7 +195,7 @@ function Started({ conversation, models, notices }) {
   <//>`;
 }
 
-/** What is shown when the page can't even begin. @param {{problem: import("./types.js").Problem}} props */
+/** What is shown when the page can't even begin. @param {{problem: import("../data/types.js").Problem}} props */
 export function NotStarted({ problem }) {
   return html`<main class="login">
     <${ErrorCard} title="The page can't start" problem=${problem} onRetry=${() => location.reload()} />

@@ -3,9 +3,9 @@
  * Knows the server and no component, so several of them can stand side by side.
  */
 
-/** @import {Chat, Message, Model, Part, Settings} from "./types.js" */
-import { CallFailed, follow, get, patch, post } from "./api.js";
-import { Observable } from "./observable.js";
+/** @import {Chat, Message, Model, Part, Settings} from "../data/types.js" */
+import { CallFailed, follow, get, patch, post } from "../data/api.js";
+import { Observable } from "../data/observable.js";
 import { newestLeaf, pathTo, textOf } from "./tree.js";
 
 /** @typedef {{content: string, reasoning: string, isNew: boolean}} Piece  isNew: it replaces what was there */
@@ -27,7 +27,7 @@ export class Conversation extends Observable {
     this.leafId = null;
     this.isLoaded = id === null;
     this.isOnline = true;
-    /** @type {import("./types.js").Problem | null} */
+    /** @type {import("../data/types.js").Problem | null} */
     this.problem = null;
     /** @type {(id: string) => void} called once, when the server knows the chat */
     this.onCreated = () => {};
@@ -252,7 +252,7 @@ export class Conversation extends Observable {
   }
 }
 
-/** What a caught error means to the reader. @param {unknown} error @returns {import("./types.js").Problem} */
+/** What a caught error means to the reader. @param {unknown} error @returns {import("../data/types.js").Problem} */
 export function problemOf(error) {
   if (error instanceof CallFailed) return { ...error.problem, type: error.problem.type ?? `HTTP ${error.status}` };
   const message = error instanceof Error ? error.message : String(error);

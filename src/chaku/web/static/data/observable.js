@@ -1,6 +1,6 @@
 /** Something whose changes can be listened to; the one way in which state reaches components. */
 
-import { useLayoutEffect, useReducer } from "./html.js";
+import { useLayoutEffect, useReducer } from "../ui/html.js";
 
 export class Observable {
   constructor() {

@@ -1,10 +1,10 @@
 /** What goes with every message of a chat: system prompt and sampling, and the same as a call in code. */
 
 /** @import {Conversation} from "./conversation.js" */
-import { copyText } from "./clipboard.js";
-import { Dialog } from "./dialog.js";
-import { html, useState } from "./html.js";
-import { useChanges } from "./observable.js";
+import { copyText } from "../ui/clipboard.js";
+import { Dialog } from "../ui/dialog.js";
+import { html, useState } from "../ui/html.js";
+import { useChanges } from "../data/observable.js";
 import { BUILT_IN, keepPresets, ownPresets } from "./presets.js";
 import { asCurl, asPython, requestBody } from "./request_code.js";
 

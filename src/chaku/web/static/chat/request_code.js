@@ -1,6 +1,6 @@
 /** The chat that is on the screen as a call that anyone can make: curl and Python. */
 
-/** @import {Message, Settings} from "./types.js" */
+/** @import {Message, Settings} from "../data/types.js" */
 import { textOf, imagesOf } from "./tree.js";
 
 /**

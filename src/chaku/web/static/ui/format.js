@@ -1,6 +1,6 @@
 /** Numbers, times and characters as people read them. */
 
-/** @import {Chat, Message, Model} from "./types.js" */
+/** @import {Chat, Message, Model} from "../data/types.js" */
 
 const NUMBER = new Intl.NumberFormat("en");
 
