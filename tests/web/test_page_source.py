@@ -76,12 +76,12 @@ def read(folder: Path) -> dict[str, bytes]:
 
 def test_modules_needed_at_once_are_found_through_folders_and_not_those_on_demand():
     files = {
-        "a/main.js": b'/** @import {X} from "./types.js" */\nimport {\n  b,\n} from "../b/b.js";\nimport("../late.js");',
+        "a/main.js": b'/** @import {X} from "./t.js" */\nimport {\n  b,\n} from "../b/b.js";\nimport("../late.js")',
         "b/b.js": b'export * from "./c.js";\nimport"../d.js"',
         "b/c.js": b"",
         "d.js": b'import { b } from "./b/b.js";',
         "late.js": b"",
-        "a/types.js": b"",
+        "a/t.js": b"",
     }
     assert modules_needed(files, "a/main.js") == ["a/main.js", "b/b.js", "b/c.js", "d.js"]
 

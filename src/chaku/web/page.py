@@ -34,7 +34,7 @@ SECURITY_HEADERS = {
 MAIN = "app/main.js"
 """The module that starts the page."""
 
-_IMPORT = re.compile(rb"""^(?:import|export)\b[^;"']*["'](\.{1,2}/[^"']+)["']""", re.MULTILINE)
+_IMPORT = re.compile(rb"""^(?:import|export)\b[^;"'(]*["'](\.{1,2}/[^"']+)["']""", re.MULTILINE)
 
 ADDRESSES = ("/", "/chat", "/chat/{id}")
 """What the page itself makes of its address; all of it is one file."""
