@@ -350,6 +350,44 @@ def test_a_recipe_with_a_base_is_tokenised_for_it_unless_it_says_otherwise(tmp_p
     assert load_data(recipe, {}).config.tokenizer == "mine"
 
 
+def test_one_recipe_is_one_set_by_every_command(tmp_path, tokenizer, monkeypatch):
+    from click.testing import CliRunner
+
+    from chaku.cli.data import data as commands
+    from chaku.cli.training_set import training_set
+    from chaku.train.config import read_recipe
+    from data.made import digests
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(build_module, "num_cores", lambda: 1)
+    source = write_lines(tmp_path / "in.jsonl", sharegpt(6))
+    recipe = tmp_path / "recipe.yaml"
+    section = f"{{inputs: [{source}], tokenizer: {tokenizer}, test_fraction: 0.2, context: 512}}"
+    recipe.write_text(f"name: kusi\ndata: {section}\ntrain: {{preset: vicuna-7b-16k}}\n")
+    by_training = training_set(read_recipe(recipe))
+    output = CliRunner().invoke(commands, ["build", "--recipe", str(recipe), "-o", "set", "--processes", "1"])
+    assert output.exit_code == 0, output.output
+    assert "template = vicuna_v1.1  (preset vicuna-7b-16k)" in output.output
+    assert digests(tmp_path / "set") == digests(by_training)
+
+
+def test_a_set_unlike_its_preset_is_told_apart():
+    from chaku.data.recipe import DataConfig, Recipe, differences
+
+    built = {"config": DataConfig(template="vicuna_v1.1").model_dump(mode="json")}
+    recipe = Recipe(data=Path("set"), train={"preset": "vicuna-7b-16k"})
+    assert differences(recipe, built) == ["the set has context 2048, preset vicuna-7b-16k has 16384"]
+    assert differences(Recipe(data=Path("set"), train={"preset": "vicuna-7b"}), built) == []
+
+
+def test_a_file_where_a_recipe_wants_a_set_is_called_a_file(tmp_path):
+    from chaku.data.recipe import Recipe, data_config
+
+    source = write_lines(tmp_path / "in.jsonl", sharegpt(1))
+    with pytest.raises(ConfigError, match=r"data is the file .*in\.jsonl"):
+        data_config(Recipe(data=source))
+
+
 def test_unknown_keys_in_a_recipe_name_the_nearest(tmp_path):
     from chaku.data.recipe import load_data
 

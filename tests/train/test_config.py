@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from chaku.data.recipe import Recipe
+from chaku.data.presets import DATA_PRESETS
+from chaku.data.recipe import Recipe, data_config
 from chaku.errors import ConfigError
-from chaku.train.config import TrainConfig, data_config, read_recipe, train_config
+from chaku.train.config import TrainConfig, read_recipe, train_config
 from chaku.train.presets import PRESETS
 from chaku.train.schedule import learning_rate, num_steps
 
@@ -24,6 +25,10 @@ def test_every_preset_is_a_recipe(name: str) -> None:
     recipe = Recipe(name="x", base="b", train={"preset": name})
     assert train_config(recipe).preset == name
     assert not isinstance(data_config(recipe), Path)
+
+
+def test_presets_of_data_and_training_have_the_same_names() -> None:
+    assert PRESETS.keys() == DATA_PRESETS.keys()
 
 
 def test_vicuna_is_the_published_recipe() -> None:

@@ -9,9 +9,8 @@ import pytest
 
 from chaku.data.build import build
 from chaku.data.identity import identity_conversations
-from chaku.data.recipe import Recipe
+from chaku.data.recipe import Recipe, data_config
 from chaku.train import run
-from chaku.train.config import data_config
 from chaku.train.log import read_log
 from train.small import Heard
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from chaku.data.recipe import data_config
     from chaku.models.shape import ModelShape
     from chaku.train.config import TrainConfig
     from chaku.train.estimate import Job, Offer
@@ -72,7 +73,7 @@ def _job(what: str | None, settings: tuple[str, ...], tokens: int | None) -> Job
     from chaku.cli.training_set import training_set
     from chaku.data.manifest import read_manifest
     from chaku.errors import UsageError
-    from chaku.train.config import data_config, read_recipe, recipe_of, train_config
+    from chaku.train.config import read_recipe, recipe_of, train_config
     from chaku.train.estimate import job_of_rows, job_of_tokens
     from chaku.train.rows import Rows
 

@@ -91,6 +91,7 @@ def _delete(folder: Path) -> None:
 
 def _show_plan(made: Plan) -> None:
     from chaku.cli.estimate import epochs
+    from chaku.data.recipe import differences
     from chaku.train.lineage import describe
 
     config, manifest = made.config, made.set_manifest
@@ -106,7 +107,7 @@ def _show_plan(made: Plan) -> None:
     if made.parent is not None:
         for line in describe(made.parent, manifest):
             click.echo(line)
-    for warning in made.set_manifest["audit"]["warnings"]:
+    for warning in [*differences(made.recipe, manifest), *manifest["audit"]["warnings"]]:
         click.echo(f"warning: {warning}")
 
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def training_set(read: Recipe, *, leads: bool = True) -> Path:
     """The folder of a recipe's built set; raw files are built beside the run first, by one process."""
-    from chaku.train.config import data_config, run_folder
+    from chaku.data.recipe import data_config
+    from chaku.train.config import run_folder
 
     config = data_config(read)
     if isinstance(config, Path):

@@ -21,7 +21,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     try:
         manifest: dict[str, Any] = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         fix = "run the same `chaku data build` again, it goes on where it stopped"
         if not (folder / ".work").is_dir():
             fix = "give the folder that `chaku data build -o` wrote"

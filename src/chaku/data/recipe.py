@@ -9,8 +9,10 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from chaku.config import Frozen, Loaded, load
+from chaku.data.presets import data_preset
 from chaku.data.rules.moderation import ModerationConfig
 from chaku.data.rules.table import actions
+from chaku.errors import ConfigError
 
 
 class DataConfig(Frozen):
@@ -80,25 +82,59 @@ class Recipe(Frozen):
     """Training's own section; the data pipeline leaves it alone."""
 
 
+def data_config(recipe: Recipe) -> DataConfig | Path:
+    """How a recipe's set is built, or the folder of a built set: `data build`, `train` and `estimate` all ask here.
+
+    The preset of the `train` section and the base's tokenizer stand below the `data` section. Raises ConfigError.
+    """
+    if isinstance(recipe.data, Path):
+        if recipe.data.is_file():
+            raise ConfigError(
+                f"data is the file {recipe.data}, not the folder of a built set",
+                fix=f"to build a set from it, write data: {{inputs: [{recipe.data}]}}", param="data",
+            )  # fmt: skip
+        return recipe.data
+    return DataConfig.model_validate({**_defaults(recipe), **recipe.data.model_dump(exclude_unset=True)})
+
+
+def _defaults(recipe: Recipe) -> dict[str, Any]:
+    """What the base and the preset say about data."""
+    tokenizer = {"tokenizer": recipe.base} if recipe.base else {}
+    return {**tokenizer, **data_preset(recipe.train.get("preset"))}
+
+
+def differences(recipe: Recipe, manifest: Mapping[str, Any]) -> list[str]:
+    """Where a built set that the recipe names is not what its preset asks for: one sentence per key."""
+    if not isinstance(recipe.data, Path):
+        return []
+    built = manifest["config"]
+    return [
+        f"the set has {key} {built[key] if built[key] is not None else 'by default'},"
+        f" preset {recipe.train['preset']} has {wanted}"
+        for key, wanted in data_preset(recipe.train.get("preset")).items()
+        if built[key] != wanted
+    ]
+
+
 def load_data(recipe: Path | None, flags: Mapping[str, Any]) -> Loaded[DataConfig]:
-    """The `data` section of a recipe with flags on top, and where each value came from.
+    """How `data build` builds: flags over a recipe's data, and where each value came from.
 
     Raises ConfigError naming the key and the nearest known one.
     """
+    origins: dict[str, str] = {}
     section: dict[str, Any] = {}
     if recipe is not None:
         whole = load(Recipe, recipe).config
-        if isinstance(whole.data, Path):
-            from chaku.errors import ConfigError
-
+        config = data_config(whole)
+        if isinstance(config, Path) or isinstance(whole.data, Path):
             raise ConfigError(
-                f"{recipe}: data is the folder {whole.data}, which is built already", fix="give a `data:` section"
+                f"{recipe}: data is the folder {config}, which is built already", fix="give a `data:` section"
             )
-        section = {"tokenizer": whole.base} if whole.base else {}  # as training builds it
-        section |= whole.data.model_dump(exclude_unset=True)
+        section = config.model_dump(exclude_unset=True)
+        origins = dict.fromkeys(section, str(recipe))
+        of_preset = data_preset(whole.train.get("preset")).keys() - whole.data.model_fields_set
+        origins |= dict.fromkeys(of_preset, f"preset {whole.train['preset']}") if of_preset else {}
     given = {name: value for name, value in flags.items() if value not in (None, ())}
     loaded = load(DataConfig, None, {**section, **given})
-    origins = {
-        name: "flag" if name in given else str(recipe) if name in section else "default" for name in loaded.origins
-    }
-    return Loaded(loaded.config, origins)
+    origins |= dict.fromkeys(given, "flag")
+    return Loaded(loaded.config, {name: origins.get(name, "default") for name in loaded.origins})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from chaku.config import Frozen, explain, load
-from chaku.data.recipe import DataConfig, Recipe
+from chaku.data.presets import data_preset
+from chaku.data.recipe import Recipe
 from chaku.errors import ConfigError
 from chaku.train.presets import PRESETS
 
@@ -169,17 +169,9 @@ def train_config(recipe: Recipe) -> TrainConfig:
     """The `train` section over its preset. Raises ConfigError naming the key and the nearest known one."""
     section = {key: _number(value) for key, value in recipe.train.items()}
     try:
-        return TrainConfig.model_validate({**_preset(section).get("train", {}), **section})
+        return TrainConfig.model_validate({**_preset(section), **section})
     except ValidationError as error:
         raise explain(error, TrainConfig, where=f"train section of {recipe.name}") from None
-
-
-def data_config(recipe: Recipe) -> DataConfig | Path:
-    """The `data` section over the preset's, or the folder of a built set. The tokenizer is the base's unless said."""
-    if isinstance(recipe.data, Path):
-        return recipe.data
-    defaults = ({"tokenizer": recipe.base} if recipe.base else {}) | _preset(recipe.train).get("data", {})
-    return DataConfig.model_validate({**defaults, **recipe.data.model_dump(exclude_unset=True)})
 
 
 def _number(value: Any) -> Any:
@@ -190,8 +182,5 @@ def _preset(section: Mapping[str, Any]) -> dict[str, Any]:
     name = section.get("preset")
     if name is None:
         return {}
-    if name not in PRESETS:
-        near = difflib.get_close_matches(str(name), PRESETS, n=1)
-        fix = f"did you mean {near[0]}?" if near else f"there are {', '.join(PRESETS)}"
-        raise ConfigError(f"train.preset is {name!r}", fix=fix, param="train.preset")
-    return {"train": PRESETS[name].train, "data": PRESETS[name].data}
+    data_preset(name)  # refuses an unknown name
+    return PRESETS[name].train

@@ -1,18 +1,20 @@
-"""Named starting points of a recipe, as data. What a recipe says itself wins over its preset."""
+"""Named starting points of a recipe's `train` section. What a recipe says itself wins over its preset.
+
+`chaku.data.presets` has what the same presets say about data.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Values for the `train` section and, where training builds the set, for the `data` section."""
+    """Values for the `train` section."""
 
     meaning: str
     train: dict[str, Any]
-    data: dict[str, Any] = field(default_factory=dict)
 
 
 # https://github.com/lm-sys/FastChat/blob/main/README.md#fine-tuning ; batch_rows counts packed rows of `context` tokens
@@ -25,17 +27,14 @@ PRESETS: dict[str, Preset] = {
     "vicuna-7b": Preset(
         "Vicuna 7B: full fine-tuning of a Llama at 2,048 tokens",
         {**_VICUNA, "micro_rows": 2},
-        {"template": "vicuna_v1.1", "context": 2048},
     ),
     "vicuna-13b": Preset(
         "Vicuna 13B: the same, with every activation recomputed",
         {**_VICUNA, "micro_rows": 1, "activation_checkpointing": "full"},
-        {"template": "vicuna_v1.1", "context": 2048},
     ),
     "vicuna-7b-16k": Preset(
         "Vicuna 7B 16K: positions of a shorter base are scaled linearly",
         {**_VICUNA, "micro_rows": 1, "batch_rows": 16, "activation_checkpointing": "full", "rope_scaling": "linear"},
-        {"template": "vicuna_v1.1", "context": 16384},
     ),
     "lora": Preset(
         "adapters on the attention and MLP matrices of a bf16 base",
@@ -51,6 +50,5 @@ PRESETS: dict[str, Preset] = {
             "lr": 1e-4, "epochs": 3, "batch_rows": 8, "micro_rows": 4, "schedule": "cosine", "warmup": 0.1,
             "precision": "bf16", "save_every": 50, "keep_last": 1, "evaluate_every": 0,
         },
-        {"context": 256, "pack_length": 256},
     ),
 }  # fmt: skip

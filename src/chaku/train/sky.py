@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 import chaku
-from chaku.data.recipe import DataConfig, Recipe
+from chaku.data.recipe import DataConfig, Recipe, data_config
 from chaku.errors import RunInterrupted, UsageError
-from chaku.train.config import data_config, is_hub_id, train_config
+from chaku.train.config import is_hub_id, train_config
 
 RUNS = "/runs"
 HOME = "~/chaku"
