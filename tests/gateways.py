@@ -18,7 +18,7 @@ from chaku.engines.scripted import Reply, Script, ScriptedEngine
 from chaku.serve.access import KeyRing
 from chaku.serve.app import describe_model
 from chaku.serve.exchange import Exchange
-from chaku.serve.server import Server, Serving, bind, build
+from chaku.serve.server import GatewayServer, Serving, bind, build
 from chaku.serve.table import ModelTable
 from chaku.store import keyring
 from chaku.store.database import open_store
@@ -94,7 +94,7 @@ async def gateway(
     extend(serving, url)
     for companion in serving.companions:
         await companion.start()
-    server = Server(
+    server = GatewayServer(
         uvicorn.Config(serving.gateway, log_config=None, lifespan="off", http="httptools", timeout_graceful_shutdown=1),
         serving.companions,
     )

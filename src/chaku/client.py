@@ -22,11 +22,11 @@ import orjson
 
 from chaku import __version__
 from chaku.errors import ChakuError, ConfigError, DeadlineExceeded, EngineError, EngineUnavailable, InvalidRequest
-from chaku.protocol.deltas import Completion, Delta, ToolCallPart, Usage, delta_of_choice, deltas_of_event
+from chaku.protocol.deltas import Completion, Delta, TokenUsage, ToolCallPart, delta_of_choice, deltas_of_event
 from chaku.protocol.errors import error_from, error_in_stream, retry_after_s
 from chaku.protocol.sse import Parser
 
-__all__ = ["Client", "Completion", "Delta", "Message", "Retries", "Timeouts", "ToolCallPart", "Usage"]
+__all__ = ["Client", "Completion", "Delta", "Message", "Retries", "Timeouts", "TokenUsage", "ToolCallPart"]
 
 Message = Mapping[str, Any]
 MAX_ERROR_BYTES = 64 << 10

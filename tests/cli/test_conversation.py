@@ -9,7 +9,7 @@ from chaku.cli.terminal.answer import Answer
 from chaku.cli.terminal.commands import COMMANDS, Session, run
 from chaku.cli.terminal.settings import SETTINGS, parse
 from chaku.cli.terminal.transcript import Transcript, load
-from chaku.client import Usage
+from chaku.client import TokenUsage
 from chaku.errors import UsageError
 
 
@@ -145,8 +145,8 @@ def test_undo_clear_and_edit_leave_the_rest(session):
 
 def test_tokens_are_counted_over_all_answers(session):
     assert run(session, "/tokens").text == "No answer yet."
-    session.count(Answer(usage=Usage(100, 21), first_token_s=0.5, total_s=2.5))
-    session.count(Answer(usage=Usage(120, 11, cached_tokens=64), first_token_s=0.25, total_s=1.25))
+    session.count(Answer(usage=TokenUsage(100, 21), first_token_s=0.5, total_s=2.5))
+    session.count(Answer(usage=TokenUsage(120, 11, cached_tokens=64), first_token_s=0.25, total_s=1.25))
     shown = run(session, "/tokens").text
     for part in ("11 tokens after a prompt of 120, 64 of them cached", "10.0 tokens/s", "after 0.25 s", "1.25 s in all",
                  "32 tokens after prompts of 220"):  # fmt: skip

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from chaku.client import Client, Delta, Retries, Timeouts, ToolCallPart, Usage
+from chaku.client import Client, Delta, Retries, Timeouts, TokenUsage, ToolCallPart
 from chaku.errors import (
     AuthenticationFailed,
     ChakuError,
@@ -40,7 +40,7 @@ async def test_a_stream_ends_with_its_finish_reason_and_its_usage(client, server
     deltas = await collect(client, temperature=0.5, seed=None)
     assert "".join(delta.text for delta in deltas) == "Hello there."
     assert [delta.finish_reason for delta in deltas if delta.finish_reason] == ["stop"]
-    assert deltas[-1] == Delta(usage=Usage(7, 3))
+    assert deltas[-1] == Delta(usage=TokenUsage(7, 3))
     (body,) = server.bodies
     assert body == {
         "model": "fake",
@@ -58,7 +58,7 @@ async def test_a_whole_answer_carries_text_reasoning_calls_and_usage(client, ser
     completion = await client.chat(HELLO, "fake")
     assert (completion.text, completion.reasoning, completion.finish_reason) == ("", "hm", "tool_calls")
     assert completion.tool_calls == (ToolCallPart(0, "t1", "add", '{"a":1}'),)
-    assert completion.usage == Usage(7, 3)
+    assert completion.usage == TokenUsage(7, 3)
     assert "stream" not in server.bodies[0]
 
 
@@ -139,7 +139,7 @@ async def test_a_chunk_that_is_no_chunk_raises(client, server):
 
 async def test_a_finish_reason_is_enough_where_a_server_never_says_done(client, server):
     server.script.append(pieces(HALF, sse(chunk({}, "stop")), sse(USAGE_CHUNK)))
-    assert (await collect(client))[-1].usage == Usage(7, 3)
+    assert (await collect(client))[-1].usage == TokenUsage(7, 3)
 
 
 @pytest.mark.parametrize(

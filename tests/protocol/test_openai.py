@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from chaku.errors import InvalidRequest
-from chaku.protocol.openai import ChatRequest, CompletionRequest, EmbeddingRequest, check, prompts_of
+from chaku.protocol.openai import ChatRequest, CompletionRequest, EmbeddingRequest, prompts_of
+from chaku.protocol.validation import check
 
 HI = {"role": "user", "content": "hi"}
 REFUSAL = [{"type": "refusal", "refusal": "No."}]

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chaku.errors import EngineError
-from chaku.protocol.sse import Event, Parser
+from chaku.protocol.sse import Parser, SseEvent
 
 # Text of one data line: anything but the characters that end a line.
 lines = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=20)
 events = st.builds(
-    lambda data, name: Event("\n".join(data), name or "message"),
+    lambda data, name: SseEvent("\n".join(data), name or "message"),
     st.lists(lines, min_size=1, max_size=4),
     st.text(st.characters(min_codepoint=97, max_codepoint=122), max_size=5),
 )
@@ -50,7 +50,7 @@ def test_events_come_back_whole_wherever_the_bytes_are_cut(stream):
 
 def test_every_single_byte_border_gives_the_same_events():
     sent = ': hi\r\ndata: {"a":"é🦙"}\r\n\r\ndata:one\ndata: two\n\n\rdata: [DONE]\r\r'.encode()
-    expected = [Event('{"a":"é🦙"}'), Event("one\ntwo"), Event("[DONE]")]
+    expected = [SseEvent('{"a":"é🦙"}'), SseEvent("one\ntwo"), SseEvent("[DONE]")]
     for border in range(len(sent) + 1):
         assert feed_all([sent[:border], sent[border:]]) == expected
     assert feed_all([bytes([byte]) for byte in sent]) == expected
@@ -61,7 +61,7 @@ def test_an_event_without_its_empty_line_is_not_an_event():
 
 
 def test_only_one_space_after_the_colon_is_taken_away():
-    assert feed_all([b"data:  two\n\ndata\n\n"]) == [Event(" two"), Event("")]
+    assert feed_all([b"data:  two\n\ndata\n\n"]) == [SseEvent(" two"), SseEvent("")]
 
 
 @pytest.mark.parametrize("endless", [b"data: xxxxxxxxxx", b"data: x\n"])

@@ -20,7 +20,7 @@ from pydantic import Field, field_validator
 from chaku.config import Frozen, load
 from chaku.engines.base import Answer, Call, Capabilities, Engine, State, Status
 from chaku.errors import EngineError, EngineUnavailable
-from chaku.protocol.answers import DONE, Usage, event
+from chaku.protocol.answers import DONE, CompletionUsage, event
 
 
 class Reply(Frozen):
@@ -135,7 +135,7 @@ class _ScriptedAnswer(Answer):
             prompt.split()
         )
         num_tokens = len(self._tokens) * self._num_answers
-        self._usage: Usage = {
+        self._usage: CompletionUsage = {
             "prompt_tokens": num_prompt,
             "completion_tokens": num_tokens,
             "total_tokens": num_prompt + num_tokens,

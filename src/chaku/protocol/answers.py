@@ -20,7 +20,7 @@ class PromptTokensDetails(TypedDict):
     cached_tokens: int
 
 
-class Usage(TypedDict):
+class CompletionUsage(TypedDict):
     """Tokens counted by the engine."""
 
     prompt_tokens: int
@@ -61,7 +61,7 @@ class CalledFunction(TypedDict):
     arguments: str
 
 
-class MadeToolCall(TypedDict):
+class AnswerToolCall(TypedDict):
     """A call that the model made."""
 
     id: str
@@ -76,7 +76,7 @@ class AnswerMessage(TypedDict):
     content: str | None
     refusal: NotRequired[str | None]
     reasoning_content: NotRequired[str | None]
-    tool_calls: NotRequired[list[MadeToolCall]]
+    tool_calls: NotRequired[list[AnswerToolCall]]
 
 
 class ChatChoice(TypedDict):
@@ -96,7 +96,7 @@ class ChatCompletion(TypedDict):
     created: int
     model: str
     choices: list[ChatChoice]
-    usage: Usage
+    usage: CompletionUsage
     system_fingerprint: NotRequired[str | None]
     service_tier: NotRequired[str | None]
 
@@ -117,7 +117,7 @@ class ToolCallPiece(TypedDict):
     function: NotRequired[CalledFunctionPiece | None]
 
 
-class Delta(TypedDict):
+class ChunkDelta(TypedDict):
     """What a chunk adds to a message."""
 
     role: NotRequired[Literal["assistant"] | None]
@@ -131,7 +131,7 @@ class ChunkChoice(TypedDict):
     """One choice of a chunk."""
 
     index: int
-    delta: Delta
+    delta: ChunkDelta
     finish_reason: FinishReason | None
     logprobs: NotRequired[ChatLogprobs | None]
 
@@ -144,7 +144,7 @@ class ChatChunk(TypedDict):
     created: int
     model: str
     choices: list[ChunkChoice]
-    usage: NotRequired[Usage | None]
+    usage: NotRequired[CompletionUsage | None]
     system_fingerprint: NotRequired[str | None]
 
 
@@ -166,7 +166,7 @@ class TextChoice(TypedDict):
     logprobs: LegacyLogprobs | None
 
 
-class Completion(TypedDict):
+class TextCompletion(TypedDict):
     """Answer of POST /v1/completions, and each of its chunks."""
 
     id: str
@@ -174,7 +174,7 @@ class Completion(TypedDict):
     created: int
     model: str
     choices: list[TextChoice]
-    usage: NotRequired[Usage | None]
+    usage: NotRequired[CompletionUsage | None]
     system_fingerprint: NotRequired[str | None]
 
 

@@ -13,7 +13,7 @@ from chaku.protocol.errors import error_in_stream
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class TokenUsage:
     """Tokens as the engine counted them."""
 
     prompt_tokens: int
@@ -40,7 +40,7 @@ class Delta:
     reasoning: str = ""
     tool_calls: tuple[ToolCallPart, ...] = ()
     finish_reason: str | None = None
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
     logprobs: tuple[dict[str, Any], ...] = ()
     """OpenAI's entries for the tokens of this delta, when `logprobs=True` was asked for."""
 
@@ -53,7 +53,7 @@ class Completion:
     finish_reason: str
     reasoning: str = ""
     tool_calls: tuple[ToolCallPart, ...] = ()
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
     logprobs: tuple[dict[str, Any], ...] = ()
     model: str = ""
     """The name the server answered under."""
@@ -100,9 +100,9 @@ def delta_of_choice(choice: Mapping[str, Any], message: Mapping[str, Any], usage
     )
 
 
-def usage_of(usage: Mapping[str, Any] | None) -> Usage | None:
+def usage_of(usage: Mapping[str, Any] | None) -> TokenUsage | None:
     """OpenAI's usage object; None where there is none yet (every chunk but one)."""
     if not usage:
         return None
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    return Usage(int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0), int(cached))
+    return TokenUsage(int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0), int(cached))

@@ -12,7 +12,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class SseEvent:
     """One event: its `data:` lines joined by newlines, and its `event:` name ("message" where none was sent)."""
 
     data: str
@@ -36,7 +36,7 @@ class Parser:
         self._name = ""
         self._event_bytes = 0
 
-    def feed(self, piece: bytes) -> list[Event]:
+    def feed(self, piece: bytes) -> list[SseEvent]:
         """The events that this piece completes. Raises EngineError when one event is larger than the limit."""
         self._buffer += piece
         if self._at_start and not self._skip_bom():
@@ -77,7 +77,7 @@ class Parser:
         carriage_return = self._buffer.find(CR, search, line_feed if line_feed >= 0 else len(self._buffer))
         return carriage_return if carriage_return >= 0 else line_feed
 
-    def _take(self, line: bytes) -> Event | None:
+    def _take(self, line: bytes) -> SseEvent | None:
         if not line:
             return self._dispatch()
         name, _, value = line.partition(b":")
@@ -88,10 +88,10 @@ class Parser:
             self._name = value.decode("utf-8", "replace")
         return None
 
-    def _dispatch(self) -> Event | None:
+    def _dispatch(self) -> SseEvent | None:
         event = None
         if self._data:
-            event = Event(b"\n".join(self._data).decode("utf-8", "replace"), self._name or "message")
+            event = SseEvent(b"\n".join(self._data).decode("utf-8", "replace"), self._name or "message")
         self._data = []
         self._name = ""
         self._event_bytes = 0

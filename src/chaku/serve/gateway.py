@@ -25,7 +25,8 @@ from chaku.errors import (
     PayloadTooLarge,
 )
 from chaku.protocol.errors import body_of, event_of
-from chaku.protocol.openai import ChatRequest, CompletionRequest, EmbeddingRequest, check, prompts_of
+from chaku.protocol.openai import ChatRequest, CompletionRequest, EmbeddingRequest, prompts_of
+from chaku.protocol.validation import check
 from chaku.serve import capability
 from chaku.serve.access import Access
 from chaku.serve.exchange import Exchange

@@ -9,14 +9,14 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
 from chaku import __version__
-from chaku.protocol.answers import ChatChunk, ChatCompletion, Completion, Embeddings, ErrorBody
+from chaku.protocol.answers import ChatChunk, ChatCompletion, Embeddings, ErrorBody, TextCompletion
 from chaku.protocol.openai import ChatRequest, CompletionRequest, EmbeddingRequest
 
 _REF = "#/components/schemas/{model}"
 
 _INFERENCE: list[tuple[str, str, Any, Any, Any | None]] = [
     ("/v1/chat/completions", "Answer a conversation", ChatRequest, ChatCompletion, ChatChunk),
-    ("/v1/completions", "Continue a text", CompletionRequest, Completion, Completion),
+    ("/v1/completions", "Continue a text", CompletionRequest, TextCompletion, TextCompletion),
     ("/v1/embeddings", "Turn texts into vectors", EmbeddingRequest, Embeddings, None),
 ]
 

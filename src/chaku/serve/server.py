@@ -88,7 +88,7 @@ def _way_out(error: OSError, port: int) -> str:
     return "--host takes an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them"
 
 
-class Server(uvicorn.Server):
+class GatewayServer(uvicorn.Server):
     """Leaves signals to `run`: uvicorn would raise them again at its end, before engines and store are closed."""
 
     def __init__(self, config: uvicorn.Config, companions: list[Companion]) -> None:
@@ -125,7 +125,7 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    server = Server(settings, serving.companions)
+    server = GatewayServer(settings, serving.companions)
     loop = asyncio.get_running_loop()
     for number in _ENDINGS:
         loop.add_signal_handler(number, _end, server)

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from chaku.errors import InvalidRequest, NotFound, PayloadTooLarge
-from chaku.protocol.openai import check
+from chaku.protocol.validation import check
 from chaku.store.conversations import Conversation, Conversations, title_from
 from chaku.store.database import Store
 from chaku.store.transcripts import export_jsonl, import_jsonl

@@ -11,7 +11,8 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from chaku.errors import ChakuError, InvalidRequest
-from chaku.protocol.openai import ChatRequest, Content
+from chaku.protocol.messages import Content
+from chaku.protocol.openai import ChatRequest
 from chaku.store.conversations import Conversation, Found, Place
 from chaku.store.folding import fold
 from chaku.store.tree import Message

@@ -12,7 +12,7 @@ from typing import Any
 
 from chaku.cli.terminal.transcript import Transcript
 from chaku.cli.terminal.view import View
-from chaku.client import Client, Usage
+from chaku.client import Client, TokenUsage
 from chaku.errors import AuthenticationFailed, ChakuError, ContextOverflow, NotFound
 
 
@@ -24,7 +24,7 @@ class Answer:
     reasoning: str = ""
     tool_calls: dict[int, dict[str, str]] = field(default_factory=dict)
     finish_reason: str | None = None
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
     num_deltas: int = 0
     first_token_s: float | None = None
     total_s: float = 0.0
