@@ -66,8 +66,9 @@ def test_killed_and_resumed_an_adapter_ends_in_the_same_bits(
 
 
 def test_qlora_holds_the_base_in_four_bits(base: Path) -> None:
+    from chaku.train.base import find_base
     from chaku.train.config import TrainConfig
-    from chaku.train.model import find_base, open_trainee
+    from chaku.train.model import open_trainee
 
     config = TrainConfig(**{**small.SETTINGS, "method": "qlora"})
     model = open_trainee(find_base(str(base)), config, 256, torch.device("cpu"))

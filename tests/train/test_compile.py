@@ -17,10 +17,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from chaku.train.base import find_base
 from chaku.train.batches import Batches, Step
 from chaku.train.config import TrainConfig
 from chaku.train.log import read_log
-from chaku.train.model import Trainee, find_base
+from chaku.train.model import Trainee
 from chaku.train.parallel import World
 from chaku.train.rows import Rows
 from chaku.train.sharding import open_spread

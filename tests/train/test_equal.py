@@ -15,10 +15,11 @@ from torch import Tensor
 from chaku.data.rows.packed import Row
 from chaku.errors import UsageError
 from chaku.train.attention import document_borders, document_mask, register_varlen
+from chaku.train.base import find_base
 from chaku.train.batches import Batches, Step, micro_batch, row_order, rows_of_step, targets_of
 from chaku.train.config import TrainConfig
 from chaku.train.loss import NO_TARGET, summed_cross_entropy
-from chaku.train.model import Trainee, find_base, make_trainee, open_trainee
+from chaku.train.model import Trainee, make_trainee, open_trainee
 from chaku.train.parallel import World, clip_gradients
 from chaku.train.rows import Rows
 from chaku.train.sharding import shard

@@ -18,10 +18,11 @@ from chaku.errors import ChakuError
 from chaku.models.accelerators import ACCELERATORS
 from chaku.models.shape import ModelShape, llama_shape
 from chaku.models.sources import shape_of
+from chaku.train.base import Base
 from chaku.train.batches import micro_batch
 from chaku.train.config import TrainConfig
 from chaku.train.estimate import activation_bytes, job_of_tokens, memory, offer, smallest
-from chaku.train.model import Base, Trainee, cost_of, make_trainee, open_trainee
+from chaku.train.model import Trainee, cost_of, make_trainee, open_trainee
 from chaku.train.prices import Prices, price_file, read_prices
 from chaku.train.rows import Rows
 from data.made import write_json

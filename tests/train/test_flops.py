@@ -10,12 +10,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from chaku.models.accelerators import recognised
+from chaku.train.base import Base
 from chaku.train.batches import micro_batch, rows_of_step
 from chaku.train.config import TrainConfig
 from chaku.train.flops import ModelCost, squared_lengths, train_flops
 from chaku.train.log import read_log
 from chaku.train.loss import NO_TARGET
-from chaku.train.model import Base, cost_of, make_trainee, open_trainee
+from chaku.train.model import cost_of, make_trainee, open_trainee
 from chaku.train.rows import Rows
 from train import small
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from chaku.train.base import find_base
 from chaku.train.batches import Batches
 from chaku.train.config import TrainConfig
-from chaku.train.model import Trainee, find_base, open_trainee
+from chaku.train.model import Trainee, open_trainee
 from chaku.train.rows import Rows
 from train import small
 

@@ -19,9 +19,10 @@ from huggingface_hub import constants
 from chaku.data.recipe import Recipe
 from chaku.errors import ModelError, UsageError
 from chaku.train import run
+from chaku.train.base import find_base
 from chaku.train.config import TrainConfig
 from chaku.train.hub_base import at_hub, fetch_weights
-from chaku.train.model import find_base, open_trainee
+from chaku.train.model import open_trainee
 from data.made import write_json
 from hub_server import HubServer, Repository
 from pull_process import SOURCES

@@ -10,8 +10,9 @@ import torch
 
 from chaku.errors import ModelError
 from chaku.train import sharding
+from chaku.train.base import find_base
 from chaku.train.config import TrainConfig
-from chaku.train.model import Trainee, find_base, open_trainee
+from chaku.train.model import Trainee, open_trainee
 from chaku.train.parallel import World
 from chaku.train.sharding import open_spread
 from train import small

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from chaku import spot_notice
 from chaku.errors import RunInterrupted
-from chaku.train import spot_notice
 from train import small
 
 AZURE_NAME = ("GET", "/metadata/instance/compute/name?api-version=2021-02-01&format=text", "metadata: true")

@@ -104,8 +104,8 @@ def _shape(base: str) -> ModelShape:
 
     if not is_hub_id(base):
         return shape_of(base)
+    from chaku.train.base import find_base
     from chaku.train.hub_base import at_hub
-    from chaku.train.model import find_base
 
     return dataclasses.replace(shape_of(str(at_hub(find_base(base)).path)), name=base)
 

@@ -15,7 +15,7 @@ import click
 
 if TYPE_CHECKING:
     from chaku.data.recipe import Recipe
-    from chaku.train.sky import Task
+    from chaku.launch.sky import Task
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _ONLY_SKY = {
@@ -74,10 +74,10 @@ def train(recipe: Path, where: str, settings: tuple[str, ...], **options: Any) -
 
 
 def _local(recipe: Path, settings: tuple[str, ...], read: Recipe, options: dict[str, Any]) -> int:
+    from chaku.launch.rehearsal import Rehearsal
+    from chaku.launch.relaunch import Supervisor, train_command
     from chaku.records import sha256_file
     from chaku.train.config import run_folder
-    from chaku.train.rehearsal import Rehearsal
-    from chaku.train.relaunch import Supervisor, train_command
 
     if options["kills"] and options["seed"] is None:
         raise click.UsageError("--kills says how often --rehearse kills: give its seed")
@@ -100,9 +100,9 @@ def _said(line: str) -> None:
 
 
 def _sky(read: Recipe, options: dict[str, Any]) -> None:
+    from chaku.launch.sky import Cluster, render
     from chaku.records import atomic_write
     from chaku.train.config import is_hub_id
-    from chaku.train.sky import Cluster, render
 
     output, dry_run, name = options.pop("output", None), options.pop("dry_run", False), options.pop("job_name", None)
     if "bucket" not in options:

@@ -22,8 +22,8 @@ def training_set(read: Recipe, *, leads: bool = True) -> Path:
         return config
     from chaku.cli.data_progress import drawn
     from chaku.data.build import build
+    from chaku.train.base import find_base
     from chaku.train.hub_base import at_hub
-    from chaku.train.model import find_base
 
     folder = run_folder(read)
     if leads and read.base == config.tokenizer:

@@ -14,7 +14,7 @@ import orjson
 from chaku.errors import ModelError
 from chaku.models.hub import explain
 from chaku.models.reference import HubFile
-from chaku.train.model import Base
+from chaku.train.base import Base
 
 _SETTINGS = frozenset({".json", ".model", ".jinja"})
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")

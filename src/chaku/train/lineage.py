@@ -18,8 +18,9 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_state
 from chaku.errors import TrainingError, UsageError
 from chaku.records import atomic_write, sha256_file
 from chaku.train import checkpoint as checkpoints
+from chaku.train.base import Base
 from chaku.train.config import TrainConfig
-from chaku.train.model import Base, Trainee
+from chaku.train.model import Trainee
 from chaku.train.parallel import World
 from chaku.weights.card import read_manifest
 from chaku.weights.tensors import open_tensors

@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from chaku.errors import ModelError, UsageError
+from chaku.train.base import Base
 from chaku.train.config import TrainConfig
-
-if TYPE_CHECKING:
-    from chaku.train.model import Base
 
 _CHANGES_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 

@@ -25,22 +25,23 @@ from chaku.errors import TrainingError, UsageError
 from chaku.models.tokenizer_files import difference
 from chaku.models.tokenizers import load_tokenizer
 from chaku.records import atomic_write, sha256_file
+from chaku.spot_notice import watched
 from chaku.train import checkpoint as checkpoints
 from chaku.train import lineage, loop
+from chaku.train.base import Base, find_base
 from chaku.train.batches import Batches, targets_of
 from chaku.train.config import FREE_ON_RESUME, TrainConfig, run_folder, train_config
 from chaku.train.final import write_final
 from chaku.train.hub_base import at_hub
 from chaku.train.log import Log, StepRecord, read_log
 from chaku.train.loss import NO_TARGET
-from chaku.train.model import Base, cost_of, find_base
+from chaku.train.model import cost_of
 from chaku.train.optimiser import open_optimiser
 from chaku.train.parallel import World, open_world, peak_flops_per_s
 from chaku.train.rows import Rows, checked_manifest
 from chaku.train.samples import answers
 from chaku.train.schedule import num_steps
 from chaku.train.sharding import open_spread
-from chaku.train.spot_notice import watched
 from chaku.train.tracker import open_tracker
 from chaku.weights.card import model_card, read_manifest
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from chaku.errors import ChakuError, UsageError
 from chaku.train.attention import VARLEN
+from chaku.train.base import Base
 from chaku.train.config import TrainConfig
 from chaku.train.hub_base import fetch_weights
-from chaku.train.model import Base, Trainee, attention_of, make_trainee, open_trainee
+from chaku.train.model import Trainee, attention_of, make_trainee, open_trainee
 from chaku.train.parallel import World
 from chaku.train.pretrained import causal_in_shape, read_causal
 

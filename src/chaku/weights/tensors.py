@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from chaku.errors import ModelError
 from chaku.models.safetensors_header import read_header
-from chaku.weights.checkpoint import checkpoint_places
 from chaku.weights.paddle_names import paddle_places
 from chaku.weights.place import DTYPES, Place, TensorMetadata, load_place
+from chaku.weights.torch_bin import checkpoint_places
 
 if TYPE_CHECKING:
     import torch

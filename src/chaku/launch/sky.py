@@ -292,7 +292,7 @@ def _run(recipe: dict[str, Any]) -> str:
             text.rstrip("\n"),
             "END_OF_RECIPE",
             "# torchrun, with the exit code of the run instead of 1",
-            "python -m chaku.train.torchrun \\",
+            "python -m chaku.launch.torchrun \\",
             '  --nnodes "$SKYPILOT_NUM_NODES" --node-rank "$SKYPILOT_NODE_RANK" \\',
             '  --nproc-per-node "$SKYPILOT_NUM_GPUS_PER_NODE" \\',
             '  --master-addr "$(echo "$SKYPILOT_NODE_IPS" | head -n 1)" --master-port 29500 \\',

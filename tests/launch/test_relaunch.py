@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from chaku.cli.main import root
-from chaku.train import rehearsal, relaunch
+from chaku.launch import rehearsal, relaunch
 from data.made import write_json
 from processes import PATIENCE_S, environment
 from train import small
@@ -126,7 +126,7 @@ def test_asked_to_stop_it_passes_that_on_waits_for_the_save_and_starts_nothing(t
 def test_killed_itself_it_leaves_no_run_behind(tmp_path: Path) -> None:
     (tmp_path / "plan-0").write_text("w")
     code = (
-        "import sys; from pathlib import Path; from chaku.train.relaunch import Supervisor;"
+        "import sys; from pathlib import Path; from chaku.launch.relaunch import Supervisor;"
         " Supervisor([sys.executable, '-c', sys.argv[2], sys.argv[1]], 1, Path(sys.argv[1]), print).run()"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), PLAYED], env=environment())
@@ -205,5 +205,5 @@ def test_torchrun_told_to_stop_waits_for_the_save_and_ends_with_75(tmp_path: Pat
 
 
 def torchrun(script: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "chaku.train.torchrun", "--standalone", "--nproc-per-node", "2", str(script)]
+    command = [sys.executable, "-m", "chaku.launch.torchrun", "--standalone", "--nproc-per-node", "2", str(script)]
     return subprocess.Popen(command, env=environment(OMP_NUM_THREADS="1"))

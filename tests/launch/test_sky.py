@@ -326,7 +326,7 @@ def test_skypilot_loads_every_variant_and_refuses_what_is_wrong(
 
 def test_rendering_needs_neither_torch_nor_sky(raw: Path) -> None:
     code = (
-        "import sys; from chaku.train.config import read_recipe; from chaku.train import sky, relaunch, rehearsal;"
+        "import sys; from chaku.train.config import read_recipe; from chaku.launch import sky, relaunch, rehearsal;"
         " from pathlib import Path; sky.render(read_recipe(Path(sys.argv[1])), sky.Cluster('s3://b'));"
         " sys.exit(bool({'torch', 'sky'} & sys.modules.keys()))"
     )

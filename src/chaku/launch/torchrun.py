@@ -1,4 +1,4 @@
-"""`python -m chaku.train.torchrun ...`: torchrun's own command line, with the run's exit code instead of always 1.
+"""`python -m chaku.launch.torchrun ...`: torchrun's own command line, with the run's exit code instead of always 1.
 
 A launcher can then tell a run that was asked to stop and has saved (75) from one that failed.
 """

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from chaku.launch.relaunch import Job
 from chaku.train.log import read_log
-from chaku.train.relaunch import Job
 
 _WAYS = ("all at once", "one process", "with notice")
 _LOOK_EVERY_S = 0.2

@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from train.conftest import base, small_set
+
+__all__ = ["base", "small_set"]
