@@ -3,9 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 NAME := Kusi
 ORG := the chaku project
+LANES := --numprocesses 2 --dist loadgroup
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test check train-demo types imports format lint bench page wheel clean
+.PHONY: help demo test prove check train-demo types imports format lint bench page wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,9 +14,13 @@ help: ## list the targets
 demo: $(VENV)/.demo ## serve the built-in 135M model on http://127.0.0.1:8000
 	@$(BIN)/chaku demo $(DEMO)
 
-test: $(VENV)/.dev ## run the whole suite
+test: $(VENV)/.dev ## run the whole suite in two processes, or TEST='tests/serve -k deadline' in one
 	@scripts/test-services
-	$(BIN)/python -m pytest $(TEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(TEST),$(LANES))
+
+prove: $(VENV)/.dev ## run the proofs that take minutes and write bench/results/DATE-prove.txt
+	@scripts/test-services
+	scripts/prove $(BIN)/python
 
 check: lint types imports ## what CI checks before the tests
 

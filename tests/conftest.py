@@ -19,6 +19,26 @@ settings.load_profile("patient")
 smollm2.gguf()  # before any test points the cache elsewhere
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort tests into lanes for `make test`, which runs two processes.
+
+    The tests of one file stay together and share its fixtures. All tests that run the real model share one lane, since
+    two engines on two cores slow each other down.
+    """
+    for item in items:
+        lane = "model" if item.get_closest_marker("model") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(lane))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the tests recorded with `record_property`, and how to run the proofs that were left out."""
+    for report in terminalreporter.getreports("passed"):
+        for name, figure in report.user_properties:
+            terminalreporter.write_line(f"{report.nodeid.split('@')[0]}: {name}: {figure}")
+    if num_left_out := len(terminalreporter.getreports("deselected")):
+        terminalreporter.write_line(f"{num_left_out} tests were not selected; `make prove` runs the long proofs")
+
+
 @pytest.fixture
 def server():
     with FakeServer().running() as running:
