@@ -23,8 +23,8 @@ from pathlib import Path
 
 import aiohttp
 
-from chaku.engines.llamacpp import LlamaCppEngine, Settings
-from chaku.models.pull import pull
+from chaku.engines.llamacpp.engine import LlamaCppEngine, Settings
+from chaku.models.fetch.pull import pull
 from chaku.models.reference import parse
 
 _START_TIMEOUT_S = 120.0

@@ -157,13 +157,13 @@ def peak(answer: Any) -> None:
     """The GPU's peak by the table, or what a bf16 product of 4096 by 4096 matrices reaches here, the best of five."""
     import torch
 
-    from chaku.models.accelerators import recognised
+    from chaku.models.plan.accelerators import recognised
 
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
         row = recognised(name)
         if row is None:
-            raise SystemExit(f"{name} is in no table: add it to chaku.models.accelerators")
+            raise SystemExit(f"{name} is in no table: add it to chaku.models.plan.accelerators")
         answer.send((row.dense_tflops * 1e12, name))
         return
     size = 4096

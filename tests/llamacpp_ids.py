@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from chaku.engines.llamacpp import LlamaCppEngine, Settings
+from chaku.engines.llamacpp.engine import LlamaCppEngine, Settings
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from chaku.models.encoders import byte_of_letter
-from chaku.models.tokenizers import load_tokenizer
+from chaku.models.tokenizers.encoders import byte_of_letter
+from chaku.models.tokenizers.tokenizer import load_tokenizer
 from real_tokenizers import file_of
 
 FAMILIES = {

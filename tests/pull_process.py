@@ -14,7 +14,7 @@ SOURCES = Path(__file__).parents[1] / "src"
 PULL = """
 import sys
 from chaku.errors import ChakuError
-from chaku.models.pull import pull
+from chaku.models.fetch.pull import pull
 from chaku.models.reference import parse
 try:
     print(pull(parse(sys.argv[1]).reference).path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import smollm2
-from chaku.models.tokenizers import LoadedTokenizer, load_tokenizer
+from chaku.models.tokenizers.tokenizer import LoadedTokenizer, load_tokenizer
 
 FILES = {
     "llama_spm": ("mistral_common", "data/tokenizer.model.v1"),

@@ -20,7 +20,7 @@ def gguf() -> Path:
     """CHAKU_TEST_MODEL, or the built-in model, pulled once into the user's cache."""
     if given := os.environ.get("CHAKU_TEST_MODEL"):
         return Path(given)
-    from chaku.models.pull import pull
+    from chaku.models.fetch.pull import pull
     from chaku.models.reference import parse
 
     return pull(parse("smollm2-135m").reference).path
@@ -29,7 +29,7 @@ def gguf() -> Path:
 @functools.cache
 def folder() -> Path:
     """The 135M model as a Hugging Face folder in f16; made once (half a minute) and kept. Don't write into it."""
-    from chaku.models import tokenizer_files
+    from chaku.models.tokenizers import tokenizer_files
     from chaku.weights import dequantise
 
     makers = [Path(str(module.__file__)).read_bytes() for module in (dequantise, tokenizer_files)]

@@ -21,7 +21,7 @@ from chaku.chat.messages import Conversation, Message, Role, ToolCall
 from chaku.chat.render import Renderer
 from chaku.chat.segments import Layout
 from chaku.chat.templates import TEMPLATES
-from chaku.models.tokenizers import load_tokenizer
+from chaku.models.tokenizers.tokenizer import load_tokenizer
 from conversations import TEXTS, chats
 from gguf_llama import write_llama
 

@@ -8,7 +8,10 @@ import pytest
 
 @pytest.mark.parametrize(
     "modules",
-    ["chaku.chat.render, chaku.chat.templates, chaku.chat.jinja, chaku.chat.stopping", "chaku.models.tokenizers"],
+    [
+        "chaku.chat.render, chaku.chat.templates, chaku.chat.jinja, chaku.chat.stopping",
+        "chaku.models.tokenizers.tokenizer",
+    ],
 )
 def test_importing_loads_no_torch_no_tokenizers_and_no_jinja(modules: str) -> None:
     check = (

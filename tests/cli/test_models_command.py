@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from chaku.cli.models import models
 from chaku.cli.pull import pull
 from chaku.errors import ChakuError, ModelError, UsageError
-from chaku.models import converted
-from chaku.models.plan import gigabytes
+from chaku.models.fetch import converted
+from chaku.models.plan.memory_plan import gigabytes
 from gguf_files import TEMPLATE, gguf_bytes, llama_values, write_gguf
 from wheel_files import offline_pip, write_wheel
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest_asyncio
 
 from chaku.engines.base import State
-from chaku.engines.llamacpp import LlamaCppEngine
+from chaku.engines.llamacpp.engine import LlamaCppEngine
 from engines.llamacpp_calls import started
 
 TOOL_TEMPLATE = """

@@ -11,7 +11,7 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from chaku.engines.base import Answer, Call
-from chaku.engines.llamacpp import LlamaCppEngine, Settings
+from chaku.engines.llamacpp.engine import LlamaCppEngine, Settings
 
 NAME = "smollm2-135m"
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from chaku.engines.base import Call, State
-from chaku.engines.llamacpp import LlamaCppEngine, Settings
+from chaku.engines.llamacpp.engine import LlamaCppEngine, Settings
 from chaku.engines.supervisor import BackOff
 from chaku.errors import ContextOverflow, EngineError, EngineUnavailable, InvalidRequest, ModelError
 from engines.llamacpp_calls import PARIS, STORY, call, joined, started, streamed, text_of, whole

@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 import pytest
 
-from chaku.engines.llamacpp import LlamaCppEngine
+from chaku.engines.llamacpp.engine import LlamaCppEngine
 from engines.llamacpp_calls import started, streamed, text_of, whole
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from chaku.engines.llamacpp_schema import call_schema, check_schema
+from chaku.engines.llamacpp.schema import call_schema, check_schema
 from chaku.errors import InvalidRequest
 
 CITY = {

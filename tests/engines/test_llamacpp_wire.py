@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from chaku.engines import llamacpp_wire as wire
+from chaku.engines.llamacpp import wire
 from chaku.errors import ContextOverflow, EngineError, EngineUnavailable, InvalidRequest
 
 FRAME = {

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from chaku.errors import ChakuError, ModelError, UsageError
-from chaku.models import converted
-from chaku.models.gguf import read_metadata
-from chaku.models.pull import pull
+from chaku.models.fetch import converted
+from chaku.models.fetch.pull import pull
+from chaku.models.files.gguf import read_metadata
 from chaku.models.reference import LocalFolder, UrlFile, parse
-from chaku.models.vocabulary import read_vocabulary
+from chaku.models.tokenizers.vocabulary import read_vocabulary
 from chaku.records import sha256_file
 from chaku_server import SMALL, serving
 from file_server import FileServer, Page

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chaku.errors import ModelError
-from chaku.models.gguf import QUANTISATIONS, read_metadata
-from chaku.models.gguf_header import TENSOR_BLOCKS
+from chaku.models.files.gguf import QUANTISATIONS, read_metadata
+from chaku.models.files.gguf_header import TENSOR_BLOCKS
 from gguf_files import TEMPLATE, gguf_bytes, llama_values, tensor, write_gguf, write_shards
 
 

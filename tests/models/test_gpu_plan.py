@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from chaku.cli.main import root
 from chaku.errors import ConfigError
-from chaku.models.accelerators import ACCELERATORS, accelerator
-from chaku.models.gpu_plan import plan_gpus, smallest
+from chaku.models.plan.accelerators import ACCELERATORS, accelerator
+from chaku.models.plan.gpu_plan import plan_gpus, smallest
 from chaku.models.sources import shape_of
 
 GIB = 1 << 30

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from chaku.models.memory import available_bytes
+from chaku.models.plan.free_memory import available_bytes
 
 MB = 1 << 20
 

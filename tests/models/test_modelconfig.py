@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from chaku.errors import ModelError
-from chaku.models.folders import base_of
-from chaku.models.modelconfig import dimensions, read_config, read_optional, require_config, write_config
-from chaku.models.shape import shape_of_folder
+from chaku.models.fetch.folders import base_of
+from chaku.models.files.modelconfig import dimensions, read_config, read_optional, require_config, write_config
+from chaku.models.files.shape import shape_of_folder
 
 CONFIG: dict[str, Any] = {
     "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chaku.errors import ModelError
-from chaku.models.gguf import GgufMetadata, read_metadata
-from chaku.models.plan import kv_bytes_per_token, plan, require_fit
+from chaku.models.files.gguf import GgufMetadata, read_metadata
+from chaku.models.plan.memory_plan import kv_bytes_per_token, plan, require_fit
 from gguf_files import write_gguf
 
 GB = 10**9

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from chaku.errors import ModelError
-from chaku.models.hub import choose
+from chaku.models.fetch.hub import choose
 from chaku.models.reference import HubFile
 from fake_hub import publish
 from file_server import FileServer, Page

@@ -12,9 +12,9 @@ import pytest
 
 from chaku import config
 from chaku.errors import ModelError
-from chaku.models import cache
-from chaku.models.gguf import read_metadata
-from chaku.models.pull import pull
+from chaku.models.fetch import cache
+from chaku.models.fetch.pull import pull
+from chaku.models.files.gguf import read_metadata
 from chaku.models.reference import BuiltIn, parse
 from chaku.models.registry import BUILT_IN, WheelPart
 from file_server import FileServer, Page

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from chaku.errors import ModelError, UsageError
-from chaku.models import cache, url
-from chaku.models.pull import pull
+from chaku.models.fetch import cache, url
+from chaku.models.fetch.pull import pull
 from chaku.models.reference import Reference, parse
 from file_server import FileServer, Page
 from gguf_files import gguf_bytes, llama_values, tensor

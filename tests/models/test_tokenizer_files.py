@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from chaku.errors import ModelError
-from chaku.models import tokenizer_files
-from chaku.models.tokenizers import load_tokenizer
+from chaku.models.tokenizers import tokenizer_files
+from chaku.models.tokenizers.tokenizer import load_tokenizer
 from gguf_llama import write_llama
 from real_tokenizers import file_of
 

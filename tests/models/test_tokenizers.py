@@ -15,7 +15,7 @@ from chaku.chat.render import Renderer
 from chaku.chat.templates import get_template
 from chaku.chat.tokenizer import Before
 from chaku.errors import ModelError
-from chaku.models.tokenizers import load_tokenizer
+from chaku.models.tokenizers.tokenizer import load_tokenizer
 from conversations import TEXTS, any_text
 from gguf_files import write_gguf
 from gguf_llama import write_llama

@@ -12,7 +12,7 @@ from chaku.config import ModelConfig
 from chaku.engines.chat_template import choose
 from chaku.errors import ChakuError, ConfigError, ModelError
 from chaku.models import vicunas
-from chaku.models.gguf import GgufMetadata, read_metadata
+from chaku.models.files.gguf import GgufMetadata, read_metadata
 from chaku.models.reference import parse
 from chaku.models.vicunas import RELEASES, find, recognise
 from gguf_files import write_gguf

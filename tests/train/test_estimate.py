@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from chaku.cli.main import root
 from chaku.errors import ChakuError
-from chaku.models.accelerators import ACCELERATORS
-from chaku.models.shape import ModelShape, llama_shape
+from chaku.models.files.shape import ModelShape, llama_shape
+from chaku.models.plan.accelerators import ACCELERATORS
 from chaku.models.sources import shape_of
 from chaku.train.base import Base
 from chaku.train.batches import micro_batch

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from chaku.models.accelerators import recognised
+from chaku.models.plan.accelerators import recognised
 from chaku.train.base import Base
 from chaku.train.batches import micro_batch, rows_of_step
 from chaku.train.config import TrainConfig

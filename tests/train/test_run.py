@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from chaku.errors import ModelError, RunInterrupted, UsageError
-from chaku.models.tokenizers import load_tokenizer
+from chaku.models.tokenizers.tokenizer import load_tokenizer
 from chaku.train.log import read_log
 from train import small
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from chaku.errors import ModelError
-from chaku.models.gguf import read_metadata
-from chaku.models.tokenizers import load_tokenizer
-from chaku.models.vocabulary import read_vocabulary
+from chaku.models.files.gguf import read_metadata
+from chaku.models.tokenizers.tokenizer import load_tokenizer
+from chaku.models.tokenizers.vocabulary import read_vocabulary
 from llamacpp_ids import running
 from miniatures import FAMILIES, copy_sentencepiece, save_miniature
 from real_tokenizers import file_of

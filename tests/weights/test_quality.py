@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from chaku.errors import ModelError, UsageError
-from chaku.models.tokenizers import load_tokenizer
+from chaku.models.tokenizers.tokenizer import load_tokenizer
 from miniatures import copy_sentencepiece, save_llama
 
 torch = pytest.importorskip("torch")

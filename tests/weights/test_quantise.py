@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from chaku.errors import ModelError, UsageError
-from chaku.models.gguf import read_metadata
-from chaku.models.vocabulary import read_vocabulary
+from chaku.models.files.gguf import read_metadata
+from chaku.models.tokenizers.vocabulary import read_vocabulary
 from miniatures import save_llama
 
 torch = pytest.importorskip("torch")

@@ -124,8 +124,8 @@ def _cpu() -> Check:
 
 
 def _memory() -> Check:
-    from chaku.models.memory import available_bytes
-    from chaku.models.plan import gigabytes
+    from chaku.models.plan.free_memory import available_bytes
+    from chaku.models.plan.memory_plan import gigabytes
 
     available = available_bytes()
     if available is None:
@@ -137,8 +137,8 @@ def _memory() -> Check:
 
 
 def _cache_disk() -> Check:
-    from chaku.models.cache import free_disk_bytes, models_dir
-    from chaku.models.plan import gigabytes
+    from chaku.models.fetch.cache import free_disk_bytes, models_dir
+    from chaku.models.plan.memory_plan import gigabytes
 
     folder = models_dir()
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
@@ -214,7 +214,7 @@ def _variable(name: str) -> Check:
 
 
 def _pulled() -> Check:
-    from chaku.models.cache import pulled
+    from chaku.models.fetch.cache import pulled
     from chaku.models.registry import DEFAULT_MODEL
 
     sources = [model.source for model in pulled()]

@@ -12,7 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from chaku.data.recipe import data_config
-    from chaku.models.shape import ModelShape
+    from chaku.models.files.shape import ModelShape
     from chaku.train.config import TrainConfig
     from chaku.train.estimate import Job, Offer
     from chaku.train.prices import Prices
@@ -115,7 +115,7 @@ def offers_of(
 ) -> list[Offer]:
     """The job on each kind of GPU. Raises UsageError for one that no table knows, or for more than can be used."""
     from chaku.errors import UsageError
-    from chaku.models.accelerators import accelerator
+    from chaku.models.plan.accelerators import accelerator
     from chaku.train.estimate import offer, smallest
 
     if count and count > 1 and job.config.method == "qlora":

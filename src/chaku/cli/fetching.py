@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chaku.models.plan import gigabytes
-from chaku.models.progress import Phase, Progress
+from chaku.models.fetch.progress import Phase, Progress
+from chaku.models.plan.memory_plan import gigabytes
 
 if TYPE_CHECKING:
     from rich import progress as rich_progress

@@ -10,9 +10,9 @@ import click
 from chaku.errors import UsageError
 
 if TYPE_CHECKING:
-    from chaku.models.cache import PulledModel
-    from chaku.models.gguf import GgufMetadata
-    from chaku.models.plan import Plan
+    from chaku.models.fetch.cache import PulledModel
+    from chaku.models.files.gguf import GgufMetadata
+    from chaku.models.plan.memory_plan import Plan
 
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
@@ -62,7 +62,7 @@ def _list(as_json: bool) -> None:
 
 
 def _rows() -> list[dict[str, Any]]:
-    from chaku.models import cache
+    from chaku.models.fetch import cache
     from chaku.models.reference import BuiltIn
     from chaku.models.registry import BUILT_IN
 
@@ -103,7 +103,7 @@ def _rows() -> list[dict[str, Any]]:
 
 
 def _print_conversions() -> None:
-    from chaku.models.converted import conversions
+    from chaku.models.fetch.converted import conversions
 
     if not (found := conversions()):
         return
@@ -118,7 +118,7 @@ def _print_conversions() -> None:
 
 def _converted_rows() -> list[dict[str, Any]]:
     """The conversions for the list as JSON."""
-    from chaku.models.converted import conversions
+    from chaku.models.fetch.converted import conversions
 
     return [
         {
@@ -150,10 +150,11 @@ def show(model: str, context: int | None, slots: int | None, as_json: bool) -> N
     from chaku.cli import releases
     from chaku.cli.fetching import drawn
     from chaku.errors import ModelError
-    from chaku.models import cache, memory
-    from chaku.models.gguf import read_metadata
-    from chaku.models.plan import plan
-    from chaku.models.pull import pull
+    from chaku.models.fetch import cache
+    from chaku.models.fetch.pull import pull
+    from chaku.models.files.gguf import read_metadata
+    from chaku.models.plan import free_memory as memory
+    from chaku.models.plan.memory_plan import plan
     from chaku.models.reference import LocalFile, LocalFolder, parse
     from chaku.models.vicunas import find
 
@@ -217,7 +218,7 @@ def _print_metadata(metadata: GgufMetadata, planned: Plan) -> None:
 @click.argument("model")
 def rm(model: str) -> None:
     """Delete a pulled model; or a conversion by its name in the list, or all of a source by the source's name."""
-    from chaku.models import cache, converted
+    from chaku.models.fetch import cache, converted
     from chaku.models.reference import BuiltIn, HubFile, UrlFile, WheelFile, parse
     from chaku.models.registry import BUILT_IN
 
@@ -241,7 +242,7 @@ def rm(model: str) -> None:
 
 
 def _size(num_bytes: int) -> str:
-    from chaku.models.plan import gigabytes
+    from chaku.models.plan.memory_plan import gigabytes
 
     return gigabytes(num_bytes)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from chaku.models.cache import PulledModel
+    from chaku.models.fetch.cache import PulledModel
     from chaku.models.reference import Reference
 
 
@@ -38,7 +38,7 @@ def pull(models: tuple[str, ...], accept_licence: bool, quant: str | None, as_js
 
         click.echo(orjson.dumps([describe(model) for model in pulled], option=orjson.OPT_INDENT_2).decode())
         return
-    from chaku.models.plan import gigabytes
+    from chaku.models.plan.memory_plan import gigabytes
 
     for model in pulled:
         click.echo(f"{model.source}  {gigabytes(model.num_bytes)}  {model.path}")
@@ -47,8 +47,8 @@ def pull(models: tuple[str, ...], accept_licence: bool, quant: str | None, as_js
 def fetch(reference: Reference, shown_name: str, accept_licence: bool = False, quant: str | None = None) -> PulledModel:
     """Pull with drawn progress; asks for consent to a licence when there is a person to ask."""
     from chaku.cli.fetching import drawn
-    from chaku.models import cache
-    from chaku.models.pull import pull as pull_model
+    from chaku.models.fetch import cache
+    from chaku.models.fetch.pull import pull as pull_model
     from chaku.models.reference import BuiltIn
     from chaku.models.vicunas import find
 

@@ -29,7 +29,7 @@ def push(
 
     HF_TOKEN (or `hf auth login`) says who you are, HF_ENDPOINT which hub. Paths of this machine are taken out.
     """
-    from chaku.models.plan import gigabytes
+    from chaku.models.plan.memory_plan import gigabytes
     from chaku.train import publish
 
     folder = find_run(run)

@@ -160,8 +160,8 @@ def _open_engines(named: list[Named]) -> Iterator[tuple[Engine, ModelConfig]]:
     """An engine for every model, in their order. Those that need no file go first: their mistakes cost no download."""
     from chaku.cli.fetching import drawn
     from chaku.engines.opening import Memory, open_engine
-    from chaku.models.memory import available_bytes
-    from chaku.models.pull import pull
+    from chaku.models.fetch.pull import pull
+    from chaku.models.plan.free_memory import available_bytes
     from chaku.models.reference import Scripted, Upstream
 
     memory = Memory(available_bytes())

@@ -10,7 +10,7 @@ from chaku.chat.segments import EOS
 from chaku.chat.templates import Template, get_template
 from chaku.config import ModelConfig
 from chaku.models import vicunas
-from chaku.models.gguf import GgufMetadata
+from chaku.models.files.gguf import GgufMetadata
 
 log = logging.getLogger(__name__)
 

@@ -71,9 +71,9 @@ def open_engine(
 
 def _open_llamacpp(name: str, config: ModelConfig, path: Path, memory: Memory) -> Engine:
     from chaku.engines.chat_template import choose
-    from chaku.engines.llamacpp import LlamaCppEngine, Settings
-    from chaku.models.gguf import read_metadata
-    from chaku.models.plan import plan, require_fit
+    from chaku.engines.llamacpp.engine import LlamaCppEngine, Settings
+    from chaku.models.files.gguf import read_metadata
+    from chaku.models.plan.memory_plan import plan, require_fit
 
     metadata = read_metadata(path)
     if config.kv_type == "q8_0" and (metadata.key_length % 32 or metadata.value_length % 32):

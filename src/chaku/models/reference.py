@@ -15,8 +15,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from chaku.errors import ModelError, UsageError
 from chaku.models import registry, vicunas
-from chaku.models.gguf import shard_paths
-from chaku.models.modelconfig import ADAPTER_CONFIG, CONFIG
+from chaku.models.files.gguf import shard_paths
+from chaku.models.files.modelconfig import ADAPTER_CONFIG, CONFIG
 from chaku.models.registry import BuiltInModel
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")

@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass
 
 from chaku.errors import ModelError
-from chaku.models.shape import ModelShape, llama_shape
+from chaku.models.files.shape import ModelShape, llama_shape
 
 
 @dataclass(frozen=True)

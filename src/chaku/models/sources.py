@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from chaku.errors import ModelError
-from chaku.models import cache, vicunas
-from chaku.models.gguf import read_metadata
+from chaku.models import vicunas
+from chaku.models.fetch import cache
+from chaku.models.files.gguf import read_metadata
+from chaku.models.files.shape import ModelShape, shape_of_folder, shape_of_gguf
 from chaku.models.reference import BuiltIn, LocalFile, parse
 from chaku.models.registry import BUILT_IN
-from chaku.models.shape import ModelShape, shape_of_folder, shape_of_gguf
 
 
 def shape_of(model: str) -> ModelShape:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from chaku.errors import ConfigError
+from chaku.models.files.shape import ModelShape, llama_shape
 from chaku.models.registry import Licence
-from chaku.models.shape import ModelShape, llama_shape
 
 PADDED_VOCABULARY = 32_001
 """Vicuna v0's: LLaMA's 32,000 tokens and an added [PAD]."""

@@ -30,7 +30,7 @@ class Base:
 
 def find_base(name: str) -> Base:
     """A built-in name, a path, or a hub id (also ORG/NAME@REVISION). Nothing is fetched. Raises ModelError."""
-    from chaku.models import cache
+    from chaku.models.fetch import cache
     from chaku.models.reference import BuiltIn
     from chaku.models.registry import BUILT_IN
 

@@ -10,9 +10,9 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from chaku.models.accelerators import Accelerator
-from chaku.models.gpu_plan import RUNTIME_BYTES
-from chaku.models.shape import ModelShape
+from chaku.models.files.shape import ModelShape
+from chaku.models.plan.accelerators import Accelerator
+from chaku.models.plan.gpu_plan import RUNTIME_BYTES
 from chaku.train.config import TrainConfig
 from chaku.train.flops import ModelCost, squared_lengths, train_flops
 from chaku.train.prices import Prices

@@ -13,8 +13,8 @@ from chaku.chat.export import to_jinja
 from chaku.chat.jinja import JinjaTemplate
 from chaku.chat.templates import Template
 from chaku.data.rows.rendering import Rendering
-from chaku.models import tokenizer_files
-from chaku.models.modelconfig import read_optional
+from chaku.models.files.modelconfig import read_optional
+from chaku.models.tokenizers import tokenizer_files
 from chaku.train.model import Trainee
 from chaku.train.parallel import World
 from chaku.train.samples import stop_ids

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from chaku.errors import ModelError
-from chaku.models.hub import explain
+from chaku.models.fetch.hub import explain
 from chaku.models.reference import HubFile
 from chaku.train.base import Base
 

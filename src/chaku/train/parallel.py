@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from chaku.errors import UsageError
-from chaku.models.accelerators import recognised
+from chaku.models.plan.accelerators import recognised
 from chaku.train.config import TrainConfig
 
 _RANK_LOST_AFTER = timedelta(minutes=10)

@@ -16,8 +16,8 @@ import orjson
 import yaml
 
 from chaku.errors import ModelError, UsageError
-from chaku.models.folders import is_adapter
-from chaku.models.modelconfig import ADAPTER_CONFIG
+from chaku.models.fetch.folders import is_adapter
+from chaku.models.files.modelconfig import ADAPTER_CONFIG
 from chaku.models.reference import is_model_folder
 from chaku.weights.card import model_card, read_manifest
 from chaku.weights.local_paths import absolute_in, shown, without_paths

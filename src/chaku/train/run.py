@@ -22,8 +22,8 @@ import chaku
 from chaku.data.recipe import Recipe
 from chaku.data.rows.rendering import Rendering, find_tokenizer, open_rendering
 from chaku.errors import TrainingError, UsageError
-from chaku.models.tokenizer_files import difference
-from chaku.models.tokenizers import load_tokenizer
+from chaku.models.tokenizers.tokenizer import load_tokenizer
+from chaku.models.tokenizers.tokenizer_files import difference
 from chaku.records import atomic_write, sha256_file
 from chaku.spot_notice import watched
 from chaku.train import checkpoint as checkpoints

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chaku.errors import ModelError
-from chaku.models.modelconfig import read_adapter_config
+from chaku.models.files.modelconfig import read_adapter_config
 from chaku.weights.place import TensorMetadata
 from chaku.weights.tensors import Tensors, open_tensors
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chaku.errors import ModelError
-from chaku.models.modelconfig import read_object
+from chaku.models.files.modelconfig import read_object
 from chaku.weights.licences import hub_fields
 from chaku.weights.local_paths import shown
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chaku.errors import ModelError
-from chaku.models.modelconfig import read_config, write_config
+from chaku.models.files.modelconfig import read_config, write_config
 from chaku.weights import place
 from chaku.weights.place import FLOATS, TensorMetadata, torch_dtype
 from chaku.weights.tensors import Tensors

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from chaku.errors import ModelError
-from chaku.models.modelconfig import read_config, write_config
+from chaku.models.files.modelconfig import read_config, write_config
 from chaku.weights.delta_check import DeltaRecord, Pair, check_is_model, pair_up, read_record
 from chaku.weights.folder import MODEL_FILES, TOKENIZER_FILES, check_output, copy_side_files, new_folder
 from chaku.weights.padding import extend_tokenizer

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from chaku.errors import ModelError
-from chaku.models.gguf import read_metadata
-from chaku.models.gguf_header import read_header
-from chaku.models.tokenizer_files import write_tokenizer
+from chaku.models.files.gguf import read_metadata
+from chaku.models.files.gguf_header import read_header
+from chaku.models.tokenizers.tokenizer_files import write_tokenizer
 
 _FOLDER = "take the Hugging Face folder that it was made from"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chaku.errors import ModelError
-from chaku.models.modelconfig import Dimensions, dimensions
+from chaku.models.files.modelconfig import Dimensions, dimensions
 
 if TYPE_CHECKING:
     import numpy as np

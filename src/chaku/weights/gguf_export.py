@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from chaku.errors import ModelError
-from chaku.models.converted import DEFAULT_QUANT
-from chaku.models.modelconfig import CONFIG, require_config
-from chaku.models.tokenizers import load_tokenizer
+from chaku.models.fetch.converted import DEFAULT_QUANT
+from chaku.models.files.modelconfig import CONFIG, require_config
+from chaku.models.tokenizers.tokenizer import load_tokenizer
 from chaku.weights.gguf_architecture import Architecture, read_architecture, write_architecture
 from chaku.weights.gguf_tokenizer import Vocabulary, read_tokenizer, write_tokenizer
 from chaku.weights.quantise import PlannedTensor, type_of, write_gguf

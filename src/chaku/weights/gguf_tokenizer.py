@@ -11,10 +11,10 @@ from typing import Any
 
 from chaku.chat.tokenizer import Before
 from chaku.errors import ModelError
-from chaku.models.encoders import PRETOKENIZERS
-from chaku.models.modelconfig import read_optional
-from chaku.models.tokenizers import LoadedTokenizer, load_tokenizer
-from chaku.models.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from chaku.models.files.modelconfig import read_optional
+from chaku.models.tokenizers.encoders import PRETOKENIZERS
+from chaku.models.tokenizers.tokenizer import LoadedTokenizer, load_tokenizer
+from chaku.models.tokenizers.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 
 _GPT2_LIKE = PRETOKENIZERS["gpt-2"][0][0]
 _DIGIT = r"\p{N}"

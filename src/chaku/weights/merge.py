@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from chaku.errors import ModelError
-from chaku.models.folders import base_of
-from chaku.models.modelconfig import read_config, write_config
+from chaku.models.fetch.folders import base_of
+from chaku.models.files.modelconfig import read_config, write_config
 from chaku.weights.adapter import Adapter, MergedTensors, merged, read_adapter
 from chaku.weights.dequantise import save_dequantised
 from chaku.weights.folder import TOKENIZER_FILES, copy_side_files, new_folder

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from chaku.errors import ModelError
-from chaku.models.modelconfig import read_object, read_optional
+from chaku.models.files.modelconfig import read_object, read_optional
 
 PAD = "[PAD]"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chaku.errors import ModelError, UsageError
-from chaku.models.modelconfig import read_config, read_object, write_config
+from chaku.models.files.modelconfig import read_config, read_object, write_config
 from chaku.weights.cast import DTYPES, cast_metadata, load_as, write_dtype
 from chaku.weights.delta_check import check_is_model
 from chaku.weights.folder import TOKENIZER_FILES, copy_side_files, new_folder

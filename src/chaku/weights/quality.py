@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chaku.errors import ModelError, UsageError
-from chaku.models.folders import is_adapter, model_folder
-from chaku.models.tokenizers import load_tokenizer
+from chaku.models.fetch.folders import is_adapter, model_folder
+from chaku.models.tokenizers.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np

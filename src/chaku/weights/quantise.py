@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from chaku.errors import ModelError, UsageError
-from chaku.models.gguf import shard_paths
+from chaku.models.files.gguf import shard_paths
 from chaku.records import atomic_path
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def open_gguf(path: Path) -> Any:
     """A gguf.GGUFReader. Raises ModelError for a file that is none."""
     import gguf
 
-    from chaku.models.gguf import read_metadata
+    from chaku.models.files.gguf import read_metadata
 
     read_metadata(path)  # whose errors are clear; this reader's are not
     return gguf.GGUFReader(path)

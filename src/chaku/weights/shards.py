@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from chaku.errors import ModelError
-from chaku.models.plan import gigabytes
+from chaku.models.plan.memory_plan import gigabytes
 from chaku.weights.place import TensorMetadata, metadata_of
 
 if TYPE_CHECKING:

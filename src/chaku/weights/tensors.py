@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chaku.errors import ModelError
-from chaku.models.safetensors_header import read_header
+from chaku.models.files.safetensors_header import read_header
 from chaku.weights.paddle_names import paddle_places
 from chaku.weights.place import DTYPES, Place, TensorMetadata, load_place
 from chaku.weights.torch_bin import checkpoint_places

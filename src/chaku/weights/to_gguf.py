@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chaku.models.converted import DEFAULT_QUANT
-from chaku.models.folders import is_adapter, model_folder
+from chaku.models.fetch.converted import DEFAULT_QUANT
+from chaku.models.fetch.folders import is_adapter, model_folder
 from chaku.models.reference import folder_name
 from chaku.weights.quantise import requantise
 

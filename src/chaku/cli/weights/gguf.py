@@ -24,10 +24,10 @@ def convert_to_gguf(model: Path, output: Path, quant: str | None, *, overwrite: 
         raise UsageError(f"{output} is a folder", fix=f"name the file: -o {output / 'model.gguf'}")
     if importlib.util.find_spec("gguf") is None:
         raise UsageError("writing GGUF needs gguf, which is not installed", fix="pip install 'chaku[train]'")
-    from chaku.models import cache
-    from chaku.models.converted import DEFAULT_QUANT
-    from chaku.models.gguf import read_metadata
-    from chaku.models.plan import gigabytes
+    from chaku.models.fetch import cache
+    from chaku.models.fetch.converted import DEFAULT_QUANT
+    from chaku.models.files.gguf import read_metadata
+    from chaku.models.plan.memory_plan import gigabytes
     from chaku.weights.to_gguf import to_gguf
 
     with cache.writing(output.parent), drawn(f"converting {model.name}") as bar:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from chaku.models.gpu_plan import GpuPlan, Layout
+    from chaku.models.plan.gpu_plan import GpuPlan, Layout
 
 _GIB = 1 << 30
 
@@ -26,8 +26,8 @@ def plan(model: str, gpu: str | None, count: int, context: int | None, dtype: st
     MODEL is a published Vicuna (vicuna-33b-v1.3), a built-in name, a .gguf, or a Hugging Face folder or config.json.
     """
     from chaku.errors import UsageError
-    from chaku.models.accelerators import accelerator
-    from chaku.models.gpu_plan import plan_gpus, smallest
+    from chaku.models.plan.accelerators import accelerator
+    from chaku.models.plan.gpu_plan import plan_gpus, smallest
     from chaku.models.sources import shape_of
 
     shape = shape_of(model)
@@ -91,7 +91,7 @@ def _print_plan(made: GpuPlan) -> None:
 
 
 def _print_arithmetic(made: GpuPlan, best: Layout) -> None:
-    from chaku.models.gpu_plan import USED_SHARE
+    from chaku.models.plan.gpu_plan import USED_SHARE
 
     click.echo("\none GPU:")
     rows = (

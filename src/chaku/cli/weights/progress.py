@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from chaku.cli.fetching import byte_bars
-from chaku.models.plan import gigabytes
+from chaku.models.plan.memory_plan import gigabytes
 
 if TYPE_CHECKING:
     from chaku.weights.shards import Watch

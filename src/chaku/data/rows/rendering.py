@@ -57,7 +57,7 @@ class Rendering:
 def open_rendering(tokenizer_source: str, template_name: str | None, train_on: str = "all") -> Rendering:
     """Load the tokenizer (no torch) and its template. Raises ModelError or ConfigError saying what is missing."""
     from chaku.chat.render import Renderer
-    from chaku.models.tokenizers import load_tokenizer
+    from chaku.models.tokenizers.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(find_tokenizer(tokenizer_source))
     template = _template(tokenizer, template_name)
@@ -74,8 +74,8 @@ def find_tokenizer(source: str) -> Path:
 
     Nothing is fetched. Raises ModelError.
     """
-    from chaku.models import cache
-    from chaku.models.folders import in_hub_cache
+    from chaku.models.fetch import cache
+    from chaku.models.fetch.folders import in_hub_cache
     from chaku.models.reference import LocalFile, parse_reference
 
     if (path := Path(source).expanduser()).exists():

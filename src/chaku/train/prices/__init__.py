@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from chaku.config import Frozen, load
 from chaku.errors import ConfigError, UsageError
-from chaku.models.accelerators import accelerator
+from chaku.models.plan.accelerators import accelerator
 
 Dollars = Annotated[float, Field(gt=0)]
 NEWEST = "2026-06"

@@ -9,11 +9,11 @@ from typing import Any
 import orjson
 
 from chaku.chat import plain_text
-from chaku.engines import llamacpp_wire as wire
 from chaku.engines.base import Call
-from chaku.engines.llamacpp_child import Server
-from chaku.engines.llamacpp_model import NO_JSON, Learned, ask_server
-from chaku.engines.llamacpp_schema import call_schema, check_schema
+from chaku.engines.llamacpp import wire
+from chaku.engines.llamacpp.child import Server
+from chaku.engines.llamacpp.model import NO_JSON, Learned, ask_server
+from chaku.engines.llamacpp.schema import call_schema, check_schema
 from chaku.errors import InvalidRequest
 from chaku.protocol.openai import prompts_of
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chaku.errors import ModelError
-from chaku.models.gguf import GgufMetadata, read_metadata, shard_paths
-from chaku.models.gguf_header import NUMBERS, Array, read_header, strings
+from chaku.models.files.gguf import GgufMetadata, read_metadata, shard_paths
+from chaku.models.files.gguf_header import NUMBERS, Array, read_header, strings
 
 # tokenizer.ggml.token_type, the same numbers as SentencePiece's
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)

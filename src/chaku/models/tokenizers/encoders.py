@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from chaku.errors import ModelError
-from chaku.models.vocabulary import BYTE, CONTROL, UNKNOWN, USER_DEFINED, GgufVocabulary
+from chaku.models.tokenizers.vocabulary import BYTE, CONTROL, UNKNOWN, USER_DEFINED, GgufVocabulary
 
 # User-defined tokens that mark roles, tools and thoughts are special here even where a vocabulary does not say so
 # (DeepSeek's <｜User｜>, Qwen's <tool_call>); others, such as runs of spaces or HTML tags, are text.

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from chaku.errors import ModelError
-from chaku.models import cache
-from chaku.models.progress import Progress
+from chaku.models.fetch import cache
+from chaku.models.fetch.progress import Progress
 from chaku.models.registry import WheelPart
 from chaku.records import atomic_write
 

@@ -17,7 +17,8 @@ from typing import Any
 from chaku.chat.detokenize import StreamDetokenizer
 from chaku.chat.tokenizer import Before
 from chaku.errors import ModelError
-from chaku.models.encoders import (
+from chaku.models.files.modelconfig import read_optional
+from chaku.models.tokenizers.encoders import (
     MARKER,
     Encoder,
     SentencePieceEncoder,
@@ -27,8 +28,7 @@ from chaku.models.encoders import (
     gguf_bpe,
     sentencepiece_model,
 )
-from chaku.models.modelconfig import read_optional
-from chaku.models.vocabulary import CONTROL, UNKNOWN, USER_DEFINED, read_vocabulary
+from chaku.models.tokenizers.vocabulary import CONTROL, UNKNOWN, USER_DEFINED, read_vocabulary
 
 # Everything a conversation may hold and a lossy tokenizer would change.
 _PROBE = " a\n\n  b\tc\r\n x='1234567'; é ﬁ 中文 \u200d👩🏽‍🚀 </s> <|im_end|> [INST]  "

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from chaku.chat.tokenizer import Before, Tokenizer
 from chaku.errors import ModelError
-from chaku.models.encoders import TokenizersEncoder, sentencepiece_model
-from chaku.models.gguf import shard_paths
-from chaku.models.gguf_header import read_header
-from chaku.models.tokenizers import LoadedTokenizer, load_tokenizer
-from chaku.models.vocabulary import read_vocabulary
+from chaku.models.files.gguf import shard_paths
+from chaku.models.files.gguf_header import read_header
+from chaku.models.tokenizers.encoders import TokenizersEncoder, sentencepiece_model
+from chaku.models.tokenizers.tokenizer import LoadedTokenizer, load_tokenizer
+from chaku.models.tokenizers.vocabulary import read_vocabulary
 
 _PROBE = "Who are you? I'm 2,048 years old;\n\n\tdéjà vu  中文 👍 <|im_end|> </s>"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chaku.errors import ModelError
-from chaku.models.gguf import shard_paths
-from chaku.models.progress import Progress
+from chaku.models.fetch.progress import Progress
+from chaku.models.files.gguf import shard_paths
 from chaku.models.reference import HubFile
 
 if TYPE_CHECKING:

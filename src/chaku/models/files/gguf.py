@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chaku.errors import ModelError
-from chaku.models.gguf_header import INTEGERS, STRING, Array, Header, numbers, read_header, strings
+from chaku.models.files.gguf_header import INTEGERS, STRING, Array, Header, numbers, read_header, strings
 
 _MAX_LAYERS = 10_000
 _ARCHITECTURE = re.compile(r"[\w.-]{1,64}")

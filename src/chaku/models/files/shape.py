@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from chaku.errors import ModelError
-from chaku.models.gguf import GgufMetadata
-from chaku.models.modelconfig import CONFIG, count, dimensions, require_config
-from chaku.models.safetensors_header import read_header
+from chaku.models.files.gguf import GgufMetadata
+from chaku.models.files.modelconfig import CONFIG, count, dimensions, require_config
+from chaku.models.files.safetensors_header import read_header
 
 _COUNTED = ("llama", "mistral", "qwen2", "qwen3")
 """Families whose parameters follow from their config.json alone."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from chaku import config
 from chaku.errors import ModelError
-from chaku.models import cache
-from chaku.models.modelconfig import ADAPTER_CONFIG, CONFIG, read_adapter_config
+from chaku.models.fetch import cache
+from chaku.models.files.modelconfig import ADAPTER_CONFIG, CONFIG, read_adapter_config
 from chaku.models.reference import BuiltIn, HubFile, UrlFile, WheelFile, is_model_folder, parse_reference
 from chaku.models.registry import BUILT_IN
 from chaku.records import atomic_write, sha256_file

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from chaku.chat import plain_text
-from chaku.engines import llamacpp_wire as wire
 from chaku.engines.base import Capabilities
-from chaku.engines.llamacpp_child import EMBEDDING_SLOTS, Server, Settings
+from chaku.engines.llamacpp import wire
+from chaku.engines.llamacpp.child import EMBEDDING_SLOTS, Server, Settings
 from chaku.errors import EngineError, InvalidRequest
 
 _log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Learned:
 async def ask_server(
     server: Server, path: str, request: dict[str, Any] | None = None, *, model: str, param: str = "messages"
 ) -> Any:
-    """The JSON answer of one of llama.cpp's small routes. Raises what `llamacpp_wire.refusal` makes of a refusal."""
+    """The JSON answer of one of llama.cpp's small routes. Raises what `wire.refusal` makes of a refusal."""
     status, body = await server.http.json("GET" if request is None else "POST", path, request)
     if status != 200:
         raise wire.refusal(status, body, model=model, param=param)

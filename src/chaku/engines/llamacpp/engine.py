@@ -15,12 +15,12 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from chaku.engines import llamacpp_wire as wire
 from chaku.engines.base import Answer, Call, Capabilities, Engine, Status
 from chaku.engines.http import read_json, sse_blocks
-from chaku.engines.llamacpp_child import EMBEDDING_SLOTS, Server, Settings, start_chat, start_embeddings
-from chaku.engines.llamacpp_model import learn
-from chaku.engines.llamacpp_plan import Plan, Planner
+from chaku.engines.llamacpp import wire
+from chaku.engines.llamacpp.child import EMBEDDING_SLOTS, Server, Settings, start_chat, start_embeddings
+from chaku.engines.llamacpp.model import learn
+from chaku.engines.llamacpp.plan import Plan, Planner
 from chaku.engines.supervisor import Supervisor
 from chaku.errors import EngineError
 from chaku.protocol.openai import prompts_of

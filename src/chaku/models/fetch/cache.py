@@ -21,8 +21,8 @@ from pathlib import Path
 
 from chaku import config
 from chaku.errors import ModelError
-from chaku.models.gguf import shard_paths
-from chaku.models.progress import Progress
+from chaku.models.fetch.progress import Progress
+from chaku.models.files.gguf import shard_paths
 from chaku.models.reference import BuiltIn, HubFile, Reference, UrlFile, WheelFile
 from chaku.records import atomic_write
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from chaku.errors import ModelError
-from chaku.models.gguf import GgufMetadata
+from chaku.models.files.gguf import GgufMetadata
 
 MAX_CACHE_BYTES = 3 << 29
 """1.5 GiB: what the cache takes at most unless --context or --slots ask for more; seconds of start-up, see above."""

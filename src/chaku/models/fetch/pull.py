@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 from chaku.errors import ModelError, UsageError
-from chaku.models import cache, converted, gguf, hub, pypi, url
-from chaku.models.cache import PulledModel
-from chaku.models.progress import Progress, silent
+from chaku.models.fetch import cache, converted, hub, pypi, url
+from chaku.models.fetch.cache import PulledModel
+from chaku.models.fetch.progress import Progress, silent
+from chaku.models.files import gguf
 from chaku.models.reference import BuiltIn, HubFile, LocalFile, LocalFolder, Reference, UrlFile, WheelFile
 from chaku.models.registry import WheelPart
 

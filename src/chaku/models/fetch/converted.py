@@ -21,10 +21,10 @@ from typing import IO
 
 from chaku import config
 from chaku.errors import ModelError, UsageError
-from chaku.models import cache
-from chaku.models.folders import base_of, content_hash, is_adapter, model_folder
-from chaku.models.gguf import read_metadata
-from chaku.models.progress import Progress
+from chaku.models.fetch import cache
+from chaku.models.fetch.folders import base_of, content_hash, is_adapter, model_folder
+from chaku.models.fetch.progress import Progress
+from chaku.models.files.gguf import read_metadata
 from chaku.models.reference import folder_name
 
 DEFAULT_QUANT = "q8_0"

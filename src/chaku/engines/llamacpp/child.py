@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from chaku.engines import llamacpp_wire as wire
 from chaku.engines.http import Transport
+from chaku.engines.llamacpp import wire
 from chaku.engines.process import Child, python_argv
 from chaku.engines.supervisor import BackOff
 from chaku.errors import EngineError, ModelError
@@ -114,7 +114,7 @@ async def _start(name: str, settings: Settings, params: dict[str, Any]) -> Serve
         "mmproj": str(settings.mmproj) if settings.mmproj and not params.get("embedding") else None,
         "lora": [str(path) for path in settings.lora],
     }
-    child = await Child.spawn(python_argv("chaku.engines.llamacpp_host"), config=config, name=name)
+    child = await Child.spawn(python_argv("chaku.engines.llamacpp.host"), config=config, name=name)
     try:
         message = await asyncio.wait_for(child.next_message(), settings.load_timeout_s)
         if message is None or "address" not in message:

@@ -14,8 +14,8 @@ from typing import IO
 from urllib.parse import unquote, urlsplit
 
 from chaku.errors import ModelError
-from chaku.models import cache
-from chaku.models.progress import Progress
+from chaku.models.fetch import cache
+from chaku.models.fetch.progress import Progress
 from chaku.models.reference import UrlFile, allowed_url
 
 _TIMEOUT_S = 30

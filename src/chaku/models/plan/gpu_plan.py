@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chaku.errors import ConfigError
-from chaku.models.accelerators import ACCELERATORS, Accelerator
-from chaku.models.shape import ModelShape
+from chaku.models.files.shape import ModelShape
+from chaku.models.plan.accelerators import ACCELERATORS, Accelerator
 
 USED_SHARE = 0.9
 """Of a GPU's memory an engine plans with; vLLM's default too."""
