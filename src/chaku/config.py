@@ -11,17 +11,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, get_args
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from chaku.complaints import MODEL_NAME, in_words, shown
 from chaku.errors import ConfigError
 
 DEFAULT_PORT, MAX_PORT = 8000, 65535
-MODEL_NAME = r"^[^\p{C}\p{Z}][^\p{C}\p{Zl}\p{Zp}]*$"
-"""A model's name is printable. (An expression of Rust's, as pydantic takes it.)"""
 MAX_MODEL_NAME = 256
+ModelName = Annotated[str, Field(pattern=MODEL_NAME, max_length=MAX_MODEL_NAME)]
+"""The rule for a model's name, wherever it is given: on the command line, in a file, in a request, on the page."""
 ORIGIN = r"[A-Za-z][A-Za-z0-9+.-]*://(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?/?"
 HOST_NAME = r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -65,7 +66,7 @@ class ModelConfig(Frozen):
     source: str
     """Built-in name, path to a .gguf or a model's folder, hf:org/name[:file][@rev], pypi:package==version,
     http(s)://host/v1 or scripted:[file]."""
-    name: str | None = Field(None, pattern=MODEL_NAME, max_length=MAX_MODEL_NAME)
+    name: ModelName | None = None
     """What clients call it; by default derived from the source."""
     context: int | None = Field(None, ge=64)
     """Tokens that ONE request may use, prompt and answer together. Default: what the model was trained for, as far as
@@ -96,7 +97,7 @@ class ModelConfig(Frozen):
     """Longest time for one request, waiting included."""
     api_key_env: str | None = None
     """Environment variable that holds the key sent to an upstream."""
-    upstream_model: str | None = Field(None, pattern=MODEL_NAME, max_length=MAX_MODEL_NAME)
+    upstream_model: ModelName | None = None
     """The model's name at the upstream, where it differs."""
     extensions: tuple[str, ...] = ()
     """Sampling extensions (top_k, min_p, repetition_penalty, ignore_eos) that the upstream honours."""
@@ -206,8 +207,8 @@ def explain(error: ValidationError, kind: type[BaseModel], *, where: str) -> Con
         return ConfigError(f"{where}: unknown key {path!r}", fix=fix, param=path)
     if first["type"] == "missing":
         return ConfigError(f"{where}: {path} is missing", fix=_example(first, "{key}: {example}"), param=path)
-    found = f"{path} is {_shown(first['input'])}" if path else f"it is {_shown(first['input'])}"
-    return ConfigError(f"{where}: {found}, {_limit(first)}", fix=_example(first, "{key}: {example}"), param=path)
+    found = f"{path} is {shown(first['input'])}" if path else f"it is {shown(first['input'])}"
+    return ConfigError(f"{where}: {found}, {in_words(first)}", fix=_example(first, "{key}: {example}"), param=path)
 
 
 def _explain_flag(error: ValidationError, names: Mapping[str, str]) -> ConfigError:
@@ -215,7 +216,7 @@ def _explain_flag(error: ValidationError, names: Mapping[str, str]) -> ConfigErr
     key = _key(first)
     flag = names.get(key, "--" + key.replace("_", "-"))
     fix = _example(first, flag + " {example}")
-    return ConfigError(f"{flag} is {_shown(first['input'])}, {_limit(first)}", fix=fix, param=key)
+    return ConfigError(f"{flag} is {shown(first['input'])}, {in_words(first)}", fix=fix, param=key)
 
 
 _EXAMPLES = {
@@ -239,44 +240,6 @@ def _example(complaint: Any, form: str) -> str | None:
         return None
     example = _EXAMPLES[key] if "{key}" in form else _EXAMPLES[key].strip("[]{}").removeprefix("{source: ")
     return "write it such as " + form.format(key=key, example=example)
-
-
-def _shown(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."
-
-
-def _limit(complaint: Any) -> str:
-    """What is wrong with a value, in words of a person."""
-    context = complaint.get("ctx", {})
-    match complaint["type"]:
-        case "greater_than_equal":
-            return f"at least {context['ge']} is needed"
-        case "greater_than":
-            return f"more than {context['gt']:g} is needed"
-        case "less_than_equal":
-            return f"at most {context['le']} is allowed"
-        case "int_type" | "int_parsing" | "int_from_float":
-            return "a whole number is needed"
-        case "float_type" | "float_parsing":
-            return "a number is needed"
-        case "bool_type" | "bool_parsing":
-            return "true or false is needed"
-        case "string_type" | "path_type":
-            return "a text is needed"
-        case "tuple_type" | "list_type":
-            return "a list is needed"
-        case "model_type" | "dict_type" | "model_attributes_type":
-            return "a mapping of keys to values is needed"
-        case "literal_error":
-            return f"one of {context['expected']} is needed"
-        case "string_pattern_mismatch" if context["pattern"] == MODEL_NAME:
-            return "printable characters are needed, none of them a line break, and no space first"
-        case "string_too_long":
-            return f"at most {context['max_length']} characters are allowed"
-        case "value_error":
-            return str(context["error"])
-    return str(complaint["msg"])
 
 
 def _nested_keys(kind: type[BaseModel]) -> set[str]:

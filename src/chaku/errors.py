@@ -5,7 +5,8 @@ ChakuError
 │   └── ConfigError     a configuration file or value is wrong
 ├── InvalidRequest      the API caller sent something that can't be honoured  400
 │   ├── ContextOverflow the prompt is longer than the model takes             400
-│   └── PayloadTooLarge the body is larger than the gateway reads             413
+│   ├── PayloadTooLarge the body is larger than the gateway reads             413
+│   └── UnsupportedMedia the body is packed or typed in a way that is not read 415
 ├── AuthenticationFailed no key, or a wrong one                               401
 ├── PermissionRefused   a foreign Host or Origin, or a key without the right  403
 ├── NotFound            no such model, file, key or page                      404
@@ -32,7 +33,7 @@ class ChakuError(Exception):
     http_status = 500
     exit_code = 1
     type = "server_error"
-    code: str | None = None
+    code = "internal_error"
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class InvalidRequest(ChakuError):
 
     http_status = 400
     type = "invalid_request_error"
+    code = "invalid_request"
 
 
 class ContextOverflow(InvalidRequest):
@@ -85,6 +87,13 @@ class PayloadTooLarge(InvalidRequest):
 
     http_status = 413
     code = "payload_too_large"
+
+
+class UnsupportedMedia(InvalidRequest):
+    """The body has a Content-Encoding or Content-Type that the gateway does not read."""
+
+    http_status = 415
+    code = "unsupported_media_type"
 
 
 class AuthenticationFailed(ChakuError):

@@ -54,15 +54,16 @@ def test_a_route_that_a_model_lacks_is_refused() -> None:
     assert refusal(route="embeddings").param == "model"
 
 
-def test_messages_come_back_as_clients_got_them() -> None:
-    returned = {
-        **{"role": "assistant", "content": "yes", "refusal": None, "annotations": None, "audio": None},
-        **{"function_call": None, "tool_calls": None},
-    }
-    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA", "detail": None}}
-    seen = fitted(ABLE, messages=[HI, returned, {"role": "user", "name": None, "content": [picture]}])["messages"]
-    assert seen[1] == {"role": "assistant", "content": "yes"}
-    assert seen[2]["content"] == [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]
+def test_a_switch_that_is_off_asks_for_nothing() -> None:
+    off = {"reasoning_effort": "none", "tools": [TOOL], "tool_choice": "none", "parallel_tool_calls": False}
+    assert fitted(**off) == {"model": "m", "messages": [HI]}
+    reasons = Capabilities(parameters=frozenset({"reasoning_effort"}), reasoning=True)
+    assert fitted(reasons, reasoning_effort="none")["reasoning_effort"] == "none"
+
+
+def test_a_model_without_tools_is_told_of_the_tools() -> None:
+    for choice in ({}, {"tool_choice": "auto"}, {"parallel_tool_calls": False}):
+        assert refusal(tools=[TOOL], **choice).param == "tools"
 
 
 def test_a_json_schema_keeps_its_nulls() -> None:

@@ -59,15 +59,15 @@ async def test_a_stream_ends_with_done_and_shows_usage_only_when_asked() -> None
         ({"messages": []}, "messages", "invalid_value"),
         ({"messages": [{"role": "user"}]}, "messages.0.content", "missing_required_parameter"),
         ({"store": True}, "store", "unsupported_parameter"),
-        ({"functions": []}, "functions", "unsupported_parameter"),
+        ({"functions": [{"name": "f"}]}, "functions", "unsupported_parameter"),
         ({"seed": 7}, "seed", "unsupported_parameter"),
         ({"logprobs": True}, "logprobs", "unsupported_parameter"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "unsupported_parameter"),
-        ({"stream_options": {"include_usage": True}}, "stream_options", None),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_request"),
         ({"top_logprobs": 2}, "top_logprobs", "unsupported_parameter"),
-        ({"tool_choice": "required"}, "tool_choice", None),
-        ({"max_tokens": 5, "max_completion_tokens": 5}, "max_completion_tokens", None),
-        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages.0", None),
+        ({"tool_choice": "required"}, "tool_choice", "invalid_request"),
+        ({"max_tokens": 5, "max_completion_tokens": 5}, "max_completion_tokens", "invalid_request"),
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages.0", "invalid_request"),
         (
             {
                 "messages": [
@@ -75,7 +75,7 @@ async def test_a_stream_ends_with_done_and_shows_usage_only_when_asked() -> None
                 ]
             },
             "messages.0.content.0",
-            None,
+            "invalid_request",
         ),
     ],
 )

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 Json = dict[str, Any]
+MAX_PARTS = 2048
+"""Parts in one message."""
 
 
 class Shape(BaseModel):
@@ -61,11 +63,13 @@ def _content_kind(value: Any) -> str:
 
 
 Content = Annotated[
-    Annotated[str, Tag("text")] | Annotated[list[Part], Field(min_length=1), Tag("parts")],
+    Annotated[str, Tag("text")]
+    | Annotated[list[Part], Field(min_length=1, max_length=MAX_PARTS, fail_fast=True), Tag("parts")],
     Discriminator(_content_kind),
 ]
 SpokenContent = Annotated[
-    Annotated[str, Tag("text")] | Annotated[list[SpokenPart], Field(min_length=1), Tag("parts")],
+    Annotated[str, Tag("text")]
+    | Annotated[list[SpokenPart], Field(min_length=1, max_length=MAX_PARTS, fail_fast=True), Tag("parts")],
     Discriminator(_content_kind),
 ]
 
@@ -109,10 +113,7 @@ class AssistantMessage(Shape):
     reasoning_content: str | None = None
     refusal: str | None = None
     name: str | None = None
-    tool_calls: Annotated[list[MessageToolCall], Field(min_length=1)] | None = None
-    audio: None = None
-    function_call: None = None
-    annotations: list[Any] | None = None
+    tool_calls: Annotated[list[MessageToolCall], Field(min_length=1, fail_fast=True)] | None = None
 
 
 class ToolMessage(Shape):

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from chaku.complaints import FUNCTION_NAME, TOKEN_ID
+from chaku.config import ModelName
 from chaku.protocol.messages import ChatMessage, Json, Shape
 
 
 class FunctionSpec(Shape):
     """A function that the model may call."""
 
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+    name: Annotated[str, Field(pattern=FUNCTION_NAME)]
     description: str | None = None
     parameters: Json | None = None
     strict: bool | None = None
@@ -77,17 +79,54 @@ class StreamOptions(Shape):
     """What a stream also carries."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    """vLLM's. Accepted with a note: the usage comes once, at the end."""
     include_obfuscation: Literal[False] | None = None
 
 
 Text = Annotated[str, Field(min_length=1)]
-Stop = Text | Annotated[list[Text], Field(max_length=16)] | None
-LogitBias = dict[Annotated[str, Field(pattern=r"^\d+$")], Annotated[float, Field(ge=-100, le=100)]]
+Stop = Text | Annotated[list[Text], Field(max_length=16, fail_fast=True)] | None
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 MAX_SEED = 2**63 - 1
+MAX_INPUTS = 2048
+"""Prompts or inputs in one request: OpenAI's limit."""
+MAX_BIASES = 2048
+MAX_TOOLS = 1024
 
 
-ModelName = Annotated[str, Field(pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$", max_length=256)]
+def _bounded(limit: int) -> BeforeValidator:
+    """Refuse a larger object before its entries are looked at: each wrong one would become a complaint of its own."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > limit:
+            raise ValueError(f"at most {limit:,} entries are allowed")
+        return value
+
+    return BeforeValidator(check)
+
+
+LogitBias = Annotated[
+    dict[Annotated[str, Field(pattern=TOKEN_ID)], Annotated[float, Field(ge=-100, le=100)]], _bounded(MAX_BIASES)
+]
+
+
+def _kind_of_prompts(value: Any) -> str:
+    """Which form a `prompt` or `input` has, by its first item: one form is checked, and one complaint comes of it."""
+    if not isinstance(value, list):
+        return "text"
+    if not value or isinstance(value[0], str):
+        return "texts"
+    return "lists of ids" if isinstance(value[0], list) else "ids"
+
+
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1, fail_fast=True)]
+Prompts = Annotated[
+    Annotated[Text, Tag("text")]
+    | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True), Tag("texts")]
+    | Annotated[TokenIds, Tag("ids")]
+    | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True), Tag("lists of ids")],
+    Discriminator(_kind_of_prompts),
+]
 
 
 class Sampling(Shape):
@@ -117,33 +156,27 @@ class Sampling(Shape):
 class ChatRequest(Sampling):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    tools: list[Tool] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str], _bounded(64)] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     store: Literal[False] | None = None
     service_tier: Literal["auto", "default"] | None = None
-    modalities: list[Literal["text"]] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(fail_fast=True)] | None = None
     verbosity: Literal["medium"] | None = None
-
-
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1)]
-Prompts = Text | TokenIds | Annotated[list[Text], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)]
 
 
 class CompletionRequest(Sampling):
     """POST /v1/completions."""
 
-    prompt: (
-        Text | TokenIds | Annotated[list[Text], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)]
-    )
+    prompt: Prompts
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     echo: bool | None = None
     suffix: str | None = None

@@ -52,9 +52,13 @@ _DEFAULTS: dict[str, Any] = {
     "ignore_eos": False,
 }
 
-# A null inside is a field left out too: clients send back whole messages as they got them. So many objects deep; a JSON
-# schema further in keeps its nulls.
-_NULLS_INSIDE = {"messages": 3, "tools": 2, "response_format": 2}
+_OF_TOOLS = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
+
+# Switches off what a model without the ability does not do anyway.
+_OFF = {"reasoning_effort": "none"}
+
+# A null inside is a field left out too. So many objects deep; a JSON schema further in keeps its nulls.
+_NULLS_INSIDE = {"tools": 2, "response_format": 2}
 
 
 def fit(model: str, route: Route, body: dict[str, Any], capabilities: Capabilities) -> dict[str, Any]:
@@ -65,9 +69,13 @@ def fit(model: str, route: Route, body: dict[str, Any], capabilities: Capabiliti
     if route not in capabilities.routes:
         why = capabilities.why_not.get(route, "its engine has no such route")
         raise InvalidRequest(f"{model} does not serve {ROUTE_PATHS[route]}: {why}", param="model")
+    if body.get("tools") and not capabilities.tools:
+        body = _without_tools(model, body, capabilities)
     wanted: dict[str, Any] = {}
     for field, value in body.items():
         if value is None or _asks_for_nothing(field, value):
+            continue
+        if value == _OFF.get(field) and field not in capabilities.parameters:
             continue
         if field not in _PLAIN and field not in capabilities.parameters:
             why = capabilities.why_not.get(field, "its engine does not honour it")
@@ -84,7 +92,10 @@ def fit(model: str, route: Route, body: dict[str, Any], capabilities: Capabiliti
         if field in wanted:
             wanted[field] = _without_nulls(wanted[field], depth)
     if route == "chat":
-        wanted["messages"] = [_with_content(message, i) for i, message in enumerate(wanted["messages"])]
+        wanted["messages"] = [
+            message if type(message.get("content")) is str and "refusal" not in message else _with_content(message, i)
+            for i, message in enumerate(wanted["messages"])
+        ]
         _check_combinations(wanted)
         _check_tools(model, wanted, capabilities)
         _check_parts(model, wanted["messages"], capabilities)
@@ -146,12 +157,21 @@ def _check_combinations(body: dict[str, Any]) -> None:
             raise InvalidRequest(f"tool_choice names {name!r}, which is not among the tools", param="tool_choice")
 
 
+def _without_tools(model: str, body: dict[str, Any], capabilities: Capabilities) -> dict[str, Any]:
+    """The body without tools that it forbids to call. Raises InvalidRequest where one may be called."""
+    if body.get("tool_choice") != "none":
+        raise _refuse("tools", f"{model} can't honour tools: {_why_no_tools(capabilities)}")
+    return {field: value for field, value in body.items() if field not in _OF_TOOLS}
+
+
+def _why_no_tools(capabilities: Capabilities) -> str:
+    return capabilities.why_not.get("tools", "its chat template knows no tools")
+
+
 def _check_tools(model: str, body: dict[str, Any], capabilities: Capabilities) -> None:
     if capabilities.tools:
         return
-    why = capabilities.why_not.get("tools", "its chat template knows no tools")
-    if body.get("tools"):
-        raise _refuse("tools", f"{model} can't honour tools: {why}")
+    why = _why_no_tools(capabilities)
     body.pop("tools", None)
     body.pop("tool_choice", None)
     for index, message in enumerate(body["messages"]):

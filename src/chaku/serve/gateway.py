@@ -13,22 +13,23 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Protocol
 
 import orjson
+from pydantic import BaseModel
 
 from chaku import logs
-from chaku.engines.base import Answer, Call, Route
+from chaku.engines.base import Call, Route
 from chaku.errors import (
     ChakuError,
     DeadlineExceeded,
     EngineUnavailable,
     InvalidRequest,
     MethodNotAllowed,
-    PayloadTooLarge,
 )
 from chaku.protocol.errors import body_of, event_of
+from chaku.protocol.json_scan import JsonLimits
 from chaku.protocol.openai import ChatRequest, CompletionRequest, EmbeddingRequest, prompts_of
-from chaku.protocol.validation import check
 from chaku.serve import capability
 from chaku.serve.access import Access
+from chaku.serve.body import CHAT_LIMITS, TEXT_LIMITS, BodyReader
 from chaku.serve.exchange import Exchange
 from chaku.serve.metrics import Metrics
 from chaku.serve.relay import Message, Send, relay
@@ -41,14 +42,11 @@ Receive = Callable[[], Awaitable[Message]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
-MAX_BODY_BYTES = 32 * 2**20
-MAX_BODY_DEPTH = 100
-"""Levels of arrays and objects: less than JSON writers take, more than any JSON schema has."""
 HUNG_UP = 499  # nginx's number for a client that left first; it only appears in logs and metrics
-_ROUTES: dict[str, tuple[Route, type]] = {
-    "/v1/chat/completions": ("chat", ChatRequest),
-    "/v1/completions": ("completions", CompletionRequest),
-    "/v1/embeddings": ("embeddings", EmbeddingRequest),
+_ROUTES: dict[str, tuple[Route, type[BaseModel], JsonLimits]] = {
+    "/v1/chat/completions": ("chat", ChatRequest, CHAT_LIMITS),
+    "/v1/completions": ("completions", CompletionRequest, TEXT_LIMITS),
+    "/v1/embeddings": ("embeddings", EmbeddingRequest, TEXT_LIMITS),
 }
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 
@@ -69,6 +67,7 @@ class Gateway:
         self._metrics = metrics
         self._record_usage = record_usage
         self._app = app
+        self._bodies = BodyReader()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request."""
@@ -118,14 +117,15 @@ class Gateway:
     async def _infer(
         self,
         exchange: Exchange,
-        route: tuple[Route, type],
+        route: tuple[Route, type[BaseModel], JsonLimits],
         headers: dict[bytes, bytes],
         receive: Receive,
         send: Send,
         base_headers: Headers,
     ) -> None:
-        body = await _read_json(headers, receive)
-        check(route[1], body)
+        request = await self._bodies.read(route[1], route[2], headers, receive)
+        body = request.body
+        base_headers = base_headers + _note_headers(request.notes)
         exchange.model = body["model"]
         served = self._table.find(exchange.model)
         exchange.is_known_model = True
@@ -162,7 +162,7 @@ class Gateway:
         exchange.queue_s = exchange.since_start_s()
         try:
             async with served.engine.ask(call) as answer:
-                headers = base_headers + _note_headers(answer)
+                headers = base_headers + _note_headers(answer.notes)
                 if call.stream:
                     await relay(answer.blocks(), exchange, send, headers, shows_usage=shows_usage)
                 else:
@@ -245,43 +245,6 @@ def num_answers(call: Call) -> int:
     return len(prompts_of(prompt)) * int(call.body.get("n", 1))
 
 
-async def _read_json(headers: dict[bytes, bytes], receive: Receive) -> Any:
-    length = headers.get(b"content-length", b"0")
-    num_bytes = int(length) if length.isdigit() else 0
-    pieces: list[bytes] = []
-    received = 0
-    while True:
-        if num_bytes > MAX_BODY_BYTES or received > MAX_BODY_BYTES:
-            raise PayloadTooLarge(
-                f"the body is over {MAX_BODY_BYTES // 2**20} MiB", fix="send smaller images or a shorter prompt"
-            )
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise InvalidRequest("the client left before its request was whole")
-        piece = message.get("body", b"")
-        pieces.append(piece)
-        received += len(piece)
-        if not message.get("more_body", False):
-            break
-    content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    try:
-        body = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}", code="invalid_json") from None
-    if content.count(b"[") + content.count(b"{") > MAX_BODY_DEPTH and _is_deeper(body, MAX_BODY_DEPTH):
-        raise InvalidRequest(
-            f"the body is nested more than {MAX_BODY_DEPTH} deep", fix="flatten its schema", code="invalid_json"
-        )
-    return body
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    items = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_is_deeper(item, levels - 1) for item in items)
-
-
 async def _send_bytes(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
     length = (b"content-length", str(len(body)).encode())
     kind = (b"content-type", b"application/json")
@@ -289,8 +252,8 @@ async def _send_bytes(send: Send, status: int, body: bytes, headers: Iterable[tu
     await send({"type": "http.response.body", "body": body})
 
 
-def _note_headers(answer: Answer) -> Headers:
-    return [(b"x-chaku-note", note.encode("ascii", "replace")) for note in answer.notes]
+def _note_headers(notes: Iterable[str]) -> Headers:
+    return [(b"x-chaku-note", note.encode("ascii", "replace")) for note in notes]
 
 
 def _cors_headers(origin: str, headers: dict[bytes, bytes]) -> Headers:

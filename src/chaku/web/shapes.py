@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from chaku.config import ModelName
 from chaku.errors import ChakuError, InvalidRequest
 from chaku.protocol.messages import Content
 from chaku.protocol.openai import ChatRequest
@@ -31,8 +32,6 @@ Settings: Any = create_model(
     **{name: (ChatRequest.model_fields[name].annotation, ChatRequest.model_fields[name]) for name in SETTINGS},  # type: ignore[call-overload]
 )
 """Request parameters that a chat may set, within the API's own limits; what is not given is the model's default."""
-
-ModelName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 
 
 class _Shape(BaseModel):
