@@ -75,6 +75,9 @@ class ModelConfig(Frozen):
     """Requests decoded at the same time; more wait in the queue."""
     threads: int | None = Field(None, ge=1)
     """CPU threads for decoding. Default: physical cores."""
+    spin: bool = False
+    """Let the engine's threads spin while they wait for each other: faster on an idle machine, but answers stall for
+    seconds as soon as another program needs a core."""
     gpu_layers: int | None = Field(None, ge=0)
     """Layers put on the GPU. Default: all that fit."""
     kv_type: Literal["f16", "q8_0"] = "f16"
@@ -221,7 +224,7 @@ def _explain_flag(error: ValidationError, names: Mapping[str, str]) -> ConfigErr
 
 _EXAMPLES = {
     "models": "[{source: smollm2-135m}]", "source": "smollm2-135m", "name": "my-model", "context": "4096", "slots": "8",
-    "threads": "4", "gpu_layers": "0", "kv_type": "q8_0", "quant": "q4_0", "lora": "[adapter.gguf]",
+    "threads": "4", "spin": "true", "gpu_layers": "0", "kv_type": "q8_0", "quant": "q4_0", "lora": "[adapter.gguf]",
     "mmproj": "mmproj.gguf", "embeddings": "false", "idle_unload_s": "600", "queue_limit": "64", "deadline_s": "600",
     "api_key_env": "UPSTREAM_KEY", "upstream_model": "gpt-4o", "extensions": "[top_k]", "host": "127.0.0.1",
     "port": str(DEFAULT_PORT), "allowed_hosts": "[gpu-box.lan]", "cors_origins": "[https://app.example]", "ui": "false",

@@ -37,6 +37,26 @@ async def test_the_capital_of_france_is_paris_whole_and_streamed(engine: LlamaCp
         assert counted["total_tokens"] == counted["prompt_tokens"] + counted["completion_tokens"]
 
 
+async def test_its_threads_sleep_while_they_wait_unless_told_to_spin(
+    engine: LlamaCppEngine, smollm2_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+
+    def waits(of: LlamaCppEngine) -> set[bytes]:
+        environment = Path(f"/proc/{of.status().pid}/environ").read_bytes().split(b"\0")
+        return {entry for entry in environment if entry.startswith((b"OMP_WAIT_POLICY=", b"GOMP_SPINCOUNT="))}
+
+    assert waits(engine) == {b"OMP_WAIT_POLICY=passive", b"GOMP_SPINCOUNT=1000"}
+    spinning = await started(smollm2_path, slots=1, context=256, spin=True)
+    assert waits(spinning) == set()
+    await spinning.stop()
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    as_told = await started(smollm2_path, slots=1, context=256)
+    assert waits(as_told) == {b"OMP_WAIT_POLICY=active"}
+    await as_told.stop()
+
+
 async def test_two_answers_are_two_and_their_usage_is_summed(engine: LlamaCppEngine) -> None:
     response = await whole(engine, n=2, messages=STORY, temperature=1.5, seed=1)
     assert text_of(response, 0) != text_of(response, 1)

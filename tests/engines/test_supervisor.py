@@ -94,7 +94,38 @@ async def test_a_line_beyond_the_limit_does_not_stop_the_child_from_being_heard(
     code = "import sys; [print(text, file=sys.stderr) for text in ('x' * (3 << 20), 'still here')]"
     child = await Child.spawn([sys.executable, "-c", code], config={}, name="talker")
     assert await asyncio.wait_for(child.wait(), PATIENCE_S) == "exited with code 0"
-    await until(lambda: "still here" in child.stderr_tail)
+    await until(lambda: "still here" in child.tail)
+    await child.stop()
+
+
+FLOOD = """
+import json, sys
+print(json.dumps({"ready": True}), flush=True)
+for _ in range(4):
+    for stream in (sys.stdout, sys.stderr):
+        stream.write(("x" * 999 + "\\n") * 1024)
+        stream.write('{"number": 1}\\n' * 1024)
+print("error: last words", file=sys.stderr, flush=True)
+"""
+
+
+async def test_a_child_that_floods_both_outputs_is_never_held_up() -> None:
+    child = await Child.spawn([sys.executable, "-c", FLOOD], config={}, name="flood")
+    assert await child.next_message() == {"ready": True}
+    assert await asyncio.wait_for(child.wait(), PATIENCE_S) == "exited with code 0"
+    assert child.last_words() == "error: last words"
+    num_kept = 0
+    while await child.next_message() is not None:
+        num_kept += 1
+    assert num_kept <= 64
+    assert await child.next_message() is None
+    await child.stop()
+
+
+async def test_a_child_is_given_an_environment() -> None:
+    code = "import os; print('{\"seen\": \"' + os.environ['GIVEN'] + '\"}')"
+    child = await Child.spawn([sys.executable, "-c", code], config={}, name="child", env={"GIVEN": "yes"})
+    assert await child.next_message() == {"seen": "yes"}
     await child.stop()
 
 
@@ -103,7 +134,7 @@ async def test_how_a_child_ended_and_its_last_words_are_known() -> None:
     child = await Child.spawn([sys.executable, "-c", code], config={}, name="unlucky")
     assert await child.next_message() is None
     assert await child.wait() == "exited with code 7"
-    await until(lambda: list(child.stderr_tail) == ["out of luck"])
+    await until(lambda: list(child.tail) == ["out of luck"])
     await child.stop()
 
 

@@ -23,7 +23,19 @@ if TYPE_CHECKING:
     from chaku.store.keyring import KeyRing
 
 _PER_MODEL = (
-    *("context", "slots", "threads", "gpu_layers", "kv_type", "quant", "template", "lora", "mmproj", "embeddings"),
+    *(
+        "context",
+        "slots",
+        "threads",
+        "spin",
+        "gpu_layers",
+        "kv_type",
+        "quant",
+        "template",
+        "lora",
+        "mmproj",
+        "embeddings",
+    ),
     "idle_unload_s",
     *("queue_limit", "deadline_s", "api_key_env", "upstream_model", "extensions"),
 )
@@ -49,6 +61,9 @@ def _model_options(command: Any) -> Any:
             click.option("--context", type=int, help="Tokens that one request may use, prompt and answer together."),
             click.option("--slots", type=int, help="Requests decoded at the same time."),
             click.option("--threads", type=int, help="CPU threads. Default: the physical cores."),
+            click.option(
+                "--spin/--no-spin", default=None, help="Threads wait without sleeping. Faster only on an idle machine."
+            ),
             click.option("--gpu-layers", type=int, help="Layers put on the GPU. Default: all that fit."),
             click.option("--kv-type", type=click.Choice(["f16", "q8_0"]), help="Key-value cache; q8_0 halves it."),
             click.option(

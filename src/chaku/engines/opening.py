@@ -12,7 +12,7 @@ from chaku.errors import ConfigError, ModelError
 from chaku.models.reference import Reference, Scripted, Upstream
 
 _ONLY_UPSTREAM = ("api_key_env", "upstream_model", "extensions")
-_ONLY_LOCAL = ("threads", "gpu_layers", "kv_type", "quant", "template", "lora", "mmproj", "idle_unload_s")
+_ONLY_LOCAL = ("threads", "spin", "gpu_layers", "kv_type", "quant", "template", "lora", "mmproj", "idle_unload_s")
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +108,7 @@ def _open_llamacpp(name: str, config: ModelConfig, path: Path, memory: Memory) -
         context=planned.context_per_slot,
         slots=planned.slots,
         threads=config.threads,
+        spin=config.spin,
         gpu_layers=config.gpu_layers,
         lora=config.lora,
         mmproj=config.mmproj,

@@ -178,7 +178,8 @@ class Supervisor(Generic[Run]):
                     self._become(State.UNLOADED, f"unloaded after {self._idle_unload_s:g} s without a request")
                     await run.close()
                     return
-                cause = f"the engine {await ended}{_last_words(run.child)}"
+                words = run.child.last_words()
+                cause = f"the engine {await ended}" + (f" ({words})" if words else "")
             finally:
                 ended.cancel()
             if time.monotonic() - since >= self._back_off.healthy_s:
@@ -226,9 +227,3 @@ class Supervisor(Generic[Run]):
             self._become(State.READY)
             self._last_used = time.monotonic()
             return self._run
-
-
-def _last_words(child: Child) -> str:
-    """The last line of stderr that looks like a reason, in brackets."""
-    telling = [line for line in child.stderr_tail if any(word in line.lower() for word in ("error", "fail", "abort"))]
-    return f" ({telling[-1].strip()[:300]})" if telling else ""

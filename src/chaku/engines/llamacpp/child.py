@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,10 @@ from chaku.engines.supervisor import BackOff
 from chaku.errors import EngineError, ModelError
 
 EMBEDDING_SLOTS = 2
+NO_STALL = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
+"""Environment of the child, read by libgomp when it is loaded. llama.cpp's threads meet at a barrier hundreds of times
+per token and by default spin there for 3 ms. If another process takes a core, each barrier costs a time slice, and a
+token takes seconds. Figures: bench/results/2026-11-28-stall.md."""
 _MOST_EMBEDDED_TOKENS = 2048
 _OUT_OF_MEMORY = ("failed to allocate", "unable to allocate", "out of memory", "bad_alloc")
 
@@ -30,6 +35,8 @@ class Settings:
     """Requests decoded at once; llama.cpp's context is `context * slots`."""
     threads: int | None = None
     """CPU threads. None: llama.cpp's choice, the physical cores."""
+    spin: bool = False
+    """Threads wait for each other without sleeping: faster on an idle machine, stalls of seconds on a busy one."""
     gpu_layers: int | None = None
     """Layers on the GPU. None: all that fit."""
     kv_type: Literal["f16", "q8_0"] = "f16"
@@ -114,7 +121,9 @@ async def _start(name: str, settings: Settings, params: dict[str, Any]) -> Serve
         "mmproj": str(settings.mmproj) if settings.mmproj and not params.get("embedding") else None,
         "lora": [str(path) for path in settings.lora],
     }
-    child = await Child.spawn(python_argv("chaku.engines.llamacpp.host"), config=config, name=name)
+    child = await Child.spawn(
+        python_argv("chaku.engines.llamacpp.host"), config=config, name=name, env=_environment(settings)
+    )
     try:
         message = await asyncio.wait_for(child.next_message(), settings.load_timeout_s)
         if message is None or "address" not in message:
@@ -132,6 +141,13 @@ async def _start(name: str, settings: Settings, params: dict[str, Any]) -> Serve
     return Server(child, http, key)
 
 
+def _environment(settings: Settings) -> dict[str, str]:
+    """How the child's threads wait. What the user's own environment says about it wins."""
+    if settings.spin or any(name in os.environ for name in NO_STALL):
+        return {}
+    return NO_STALL
+
+
 async def _load_failure(settings: Settings, child: Child, message: dict[str, Any]) -> ModelError | EngineError:
     if message.get("kind") == "missing":
         fix = "install it: pip install 'chaku[local]'"
@@ -142,10 +158,10 @@ async def _load_failure(settings: Settings, child: Child, message: dict[str, Any
     if "SIGKILL" in how:
         cause = f"the engine {how} while it loaded {model}, as Linux does when memory runs out"
         return EngineError(cause, fix=f"lower --slots or --context (now {needed})")
-    said = "\n".join([*child.stderr_tail, str(message.get("error"))])
+    said = "\n".join([*child.tail, str(message.get("error"))])
     if any(sign in said for sign in _OUT_OF_MEMORY):
         return ModelError(f"not enough memory for {model} with {needed}", fix="lower --slots or --context")
-    telling = [line for line in child.stderr_tail if " E " in line] or list(child.stderr_tail)
+    telling = [line for line in child.tail if " E " in line] or list(child.tail)
     reason = telling[0].split(" E ", 1)[-1].strip() if telling else message.get("error", how)
     fix = "check the file with its sha256, or pull it again"
     return ModelError(f"llama.cpp can't load {model}: {reason}", fix=fix)
