@@ -66,8 +66,10 @@ async def whole(engine: LlamaCppEngine, route: Any = "chat", **body: Any) -> dic
 
 async def chunks_of(answer: Answer) -> list[dict[str, Any]]:
     blocks = [block async for block in answer.blocks()]
-    assert all(block.endswith(b"\n\n") for block in blocks)
-    events = b"".join(blocks).split(b"\n\n")[:-1]
+    assert all(block.data.endswith(b"\n\n") for block in blocks)
+    assert [block.is_last for block in blocks] == [False] * (len(blocks) - 1) + [True]
+    assert [block.usage is not None for block in blocks] == [False] * (len(blocks) - 2) + [True, False]
+    events = b"".join(block.data for block in blocks).split(b"\n\n")[:-1]
     assert events[-1] == b"data: [DONE]"
     return [orjson.loads(event.removeprefix(b"data: ")) for event in events[:-1]]
 

@@ -170,10 +170,14 @@ async def busy_slots(engine: LlamaCppEngine) -> int:
 
 async def settled(engine: LlamaCppEngine, asked: Call) -> None:
     """Wait until nothing works for the call."""
-    settling = engine.settling(asked)
-    if settling is not None:
-        await settling
+    await stopped(asked)
     assert await busy_slots(engine) == 0
+
+
+async def stopped(asked: Call) -> None:
+    done = asyncio.Event()
+    asked.hold.when_done(done.set)
+    await done.wait()
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -217,9 +221,9 @@ async def test_a_hang_up_during_prefill_returns_at_once_and_counts_until_the_slo
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert time.monotonic() - since < 1
-    assert engine.settling(asked) is not None
+    assert asked.hold.is_working
     await settled(engine, asked)
-    assert engine.settling(asked) is None
+    assert not asked.hold.is_working
 
 
 async def test_an_embedding_that_is_left_counts_until_its_slots_are_free(engine: LlamaCppEngine) -> None:
@@ -235,9 +239,8 @@ async def test_an_embedding_that_is_left_counts_until_its_slots_are_free(engine:
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    settling = engine.settling(asked)
-    assert settling is not None
-    await settling
+    assert asked.hold.is_working
+    await stopped(asked)
     async with engine._embeddings.use() as server:
         _, slots = await server.http.json("GET", "/slots")
     assert not any(slot["is_processing"] for slot in slots)

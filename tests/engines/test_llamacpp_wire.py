@@ -53,12 +53,19 @@ def parse(blocks: bytes) -> list[Any]:
     return [orjson.loads(one.removeprefix(b"data: ")) for one in events[:-1]]
 
 
+def fed(stream: wire.Stream, events: bytes) -> bytes:
+    """What the stream makes of the events."""
+    return b"".join(block.data for block in stream.feed(events))
+
+
 def test_a_plain_chat_stream_passes_through_but_for_its_first_and_last_events() -> None:
     stream = wire.Stream(model="m")
     middle = event([delta(content='it said "usage": and [DONE]')])
-    first = stream.feed(event([delta(role="assistant", content=None)]))
-    assert stream.feed(middle) is middle
-    last = stream.feed(event([delta(finish="stop")]) + event([], usage=usage(5, 2), timings={"x": 1}) + DONE)
+    first = fed(stream, event([delta(role="assistant", content=None)]))
+    (untouched,) = stream.feed(middle)
+    assert untouched.data is middle
+    assert (untouched.num_tokens, untouched.usage) == (1, None)
+    last = fed(stream, event([delta(finish="stop")]) + event([], usage=usage(5, 2), timings={"x": 1}) + DONE)
     chunks = parse(first + middle + last)
     for chunk in chunks:
         ChatCompletionChunk.model_validate(chunk, strict=True)
@@ -69,8 +76,8 @@ def test_a_plain_chat_stream_passes_through_but_for_its_first_and_last_events() 
 
 def test_usage_of_several_answers_is_summed_and_their_prompt_counted_once() -> None:
     stream = wire.Stream(model="m", n=2)
-    blocks = stream.feed(event([delta(role="assistant", content=None)]) + event([], usage=usage(5, 2)))
-    blocks += stream.feed(event([delta(1, content="x")]) + event([], usage=usage(5, 3)) + DONE)
+    blocks = fed(stream, event([delta(role="assistant", content=None)]) + event([], usage=usage(5, 2)))
+    blocks += fed(stream, event([delta(1, content="x")]) + event([], usage=usage(5, 3)) + DONE)
     chunks = parse(blocks)
     assert [bool(chunk["choices"]) for chunk in chunks] == [True, True, False]
     assert chunks[-1]["usage"]["prompt_tokens"] == 5
@@ -79,9 +86,9 @@ def test_usage_of_several_answers_is_summed_and_their_prompt_counted_once() -> N
 
 def test_usage_of_several_prompts_counts_each() -> None:
     stream = wire.CompletionStream(model="m", n=1)
-    blocks = stream.feed(b"data: null\n\n" + event([piece("a")], TEXT_FRAME))
-    blocks += stream.feed(event([piece("", 0, "stop")], TEXT_FRAME, usage=usage(4, 2)))
-    blocks += stream.feed(event([piece("", 1, "length")], TEXT_FRAME, usage=usage(3, 1)) + DONE)
+    blocks = fed(stream, b"data: null\n\n" + event([piece("a")], TEXT_FRAME))
+    blocks += fed(stream, event([piece("", 0, "stop")], TEXT_FRAME, usage=usage(4, 2)))
+    blocks += fed(stream, event([piece("", 1, "length")], TEXT_FRAME, usage=usage(3, 1)) + DONE)
     chunks = parse(blocks)
     assert {chunk["id"] for chunk in chunks} == {"cmpl-abc"}
     assert chunks[-1]["usage"]["prompt_tokens"] == 7
@@ -94,9 +101,9 @@ def test_completion_log_probabilities_have_the_legacy_shape_with_offsets_into_th
         return {"content": [one | {"top_logprobs": [one, one | {"token": "z"}]}]}
 
     stream = wire.CompletionStream(model="m", top_logprobs=1)
-    blocks = stream.feed(event([piece("ab", logprobs=scored("ab"))], TEXT_FRAME))
-    blocks += stream.feed(event([piece("c", logprobs=scored("c"))], TEXT_FRAME))
-    blocks += stream.feed(event([piece("", finish="stop")], TEXT_FRAME, usage=usage(1, 2)) + DONE)
+    blocks = fed(stream, event([piece("ab", logprobs=scored("ab"))], TEXT_FRAME))
+    blocks += fed(stream, event([piece("c", logprobs=scored("c"))], TEXT_FRAME))
+    blocks += fed(stream, event([piece("", finish="stop")], TEXT_FRAME, usage=usage(1, 2)) + DONE)
     whole = wire.assemble(parse(blocks))
     Completion.model_validate(whole, strict=True)
     assert whole["choices"][0]["logprobs"] == {
@@ -111,8 +118,8 @@ def test_echo_comes_first_for_each_choice_of_its_prompt() -> None:
     stream = wire.CompletionStream(model="m", n=2, echo=["P", "Q"])
     blocks = b""
     for index in (3, 0, 2, 1):
-        blocks += stream.feed(event([piece(str(index), index, "stop")], TEXT_FRAME, usage=usage(1, 1)))
-    whole = wire.assemble(parse(blocks + stream.feed(DONE)))
+        blocks += fed(stream, event([piece(str(index), index, "stop")], TEXT_FRAME, usage=usage(1, 1)))
+    whole = wire.assemble(parse(blocks + fed(stream, DONE)))
     assert [choice["text"] for choice in whole["choices"]] == ["P0", "P1", "Q2", "Q3"]
 
 
@@ -121,8 +128,8 @@ def forced(text: str, cuts: list[int], finish: str = "stop") -> list[Any]:
     bounds = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
     blocks = b""
     for start, end in itertools.pairwise(bounds):
-        blocks += stream.feed(event([piece(text[start:end])], TEXT_FRAME))
-    return parse(blocks + stream.feed(event([piece("", finish=finish)], TEXT_FRAME, usage=usage(1, 1)) + DONE))
+        blocks += fed(stream, event([piece(text[start:end])], TEXT_FRAME))
+    return parse(blocks + fed(stream, event([piece("", finish=finish)], TEXT_FRAME, usage=usage(1, 1)) + DONE))
 
 
 json_values = st.recursive(
@@ -155,9 +162,9 @@ def test_a_forced_call_cut_by_the_token_limit_says_length_and_keeps_what_was_wri
 
 def test_an_error_event_is_an_error_and_no_text() -> None:
     stream = wire.Stream(model="m")
-    stream.feed(event([delta(role="assistant", content=None)]))
+    fed(stream, event([delta(role="assistant", content=None)]))
     with pytest.raises(EngineError, match="out of cells"):
-        stream.feed(b'data: {"error":{"code":500,"message":"out of cells","type":"server_error"}}\n\n')
+        fed(stream, b'data: {"error":{"code":500,"message":"out of cells","type":"server_error"}}\n\n')
 
 
 def test_requests_use_llama_cpp_s_names_and_openai_s_defaults() -> None:

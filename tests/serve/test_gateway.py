@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 import orjson
 import pytest
 from pydantic import ValidationError
 
-from chaku.engines.base import Call
+from chaku.engines.base import Answer, Call
 from chaku.engines.scripted import Reply, Script, ScriptedEngine
 from chaku.errors import ConfigError, ModelError
 from chaku.serve.gateway import HUNG_UP, num_answers
@@ -157,6 +159,25 @@ async def test_a_client_that_hangs_up_in_the_queue_leaves_it() -> None:
         first.close()
 
 
+async def test_clients_that_hang_up_together_are_no_failures(caplog: pytest.LogCaptureFixture) -> None:
+    slow = scripted(Reply(text="a b", fault="hang", fault_after_tokens=1), slots=1)
+    async with gateway(slow) as g:
+        admission = g.serving.table.find("scripted").admission
+        streams = [asyncio.create_task(g.events(CHAT, chat(stream=True))) for _ in range(20)]
+        async with asyncio.timeout(PATIENCE_S):
+            while admission.num_waiting < 19:
+                await asyncio.sleep(0.01)
+            for stream in streams:
+                stream.cancel()
+            await asyncio.gather(*streams, return_exceptions=True)
+            while len(g.exchanges) < 20:
+                await asyncio.sleep(0.01)
+        assert (admission.num_running, admission.num_waiting) == (0, 0)
+    assert [exchange.status for exchange in g.exchanges] == [HUNG_UP] * 20
+    assert "Traceback" not in caplog.text
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 async def test_a_full_queue_answers_429_with_retry_after() -> None:
     slow = scripted(Reply(text="a b", fault="hang", fault_after_tokens=1), slots=1)
     async with gateway(slow, model={"queue_limit": 0}) as g:
@@ -179,35 +200,38 @@ async def test_the_deadline_is_a_504_before_the_first_token_and_an_event_after_i
 class Lingering(ScriptedEngine):
     """Works on for a while after a call was left, as llama.cpp does while it reads a prompt."""
 
-    settled: asyncio.Future[None]
+    stopped: asyncio.Future[None]
 
-    def settling(self, call: Call) -> asyncio.Future[None] | None:
-        return self.settled
+    @contextlib.asynccontextmanager
+    async def ask(self, call: Call) -> AsyncIterator[Answer]:
+        call.hold.keep_until(self.stopped)
+        async with super().ask(call) as answer:
+            yield answer
 
 
 async def test_the_deadline_answers_at_once_and_the_slot_comes_back_when_the_engine_is_done() -> None:
     engine = Lingering("scripted", Script(replies=(Reply(text="x", delay_s=30),), slots=1))
-    engine.settled = asyncio.get_running_loop().create_future()
+    engine.stopped = asyncio.get_running_loop().create_future()
     async with gateway(engine, model={"deadline_s": 0.2}) as g:
         admission = g.serving.table.find("scripted").admission
         async with asyncio.timeout(15):
             status, answer, _ = await g.post(CHAT, chat())
         assert (status, answer["error"]["code"]) == (504, "deadline_exceeded")
         assert admission.num_running == 1
-        engine.settled.set_result(None)
+        engine.stopped.set_result(None)
         await asyncio.sleep(0)
         assert admission.num_running == 0
 
 
 async def test_embeddings_take_no_slots_from_chats_and_a_list_takes_several() -> None:
-    call = Call("embeddings", {"input": ["a", "b", "c"]}, False, "r")
-    assert num_answers(call) == 3
-    assert num_answers(Call("embeddings", {"input": [1, 2, 3]}, False, "r")) == 1
+    body = {"input": ["a", "b", "c"]}
+    assert num_answers("embeddings", body) == 3
+    assert num_answers("embeddings", {"input": [1, 2, 3]}) == 1
     async with gateway(scripted(slots=1)) as g:
         served = g.serving.table.find("scripted")
         served.embedding_admission.slots = 2
-        await served.embedding_admission.enter(num_answers(call))
-        assert (await g.post(CHAT, chat()))[0] == 200
+        async with served.embedding_admission.hold(num_answers("embeddings", body)):
+            assert (await g.post(CHAT, chat()))[0] == 200
 
 
 async def test_a_loading_model_is_a_503_with_retry_after_and_the_api_answers_meanwhile() -> None:

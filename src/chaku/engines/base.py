@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import orjson
+
+from chaku.protocol.answers import CompletionUsage
 
 Route = Literal["chat", "completions", "embeddings"]
 
@@ -71,6 +75,37 @@ class Capabilities:
     """Field name to the reason why it is refused, for the error message."""
 
 
+class Hold:
+    """The slots that one call holds. They come back when the call is over and the engine has stopped working on it."""
+
+    def __init__(self) -> None:
+        self._working: list[asyncio.Future[None]] = []
+
+    @property
+    def is_working(self) -> bool:
+        """Whether the engine still works on the call."""
+        return any(not future.done() for future in self._working)
+
+    def keep_until(self, stopped: asyncio.Future[None]) -> None:
+        """Keep the slots until `stopped` is done: the engine works on although the caller has left."""
+        self._working.append(stopped)
+
+    def when_done(self, give_back: Callable[[], None]) -> None:
+        """Call `give_back` once, as soon as the engine does no more work: at once where it does none now."""
+        waiting_for = {future for future in self._working if not future.done()}
+        if not waiting_for:
+            give_back()
+            return
+
+        def done(future: asyncio.Future[None]) -> None:
+            waiting_for.discard(future)
+            if not waiting_for:
+                give_back()
+
+        for future in tuple(waiting_for):
+            future.add_done_callback(done)
+
+
 @dataclass(frozen=True)
 class Call:
     """One request as the gateway hands it to an engine: validated, in OpenAI's shape, with the API's names."""
@@ -79,6 +114,46 @@ class Call:
     body: dict[str, Any]
     stream: bool
     request_id: str
+    hold: Hold = field(default_factory=Hold, compare=False)
+
+
+class Block:
+    """A piece of a stream: one or more whole server-sent events, and what accounting needs to know of them."""
+
+    __slots__ = ("data", "is_last", "is_usage_only", "num_tokens", "usage")
+
+    def __init__(
+        self,
+        data: bytes,
+        *,
+        num_tokens: int = 0,
+        usage: CompletionUsage | None = None,
+        is_usage_only: bool = False,
+        is_last: bool = False,
+    ) -> None:
+        """Take whole events; a chunk with token counts is always a block of its own.
+
+        `num_tokens` is how many pieces of the answer the events carry: a lower bound of their tokens. With
+        `is_usage_only` the block holds token counts and no choices: a client that did not ask for it does not get it.
+        """
+        self.data = data
+        self.num_tokens = num_tokens
+        self.usage = usage
+        self.is_usage_only = is_usage_only
+        self.is_last = is_last
+
+    @property
+    def text(self) -> str:
+        """The answer's text in these events: content of a chat or text of a completion, of its first choice."""
+        return "".join(_texts(self.data))
+
+
+def _texts(data: bytes) -> Iterator[str]:
+    for line in data.split(b"\n\n"):
+        if line.startswith(b"data: {"):
+            for choice in orjson.loads(line[6:]).get("choices", ()):
+                if choice.get("index", 0) == 0:
+                    yield choice.get("text") or (choice.get("delta") or {}).get("content") or ""
 
 
 class Answer(ABC):
@@ -92,11 +167,12 @@ class Answer(ABC):
         """The complete response object in OpenAI's shape, with usage. Raises EngineError."""
 
     @abstractmethod
-    def blocks(self) -> AsyncIterator[bytes]:
-        """Server-sent events as bytes; each block is one or more complete events (`data: ...` and an empty line).
+    def blocks(self) -> AsyncIterator[Block]:
+        """The answer as blocks of server-sent events (`data: ...` and an empty line).
 
-        Every chunk is complete per OpenAI's schema; the last but one carries `usage` with empty `choices`, whether the
-        client asked for it or not; the last is `data: [DONE]`. Raises EngineError when the engine dies on the way.
+        Every chunk is complete per OpenAI's schema. The last block but one holds only the chunk with `usage` and empty
+        `choices`, whether the client asked for it or not; the last block ends with `data: [DONE]`. Raises EngineError
+        when the engine dies on the way.
         """
 
 
@@ -122,14 +198,11 @@ class Engine(ABC):
     def ask(self, call: Call) -> AbstractAsyncContextManager[Answer]:
         """Send a call; the context is entered when the engine has begun to answer.
 
-        Leaving the context early aborts the generation and returns at once: `settling` has the rest. Raises
-        InvalidRequest (the engine's own refusal, in our words), ContextOverflow, EngineUnavailable or EngineError. A
-        connection that fails before the first byte is tried again inside, where that costs nothing.
+        Leaving the context early aborts the generation and returns at once. Where the engine works on for a while, it
+        says so with `call.hold.keep_until`. Raises InvalidRequest (the engine's own refusal, in our words),
+        ContextOverflow, EngineUnavailable or EngineError. A connection that fails before the first byte is tried again
+        inside, where that costs nothing.
         """
-
-    def settling(self, call: Call) -> asyncio.Future[None] | None:
-        """What is done when nothing works any more for a call whose `ask` was left early; None where nothing does."""
-        return None
 
     @abstractmethod
     async def stop(self) -> None:

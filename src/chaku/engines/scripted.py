@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from chaku.config import Frozen, load
-from chaku.engines.base import Answer, Call, Capabilities, Engine, State, Status
+from chaku.engines.base import Answer, Block, Call, Capabilities, Engine, State, Status
 from chaku.errors import EngineError, EngineUnavailable
 from chaku.protocol.answers import DONE, CompletionUsage, event
 
@@ -167,21 +167,26 @@ class _ScriptedAnswer(Answer):
         kind = "chat.completion" if self._is_chat else "text_completion"
         return {**self._head, "object": kind, "choices": choices, "usage": self._usage}
 
-    async def blocks(self) -> AsyncIterator[bytes]:
-        """One event a token."""
+    async def blocks(self) -> AsyncIterator[Block]:
+        """One event per token."""
         if self._is_chat:
             opening: dict[str, Any] = {"role": "assistant", "content": ""}
             for index in range(self._num_answers):
-                yield self._event(index, opening)
+                yield Block(self._event(index, opening))
                 if self._reply.reasoning:
-                    yield self._event(index, {"reasoning_content": self._reply.reasoning})
+                    yield Block(self._event(index, {"reasoning_content": self._reply.reasoning}), num_tokens=1)
         async for token in self._spoken():
             for index in range(self._num_answers):
-                yield self._event(index, {"content": token})
+                yield Block(self._event(index, {"content": token}), num_tokens=1)
         for index in range(self._num_answers):
-            yield self._event(index, {}, self._finish)
+            yield Block(self._event(index, {}, self._finish))
         kind = "chat.completion.chunk" if self._is_chat else "text_completion"
-        yield event({**self._head, "object": kind, "choices": [], "usage": self._usage}) + DONE
+        yield Block(
+            event({**self._head, "object": kind, "choices": [], "usage": self._usage}),
+            usage=self._usage,
+            is_usage_only=True,
+        )
+        yield Block(DONE, is_last=True)
 
     def _event(self, index: int, delta: dict[str, Any], finish: str | None = None) -> bytes:
         choice: dict[str, Any] = {"index": index, "finish_reason": finish, "logprobs": None}

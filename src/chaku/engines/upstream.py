@@ -17,7 +17,8 @@ import aiohttp
 import orjson
 
 from chaku.config import ModelConfig, environment
-from chaku.engines.base import Answer, Call, Capabilities, Engine, Route, State, Status
+from chaku.engines.base import Answer, Block, Call, Capabilities, Engine, Route, State, Status
+from chaku.engines.blocks import blocks_of_events
 from chaku.engines.http import Transport, Unreachable, read_json, sse_blocks
 from chaku.errors import ChakuError, ConfigError, EngineError
 from chaku.protocol.answers import event
@@ -199,14 +200,15 @@ class _UpstreamAnswer(Answer):
             raise EngineError(f"{self._name} answered something that is not an object")
         return {**answer, "model": self._name}
 
-    async def blocks(self) -> AsyncIterator[bytes]:
+    async def blocks(self) -> AsyncIterator[Block]:
         """The upstream's bytes, re-written only where its name for the model is another. Its error event is raised."""
         async for block in sse_blocks(self._response, who=self._name):
             error: ChakuError | None = None
             if b'"error"' in block:
                 block, error = _split_at_error(block)
             if block:
-                yield _rename(block, self._name) if self._renames else block
+                for renamed in blocks_of_events(_rename(block, self._name) if self._renames else block):
+                    yield renamed
             if error is not None:
                 raise error
 

@@ -1,45 +1,77 @@
-"""Who may run and who waits: one line per model, first come first served, bounded."""
+"""Who may run and who waits: one queue per model, first come first served, bounded."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections import deque
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from chaku.engines.base import Hold
 from chaku.errors import Overloaded
 
 
 @dataclass(eq=False)
 class _Turn:
-    num_slots: int
+    """One request in the queue."""
+
+    num_wanted: int
     granted: asyncio.Future[None]
+    num_taken: int = 0
 
 
 class Admission:
-    """Lets `slots` requests run at once and `queue_limit` more wait; one more is refused with Overloaded.
+    """Lets requests run while their slots fit, and `queue_limit` more wait; one more is refused with Overloaded.
 
-    `slots` None means that nobody knows how many the engine takes at once (an upstream): nobody waits.
+    `slots` may change at any time. None means that nobody knows how many requests the engine takes at once (an
+    upstream): nobody waits.
     """
 
     def __init__(self, model: str, slots: int | None, queue_limit: int) -> None:
         self.model = model
-        self.slots = slots
         self.queue_limit = queue_limit
         self.num_running = 0
+        """Slots taken. More than `slots` for a while after `slots` was reduced."""
+        self._slots = slots
         self._waiting: deque[_Turn] = deque()
         self._mean_service_s = 5.0
 
     @property
+    def slots(self) -> int | None:
+        """Slots that requests may take at once."""
+        return self._slots
+
+    @slots.setter
+    def slots(self, slots: int | None) -> None:
+        self._slots = slots
+        self._grant()
+
+    @property
     def num_waiting(self) -> int:
-        """Requests in line."""
+        """Requests in the queue."""
         return len(self._waiting)
 
-    async def enter(self, num_slots: int = 1) -> None:
-        """Take `num_slots` slots (a request with n answers takes n), waiting in line for them."""
-        wanted = min(num_slots, self.slots) if self.slots is not None else num_slots
-        if not self._waiting and self._fits(wanted):
-            self.num_running += wanted
-            return
+    @contextlib.asynccontextmanager
+    async def hold(self, num_slots: int = 1) -> AsyncIterator[Hold]:
+        """Wait for `num_slots` slots (a request with n answers takes n) and hold them in the block.
+
+        A request for more slots than there are takes all of them. After the block the slots come back when everything
+        that was passed to `Hold.keep_until` is done; nobody waits for that. Raises Overloaded when the queue is full.
+        """
+        num_taken = await self._take(num_slots)
+        since = time.monotonic()
+        hold = Hold()
+        try:
+            yield hold
+        finally:
+            hold.when_done(lambda: self._give_back(num_taken, time.monotonic() - since))
+
+    async def _take(self, num_wanted: int) -> int:
+        if not self._waiting and (num_fitting := self._fitting(num_wanted)) is not None:
+            self.num_running += num_fitting
+            return num_fitting
         if len(self._waiting) >= self.queue_limit:
             raise Overloaded(
                 f"{self.model} is busy: {self.num_running} slots in use and {len(self._waiting)} requests waiting, "
@@ -47,35 +79,49 @@ class Admission:
                 fix="try again later, or serve it with more --slots or a larger --queue-limit",
                 retry_after_s=self._expected_wait_s(),
             )
-        turn = _Turn(wanted, asyncio.get_running_loop().create_future())
+        turn = _Turn(num_wanted, asyncio.get_running_loop().create_future())
         self._waiting.append(turn)
         try:
             await turn.granted
-        except asyncio.CancelledError:
-            if turn.granted.done() and not turn.granted.cancelled():
-                self.leave(wanted)  # the turn came in the same instant: hand it on
+        except BaseException:
+            # The slots may have been granted in the same loop turn in which the caller gave up.
+            if turn.num_taken:
+                self.num_running -= turn.num_taken
             else:
                 self._waiting.remove(turn)
-                self._wake()
+            self._grant()
             raise
+        return turn.num_taken
 
-    def leave(self, num_slots: int = 1, service_s: float | None = None) -> None:
-        """Give slots back; `service_s` is how long they were held and feeds Retry-After."""
-        self.num_running -= min(num_slots, self.slots) if self.slots is not None else num_slots
-        if service_s is not None:
-            self._mean_service_s += 0.1 * (service_s - self._mean_service_s)
-        self._wake()
+    def _give_back(self, num_taken: int, service_s: float) -> None:
+        self.num_running -= num_taken
+        self._mean_service_s += 0.1 * (service_s - self._mean_service_s)
+        self._grant()
 
-    def _fits(self, num_slots: int) -> bool:
-        return self.slots is None or self.num_running + num_slots <= self.slots
+    def _fitting(self, num_wanted: int) -> int | None:
+        """How many slots the request would take now; None where it has to wait."""
+        if self._slots is None:
+            return num_wanted
+        num_taken = max(1, min(num_wanted, self._slots))
+        return num_taken if self.num_running + num_taken <= self._slots else None
 
-    def _wake(self) -> None:
-        while self._waiting and self._fits(self._waiting[0].num_slots):
-            turn = self._waiting.popleft()
-            if not turn.granted.done():
-                self.num_running += turn.num_slots
-                turn.granted.set_result(None)
+    def _grant(self) -> None:
+        """Let in whoever fits, from the front. A turn whose caller gave up stays until its caller removes it."""
+        given_up: list[_Turn] = []
+        while self._waiting:
+            turn = self._waiting[0]
+            if turn.granted.done():
+                given_up.append(self._waiting.popleft())
+                continue
+            num_taken = self._fitting(turn.num_wanted)
+            if num_taken is None:
+                break
+            self._waiting.popleft()
+            turn.num_taken = num_taken
+            self.num_running += num_taken
+            turn.granted.set_result(None)
+        self._waiting.extendleft(reversed(given_up))
 
     def _expected_wait_s(self) -> float:
-        rounds = (self.num_waiting + 1) / max(self.slots or 1, 1)
+        rounds = (self.num_waiting + 1) / max(self._slots or 1, 1)
         return max(1.0, round(rounds * self._mean_service_s))

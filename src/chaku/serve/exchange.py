@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +37,7 @@ class Exchange:
         """Seconds since the request came in."""
         return time.perf_counter() - self.started
 
-    def take_usage(self, usage: dict[str, Any] | None) -> None:
+    def take_usage(self, usage: Mapping[str, Any] | None) -> None:
         """Note the token counts that the engine reported."""
         if usage:
             self.prompt_tokens = usage.get("prompt_tokens") or 0

@@ -30,15 +30,15 @@ from chaku.protocol.openai import ChatRequest, CompletionRequest, EmbeddingReque
 from chaku.serve import capability
 from chaku.serve.access import Access
 from chaku.serve.body import CHAT_LIMITS, TEXT_LIMITS, BodyReader
+from chaku.serve.client_watch import ClientLeft, client_watch
 from chaku.serve.exchange import Exchange
 from chaku.serve.metrics import Metrics
-from chaku.serve.relay import Message, Send, relay
+from chaku.serve.relay import AsgiMessage, Receive, Send, relay
 from chaku.serve.table import ModelTable, Served
 
 log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
@@ -134,33 +134,37 @@ class Gateway:
         if body.get("stream_options") is not None and not exchange.is_stream:
             raise InvalidRequest("stream_options needs stream: true", param="stream_options")
         wanted = capability.fit(exchange.model, route[0], body, served.engine.capabilities)
-        call = Call(route[0], wanted, exchange.is_stream, exchange.request_id)
-        hang_up = _HangUp(receive)
         try:
-            async with asyncio.timeout(served.config.deadline_s):
-                await self._run(exchange, served, call, shows_usage, send, base_headers)
+            async with client_watch(receive), asyncio.timeout(served.config.deadline_s):
+                await self._run(exchange, served, wanted, shows_usage, send, base_headers)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"{exchange.model} did not finish within {served.config.deadline_s:g} s",
                 fix="lower max_tokens, or serve it with a larger deadline_s",
             ) from None
-        except asyncio.CancelledError:
-            hang_up.task.uncancel()
-            if not hang_up.has_happened:  # the server's own doing: its grace for running answers is over
-                raise EngineUnavailable("the gateway is stopping", retry_after_s=5) from None
+        except ClientLeft:
             if not exchange.is_complete:
                 exchange.status = HUNG_UP
-        finally:
-            hang_up.stop()
+        except asyncio.CancelledError:  # the server's own doing: its grace for running answers is over
+            task = asyncio.current_task()
+            assert task is not None
+            task.uncancel()
+            raise EngineUnavailable("the gateway is stopping", retry_after_s=5) from None
 
     async def _run(
-        self, exchange: Exchange, served: Served, call: Call, shows_usage: bool, send: Send, base_headers: Headers
+        self,
+        exchange: Exchange,
+        served: Served,
+        body: dict[str, Any],
+        shows_usage: bool,
+        send: Send,
+        base_headers: Headers,
     ) -> None:
-        admission = served.embedding_admission if call.route == "embeddings" else served.admission
-        num_slots = num_answers(call)
-        await admission.enter(num_slots)
-        exchange.queue_s = exchange.since_start_s()
-        try:
+        route: Route = exchange.route  # type: ignore[assignment]
+        admission = served.embedding_admission if route == "embeddings" else served.admission
+        async with admission.hold(num_answers(route, body)) as hold:
+            exchange.queue_s = exchange.since_start_s()
+            call = Call(route, body, exchange.is_stream, exchange.request_id, hold)
             async with served.engine.ask(call) as answer:
                 headers = base_headers + _note_headers(answer.notes)
                 if call.stream:
@@ -172,18 +176,6 @@ class Gateway:
                     exchange.has_headers_sent = True
                     await _send_bytes(send, 200, orjson.dumps(whole), headers)
                     exchange.is_complete = True
-        finally:
-            held_since_s = exchange.queue_s
-
-            def leave(_: object = None) -> None:
-                admission.leave(num_slots, exchange.since_start_s() - held_since_s)
-
-            # A caller who left, or whose deadline passed, is answered now; the engine may be at it for a while yet.
-            settling = served.engine.settling(call)
-            if settling is None:
-                leave()
-            else:
-                settling.add_done_callback(leave)
 
     async def _refuse(self, exchange: Exchange, error: ChakuError, send: Send, base_headers: Headers) -> None:
         exchange.error_code = error.code or error.type
@@ -219,30 +211,10 @@ class Gateway:
         )
 
 
-class _HangUp:
-    """Cancels the current task when the client leaves before its answer is done."""
-
-    def __init__(self, receive: Receive) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self.task = task
-        self.has_happened = False
-        self._watch = asyncio.create_task(self._wait(receive))
-
-    async def _wait(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self.has_happened = True
-        self.task.cancel()
-
-    def stop(self) -> None:
-        self._watch.cancel()
-
-
-def num_answers(call: Call) -> int:
+def num_answers(route: Route, body: dict[str, Any]) -> int:
     """How many answers are generated side by side, each in a slot of its own: n for every prompt."""
-    prompt = call.body.get("input" if call.route == "embeddings" else "prompt")
-    return len(prompts_of(prompt)) * int(call.body.get("n", 1))
+    prompt = body.get("input" if route == "embeddings" else "prompt")
+    return len(prompts_of(prompt)) * int(body.get("n", 1))
 
 
 async def _send_bytes(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -270,7 +242,7 @@ def _cors_headers(origin: str, headers: dict[bytes, bytes]) -> Headers:
 
 
 def _with_headers(send: Send, extra: Headers) -> Send:
-    async def send_with_headers(message: Message) -> None:
+    async def send_with_headers(message: AsgiMessage) -> None:
         if message["type"] == "http.response.start":
             message["headers"] = [*message.get("headers", ()), *extra]
         await send(message)

@@ -15,7 +15,8 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from chaku.engines.base import Answer, Call, Capabilities, Engine, Status
+from chaku import tasks
+from chaku.engines.base import Answer, Block, Call, Capabilities, Engine, Status
 from chaku.engines.http import read_json, sse_blocks
 from chaku.engines.llamacpp import wire
 from chaku.engines.llamacpp.child import EMBEDDING_SLOTS, Server, Settings, start_chat, start_embeddings
@@ -57,7 +58,7 @@ class LlamaCppEngine(Engine):
         self._planner: Planner | None = None
         self._active_slots: Counter[str] = Counter()
         """Slots that calls hold, by the key of the child."""
-        self._settling: dict[int, asyncio.Task[None]] = {}
+        self._waiting_for_slots: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Load the model and generate a token. Raises ModelError (file, memory, missing package) or EngineError."""
@@ -86,7 +87,7 @@ class LlamaCppEngine(Engine):
 
     async def stop(self) -> None:
         """End both children."""
-        for task in list(self._settling.values()):
+        for task in tuple(self._waiting_for_slots):
             task.cancel()
         await self._chat.stop()
         await self._embeddings.stop()
@@ -98,7 +99,7 @@ class LlamaCppEngine(Engine):
         """See `Engine.ask`. The context is entered with the first token.
 
         A call that is left while decoding frees its slots in less than 0.1 s. llama.cpp does not look for hang-ups
-        during a prefill: then it takes until the prompt is read. `settling` tells.
+        during a prefill: then its slots are free when the prompt is read, and `call.hold` keeps them until then.
         """
         if call.route == "embeddings":
             async with self._embeddings.use() as server:
@@ -123,10 +124,6 @@ class LlamaCppEngine(Engine):
                     yield streamed
                     held.is_finished = streamed.is_finished
 
-    def settling(self, call: Call) -> asyncio.Future[None] | None:
-        """See `Engine.settling`."""
-        return self._settling.get(id(call))
-
     @contextlib.contextmanager
     def _holding(self, server: Server, call: Call, width: int) -> Iterator[_Held]:
         held = _Held()
@@ -136,9 +133,10 @@ class LlamaCppEngine(Engine):
         finally:
             self._active_slots[server.key] -= width
             if not held.is_finished:
-                task = asyncio.create_task(self._until_slots_free(server), name=f"{self.name}-settling")
-                self._settling[id(call)] = task
-                task.add_done_callback(lambda _: self._settling.pop(id(call)))  # and keeps the call, whose id it is
+                task = tasks.start(self._until_slots_free(server), f"{self.name}-slots")
+                self._waiting_for_slots.add(task)
+                task.add_done_callback(self._waiting_for_slots.discard)
+                call.hold.keep_until(task)
 
     async def _until_slots_free(self, server: Server) -> None:
         """Wait until no more slots work than calls are running: a call that was left counts until it is over."""
@@ -186,7 +184,7 @@ class _WholeAnswer(Answer):
     async def whole(self) -> dict[str, Any]:
         return self._response
 
-    def blocks(self) -> AsyncIterator[bytes]:
+    def blocks(self) -> AsyncIterator[Block]:
         raise AssertionError("this route does not stream")
 
 
@@ -209,10 +207,10 @@ class _StreamedAnswer(Answer):
         self.is_finished = True
         return wire.assemble(chunks)
 
-    async def blocks(self) -> AsyncIterator[bytes]:
-        if translated := self._stream.feed(self._first):
-            yield translated
-        async for block in self._blocks:
-            if translated := self._stream.feed(block):
-                yield translated
+    async def blocks(self) -> AsyncIterator[Block]:
+        for block in self._stream.feed(self._first):
+            yield block
+        async for events in self._blocks:
+            for block in self._stream.feed(events):
+                yield block
         self.is_finished = True

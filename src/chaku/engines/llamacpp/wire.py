@@ -12,8 +12,10 @@ from typing import Any
 
 import orjson
 
+from chaku.engines.base import Block
+from chaku.engines.blocks import blocks_of_chunks
 from chaku.errors import ChakuError, ContextOverflow, EngineError, EngineUnavailable, InvalidRequest
-from chaku.protocol.answers import DONE, event
+from chaku.protocol.answers import DONE
 
 _SAME_NAME = (
     "temperature", "top_p", "n", "stop", "logit_bias", "presence_penalty", "frequency_penalty",
@@ -143,11 +145,11 @@ class Stream:
         self._frame: dict[str, Any] = {}
         self._prompt_tokens = self._cached_tokens = self._completion_tokens = 0
 
-    def feed(self, block: bytes) -> bytes:
-        """Bytes of whole events in, bytes of whole events out; a plain chat stream passes through unparsed."""
-        if self._untouched and self._begun and not any(mark in block for mark in _NEEDS_A_LOOK):
-            return block
-        return b"".join(DONE if chunk is None else event(chunk) for chunk in self.events(block))
+    def feed(self, events: bytes) -> list[Block]:
+        """Translate whole events; those of a plain chat stream pass through unparsed."""
+        if self._untouched and self._begun and not any(mark in events for mark in _NEEDS_A_LOOK):
+            return [Block(events, num_tokens=events.count(b"\n\n"))]  # one token per event
+        return list(blocks_of_chunks(self.events(events)))
 
     def events(self, block: bytes) -> Iterator[dict[str, Any] | None]:
         """The same, as chunks; None is the end of the stream."""
