@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import uvicorn
 
 from chaku.config import ModelConfig, ServeConfig
 from chaku.engines.base import Engine
@@ -18,7 +17,7 @@ from chaku.engines.scripted import Reply, Script, ScriptedEngine
 from chaku.serve.access import KeyRing
 from chaku.serve.app import describe_model
 from chaku.serve.exchange import Exchange
-from chaku.serve.server import GatewayServer, Serving, bind, build
+from chaku.serve.server import GatewayServer, Serving, bind, build, settings
 from chaku.serve.table import ModelTable
 from chaku.store import keyring
 from chaku.store.database import open_store
@@ -94,10 +93,7 @@ async def gateway(
     extend(serving, url)
     for companion in serving.companions:
         await companion.start()
-    server = GatewayServer(
-        uvicorn.Config(serving.gateway, log_config=None, lifespan="off", http="httptools", timeout_graceful_shutdown=1),
-        serving.companions,
-    )
+    server = GatewayServer(settings(serving, grace_s=1), serving.companions)
     task = asyncio.create_task(server._serve(sockets=[listener]))
     starting = asyncio.create_task(table.start())
     if wait:

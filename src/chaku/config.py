@@ -118,6 +118,10 @@ class ServeConfig(Frozen):
     """Further Host names to answer to (a reverse proxy's name)."""
     cors_origins: tuple[str, ...] = ()
     """Origins of web pages that may call the API from a browser."""
+    max_connections: int = Field(1000, ge=1)
+    """Clients connected at the same time; the one that has waited longest without asking anything makes room."""
+    body_timeout_s: float = Field(30.0, gt=0)
+    """Longest time for a request's body to arrive, and a second more for each 64 KiB of it."""
     ui: bool = True
     """Serve the page beside the API."""
     database: str | None = None
@@ -228,6 +232,7 @@ _EXAMPLES = {
     "mmproj": "mmproj.gguf", "embeddings": "false", "idle_unload_s": "600", "queue_limit": "64", "deadline_s": "600",
     "api_key_env": "UPSTREAM_KEY", "upstream_model": "gpt-4o", "extensions": "[top_k]", "host": "127.0.0.1",
     "port": str(DEFAULT_PORT), "allowed_hosts": "[gpu-box.lan]", "cors_origins": "[https://app.example]", "ui": "false",
+    "max_connections": "1000", "body_timeout_s": "30",
     "database": "sqlite:///chaku.db", "log_level": "INFO", "match": "hello", "replies": "[{text: hello}]",
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import gc
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from chaku.config import DEFAULT_PORT, MAX_PORT, ServeConfig
 from chaku.errors import ChakuError, UsageError
 from chaku.serve.access import Access, KeyRing
 from chaku.serve.app import build_app
+from chaku.serve.connection import ConnectionLimits, connections
 from chaku.serve.gateway import Gateway, UsageSink
 from chaku.serve.metrics import Metrics
 from chaku.serve.table import ModelTable
@@ -27,6 +29,7 @@ from chaku.serve.table import ModelTable
 log = logging.getLogger(__name__)
 
 _ENDINGS = (signal.SIGINT, signal.SIGTERM)
+MAX_FILES = 65_536
 GRACE_S = 5
 """How long running answers may go on after Ctrl-C."""
 
@@ -52,6 +55,7 @@ class Serving:
     app: FastAPI
     gateway: Gateway
     access: Access
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     companions: list[Companion] = field(default_factory=list)
 
 
@@ -60,7 +64,25 @@ def build(config: ServeConfig, table: ModelTable, keys: KeyRing, record_usage: U
     access = Access(config, keys)
     metrics = Metrics(table)
     app = build_app(table, metrics)
-    return Serving(table, app, Gateway(table, access, metrics, record_usage, app), access)
+    limits = ConnectionLimits(num_connections=config.max_connections, body_s=config.body_timeout_s)
+    return Serving(table, app, Gateway(table, access, metrics, record_usage, app), access, limits)
+
+
+def settings(serving: Serving, *, grace_s: int = GRACE_S) -> uvicorn.Config:
+    """uvicorn's settings for this gateway."""
+    return uvicorn.Config(
+        serving.gateway,
+        loop="none",
+        http=connections(serving.limits),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=grace_s,
+    )
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -113,19 +135,7 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
     The API answers at once; models come up beside it. Raises the ChakuError of a model that can't be started, after
     stopping everything.
     """
-    settings = uvicorn.Config(
-        serving.gateway,
-        loop="none",
-        http="httptools",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=GRACE_S,
-    )
-    server = GatewayServer(settings, serving.companions)
+    server = GatewayServer(settings(serving), serving.companions)
     loop = asyncio.get_running_loop()
     for number in _ENDINGS:
         loop.add_signal_handler(number, _end, server)
@@ -139,6 +149,7 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
             failure = error
             server.should_exit = True
 
+    _raise_file_limit()
     # What is loaded by now stays: the collector need not walk it again while requests come and go.
     gc.collect()
     gc.freeze()
@@ -160,6 +171,15 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
             loop.remove_signal_handler(number)
     if failure is not None:
         raise failure
+
+
+def _raise_file_limit() -> None:
+    """Each connection and each call of an engine is an open file; many systems start programs with 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # macOS has a lower limit that it does not name
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _end(server: uvicorn.Server) -> None:
