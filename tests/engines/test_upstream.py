@@ -12,10 +12,12 @@ import pytest
 
 from chaku.config import ModelConfig
 from chaku.engines import upstream
-from chaku.engines.base import State
+from chaku.engines.base import Call, State
+from chaku.engines.openai_speaker import Dialect, OpenAiSpeaker
 from chaku.engines.scripted import Reply
 from chaku.engines.upstream import UpstreamEngine
 from chaku.errors import ConfigError
+from chaku.http_out import Transport
 from gateways import Keys, Running, chat, gateway, scripted
 from processes import PATIENCE_S
 
@@ -254,13 +256,64 @@ async def test_a_busy_upstreams_time_to_come_back_is_passed_on() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [reply(200, b"<html>"), reply(200, b"[]"), reply(500, b"oops"), b"SMTP ready\r\n", reply(200, b"{", length=50)],
-    ids=["html", "list", "500", "no_http", "cut"],
+    [
+        reply(200, b"<html>"),
+        reply(200, b"[]"),
+        reply(200, b"{}"),
+        reply(200, b'{"choices":7}'),
+        reply(500, b"oops"),
+        b"SMTP ready\r\n",
+        reply(200, b"{", length=50),
+    ],
+    ids=["html", "list", "empty", "no_choices", "500", "no_http", "cut"],
 )
 async def test_nonsense_is_a_502(answer: bytes) -> None:
     async with raw(RawServer(answer)) as (g, _):
         status, body, _ = await g.post(CHAT, chat())
     assert (status, body["error"]["type"]) == (502, "server_error")
+
+
+BROKEN = (
+    b'data: {"choices":[{]}',
+    b'data: {"error"',
+    b'error: {"error": nonsense',
+    b'data: {"usage": {]}',
+    b'data: {"usage": {}',
+)
+
+
+@pytest.mark.parametrize("event", BROKEN)
+@pytest.mark.parametrize("renames", [True, False])
+@pytest.mark.parametrize("first", [b"", WORD])
+async def test_an_event_that_is_no_json_is_a_failure_of_the_upstream_which_is_named(
+    first: bytes, event: bytes, renames: bool
+) -> None:
+    if not renames and event == BROKEN[0]:
+        return  # passed on unread
+    models = MODELS.replace(b"theirs", b"scripted")
+    config = {} if renames else {"upstream_model": "scripted"}
+    server = RawServer(stream(first + event + b"\n\n" + DONE), models=reply(200, MODELS if renames else models))
+    async with raw(server, **config) as (g, engine):
+        async with g.http.post(g.url + CHAT, json=chat(stream=True)) as response:
+            text = await response.text()
+            assert (response.status, first) in ((502, b""), (502, WORD), (200, WORD))
+        error = orjson.loads(text.strip().rpartition("data: ")[2])["error"]
+    assert error["code"] == "engine_error"
+    assert engine.name in error["message"] and "is not a JSON object" in error["message"]
+
+
+async def test_a_server_with_words_of_its_own_is_asked_in_its_words() -> None:
+    server = RawServer(reply(200, WHOLE))
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    transport = Transport(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1", who="peer")
+    dialect = Dialect(renamed={"repetition_penalty": "repeat_penalty"}, added={"cache_prompt": True})
+    speaker = OpenAiSpeaker("ours", transport, model="theirs", dialect=dialect)
+    async with listener:
+        async with speaker.ask(Call("chat", {"messages": [], "repetition_penalty": 1.1}, False, "1")) as answer:
+            assert (await answer.whole())["model"] == "ours"
+        assert await speaker.models() == ["theirs"]
+        await transport.close()
+    assert server.posts == [{"messages": [], "repeat_penalty": 1.1, "cache_prompt": True, "model": "theirs"}]
 
 
 @pytest.mark.parametrize("status", [404, 405])

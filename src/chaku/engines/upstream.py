@@ -11,27 +11,19 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
-
-import aiohttp
-import orjson
 
 from chaku.config import ModelConfig, environment
-from chaku.engines.base import Answer, Block, Call, Capabilities, Engine, Route, State, Status
-from chaku.engines.blocks import blocks_of_events
-from chaku.engines.http import Transport, Unreachable, read_json, sse_blocks
-from chaku.errors import ChakuError, ConfigError, EngineError
-from chaku.protocol.answers import event
-from chaku.protocol.errors import error_from, error_in_stream, retry_after_s
+from chaku.engines.base import Answer, Call, Capabilities, Engine, Route, State, Status
+from chaku.engines.openai_speaker import OpenAiSpeaker
+from chaku.errors import ChakuError, ConfigError
+from chaku.http_out import NotSent, Retries, Transport
 
 log = logging.getLogger(__name__)
 
 PROBE_EVERY_S = 5.0
-_PATHS: dict[Route, str] = {
-    "chat": "/chat/completions",
-    "completions": "/completions",
-    "embeddings": "/embeddings",
-}
+_RETRIES = Retries(limit=2, budget_s=5.0, first_pause_s=0.02, unanswered=False, statuses=frozenset())
+"""A request that the upstream may have worked on, and charges for, is not sent again."""
+_ROUTES: frozenset[Route] = frozenset({"chat", "completions", "embeddings"})
 _OPENAI_PARAMETERS = frozenset(
     {
         *("n", "seed", "logprobs", "top_logprobs", "logit_bias", "presence_penalty", "frequency_penalty"),
@@ -65,10 +57,10 @@ class UpstreamEngine(Engine):
             config.source,
             who=f"{name} at {config.source}",
             headers=headers,
-            sends_once=True,
-            idle_timeout_s=config.deadline_s,
+            retries=_RETRIES,
+            silence_s=config.deadline_s,
         )
-        self._model = config.upstream_model
+        self._speaker = OpenAiSpeaker(name, self._transport, model=config.upstream_model)
         self._status = Status(State.LOADING, "asking for its models")
         self._probe: asyncio.Task[None] | None = None
 
@@ -90,28 +82,18 @@ class UpstreamEngine(Engine):
 
     async def _look(self) -> None:
         try:
-            status, answer = await self._transport.json("GET", "/models")
+            known = await self._speaker.models()
         except ChakuError as error:
             self._be_unavailable(error.message)
             return
-        if status in (404, 405, 501):  # some servers have no /models; they must be told the model's name
-            self._model = self._model or self.name
-        elif status != 200:
-            self._be_unavailable(f"GET /models answered {status}: {_message(status, answer)}")
-            return
-        else:
-            try:
-                known = [str(row["id"]) for row in answer["data"]]
-            except (TypeError, KeyError):
-                self._be_unavailable("GET /models answered something that is no list of models")
-                return
-            self._model = self._choose(known)
+        # a server without a list must be told the model's name
+        self._speaker.model = self._choose(known) if known is not None else self._speaker.model or self.name
         if self._status.state is State.RESTARTING:
             log.info("upstream ready model=%s", self.name)
-        self._status = Status(State.READY, f"{self._model} at {self._config.source}")
+        self._status = Status(State.READY, f"{self._speaker.model} at {self._config.source}")
 
     def _choose(self, known: list[str]) -> str:
-        wanted = self._model or (known[0] if len(known) == 1 else self.name)
+        wanted = self._speaker.model or (known[0] if len(known) == 1 else self.name)
         if wanted not in known:
             self._be_unavailable(f"it knows no model {wanted!r}")
             raise ConfigError(
@@ -130,7 +112,7 @@ class UpstreamEngine(Engine):
         """All of OpenAI's fields, and the extensions that the configuration vouches for."""
         why = "an upstream is sent only the extensions listed in its configuration (extensions: [...])"
         return Capabilities(
-            routes=frozenset(_PATHS) - (frozenset() if self._config.embeddings else {"embeddings"}),
+            routes=_ROUTES - (frozenset() if self._config.embeddings else {"embeddings"}),
             labels=True,
             parameters=_OPENAI_PARAMETERS | frozenset(self._config.extensions),
             tools=True,
@@ -150,34 +132,12 @@ class UpstreamEngine(Engine):
     @asynccontextmanager
     async def ask(self, call: Call) -> AsyncIterator[Answer]:
         """Send it on. The upstream's refusal of a request is the caller's; trouble with our key is not."""
-        body = {**call.body, "model": self._model}
-        if call.stream:
-            body["stream"] = True
-            body["stream_options"] = {"include_usage": True}
         try:
-            async with self._transport.request("POST", _PATHS[call.route], body) as response:
-                if response.status != 200:
-                    raise await self._refusal(response)
-                yield _UpstreamAnswer(response, self.name, renames=self._model != self.name)
-        except Unreachable as error:  # one call's own 503 or cut answer says nothing of the others
+            async with self._speaker.ask(call) as answer:
+                yield answer
+        except NotSent as error:  # one call's own 503 or cut answer says nothing of the others
             self._be_unavailable(error.message)
             raise
-
-    async def _refusal(self, response: aiohttp.ClientResponse) -> ChakuError:
-        if response.status < 400:
-            what = "redirects, which is not followed" if response.status >= 300 else f"answered {response.status}"
-            return EngineError(f"{self.name}: the upstream {what}", fix="give its final URL")
-        answer = await read_json(response, who=self.name)
-        if response.status in (401, 403):
-            return EngineError(
-                f"{self.name}: the upstream refuses chaku's key: {_message(response.status, answer)}",
-                fix="check api_key_env of this model",
-            )
-        if response.status == 404:
-            return EngineError(f"{self.name}: {_message(404, answer)}", fix="check upstream_model of this model")
-        error = error_from(response.status, answer)
-        error.retry_after_s = retry_after_s(response.headers.get("Retry-After"))
-        return error
 
     async def stop(self) -> None:
         """Close the connections."""
@@ -185,55 +145,3 @@ class UpstreamEngine(Engine):
             self._probe.cancel()
         await self._transport.close()
         self._status = Status(State.STOPPED)
-
-
-class _UpstreamAnswer(Answer):
-    def __init__(self, response: aiohttp.ClientResponse, name: str, *, renames: bool) -> None:
-        self._response = response
-        self._name = name
-        self._renames = renames
-
-    async def whole(self) -> dict[str, Any]:
-        """The upstream's object under our model name."""
-        answer = await read_json(self._response, who=self._name)
-        if not isinstance(answer, dict):
-            raise EngineError(f"{self._name} answered something that is not an object")
-        return {**answer, "model": self._name}
-
-    async def blocks(self) -> AsyncIterator[Block]:
-        """The upstream's bytes, re-written only where its name for the model is another. Its error event is raised."""
-        async for block in sse_blocks(self._response, who=self._name):
-            error: ChakuError | None = None
-            if b'"error"' in block:
-                block, error = _split_at_error(block)
-            if block:
-                for renamed in blocks_of_events(_rename(block, self._name) if self._renames else block):
-                    yield renamed
-            if error is not None:
-                raise error
-
-
-def _rename(block: bytes, name: str) -> bytes:
-    events = []
-    for text in block.split(b"\n\n"):
-        if text.startswith(b"data: {"):
-            chunk = orjson.loads(text[6:])
-            chunk["model"] = name
-            events.append(event(chunk))
-        elif text:
-            events.append(text + b"\n\n")
-    return b"".join(events)
-
-
-def _split_at_error(block: bytes) -> tuple[bytes, ChakuError | None]:
-    """What comes before an error event, and the error."""
-    at = 0
-    for text in block.split(b"\n\n"):
-        if text.startswith((b'data: {"error"', b'error: {"')):
-            return block[:at], error_in_stream(orjson.loads(text.split(b": ", 1)[1]))
-        at += len(text) + 2
-    return block, None
-
-
-def _message(status: int, answer: Any) -> str:
-    return error_from(status, answer).message

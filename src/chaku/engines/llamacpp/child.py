@@ -9,17 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from chaku.engines.http import Transport
 from chaku.engines.llamacpp import wire
 from chaku.engines.process import Child, python_argv
 from chaku.engines.supervisor import BackOff
 from chaku.errors import EngineError, ModelError
+from chaku.http_out import Retries, Transport
 
 EMBEDDING_SLOTS = 2
-NO_STALL = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
+NO_STALL = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
 """Environment of the child, read by libgomp when it is loaded. llama.cpp's threads meet at a barrier hundreds of times
 per token and by default spin there for 3 ms. If another process takes a core, each barrier costs a time slice, and a
 token takes seconds. Figures: bench/results/2026-11-28-stall.md."""
+_RETRIES = Retries(limit=2, budget_s=5.0, first_pause_s=0.02, statuses=frozenset())
+"""Its server now and then closes a connection without a byte; sending the request again can't be noticed."""
 _MOST_EMBEDDED_TOKENS = 2048
 _OUT_OF_MEMORY = ("failed to allocate", "unable to allocate", "out of memory", "bad_alloc")
 
@@ -137,7 +139,7 @@ async def _start(name: str, settings: Settings, params: dict[str, Any]) -> Serve
     headers = {"Authorization": f"Bearer {key}"}
     # Its server closes the connection after most streams, so one used again is often found closed. How long it may be
     # silent is for the gateway's deadline to say: a long prompt takes as long as it takes, and a dead child hangs up.
-    http = Transport(message["address"], who=name, headers=headers, keepalive=False, idle_timeout_s=None)
+    http = Transport(message["address"], who=name, headers=headers, retries=_RETRIES, keepalive=False, silence_s=None)
     return Server(child, http, key)
 
 

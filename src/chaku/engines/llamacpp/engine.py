@@ -17,13 +17,14 @@ from typing import Any
 
 from chaku import tasks
 from chaku.engines.base import Answer, Block, Call, Capabilities, Engine, Status
-from chaku.engines.http import read_json, sse_blocks
 from chaku.engines.llamacpp import wire
 from chaku.engines.llamacpp.child import EMBEDDING_SLOTS, Server, Settings, start_chat, start_embeddings
 from chaku.engines.llamacpp.model import learn
 from chaku.engines.llamacpp.plan import Plan, Planner
+from chaku.engines.sse_blocks import sse_blocks
 from chaku.engines.supervisor import Supervisor
 from chaku.errors import EngineError
+from chaku.http_out import read_json
 from chaku.protocol.openai import prompts_of
 
 __all__ = ["LlamaCppEngine", "Settings"]

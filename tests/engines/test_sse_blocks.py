@@ -2,116 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 
 import pytest
 
-from chaku.engines.http import Transport, sse_blocks
-from chaku.errors import EngineError, EngineUnavailable
+from chaku.engines.sse_blocks import sse_blocks
+from chaku.errors import EngineError
 from processes import PATIENCE_S
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def server(serve: Serve) -> AsyncIterator[str]:
-    async def closing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await serve(reader, writer)
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
-
-    listener = await asyncio.start_server(closing, "127.0.0.1", 0)
-    async with listener:
-        yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-
-
-@asynccontextmanager
-async def transport(url: str, **options: object) -> AsyncIterator[Transport]:
-    made = Transport(url, who="peer", **options)
-    try:
-        yield made
-    finally:
-        await made.close()
-
-
-async def read_request(reader: asyncio.StreamReader) -> bytes:
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = next((int(line[16:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length: ")), 0)
-    return await reader.readexactly(length)
-
-
-def chunk(content: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(content), content)
-
-
-async def test_a_connection_closed_without_a_byte_is_repeated_unseen() -> None:
-    bodies: list[bytes] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        bodies.append(await read_request(reader))
-        if len(bodies) > 2:
-            writer.write(OK)
-            await writer.drain()
-
-    async with server(serve) as url, transport(url) as peer:
-        assert await peer.json("POST", "/x", {"a": 1}) == (200, {})
-    assert bodies == [b'{"a":1}'] * 3
-
-
-async def test_a_server_that_never_answers_is_unavailable_and_says_when_to_come_back() -> None:
-    tries = 0
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal tries
-        tries += 1
-        await read_request(reader)
-
-    async with server(serve) as url, transport(url) as peer:
-        with pytest.raises(EngineUnavailable) as caught:
-            await peer.json("POST", "/x", {})
-    assert caught.value.retry_after_s is not None
-    assert tries == 3
-
-
-async def test_a_refused_connection_is_unavailable() -> None:
-    async with server(lambda reader, writer: asyncio.sleep(0)) as url:
-        pass
-    async with transport(url) as peer:
-        with pytest.raises(EngineUnavailable):
-            await peer.json("GET", "/x")
-
-
-async def test_an_answer_that_breaks_off_is_not_repeated() -> None:
-    tries = 0
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal tries
-        tries += 1
-        await read_request(reader)
-        writer.write(OK.replace(b"Length: 2", b"Length: 9"))
-        await writer.drain()
-
-    async with server(serve) as url, transport(url) as peer:
-        with pytest.raises(EngineError, match="broke off"):
-            await peer.json("POST", "/x", {})
-    assert tries == 1
-
-
-async def test_silence_is_an_engine_error() -> None:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        await reader.read()
-
-    async with server(serve) as url, transport(url, idle_timeout_s=0.1) as peer:
-        with pytest.raises(EngineError, match="in time"):
-            await peer.json("POST", "/x", {})
+from raw_http import STREAM, chunk, read_request, server, transport
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
@@ -167,7 +64,7 @@ async def test_nothing_counts_after_the_last_event(in_one: bool) -> None:
 
 
 async def test_an_event_without_end_is_an_engine_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chaku.engines.http.MAX_EVENT_BYTES", 1000)
+    monkeypatch.setattr("chaku.engines.sse_blocks.MAX_EVENT_BYTES", 1000)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)

@@ -1,0 +1,259 @@
+"""How chaku sends HTTP requests: sessions that keep connections, typed failures, one retry policy.
+
+Used by `client` and by the engines. What a request asks and what an answer means is the caller's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import orjson
+
+from chaku import __version__
+from chaku.errors import ChakuError, ConfigError, DeadlineExceeded, EngineError, EngineUnavailable
+from chaku.protocol.errors import error_from, retry_after_s
+
+_log = logging.getLogger(__name__)
+
+MAX_ERROR_BYTES = 64 << 10
+_KEEPALIVE_S = 4.0
+"""Below the 5 s after which common servers close an idle connection, so that a reused one is seldom found closed."""
+
+
+class NotSent(EngineUnavailable):
+    """There was no connection: the server has not seen the request."""
+
+
+class Unanswered(EngineError):
+    """The server closed the connection without one byte of an answer. It may have worked on the request."""
+
+    is_stale = False
+    """It was a kept connection, as servers close them just when they are used again."""
+
+
+class BrokenOff(EngineError):
+    """The answer began and did not come to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """Which requests are sent again, and when. A request is never sent again once its answer has begun.
+
+    A request that found a kept connection closed is sent once more, at once and over a new one, whatever stands here.
+    """
+
+    limit: int = 3
+    """How often a request is sent again."""
+    budget_s: float = 30.0
+    """Seconds from the first try until the last may begin; a longer Retry-After raises at once."""
+    first_pause_s: float = 0.2
+    """Doubled each time, with up to half of it added by chance; a Retry-After wins."""
+    unanswered: bool = True
+    """Also what was `Unanswered`. Not where a request costs money each time."""
+    statuses: frozenset[int] = frozenset({429, 503})
+    """Also what was refused with one of these, unless a quota is used up."""
+
+    def pause_s(self, attempt: int, asked_s: float | None) -> float:
+        """The pause after a failed attempt (from 1); `asked_s` is the server's Retry-After."""
+        if asked_s is not None:
+            return asked_s
+        return self.first_pause_s * 2.0 ** (attempt - 1) * random.uniform(1.0, 1.5)  # noqa: S311 - no secret
+
+
+class Transport:
+    """Sends requests to one server. Build it anywhere; sockets appear with the first request, on the running loop."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        who: str,
+        headers: Mapping[str, str] | None = None,
+        retries: Retries | None = None,
+        connect_s: float = 10.0,
+        silence_s: float | None = 600.0,
+        keepalive: bool = True,
+    ) -> None:
+        """`who` names the server in errors. `silence_s` bounds the wait for each next byte; None is no limit.
+
+        Without `keepalive` every request has a connection of its own.
+        """
+        self.base_url = base_url.rstrip("/")
+        self.who = who
+        self._silence = f"{silence_s:g} s" if silence_s is not None else "long"
+        self._headers = {"Content-Type": "application/json", "User-Agent": f"chaku/{__version__}", **(headers or {})}
+        self._retries = retries or Retries()
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s, sock_read=silence_s)
+        self._keepalive = keepalive
+        self._kept: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
+        self._is_closed = False
+
+    @contextlib.asynccontextmanager
+    async def request(self, method: str, path: str, body: Any = None) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Yield the response, its body unread; leaving before its end closes the connection.
+
+        Redirects are not followed.
+        Raises NotSent, Unanswered or BrokenOff; EngineUnavailable after several tries without an answer;
+        DeadlineExceeded after a silence; EngineError for what is not HTTP; and what a status in `retries.statuses`
+        stands for.
+        """
+        data = None if body is None else orjson.dumps(body)
+        response = await self._send(method, path, data)
+        try:
+            yield response
+        except aiohttp.ServerTimeoutError as error:
+            raise DeadlineExceeded(f"{self.who} broke off its answer: nothing came for {self._silence}") from error
+        except aiohttp.ClientError as error:
+            raise BrokenOff(f"{self.who} broke off its answer: {_reason(error)}") from error
+        finally:
+            response.close()  # gives the connection back to the pool if the body was read to its end
+
+    async def json(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Status and decoded body of a small request. Raises as `request` does."""
+        async with self.request(method, path, body) as response:
+            return response.status, await read_json(response, who=self.who)
+
+    async def close(self) -> None:
+        """Close every connection, for good."""
+        self._is_closed = True
+        sessions, self._kept, self._fresh = (self._kept, self._fresh), None, None
+        for session in sessions:
+            if session is not None:
+                await session.close()
+
+    async def _send(self, method: str, path: str, data: bytes | None) -> aiohttp.ClientResponse:
+        since = time.monotonic()
+        attempt, fresh = 0, False
+        while True:
+            try:
+                response = await self._try(method, path, data, fresh=fresh)
+                if response.status not in self._retries.statuses:
+                    return response
+                failure = await refusal(response)
+                if failure.code == "insufficient_quota":
+                    raise failure
+            except Unanswered as error:
+                if error.is_stale:
+                    fresh = True
+                    continue
+                if not self._retries.unanswered:
+                    raise
+                failure = EngineUnavailable(error.message, retry_after_s=None)
+            except NotSent as error:
+                failure = error
+            attempt += 1
+            pause_s = self._retries.pause_s(attempt, failure.retry_after_s)
+            if attempt > self._retries.limit or time.monotonic() + pause_s - since > self._retries.budget_s:
+                if failure.retry_after_s is None and isinstance(failure, EngineUnavailable):
+                    failure.retry_after_s = 1.0
+                raise failure
+            _log.info("sending again who=%s path=%s attempt=%d reason=%r", self.who, path, attempt, failure.message)
+            await asyncio.sleep(pause_s)
+            fresh = True
+
+    async def _try(self, method: str, path: str, data: bytes | None, *, fresh: bool) -> aiohttp.ClientResponse:
+        connection = SimpleNamespace(is_reused=False)
+        try:
+            return await self._session(fresh=fresh).request(
+                method, self.base_url + path, data=data, allow_redirects=False, trace_request_ctx=connection
+            )
+        except aiohttp.InvalidURL:
+            raise ConfigError(f"{self.base_url!r} is no http(s) address") from None
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            reason = _reason(error) if isinstance(error, aiohttp.ClientConnectorError) else "no connection in time"
+            fix = "check the address, and that the server is running"
+            raise NotSent(f"can't reach {self.who}: {reason}", fix=fix) from error
+        except aiohttp.ServerTimeoutError as error:
+            raise DeadlineExceeded(f"{self.who} did not answer in time: it sent nothing for {self._silence}") from error
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            unanswered = Unanswered(f"{self.who} closed the connection without an answer: {_reason(error)}")
+            unanswered.is_stale = connection.is_reused
+            raise unanswered from error
+        except aiohttp.ClientError as error:
+            raise EngineError(f"{self.who} answered something that is not HTTP") from error
+
+    def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
+        if self._is_closed:
+            raise EngineUnavailable(f"{self.who} is gone", retry_after_s=1.0)
+        if fresh or not self._keepalive:
+            if self._fresh is None:
+                self._fresh = self._open(aiohttp.TCPConnector(limit=0, force_close=True))
+            return self._fresh
+        if self._kept is None:
+            self._kept = self._open(aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S), _note_reuse())
+        return self._kept
+
+    def _open(self, connector: aiohttp.TCPConnector, *traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=connector,
+            timeout=self._timeout,
+            headers=self._headers,
+            auto_decompress=False,
+            skip_auto_headers=("Accept-Encoding",),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            trace_configs=list(traces),
+        )
+
+
+def _note_reuse() -> aiohttp.TraceConfig:
+    """Mark each request that goes over a kept connection, request by request: others open connections meanwhile."""
+    trace = aiohttp.TraceConfig()
+
+    async def mark(_session: object, context: SimpleNamespace, _params: object) -> None:
+        context.trace_request_ctx.is_reused = True
+
+    trace.on_connection_reuseconn.append(mark)
+    return trace
+
+
+async def refusal(response: aiohttp.ClientResponse) -> ChakuError:
+    """The error that a response other than 200 stands for. Reads at most MAX_ERROR_BYTES and gives the response up."""
+    async with response:
+        if 300 <= response.status < 400:
+            target = response.headers.get("Location", "nowhere")
+            return EngineError(f"{response.url} redirects to {target}", fix="give that address as base URL")
+        try:
+            raw = await response.content.read(MAX_ERROR_BYTES)
+        except (aiohttp.ClientError, TimeoutError):
+            raw = b""
+    try:
+        content = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        content = None
+    payload = content.get("error", content) if isinstance(content, dict) else None
+    failure = error_from(response.status, payload or {"message": f"{response.url} answered {response.status}"})
+    if response.status == 404 and payload is None:
+        failure.fix = "a base URL usually ends in /v1"
+    failure.retry_after_s = retry_after_s(response.headers.get("Retry-After"))
+    return failure
+
+
+async def read_json(response: aiohttp.ClientResponse, *, who: str) -> Any:
+    """The decoded body; text that is not JSON comes back as a string. Raises EngineError for a success without JSON."""
+    content = await response.read()
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        if response.status < 400:
+            raise EngineError(f"{who} answered {response.status} with something that is not JSON") from None
+        return content[:500].decode(errors="replace")
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong in a few words, without the URL that is named anyway."""
+    cause = getattr(error, "os_error", None) or error
+    if isinstance(cause, OSError) and cause.errno and cause.errno > 0:  # below zero: the resolver's own numbers
+        return os.strerror(cause.errno)
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
