@@ -19,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from playwright.sync_api import Page, sync_playwright
 
-from web.browser import ask, launch, open_page
+from web.browser import LONG_TASKS, ask, launch, longest_task_ms, open_page
 from web.fake_page import FakePage, World
+from web.hostile_texts import BLOCKING
 from web.test_page_source import first_load_bytes
 
 SECTION = """## Part {n}
@@ -47,12 +48,13 @@ LONG_TASK_MS = 50
 
 NAIVE = """async (text) => {
   const assets = [...document.querySelectorAll('link[rel=modulepreload]')].map(l => l.href);
-  const {renderMarkdown} = await import(assets.find(url => url.endsWith('/markdown.js')));
+  const {piecesOf} = await import(assets.find(url => url.endsWith('/markdown/markdown.js')));
+  const {fragmentOf} = await import(assets.find(url => url.endsWith('/markdown/sanitise.js')));
   const root = document.createElement('div');
   document.querySelector('.column').append(root);
   const start = performance.now();
   for (let end = 5; end <= text.length; end += 5) {
-    root.replaceChildren(renderMarkdown(text.slice(0, end), {}));
+    root.replaceChildren(fragmentOf(piecesOf(text.slice(0, end), {}).map(piece => piece.html).join('')));
     root.getBoundingClientRect();
   }
   const ms = performance.now() - start;
@@ -136,6 +138,14 @@ def main() -> None:
                 opened.append(page.evaluate("performance.now()"))
         middle = statistics.median(opened)
         print(f"a chat of 200 messages opens in {middle:.0f} ms, {min(opened):.0f} to {max(opened):.0f}")
+        with open_page(browser, server.url) as page:
+            page.add_init_script(LONG_TASKS)
+            for name, text in BLOCKING.items():
+                chat = world.add_chat(name, [("user", "Go"), ("assistant", text)])
+                page.goto(f"{server.url}/chat/{chat}")
+                page.locator(".facts").wait_for(state="attached")
+                print(f"  {longest_task_ms(page):4.0f} ms  {name}")
+            print("  is the longest time for which such an answer holds up the tab; limit 200")
         browser.close()
     print(f"first load: {first_load_bytes():,} bytes gzip")
 

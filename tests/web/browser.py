@@ -99,3 +99,18 @@ def wait_for_answer(page: Page, num: int = 1) -> None:
         "&& !document.querySelector('[aria-label=\"Stop the answer\"]')",
         arg=num,
     )
+
+
+LONG_TASKS = """window.longTasks = []; new PerformanceObserver(list => {
+  for (const entry of list.getEntries()) longTasks.push(entry.duration)
+}).observe({type: 'longtask', buffered: true})"""
+QUIET = """async () => { for (let quiet = 0; quiet < 4; quiet++) {
+  const before = longTasks.length;
+  await new Promise(resolve => setTimeout(resolve, 100));
+  if (longTasks.length > before || document.querySelector('[aria-label="Stop the answer"], [aria-busy]')) quiet = -1;
+} return Math.max(0, ...longTasks) }"""
+
+
+def longest_task_ms(page: Page) -> float:
+    """The longest time for which the page has answered nobody since LONG_TASKS began, once it is quiet for 0.4 s."""
+    return float(page.evaluate(QUIET))

@@ -142,7 +142,7 @@ class FakePage:
             Route("/api/models", lambda _: answer_json({"models": self.world.models})),
             Route("/api/chats", self._chats, methods=["GET", "POST"]),
             Route("/api/events", self._events),
-            Route("/api/export", lambda _: PlainTextResponse("{}\n")),
+            Route("/api/export", self._export),
             Route("/api/import", self._import, methods=["POST"]),
             Route(chat, self._chat, methods=["GET", "PATCH", "DELETE"]),
             Route(f"{chat}/restore", self._restore, methods=["POST"]),
@@ -176,6 +176,10 @@ class FakePage:
         found = [chat for chat in self.world.chats.values() if query in json.dumps(chat).lower()]
         found.sort(key=lambda chat: (chat["pinned"], chat["updated_at"]), reverse=True)
         return answer_json({"chats": [row(chat) for chat in found], "next": None})
+
+    async def _export(self, request: Request) -> Response:
+        self.world.requests.append(("export", dict(request.query_params)))
+        return PlainTextResponse("{}\n")
 
     async def _import(self, request: Request) -> Response:
         lines = (await request.body()).splitlines()
@@ -226,7 +230,7 @@ class FakePage:
     def _begin(self, chat: dict[str, Any], user: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
         content = user["content"]
         prompt = content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
-        saying = self.world.sayings.get(prompt) or Saying(f"You said: {prompt}")
+        saying = self.world.sayings.get(prompt) or Saying(f"You said: {prompt[:1000]}")
         answer = self.world.new_message(chat, user["id"], "assistant", "", model=body["model"], state="streaming")
         chat["updated_at"] = self.world.now()
         self._streams[answer["id"]], self._news[answer["id"]] = [], asyncio.Event()

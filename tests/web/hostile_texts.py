@@ -96,3 +96,40 @@ SHAPES = [
 ]
 
 TEXTS = [*HTML, *LINKS, *IMAGES, *CODE_AND_MATH, *SHAPES]
+
+
+def _matrix(rows: int, columns: int) -> str:
+    row = "&".join(str(i % 10) for i in range(columns))
+    return "$$\\begin{matrix}" + "\\\\".join([row] * rows) + "\\end{matrix}$$\n\n"
+
+
+BLOCKING = {
+    "links in markdown code": "```markdown\n" + "[a](" * 4_000 + "\n```",
+    "one long word in javascript": "```javascript\n" + "a" * 40_000 + "\n```",
+    "one long word in java": "```java\n" + "a" * 40_000 + "\n```",
+    "brackets in json": "```json\n" + "[" * 60_000 + "\n```",
+    "a long json": "```json\n" + '{"key": [1, 2.5, "text", null]},\n' * 12_000 + "```",
+    "unclosed inline formulas": "\\( " * 33_000,
+    "unclosed displayed formulas": "\\[\n" * 10_000,
+    "displayed formulas that end in a sentence": "\\[\n" * 10_000 + "\\] and so on",
+    "combining marks": "a" + "\u0301" * 100_000,
+    "combining marks in code": "```\na" + "\u0301" * 100_000 + "\n```",
+    "large matrices": _matrix(90, 99) * 20,
+    "matrices": _matrix(12, 60) * 40,
+    "many formulas": "$x_1^2$ " * 4_000,
+    "nested fractions": "$" + "\\frac{1}{" * 250 + "x" + "}" * 250 + "$",
+    "a wide table": "|" + "a|" * 400 + "\n|" + "-|" * 400 + "\n" + ("|" + "b|" * 400 + "\n") * 100,
+    "a long table": "| a | b |\n|---|---|\n" + "| row | *b* |\n" * 20_000,
+    "emphasis": "*a* " * 50_000,
+    "a long list": "- one\n" * 30_000,
+    "nested lists": "- " * 20_000 + "deep",
+    "nested quotes": "> " * 20_000 + "deep",
+    "open brackets": "[" * 50_000 + "](" * 50_000,
+    "addresses": "http://" * 20_000,
+    "many paragraphs": "one\n\n" * 40_000,
+    "many code blocks": "```py\nx = 1\n```\n\n" * 3_000,
+    "one long word": "a" * 400_000,
+    "backticks": "`" * 150_000,
+    "link targets": "[\n" * 30_000,
+}
+"""What is dear to draw: each held up the tab, or could, for seconds."""

@@ -198,8 +198,9 @@ def test_text_files_are_quoted_and_pictures_go_only_to_models_that_see(browser, 
         expect(page.locator(".attachments li")).to_have_count(2)
         ask(page, "What is this?")
         wait_for_answer(page)
-        text, image = world.requests[-1][1]["content"]
-        assert text["text"] == "a.py:\n````\nx = '```'\n````\n\nWhat is this?"
+        file, text, image = world.requests[-1][1]["content"]
+        assert file["text"] == "a.py:\n````\nx = '```'\n````\n\n"
+        assert text["text"] == "What is this?"
         assert image["image_url"]["url"].startswith("data:image/png;base64,")
         expect(page.locator(".message.user img")).to_be_visible()
 

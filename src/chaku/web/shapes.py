@@ -136,6 +136,7 @@ def show_message(message: Message) -> dict[str, Any]:
         "parent_id": message.parent_id,
         "role": message.role,
         "content": message.content if message.content is not None else "",
+        "extra": message.extra or None,
         "reasoning": message.reasoning or None,
         "model": message.model,
         "settings": message.sampling or {},

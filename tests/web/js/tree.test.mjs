@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { imagesOf, newestLeaf, pathTo, siblingsOf, textOf } from "../../../src/chaku/web/static/chat/tree.js";
+import { Branches, imagesOf, pathTo, textOf } from "../../../src/chaku/web/static/chat/tree.js";
 
 const message = (id, parent_id, role) => [id, { id, parent_id, role, content: id, state: "complete", created_at: id }];
 const tree = new Map([
@@ -11,6 +11,7 @@ const tree = new Map([
   message("5", "4", "assistant"),
   message("6", null, "user"),
 ]);
+const branches = new Branches(tree);
 const ids = (messages) => messages.map((m) => m.id);
 
 test("the path leads from the root to the leaf", () => {
@@ -22,17 +23,17 @@ test("the path leads from the root to the leaf", () => {
 test("a circle ends the walk", () => {
   const circle = new Map([message("a", "b", "user"), message("b", "a", "user")]);
   assert.equal(pathTo(circle, "a").length, 2);
-  assert.ok(["a", "b"].includes(newestLeaf(circle, "a")));
+  assert.ok(["a", "b"].includes(new Branches(circle).newestLeaf("a")));
 });
 
 test("siblings are the alternatives to a message, oldest first", () => {
-  assert.deepEqual([ids(siblingsOf(tree, tree.get("3")).all), siblingsOf(tree, tree.get("3")).index], [["2", "3"], 1]);
-  assert.deepEqual(ids(siblingsOf(tree, tree.get("1")).all), ["1", "6"]);
+  assert.deepEqual([ids(branches.siblingsOf(tree.get("3")).all), branches.siblingsOf(tree.get("3")).index], [["2", "3"], 1]);
+  assert.deepEqual(ids(branches.siblingsOf(tree.get("1")).all), ["1", "6"]);
 });
 
 test("a branch is taken up where it was left", () => {
-  assert.equal(newestLeaf(tree, "1"), "5");
-  assert.equal(newestLeaf(tree, "2"), "2");
+  assert.equal(branches.newestLeaf("1"), "5");
+  assert.equal(branches.newestLeaf("2"), "2");
 });
 
 test("a message's text and images are told apart", () => {

@@ -1,5 +1,10 @@
 export interface Token {
+  type: string;
   tag: string;
+  info: string;
+  nesting: -1 | 0 | 1;
+  hidden: boolean;
+  children: Token[] | null;
   content: string;
   meta: any;
   block: boolean;
@@ -36,6 +41,7 @@ export class MarkdownIt {
   inline: { ruler: { before(name: string, own: string, rule: InlineRule): void } };
   block: { ruler: { before(name: string, own: string, rule: BlockRule, options: { alt: string[] }): void } };
   validateLink(url: string): boolean;
-  render(source: string, env: object): string;
+  options: object;
+  parse(source: string, env: object): Token[];
 }
 export default MarkdownIt;

@@ -5,7 +5,7 @@ import { chatInAddress, goTo, onAddressChange, replaceAddress } from "./address.
 import { ChatPanel } from "../chat/chat_panel.js";
 import { copyText } from "../ui/clipboard.js";
 import { Conversation, problemOf } from "../chat/conversation.js";
-import { html, useLayoutEffect, useMemo, useReducer, useState } from "../ui/html.js";
+import { Boundary, html, useLayoutEffect, useMemo, useReducer, useState } from "../ui/html.js";
 import { IconButton } from "../ui/icons.js";
 import { Library } from "../data/library.js";
 import { Login } from "./login.js";
@@ -32,6 +32,7 @@ export function App({ library }) {
   const [conversation, setConversation] = useState(() => new Conversation(chatInAddress()));
   const [isListOpen, setListOpen] = useState(false);
   const [over, setOver] = useState(/** @type {"settings" | "shortcuts" | null} */ (null));
+  useChanges(conversation);
   const [, redraw] = useReducer((/** @type {number} */ n) => n + 1, 0);
 
   const say = (/** @type {string} */ text, /** @type {string} */ action = "", onAction = () => {}) =>
@@ -56,21 +57,23 @@ export function App({ library }) {
     if (!isIn) return;
     conversation.onCreated = (id) => replaceAddress(`/chat/${id}`);
     if (conversation.id) conversation.load();
-    else if (!matchMedia("(pointer: coarse)").matches) focus("composer");
+    else if (!matchMedia("(pointer: coarse)").matches) focusComposer();
     const end = library.onChat((id, message, chat) => {
       if (conversation.id && (id === conversation.id || id === "*")) conversation.heard(message, chat);
     });
     return () => (end(), conversation.close());
   }, [conversation, isIn]);
 
-  // A new chat takes the model that was used last, or the first one that is served.
+  // A chat without a model takes the one that was used last, or the first one that is served.
   useLayoutEffect(() => {
-    if (conversation.id || !library.models.length) return;
-    if (conversation.model && library.model(conversation.model)) return;
+    if (!conversation.isLoaded || !library.models.length) return;
+    const { model } = conversation;
+    if (conversation.id ? model !== null : model && library.model(model)) return;
     const last = localStorage.getItem(LAST_MODEL);
     const start = library.model(last ?? "") ?? library.models.find((m) => m.state === "ready") ?? library.models[0];
-    conversation.update({ model: start.id });
-  }, [conversation, library.models]);
+    conversation.model = start.id; // the server hears of it with the first message
+    conversation.changed();
+  }, [conversation, conversation.isLoaded, library.models]);
 
   const newChat = () => {
     if (chatInAddress()) goTo("/");
@@ -87,7 +90,7 @@ export function App({ library }) {
       },
       model: () => /** @type {HTMLElement | null} */ (document.querySelector(".model-picker .menu-button"))?.click(),
       settings: () => setOver("settings"),
-      composer: () => focus("composer"),
+      composer: focusComposer,
       shortcuts: () => setOver("shortcuts"),
       copy: async () => {
         const last = conversation.path.findLast((message) => message.role === "assistant");
@@ -111,7 +114,7 @@ export function App({ library }) {
     attempt(conversation.update({ model: id }));
   };
   return html`<div class="frame">
-    <a class="skip" href="#composer" onClick=${(/** @type {Event} */ e) => (e.preventDefault(), focus("composer"))}>Go to the message field</a>
+    <a class="skip" href="#composer" onClick=${(/** @type {Event} */ e) => (e.preventDefault(), focusComposer())}>Go to the message field</a>
     <${Sidebar}
       library=${library}
       chosen=${conversation.id}
@@ -133,15 +136,17 @@ export function App({ library }) {
         onNew=${newChat}
       />
       ${!library.isOnline && conversation.isOnline && html`<p class="offline" role="alert">The server does not answer. Trying again…</p>`}
-      <${Started} key=${conversation} conversation=${conversation} models=${library.models} notices=${notices} />
+      <${Boundary} key=${conversation} fallback=${broken}>
+        <${Started} conversation=${conversation} models=${library.models} notices=${notices} />
+      <//>
     </main>
     ${over === "settings" &&
-    html`<${SettingsDrawer}
+    html`<${Boundary} fallback=${broken}><${SettingsDrawer}
       conversation=${conversation}
       needsKey=${library.session?.login_required ?? false}
       onClose=${() => setOver(null)}
       attempt=${attempt}
-    />`}
+    /><//>`}
     ${over === "shortcuts" && html`<${Shortcuts} onClose=${() => setOver(null)} />`}
     <${Toast} notices=${notices} />
   </div>`;
@@ -195,11 +200,20 @@ function Started({ conversation, models, notices }) {
   <//>`;
 }
 
+/** What stands where a screen broke. @param {unknown} error @param {() => void} retry */
+function broken(error, retry) {
+  return html`<div class="broken"><${ErrorCard} title="This part of the page can't be shown" problem=${problemOf(error)} onRetry=${retry} /></div>`;
+}
+
 /** What is shown when the page can't even begin. @param {{problem: import("../data/types.js").Problem}} props */
 export function NotStarted({ problem }) {
   return html`<main class="login">
     <${ErrorCard} title="The page can't start" problem=${problem} onRetry=${() => location.reload()} />
   </main>`;
+}
+
+function focusComposer() {
+  /** @type {HTMLElement | null} */ (document.querySelector(".composer textarea"))?.focus();
 }
 
 /** @param {string} id */

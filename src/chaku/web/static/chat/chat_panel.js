@@ -4,17 +4,12 @@
  */
 
 /** @import {Conversation} from "./conversation.js" */
-/** @import {Model} from "../data/types.js" */
+/** @import {Model, Problem} from "../data/types.js" */
+import { useChanges } from "../data/observable.js";
+import { html, useLayoutEffect, useRef, useState } from "../ui/html.js";
 import { Composer } from "./composer.js";
 import { problemOf, takesImages } from "./conversation.js";
-import { html, useCallback, useLayoutEffect, useRef, useState } from "../ui/html.js";
-import { Icon } from "../ui/icons.js";
-import { MessageView } from "./message_view.js";
-import { ErrorCard } from "../ui/notices.js";
-import { useChanges } from "../data/observable.js";
-
-const FIRST_SHOWN = 30;
-const NEAR_END = 80; // pixels
+import { Messages } from "./messages.js";
 
 /**
  * @param {object} props
@@ -26,13 +21,10 @@ const NEAR_END = 80; // pixels
  */
 export function ChatPanel({ conversation, models, onComplain, children, start }) {
   useChanges(conversation);
-  const [problem, setProblem] = useState(/** @type {import("../data/types.js").Problem | null} */ (null));
-  const [numShown, setNumShown] = useState(FIRST_SHOWN);
-  const [isAtEnd, setAtEnd] = useState(true);
+  const [problem, setProblem] = useState(/** @type {Problem | null} */ (null));
   const [spoken, setSpoken] = useState("");
-  const scroller = useRef(/** @type {HTMLElement | null} */ (null));
-  const sticks = useRef(true);
-
+  const [sent, setSent] = useState(0);
+  const panel = useRef(/** @type {HTMLElement | null} */ (null));
   useLayoutEffect(() => {
     conversation.announce = setSpoken;
     return () => (conversation.announce = () => {});
@@ -40,22 +32,7 @@ export function ChatPanel({ conversation, models, onComplain, children, start })
 
   const path = conversation.path;
   const running = conversation.running;
-  const hidden = Math.max(0, path.length - numShown);
-  const last = path.at(-1);
   const model = models.find((m) => m.id === conversation.model);
-
-  const toEnd = useCallback(() => {
-    const box = scroller.current;
-    if (box && sticks.current) box.scrollTop = box.scrollHeight;
-  }, []);
-  useLayoutEffect(toEnd, [last?.id, last?.state, conversation.isLoaded]);
-  const onScroll = () => {
-    const box = /** @type {HTMLElement} */ (scroller.current);
-    const isNear = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_END;
-    sticks.current = isNear;
-    setAtEnd(isNear);
-  };
-
   const attempt = async (/** @type {() => Promise<void>} */ work) => {
     setProblem(null);
     try {
@@ -66,60 +43,35 @@ export function ChatPanel({ conversation, models, onComplain, children, start })
       return false;
     }
   };
-  const send = (/** @type {any} */ content) => {
-    sticks.current = true;
-    return attempt(() => conversation.send(content, last?.id ?? null));
+  const send = async (/** @type {any} */ content) => {
+    setSent((n) => n + 1);
+    const isSent = await attempt(() => conversation.send(content, path.at(-1)?.id ?? null));
+    setSent((n) => n + 1);
+    return isSent;
   };
   const editLast = () => {
     const mine = path.findLast((message) => message.role === "user");
-    if (mine) /** @type {HTMLElement | null} */ (document.querySelector(`#message-${CSS.escape(mine.id)} .edit`))?.click();
+    const edit = mine && panel.current?.querySelector(`[data-message="${CSS.escape(mine.id)}"] .edit`);
+    /** @type {HTMLElement | null | undefined} */ (edit)?.click();
   };
+  const stop = () => running && attempt(() => conversation.stop(running.id));
   const onKey = (/** @type {KeyboardEvent} */ event) => {
     if (event.key !== "Escape" || !running || event.defaultPrevented) return;
     event.preventDefault();
-    attempt(() => conversation.stop(running.id));
+    stop();
   };
 
-  return html`<section class="chat-panel" aria-label="Chat" onKeyDown=${onKey}>
-    <div class="messages" ref=${scroller} onScroll=${onScroll} role="log" aria-live="off" aria-label="Messages" tabindex="0">
-      <div class="column">
-        ${hidden > 0 &&
-        html`<button type="button" class="quiet earlier" onClick=${() => setNumShown(numShown + 100)}>
-          Show earlier messages (${hidden})
-        </button>`}
-        ${path.slice(hidden).map(
-          (message) => html`<${MessageView}
-            key=${message.id}
-            message=${message}
-            conversation=${conversation}
-            models=${models}
-            isLast=${message === last}
-            attempt=${attempt}
-            onDrawn=${toEnd}
-          />`,
-        )}
-        ${!path.length && conversation.isLoaded && !conversation.problem && children}
-        ${conversation.problem &&
-        html`<${ErrorCard}
-          title="The chat can't be opened"
-          problem=${conversation.problem}
-          onRetry=${() => conversation.load()}
-        />`}
-        ${problem && html`<${ErrorCard} title="That did not work" problem=${problem} />`}
-      </div>
-    </div>
+  return html`<section class="chat-panel" aria-label="Chat" ref=${panel} onKeyDown=${onKey}>
+    <${Messages} conversation=${conversation} models=${models} problem=${problem} attempt=${attempt} sent=${sent}>${children}<//>
     <div class="composer-area">
-      ${!isAtEnd &&
-      html`<button type="button" class="to-end" onClick=${() => ((sticks.current = true), toEnd())}>
-        <${Icon} name="down" /> Newest
-      </button>`}
-      ${!conversation.isOnline && html`<p class="offline" role="alert">Connection lost. Trying again; the answer goes on at the server.</p>`}
+      ${!conversation.isOnline && html`<p class="offline" role="alert">Connection lost. Trying again; the server continues the answer.</p>`}
       <${Composer}
+        draftKey=${conversation.id ?? "new"}
         isRunning=${Boolean(running)}
         blocked=${blockedBy(conversation, model)}
         allowImages=${takesImages(model)}
         onSend=${send}
-        onStop=${() => running && attempt(() => conversation.stop(running.id))}
+        onStop=${stop}
         onEditLast=${editLast}
         onComplain=${onComplain}
         start=${start}

@@ -2,14 +2,15 @@
 
 /** @import {Attachment} from "./attachments.js" */
 /** @import {Part} from "../data/types.js" */
-import { attach, contentOf } from "./attachments.js";
 import { html, useLayoutEffect, useRef, useState } from "../ui/html.js";
 import { Icon, IconButton } from "../ui/icons.js";
-
-const LONG_PASTE = 6_000; // characters; beyond that a paste becomes a file
+import { Attached } from "./attached.js";
+import { LONG_PASTE, attach, attachPaste, contentOf } from "./attachments.js";
+import { draftOf, keepDraft } from "./drafts.js";
 
 /**
  * @param {object} props
+ * @param {string} props.draftKey  under which what is written is kept until the server has it
  * @param {boolean} props.isRunning
  * @param {string} props.blocked  why nothing can be sent, "" if something can
  * @param {boolean} props.allowImages
@@ -19,13 +20,15 @@ const LONG_PASTE = 6_000; // characters; beyond that a paste becomes a file
  * @param {(text: string) => void} props.onComplain
  * @param {{text: string} | null} [props.start]  an example that was chosen
  */
-export function Composer({ isRunning, blocked, allowImages, onSend, onStop, onEditLast, onComplain, start = null }) {
-  const [text, setText] = useState("");
-  const [files, setFiles] = useState(/** @type {Attachment[]} */ ([]));
+export function Composer({ draftKey, isRunning, blocked, allowImages, onSend, onStop, onEditLast, onComplain, start = null }) {
+  const [text, setText] = useState(() => draftOf(draftKey).text);
+  const [files, setFiles] = useState(() => draftOf(draftKey).files);
   const [isOver, setOver] = useState(false);
-  const [isSending, setSending] = useState(false);
+  const [sending, setSending] = useState(/** @type {import("./drafts.js").Draft | null} */ (null)); // the server has not said yet
   const field = useRef(/** @type {HTMLTextAreaElement | null} */ (null));
   const chooser = useRef(/** @type {HTMLInputElement | null} */ (null));
+  const key = useRef(draftKey); // a new chat gets its own with its first message
+  key.current = draftKey;
 
   useLayoutEffect(() => {
     if (!start) return;
@@ -37,19 +40,29 @@ export function Composer({ isRunning, blocked, allowImages, onSend, onStop, onEd
     area.style.height = "auto";
     area.style.height = `${Math.min(area.scrollHeight, innerHeight * 0.4)}px`;
   }, [text]);
+  useLayoutEffect(() => {
+    keepDraft(draftKey, sending ? joined(sending, { text, files }) : { text, files });
+  }, [draftKey, text, files, sending]);
 
   const hasContent = Boolean(text.trim() || files.length);
-  const canSend = hasContent && !isRunning && !blocked && !isSending;
+  const canSend = hasContent && !isRunning && !blocked && !sending;
   const send = async () => {
     if (!canSend) return;
-    setSending(true);
+    const draft = { text, files };
+    setSending(draft);
     setText(""); // at once: what is typed while the message is under way belongs to the next one
     setFiles([]);
-    const isSent = await onSend(contentOf(text.trim(), files));
-    setSending(false);
-    if (isSent) return;
-    setText((since) => [text, since].filter(Boolean).join("\n\n"));
-    setFiles((since) => [...files, ...since]);
+    let isSent = false;
+    try {
+      isSent = await onSend(contentOf(text.trim(), files));
+    } finally {
+      if (isSent) for (const name of new Set([draftKey, key.current])) keepDraft(name, { text: "", files: [] });
+      setSending(null);
+      if (!isSent) {
+        setText((since) => joined(draft, { text: since, files: [] }).text);
+        setFiles((since) => [...draft.files, ...since]);
+      }
+    }
   };
   const add = async (/** @type {Iterable<File>} */ list) => {
     for (const file of list) {
@@ -80,7 +93,12 @@ export function Composer({ isRunning, blocked, allowImages, onSend, onStop, onEd
       add(given);
     } else if (pasted.length > LONG_PASTE) {
       event.preventDefault();
-      setFiles((before) => [...before, { name: `pasted-${before.length + 1}.txt`, image: null, text: pasted }]);
+      try {
+        const file = attachPaste(pasted, files);
+        setFiles((before) => [...before, file]);
+      } catch (error) {
+        onComplain(/** @type {Error} */ (error).message);
+      }
     }
   };
   const onDrop = (/** @type {DragEvent} */ event) => {
@@ -101,19 +119,9 @@ export function Composer({ isRunning, blocked, allowImages, onSend, onStop, onEd
     onDragLeave=${() => setOver(false)}
     onDrop=${onDrop}
   >
-    ${files.length > 0 &&
-    html`<ul class="attachments" aria-label="Attached">
-      ${files.map(
-        (file) => html`<li>
-          ${file.image ? html`<img src=${file.image} alt="" />` : html`<${Icon} name="text" />`}
-          <span>${file.name}</span>
-          <${IconButton} icon="close" label=${`Remove ${file.name}`} onClick=${() => setFiles(files.filter((f) => f !== file))} />
-        </li>`,
-      )}
-    </ul>`}
+    <${Attached} files=${files} onRemove=${(/** @type {Attachment} */ file) => setFiles(files.filter((f) => f !== file))} />
     <textarea
       ref=${field}
-      id="composer"
       dir="auto"
       rows="1"
       aria-label="Message"
@@ -144,6 +152,11 @@ export function Composer({ isRunning, blocked, allowImages, onSend, onStop, onEd
           </button>`}
     </div>
   </form>`;
+}
+
+/** @param {import("./drafts.js").Draft} first @param {import("./drafts.js").Draft} second */
+function joined(first, second) {
+  return { text: [first.text, second.text].filter(Boolean).join("\n\n"), files: [...first.files, ...second.files] };
 }
 
 /** On a touch keyboard Enter starts a line; sending has its button. */

@@ -6,7 +6,8 @@
 /** @import {Chat, Message, Model, Part, Settings} from "../data/types.js" */
 import { CallFailed, follow, get, patch, post } from "../data/api.js";
 import { Observable } from "../data/observable.js";
-import { newestLeaf, pathTo, textOf } from "./tree.js";
+import { knownSettings, titleOf } from "./records.js";
+import { Branches, pathTo, textOf } from "./tree.js";
 
 /** @typedef {{content: string, reasoning: string, isNew: boolean}} Piece  isNew: it replaces what was there */
 
@@ -37,14 +38,29 @@ export class Conversation extends Observable {
     this._readers = new Map();
     /** @type {Map<string, AbortController>} */
     this._streams = new Map();
+    /** @type {Message[] | null} */
+    this._path = null;
+    /** @type {Branches | null} */
+    this._branches = null;
     this._saving = 0;
     this._sending = 0;
     /** @type {[Message | null, Chat | null][]} */
     this._unheard = [];
   }
 
+  /** The messages that are read, from the first. */
   get path() {
-    return pathTo(this.messages, this.leafId);
+    return (this._path ??= pathTo(this.messages, this.leafId));
+  }
+
+  get branches() {
+    return (this._branches ??= new Branches(this.messages));
+  }
+
+  /** A message was added, changed or left: what was worked out from all of them is old. */
+  _restructured() {
+    this._path = null;
+    this._branches = null;
   }
 
   /** The answer that is being written on the branch that is read, if any. */
@@ -64,6 +80,7 @@ export class Conversation extends Observable {
         if (own && this._streams.has(id) && message.state === "streaming") fresh.set(id, own); // ours is further on
       }
       this.messages = fresh;
+      this._restructured();
       this.problem = null;
     } catch (error) {
       this.problem = problemOf(error);
@@ -77,10 +94,11 @@ export class Conversation extends Observable {
   _take(chat) {
     this.title = chat.title;
     if (chat.leaf_id !== undefined) this.leafId = chat.leaf_id;
+    this._path = null;
     if (this._saving) return; // what is being typed here is newer
     if (chat.model !== undefined) this.model = chat.model ?? this.model;
     if (chat.system !== undefined) this.system = chat.system ?? "";
-    if (chat.settings) this.settings = chat.settings;
+    if (chat.settings) this.settings = knownSettings(chat.settings);
   }
 
   /** Another page changed something. @param {Message | null} message @param {Chat | null} chat */
@@ -114,7 +132,7 @@ export class Conversation extends Observable {
   async _ask(content, parentId) {
     if (!this.id) {
       const { model, system, settings } = this;
-      const chat = await post("/chats", { model, system, settings });
+      const chat = await post("/chats", { title: titleOf(content), model, system, settings });
       this.id = chat.id;
       this.onCreated(chat.id);
     }
@@ -147,7 +165,8 @@ export class Conversation extends Observable {
 
   /** Read the branch that goes through this message. @param {string} messageId */
   async choose(messageId) {
-    this.leafId = newestLeaf(this.messages, messageId);
+    this.leafId = this.branches.newestLeaf(messageId);
+    this._path = null;
     this._followPath();
     this.changed();
     await patch(`/chats/${this.id}`, { leaf_id: this.leafId });
@@ -170,6 +189,7 @@ export class Conversation extends Observable {
   _add(message) {
     this.messages.set(message.id, message);
     this.leafId = message.id;
+    this._restructured();
     this._followPath();
     this.changed();
   }
@@ -222,8 +242,10 @@ export class Conversation extends Observable {
       return false;
     }
     if (event.type === "snapshot") {
-      Object.assign(message, event.message);
-      this._tell(id, { content: textOf(message.content), reasoning: message.reasoning ?? "", isNew: true });
+      const fresh = { ...message, ...event.message };
+      this.messages.set(id, fresh);
+      this._restructured();
+      this._tell(id, { content: textOf(fresh.content), reasoning: fresh.reasoning ?? "", isNew: true });
       this.changed();
       return false;
     }
@@ -240,6 +262,7 @@ export class Conversation extends Observable {
   _settle(message) {
     this._streams.get(message.id)?.abort();
     this.messages.set(message.id, message);
+    this._restructured();
     this.isOnline = true;
     const tokens = message.usage?.completion_tokens;
     const how = { complete: "finished", stopped: "stopped", failed: "failed", streaming: "goes on" }[message.state];

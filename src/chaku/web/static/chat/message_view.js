@@ -4,12 +4,17 @@
 /** @import {Conversation} from "./conversation.js" */
 import { copyText } from "../ui/clipboard.js";
 import { answerFacts, withVisibleControls } from "../ui/format.js";
-import { html, useLayoutEffect, useRef, useState } from "../ui/html.js";
+import { Boundary, html, memo, useLayoutEffect, useRef, useState } from "../ui/html.js";
 import { Icon, IconButton } from "../ui/icons.js";
-import { MarkdownView } from "../markdown/markdown_view.js";
 import { Menu } from "../ui/menu.js";
 import { ErrorCard } from "../ui/notices.js";
-import { imagesOf, siblingsOf, textOf } from "./tree.js";
+import { MarkdownView } from "../markdown/markdown_view.js";
+import { Attached } from "./attached.js";
+import { contentParts } from "./attachments.js";
+import { Editor } from "./editor.js";
+import { problemOf } from "./conversation.js";
+import { ToolCalls, Told } from "./told.js";
+import { textOf } from "./tree.js";
 
 const LONG_TEXT = 3_000;
 
@@ -19,101 +24,61 @@ const LONG_TEXT = 3_000;
  * @property {Conversation} conversation
  * @property {Model[]} models
  * @property {boolean} isLast
- * @property {(work: () => Promise<void>) => void} attempt  do something, and say so when it fails
- * @property {() => void} onDrawn
+ * @property {boolean} isBusy  an answer is being written
+ * @property {string} version  "2 / 3" where there are other versions of it
+ * @property {(work: () => Promise<void>) => Promise<boolean>} attempt  do something, and say so when it fails
  */
 
-/** @param {MessageProps} props */
-export function MessageView(props) {
-  const isUser = props.message.role === "user";
-  return html`<article class=${`message ${props.message.role}`} id=${`message-${props.message.id}`} tabindex="-1">
-    <h3 class="visually-hidden">${isUser ? "You" : `Answer${props.message.model ? ` of ${props.message.model}` : ""}`}</h3>
-    <${isUser ? UserMessage : Answer} ...${props} />
-  </article>`;
-}
+/** One message; what is wrong with it stays its own trouble. */
+export const MessageView = memo(
+  /** @param {MessageProps} props */ (props) => {
+    const { role, model, id } = props.message;
+    const name = { user: "You", assistant: `Answer${model ? ` of ${model}` : ""}`, system: "System message", tool: "Tool result" }[role];
+    const kind = { user: UserMessage, assistant: Answer, system: Told, tool: Told }[role] ?? Told;
+    const broken = (/** @type {unknown} */ error) =>
+      html`<${ErrorCard} title="This message can't be shown" problem=${{ ...problemOf(error), fix: "The rest of the chat is not concerned. Export the chat to see the record." }} />`;
+    return html`<article class=${`message ${role}`} data-message=${id} tabindex="-1">
+      <h3 class="visually-hidden">${name ?? "Message"}</h3>
+      <${Boundary} fallback=${broken}><${kind} ...${props} /><//>
+    </article>`;
+  },
+);
 
 /** @param {MessageProps} props */
-function UserMessage({ message, conversation, attempt }) {
-  const [draft, setDraft] = useState(/** @type {string | null} */ (null));
+function UserMessage({ message, conversation, isBusy, version, attempt }) {
+  const [isEdited, setEdited] = useState(false);
   const [isWhole, setWhole] = useState(false);
-  const text = textOf(message.content);
-  const images = imagesOf(message.content);
+  const { text, attachments } = contentParts(message.content);
   const isLong = text.length > LONG_TEXT && !isWhole;
-  if (draft !== null) {
-    const save = () => {
-      const content = images.length
-        ? [/** @type {const} */ ({ type: "text", text: draft }), ...images.map((url) => /** @type {const} */ ({ type: "image_url", image_url: { url } }))]
-        : draft;
-      setDraft(null);
-      attempt(() => conversation.send(content, message.parent_id ?? null));
-    };
-    return html`<${Editor} text=${draft} onText=${setDraft} onSave=${save} onCancel=${() => setDraft(null)} />`;
+  if (isEdited) {
+    const save = (/** @type {Message["content"]} */ content) => attempt(() => conversation.send(content, message.parent_id ?? null));
+    return html`<${Editor} text=${text} attachments=${attachments} onSave=${save} onEnd=${() => setEdited(false)} />`;
   }
   return html`
-    ${images.length > 0 &&
-    html`<div class="images">${images.map((url) => html`<${SentImage} url=${url} />`)}</div>`}
+    <${Attached} files=${attachments} label="Sent with the message" />
     ${text &&
     html`<div class="said" dir="auto">
       ${withVisibleControls(isLong ? text.slice(0, LONG_TEXT) : text)}
       ${isLong && html`… <button type="button" class="quiet" onClick=${() => setWhole(true)}>Show all</button>`}
     </div>`}
     <div class="actions">
-      <${Siblings} message=${message} conversation=${conversation} attempt=${attempt} />
+      <${Siblings} message=${message} conversation=${conversation} version=${version} attempt=${attempt} />
       <${CopyButton} text=${text} />
-      <${IconButton} icon="edit" label="Edit" class="edit" disabled=${Boolean(conversation.running)} onClick=${() => setDraft(text)} />
+      <${IconButton} icon="edit" label="Edit" class="edit" disabled=${isBusy} onClick=${() => setEdited(true)} />
     </div>
   `;
 }
 
-/** A picture that was sent. One that lies elsewhere is named, not loaded. @param {{url: string}} props */
-function SentImage({ url }) {
-  if (/^data:image\/(png|jpeg|gif|webp);base64,/i.test(url)) return html`<img src=${url} alt="Sent with the message" />`;
-  return html`<span class="image-chip">${withVisibleControls(url.slice(0, 80))}</span>`;
-}
-
-/** @param {{text: string, onText: (text: string) => void, onSave: () => void, onCancel: () => void}} props */
-function Editor({ text, onText, onSave, onCancel }) {
-  const ref = useRef(/** @type {HTMLTextAreaElement | null} */ (null));
-  useLayoutEffect(() => {
-    const field = /** @type {HTMLTextAreaElement} */ (ref.current);
-    field.focus();
-    field.setSelectionRange(field.value.length, field.value.length);
-    const editor = /** @type {HTMLElement} */ (field.parentElement);
-    const next = /** @type {HTMLElement | null | undefined} */ (field.closest(".chat-panel")?.querySelector(".composer textarea"));
-    return () => editor.contains(document.activeElement) && next?.focus();
-  }, []);
-  const onKey = (/** @type {KeyboardEvent} */ event) => {
-    if (event.isComposing) return;
-    if (event.key === "Escape") (event.preventDefault(), event.stopPropagation(), onCancel());
-    if (event.key === "Enter" && !event.shiftKey) (event.preventDefault(), text.trim() && onSave());
-  };
-  return html`<div class="editor">
-    <textarea
-      ref=${ref}
-      dir="auto"
-      aria-label="Edit the message"
-      rows=${Math.min(12, text.split("\n").length + 1)}
-      value=${text}
-      onInput=${(/** @type {any} */ event) => onText(event.target.value)}
-      onKeyDown=${onKey}
-    ></textarea>
-    <div class="row end">
-      <span class="hint">Sending starts a new branch; the old one stays.</span>
-      <button type="button" class="quiet" onClick=${onCancel}>Cancel</button>
-      <button type="button" class="button primary" disabled=${!text.trim()} onClick=${onSave}>Send</button>
-    </div>
-  </div>`;
-}
-
 /** @param {MessageProps} props */
-function Answer({ message, conversation, models, isLast, attempt, onDrawn }) {
+function Answer({ message, conversation, models, isLast, isBusy, version, attempt }) {
   const isRunning = message.state === "streaming";
   const again = (/** @type {string} */ model) =>
     attempt(() => conversation.answerAgain(/** @type {string} */ (message.parent_id), model));
   const own = message.model ?? conversation.model ?? "";
   return html`
     <${Reasoning} message=${message} conversation=${conversation} />
-    <${Markdown} message=${message} conversation=${conversation} onDrawn=${onDrawn} />
+    <${Markdown} message=${message} conversation=${conversation} />
+    <${ToolCalls} message=${message} />
     ${message.state === "failed" &&
     html`<${ErrorCard}
       title=${textOf(message.content) ? "The answer broke off" : "No answer came"}
@@ -122,9 +87,9 @@ function Answer({ message, conversation, models, isLast, attempt, onDrawn }) {
     />`}
     ${!isRunning &&
     html`<div class="actions">
-      <${Siblings} message=${message} conversation=${conversation} attempt=${attempt} />
+      <${Siblings} message=${message} conversation=${conversation} version=${version} attempt=${attempt} />
       <${CopyButton} text=${textOf(message.content)} />
-      <${IconButton} icon="refresh" label="Answer again" disabled=${Boolean(conversation.running)} onClick=${() => again(own)} />
+      <${IconButton} icon="refresh" label="Answer again" disabled=${isBusy} onClick=${() => again(own)} />
       ${models.length > 1 &&
       html`<${Menu}
         label="Answer again with another model"
@@ -132,7 +97,7 @@ function Answer({ message, conversation, models, isLast, attempt, onDrawn }) {
         button=${html`<${Icon} name="chevron" />`}
         choices=${models.map((model) => ({
           label: model.id,
-          isDisabled: model.state !== "ready" || Boolean(conversation.running),
+          isDisabled: model.state !== "ready" || isBusy,
           onChoose: () => again(model.id),
         }))}
       />`}
@@ -170,8 +135,8 @@ function Reasoning({ message, conversation }) {
   </details>`;
 }
 
-/** @param {{message: Message, conversation: Conversation, onDrawn: () => void}} props */
-function Markdown({ message, conversation, onDrawn }) {
+/** @param {{message: Message, conversation: Conversation}} props */
+function Markdown({ message, conversation }) {
   const root = useRef(/** @type {HTMLElement | null} */ (null));
   const view = useRef(/** @type {MarkdownView | null} */ (null));
   const isRunning = message.state === "streaming";
@@ -179,7 +144,6 @@ function Markdown({ message, conversation, onDrawn }) {
   useLayoutEffect(() => {
     const drawing = (view.current ??= new MarkdownView(/** @type {HTMLElement} */ (root.current)));
     const text = textOf(message.content);
-    drawing.onDrawn(onDrawn);
     setEmpty(!text);
     if (!isRunning) {
       if (drawing.length === text.length && text) drawing.finish(); // all of it was drawn while it came
@@ -193,20 +157,23 @@ function Markdown({ message, conversation, onDrawn }) {
       if (content) setEmpty(false);
     });
     return () => (end(), drawing.destroy());
-  }, [message.id, isRunning]);
+  }, [message.id, isRunning, isRunning || textOf(message.content)]);
   return html`<div class="answer-body" ref=${root}></div>
     ${isRunning && isEmpty && html`<div class="waiting" aria-hidden="true"><span></span><span></span><span></span></div>`}`;
 }
 
-/** @param {{message: Message, conversation: Conversation, attempt: (work: () => Promise<void>) => void}} props */
-function Siblings({ message, conversation, attempt }) {
-  const { all, index } = siblingsOf(conversation.messages, message);
-  if (all.length < 2) return null;
-  const go = (/** @type {number} */ i) => attempt(() => conversation.choose(all[i].id));
+/** @param {{message: Message, conversation: Conversation, version: string, attempt: MessageProps["attempt"]}} props */
+function Siblings({ message, conversation, version, attempt }) {
+  if (!version) return null;
+  const go = (/** @type {number} */ step) => {
+    const { all, index } = conversation.branches.siblingsOf(message);
+    attempt(() => conversation.choose(all[index + step].id));
+  };
+  const [number, total] = version.split(" / ");
   return html`<span class="siblings" role="group" aria-label="Versions">
-    <${IconButton} icon="left" label="Previous version" disabled=${index === 0} onClick=${() => go(index - 1)} />
-    <span>${index + 1} / ${all.length}</span>
-    <${IconButton} icon="right" label="Next version" disabled=${index === all.length - 1} onClick=${() => go(index + 1)} />
+    <${IconButton} icon="left" label="Previous version" disabled=${number === "1"} onClick=${() => go(-1)} />
+    <span>${version}</span>
+    <${IconButton} icon="right" label="Next version" disabled=${number === total} onClick=${() => go(1)} />
   </span>`;
 }
 

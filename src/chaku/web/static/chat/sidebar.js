@@ -26,9 +26,17 @@ const SEARCH_DELAY_MS = 150;
 export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShortcuts, theme }) {
   useChanges(library);
   const [renaming, setRenaming] = useState("");
+  const [focusAt, setFocusAt] = useState(-1); // the row that a deleted chat has left
+  const list = useRef(/** @type {HTMLElement | null} */ (null));
   const refocus = useRef(""); // the chat whose name was just given
   const timer = useRef(0);
   const chooser = useRef(/** @type {HTMLInputElement | null} */ (null));
+  useLayoutEffect(() => {
+    if (focusAt < 0) return;
+    const links = /** @type {HTMLElement[]} */ ([...(list.current?.querySelectorAll("li > a") ?? [])]);
+    (links[focusAt] ?? links.at(-1) ?? /** @type {HTMLElement} */ (list.current?.parentElement?.querySelector(".new-chat"))).focus();
+    setFocusAt(-1);
+  }, [focusAt]);
   useLayoutEffect(() => {
     if (renaming || !refocus.current) return;
     /** @type {HTMLElement | null} */ (document.querySelector(`.chat-list a[href="/chat/${refocus.current}"]`))?.focus();
@@ -39,8 +47,11 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
     timer.current = setTimeout(() => attempt(library.search(query)), SEARCH_DELAY_MS);
   };
   const drop = async (/** @type {Chat} */ chat) => {
+    const rows = [...(list.current?.querySelectorAll("li") ?? [])];
+    const at = rows.findIndex((row) => row.contains(document.activeElement));
     await attempt(library.delete(chat));
     if (chat.id === chosen) goTo("/");
+    if (at >= 0) setFocusAt(at); // the one that takes its place
     say(`“${chat.title}” deleted`, "Undo", () => attempt(library.restore(chat)));
   };
   const bringIn = async (/** @type {File} */ file) => {
@@ -52,7 +63,7 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
   const groups = byDay(library.chats, new Date());
   const user = library.session?.user;
   const mine = [
-    { label: "Export all chats", onChoose: () => attempt(download("/export", "chats.jsonl")) },
+    { label: "Export all chats", onChoose: () => attempt(download("/export?all=1", "chats.jsonl")) },
     { label: "Import chats…", onChoose: () => chooser.current?.click() },
     { label: `Theme: ${theme.name}`, onChoose: theme.next },
     { label: "Keyboard shortcuts", onChoose: onShortcuts },
@@ -76,7 +87,7 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
       />
       <kbd>Ctrl K</kbd>
     </div>
-    <div class="chat-list">
+    <div class="chat-list" ref=${list}>
       ${groups.map(
         (group) => html`<section key=${group.name}>
           <h2>${group.name}</h2>

@@ -22,38 +22,42 @@ export function pathTo(messages, leafId) {
   return path.reverse();
 }
 
-/**
- * The children of a message (null: the roots), oldest first.
- * @param {Map<string, Message>} messages
- * @param {string | null} parentId
- */
-export function childrenOf(messages, parentId) {
-  return [...messages.values()].filter((m) => (m.parent_id ?? null) === parentId).sort(byAge);
-}
+/** The messages of a chat by their parents; made anew when one is added. */
+export class Branches {
+  /** @param {Map<string, Message>} messages */
+  constructor(messages) {
+    /** @type {Map<string | null, Message[]>} */
+    this._children = new Map();
+    for (const message of messages.values()) {
+      const parent = message.parent_id ?? null;
+      const children = this._children.get(parent);
+      if (children) children.push(message);
+      else this._children.set(parent, [message]);
+    }
+    for (const children of this._children.values()) children.sort(byAge);
+  }
 
-/**
- * A message among its alternatives: `index` counts from 0.
- * @param {Map<string, Message>} messages
- * @param {Message} message
- */
-export function siblingsOf(messages, message) {
-  const all = childrenOf(messages, message.parent_id ?? null).filter((m) => m.role === message.role);
-  return { all, index: all.findIndex((m) => m.id === message.id) };
-}
+  /**
+   * A message among its alternatives: `index` counts from 0.
+   * @param {Message} message
+   */
+  siblingsOf(message) {
+    const all = (this._children.get(message.parent_id ?? null) ?? []).filter((m) => m.role === message.role);
+    return { all, index: all.findIndex((m) => m.id === message.id) };
+  }
 
-/**
- * The newest leaf below a message: where its branch was left.
- * @param {Map<string, Message>} messages
- * @param {string} id
- */
-export function newestLeaf(messages, id) {
-  const seen = new Set();
-  for (;;) {
-    if (seen.has(id)) return id;
-    seen.add(id);
-    const last = childrenOf(messages, id).at(-1);
-    if (!last) return id;
-    id = last.id;
+  /**
+   * The newest leaf below a message: where its branch was left.
+   * @param {string} id
+   */
+  newestLeaf(id) {
+    const seen = new Set();
+    for (;;) {
+      const last = this._children.get(id)?.at(-1);
+      if (seen.has(id) || !last) return id;
+      seen.add(id);
+      id = last.id;
+    }
   }
 }
 
@@ -65,11 +69,20 @@ function byAge(a, b) {
 
 /**
  * The text of a message, without its images.
- * @param {Message["content"]} content
+ * @param {Message["content"] | null} content
  */
 export function textOf(content) {
   if (typeof content === "string") return content;
-  return (content ?? []).map((part) => (part.type === "text" ? part.text : "")).filter(Boolean).join("\n\n");
+  return partsOf(content).map((part) => (part.type === "text" ? part.text : "")).filter(Boolean).join("\n\n");
+}
+
+/**
+ * The last text of a message: what was written, without the files that went with it.
+ * @param {Message["content"]} content
+ */
+export function writtenText(content) {
+  if (typeof content === "string") return content;
+  return partsOf(content).flatMap((part) => (part.type === "text" ? [part.text] : [])).at(-1) ?? "";
 }
 
 /**
@@ -78,5 +91,10 @@ export function textOf(content) {
  */
 export function imagesOf(content) {
   if (typeof content === "string") return [];
-  return (content ?? []).flatMap((part) => (part.type === "image_url" ? [part.image_url.url] : []));
+  return partsOf(content).flatMap((part) => (part.type === "image_url" && part.image_url?.url ? [part.image_url.url] : []));
+}
+
+/** What an import brought may be of any shape. @param {unknown} content @returns {import("../data/types.js").Part[]} */
+function partsOf(content) {
+  return Array.isArray(content) ? content.filter((part) => part && typeof part === "object") : [];
 }

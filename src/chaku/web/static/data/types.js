@@ -11,8 +11,9 @@
  * @typedef {object} Message
  * @property {string} id
  * @property {string | null} parent_id
- * @property {"user" | "assistant" | "system"} role
+ * @property {"user" | "assistant" | "system" | "tool"} role
  * @property {string | Part[]} content
+ * @property {Record<string, any> | null} [extra]  OpenAI's other fields: tool_calls, tool_call_id, name
  * @property {string | null} [reasoning]
  * @property {string | null} [model]
  * @property {Settings} [settings]

@@ -1,9 +1,9 @@
-/** Colours code, one language at a time: each grammar is loaded when its first block is seen. */
+/** Colours code, one language at a time: each grammar is loaded when its first block is seen. Runs in a worker. */
 
 import { withVisibleControls } from "../ui/format.js";
-import { fragmentOf } from "./sanitise.js";
 
 const LIMIT = 400_000; // characters; beyond that code stays plain
+const MAX_SPANS = 10_000; // beyond that the rest stays plain
 
 /** @type {Record<string, string>} */
 const ALIASES = {
@@ -53,23 +53,42 @@ function load(language) {
 }
 
 /**
- * Colour the code of an element, once, when the page has time.
- * @param {HTMLElement} element
+ * Code as text and the classes that colour it: [text, classes, text, classes, …].
  * @param {string} code
  * @param {string} info
+ * @param {() => void} onBegin  called when the grammar is here
+ * @returns {Promise<string[] | null>} null when it stays plain
  */
-export async function highlight(element, code, info) {
+export async function coloured(code, info, onBegin) {
   const named = languageOf(info);
   const language = ALIASES[named] ?? named;
-  if (code.length > LIMIT || !KNOWN.has(language) || !(await load(language))) return;
-  await idle();
-  const { value } = core.highlight(withVisibleControls(code), { language, ignoreIllegals: true });
-  element.replaceChildren(fragmentOf(value));
+  if (code.length > LIMIT || !KNOWN.has(language) || !(await load(language))) return null;
+  onBegin();
+  return spansOf(core.highlight(withVisibleControls(code), { language, ignoreIllegals: true }).value);
 }
 
-function idle() {
-  return new Promise((resolve) => {
-    if ("requestIdleCallback" in globalThis) requestIdleCallback(resolve, { timeout: 300 });
-    else setTimeout(resolve, 30);
-  });
+/** @type {Record<string, string>} */
+const ENTITIES = { "&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&#x27;": "'" };
+
+/**
+ * The HTML that highlight.js writes, <span class="…"> and text, taken apart.
+ * @param {string} html
+ */
+export function spansOf(html) {
+  /** @type {string[]} */
+  const spans = [];
+  /** @type {string[]} */
+  const open = [];
+  for (const [token, name] of html.matchAll(/<span class="([^"]*)">|<\/span>|[^<]+/g)) {
+    if (name !== undefined) open.push(name);
+    else if (token === "</span>") open.pop();
+    else if (spans.length > 2 * MAX_SPANS && !spans.at(-1)) spans[spans.length - 2] += unescaped(token);
+    else spans.push(unescaped(token), spans.length > 2 * MAX_SPANS ? "" : open.join(" "));
+  }
+  return spans;
+}
+
+/** @param {string} text */
+function unescaped(text) {
+  return text.replace(/&(?:amp|lt|gt|quot|#x27);/g, (entity) => ENTITIES[entity]);
 }

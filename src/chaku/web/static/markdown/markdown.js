@@ -1,13 +1,16 @@
-/** Markdown as a model writes it, to elements: HTML stays text, addresses that can do something are no links. */
+/**
+ * Markdown as a model writes it, to HTML in pieces: HTML in it stays text, addresses that can do something are no links.
+ * Needs no document, so that it runs in a worker too.
+ */
 
 import { withVisibleControls } from "../ui/format.js";
 import { addMath } from "./math_syntax.js";
-import { fragmentOf } from "./sanitise.js";
 import MarkdownIt from "../vendor/markdown-it.js";
 
 const LINK = /^(https?:\/\/|mailto:)/i;
 const DATA_IMAGE = /^data:image\/(png|jpeg|gif|webp);base64,[a-z0-9+/=]+$/i;
-const LONG_TABLE_CELLS = 2_000;
+const ELEMENTS_PER_TEX = 4; // that KaTeX makes of a character
+const PIECE_ELEMENTS = 300; // what is put on the page in one go
 
 const md = new MarkdownIt({ html: false, linkify: true, maxNesting: 40 });
 md.linkify.set({ fuzzyLink: false, fuzzyEmail: false, fuzzyIP: false });
@@ -31,6 +34,11 @@ for (const cell of ["th_open", "td_open"]) {
     return `<${tokens[i].tag}${side ? ` class="align-${side}"` : ""}>`;
   };
 }
+rules.table_open = () => '<div class="table-frame"><table>';
+rules.table_close = () => "</table></div>";
+// Code becomes a frame with its bar when it is on the page, wherever it stands.
+rules.fence = (tokens, i) => `<pre data-info="${escape(tokens[i].info.trim())}">${escape(tokens[i].content)}</pre>`;
+rules.code_block = (tokens, i) => `<pre data-info="">${escape(tokens[i].content)}</pre>`;
 // A picture from elsewhere would tell that place what is said here. It becomes a link that the reader may follow.
 rules.image = (tokens, i) => {
   const url = tokens[i].attrGet("src") ?? "";
@@ -59,41 +67,45 @@ function hostOf(url) {
  * @param {string} source
  */
 export function definesLinks(source) {
-  return /^ {0,3}\[[^\]]+\]:\s*\S/m.test(source);
+  return /^ {0,3}\[[^\]\n]+\]:\s*\S/m.test(source);
 }
 
 /**
- * One block of Markdown as elements.
+ * @typedef {object} Piece  a part of a block's HTML that can be put on the page alone
+ * @property {string} html  well formed: what is still open from the piece before is opened again
+ * @property {number} depth  how many elements, one in another, it opens again
+ * @property {number} elements  how many elements it adds, about
+ */
+
+/**
+ * One block of Markdown as HTML, cut into pieces.
  * @param {string} source
  * @param {object} env  shared by the blocks of one text: link targets
+ * @returns {Piece[]}
  */
-export function renderMarkdown(source, env) {
-  const fragment = fragmentOf(md.render(source, env));
-  for (const table of fragment.querySelectorAll("table")) frameTable(table);
-  return fragment;
-}
-
-/** A table scrolls by itself, and a giant one shows its beginning first. @param {HTMLTableElement} table */
-function frameTable(table) {
-  const frame = document.createElement("div");
-  frame.className = "table-frame";
-  frame.tabIndex = 0;
-  frame.setAttribute("role", "region");
-  frame.setAttribute("aria-label", "Table");
-  table.replaceWith(frame);
-  frame.append(table);
-  const rows = [...table.querySelectorAll("tbody tr")];
-  const shown = Math.max(20, Math.floor(LONG_TABLE_CELLS / Math.max(1, rows[0]?.children.length ?? 1)));
-  if (rows.length <= shown) return;
-  const rest = rows.slice(shown);
-  for (const row of rest) row.remove();
-  const more = document.createElement("button");
-  more.type = "button";
-  more.className = "quiet";
-  more.textContent = `Show all ${rows.length} rows`;
-  more.addEventListener("click", () => {
-    table.tBodies[0].append(...rest);
-    more.remove();
+export function piecesOf(source, env) {
+  const tokens = md.parse(source, env).flatMap((token) => (token.type === "inline" ? (token.children ?? []) : [token]));
+  const render = (/** @type {number} */ i) =>
+    rules[tokens[i].type]?.(tokens, i, md.options, env, md.renderer) ?? md.renderer.renderToken(tokens, i, md.options);
+  /** @type {{open: string, close: string, depth: number}[]} what stands open before the next token */
+  const stack = [];
+  /** @type {Piece[]} */
+  const pieces = [];
+  let piece = { html: "", depth: 0, elements: 0 };
+  tokens.forEach((token, i) => {
+    if (piece.elements >= PIECE_ELEMENTS && token.nesting >= 0) {
+      piece.html += stack.map(({ close }) => close).reverse().join("");
+      pieces.push(piece);
+      piece = { html: stack.map(({ open }) => open).join(""), depth: stack.reduce((sum, { depth }) => sum + depth, 0), elements: 0 };
+    }
+    const html = render(i);
+    piece.html += html;
+    if (token.nesting >= 0 && !token.hidden) piece.elements += 1;
+    if (token.type.startsWith("math")) piece.elements += token.content.length * ELEMENTS_PER_TEX;
+    if (token.nesting > 0) {
+      const tags = [...html.matchAll(/<([a-z][a-z0-9]*)/g)].map((found) => found[1]);
+      stack.push({ open: html, close: tags.reverse().map((tag) => `</${tag}>`).join(""), depth: tags.length });
+    } else if (token.nesting < 0) stack.pop();
   });
-  frame.after(more);
+  return piece.html || !pieces.length ? [...pieces, piece] : pieces;
 }

@@ -4,36 +4,31 @@
  */
 
 import { BlockSplitter } from "./blocks.js";
-import { copyButton, copyText } from "../ui/clipboard.js";
-import { withVisibleControls } from "../ui/format.js";
-import { highlight, languageOf } from "./highlight.js";
-import { definesLinks, renderMarkdown } from "./markdown.js";
-import { drawMath } from "./math.js";
+import { CodeView } from "./code_view.js";
+import { definesLinks } from "./markdown.js";
+import { hasTime, nextSlice } from "./slices.js";
+import { TextView } from "./text_view.js";
 
 const REST_PER_WORK = 6; // after drawing for t ms the open block rests for 6 t: at most a seventh of the time
 const BETWEEN_DRAWINGS_MS = 30; // a frame costs the browser more in painting than us in text
-const CHUNK = 4_000; // characters of an open code block that are laid out together
-
-/**
- * @typedef {object} Drawn
- * @property {HTMLElement} element
- * @property {HTMLElement | null} code
- * @property {Text | null} text  the last line of open code
- * @property {number} shown  characters of the block that are drawn
- * @property {number} chunkShown  of these, in the last chunk
- * @property {boolean} isDone
- */
+const MAX_BLOCKS = 3_000; // shown of one answer before the reader asks for the rest
+const MAX_ELEMENTS = 40_000; // likewise
+const MAX_LENGTH = 500_000; // characters, likewise
 
 /** What a view holds before the first text. */
 function fresh() {
   return {
-    length: 0,
+    length: 0, // characters taken in
     _splitter: new BlockSplitter(),
-    _drawn: /** @type {Drawn[]} */ ([]),
+    _drawn: /** @type {(CodeView | TextView)[]} */ ([]),
     _pending: /** @type {string[]} */ ([]),
     _env: {}, // link targets
     _first: 0, // the first block that is to be drawn
     _restUntil: 0,
+    _numAllowed: MAX_BLOCKS,
+    _lengthAllowed: MAX_LENGTH,
+    _allowance: { left: MAX_ELEMENTS },
+    _lengthDrawn: 0, // characters of the blocks that are closed and drawn
   };
 }
 
@@ -43,15 +38,21 @@ export class MarkdownView {
     this._root = root;
     this._onDrawn = () => {};
     this._frame = 0;
+    this._isEnded = false; // nothing more is to be drawn
+    this._nextDrawing = 0;
+    this._isWaiting = false; // for the next slice
     const start = fresh();
-    this.length = start.length; // characters taken in
+    this.length = start.length;
     this._splitter = start._splitter;
     this._drawn = start._drawn;
     this._pending = start._pending;
     this._env = start._env;
     this._first = start._first;
     this._restUntil = start._restUntil;
-    this._nextDrawing = 0;
+    this._numAllowed = start._numAllowed;
+    this._lengthAllowed = start._lengthAllowed;
+    this._allowance = start._allowance;
+    this._lengthDrawn = start._lengthDrawn;
   }
 
   /** Called after each drawing. @param {() => void} listener */
@@ -69,6 +70,7 @@ export class MarkdownView {
   /** Everything anew. @param {string} text @param {boolean} isWhole  no more will come */
   set(text, isWhole) {
     this.destroy();
+    this._isEnded = false;
     this._clear();
     this._pending = [text];
     this.length = text.length;
@@ -82,17 +84,22 @@ export class MarkdownView {
   /** No more text will come. */
   finish() {
     this.destroy();
+    this._isEnded = false;
     this._take();
     this._splitter.finish();
     this._restUntil = 0;
-    const { blocks } = this._splitter;
-    const isCyclic = blocks.some((block) => block.kind === "text" && definesLinks(block.source));
-    this._update(isCyclic ? 0 : this._first, isCyclic);
+    const isCyclic = this._splitter.blocks.some((block) => block.kind === "text" && definesLinks(block.source));
+    if (isCyclic) {
+      this._first = 0;
+      for (const drawn of this._drawn) if (drawn instanceof TextView) drawn.isDone = false;
+    }
+    this._update(false);
   }
 
   destroy() {
     cancelAnimationFrame(this._frame);
     this._frame = 0;
+    this._isEnded = true;
   }
 
   _clear() {
@@ -114,7 +121,7 @@ export class MarkdownView {
     this._nextDrawing = start + BETWEEN_DRAWINGS_MS;
     this._take();
     const isResting = start < this._restUntil;
-    this._update(this._first, false, isResting);
+    this._update(isResting);
     if (isResting) this._frame = requestAnimationFrame(() => this._draw());
     else {
       const end = performance.now();
@@ -123,94 +130,64 @@ export class MarkdownView {
     this._onDrawn();
   }
 
-  /** @param {number} first @param {boolean} [isAnew] @param {boolean} [isResting] */
-  _update(first, isAnew = false, isResting = false) {
+  /** Draw from the first block that has changed, in slices. @param {boolean} isResting */
+  _update(isResting) {
     const { blocks } = this._splitter;
-    for (let i = first; i < blocks.length; i++) {
-      const block = blocks[i];
-      const drawn = (this._drawn[i] ??= this._place(block));
-      if (block.kind === "code") this._drawCode(block, drawn);
-      else if (!drawn.isDone || isAnew) {
-        if (isResting && !block.isClosed && drawn.shown) continue;
-        const fragment = renderMarkdown(block.source, this._env);
-        drawMath(fragment);
-        drawn.element.replaceChildren(fragment);
-        drawn.shown = block.source.length;
-        drawn.isDone = block.isClosed;
+    for (let i = this._first; i < blocks.length; i++) {
+      if (i >= this._drawn.length && !this._hasRoom()) return this._offerRest();
+      if (i > this._first && !hasTime()) {
+        this._first = i;
+        if (this._isWaiting) return;
+        this._isWaiting = true;
+        return void nextSlice().then(() => {
+          this._isWaiting = false;
+          if (this._isEnded) return;
+          this._update(false);
+          this._onDrawn();
+        });
       }
+      this._drawBlock(blocks[i], i, isResting);
     }
     if (!isResting) this._first = Math.max(0, blocks.length - 1);
   }
 
-  /** @param {import("./blocks.js").Block} block @returns {Drawn} */
-  _place(block) {
-    const drawn = block.kind === "code" ? codeFrame(block) : textFrame();
-    this._root.append(drawn.element);
-    return drawn;
-  }
-
-  /** @param {import("./blocks.js").Block} block @param {Drawn} drawn */
-  _drawCode(block, drawn) {
-    if (drawn.isDone) return;
-    const text = /** @type {Text} */ (drawn.text);
-    if (block.source.length > drawn.shown) {
-      const lines = withVisibleControls(block.source.slice(drawn.shown));
-      const chunk = /** @type {HTMLElement} */ (text.parentNode);
-      chunk.insertBefore(document.createTextNode(lines), text);
-      drawn.shown = block.source.length;
-      drawn.chunkShown += lines.length;
-      if (drawn.chunkShown > CHUNK) {
-        const next = chunk.cloneNode(false); // the browser lays out only what stands in the last chunk
-        next.appendChild(text);
-        chunk.after(next);
-        drawn.chunkShown = 0;
-      }
+  /** @param {import("./blocks.js").Block} block @param {number} i @param {boolean} isResting */
+  _drawBlock(block, i, isResting) {
+    let drawn = this._drawn[i];
+    if (!drawn) {
+      drawn = this._drawn[i] = block.kind === "code" ? new CodeView(block.info) : new TextView(this._env, this._allowance);
+      this._root.append(drawn.element);
+      if (i) this._lengthDrawn += this._splitter.blocks[i - 1].source.length;
     }
-    const tail = block.isClosed ? "" : withVisibleControls(this._splitter.codeTail());
-    if (text.data !== tail) text.data = tail;
-    if (!block.isClosed) return;
-    drawn.isDone = true;
-    const code = /** @type {HTMLElement} */ (drawn.code);
-    code.normalize();
-    void highlight(code, block.source, block.info);
+    if (drawn instanceof CodeView) {
+      if (drawn.isDone) return;
+      if (block.source.length > drawn.length) drawn.append(block.source.slice(drawn.length));
+      if (block.isClosed) void drawn.finish();
+      else drawn.setTail(this._splitter.codeTail());
+    } else if (!drawn.isDone && !(isResting && !block.isClosed && drawn.shown)) {
+      drawn.draw(block.source, block.isClosed, this._onDrawn);
+    }
   }
-}
 
-/** @returns {Drawn} */
-function textFrame() {
-  const element = document.createElement("div");
-  element.className = "prose";
-  element.dir = "auto";
-  return { element, code: null, text: null, shown: 0, chunkShown: 0, isDone: false };
-}
+  _hasRoom() {
+    return this._drawn.length < this._numAllowed && this._lengthDrawn < this._lengthAllowed && this._allowance.left > 0;
+  }
 
-/** @param {import("./blocks.js").Block} block @returns {Drawn} */
-function codeFrame(block) {
-  const element = document.createElement("figure");
-  element.className = "code";
-  element.dir = "ltr";
-  const bar = document.createElement("figcaption");
-  const name = document.createElement("span");
-  name.textContent = withVisibleControls(languageOf(block.info)) || "text";
-  const wrap = document.createElement("button");
-  wrap.type = "button";
-  wrap.textContent = "Wrap";
-  wrap.setAttribute("aria-pressed", "false");
-  wrap.addEventListener("click", () => {
-    wrap.setAttribute("aria-pressed", String(element.classList.toggle("wrapped")));
-  });
-  bar.append(name, wrap, copyButton("Copy", () => copyText(block.source.replace(/\n$/, ""))));
-  const pre = document.createElement("pre");
-  pre.tabIndex = 0;
-  pre.setAttribute("role", "region");
-  pre.setAttribute("aria-label", `Code, ${name.textContent}`);
-  const code = document.createElement("code");
-  const text = document.createTextNode("");
-  const chunk = document.createElement("span");
-  chunk.className = "lines";
-  chunk.append(text);
-  code.append(chunk);
-  pre.append(code);
-  element.append(bar, pre);
-  return { element, code, text, shown: 0, chunkShown: 0, isDone: false };
+  /** The answer is very long: what comes is shown when the reader asks for it. */
+  _offerRest() {
+    this._first = this._drawn.length;
+    if (this._root.lastElementChild?.classList.contains("rest")) return;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "quiet rest";
+    button.textContent = "Show the rest of the answer";
+    button.addEventListener("click", () => {
+      button.remove();
+      this._numAllowed = this._drawn.length + MAX_BLOCKS;
+      this._lengthAllowed = this._lengthDrawn + MAX_LENGTH;
+      this._allowance.left = MAX_ELEMENTS;
+      this._update(false);
+    });
+    this._root.append(button);
+  }
 }

@@ -1,5 +1,7 @@
 /** Fills TeX placeholders. KaTeX and its style come with the first formula, and not before. */
 
+import { hasTime, nextSlice } from "./slices.js";
+
 /** @type {Promise<any> | null} */
 let loading = null;
 /** @type {any} */
@@ -7,7 +9,9 @@ let katex = null;
 /** @type {Map<string, HTMLElement>} */
 const drawn = new Map();
 const DRAWN_LIMIT = 500;
-const TEX_LIMIT = 20_000;
+const TEX_LIMIT = 2_000; // characters; longer TeX stays TeX: KaTeX takes up to 60 µs for each
+
+const MAX_DEPTH = 150; // elements in one another; some thousands crash the tab
 
 const OPTIONS = { throwOnError: true, trust: false, maxSize: 30, maxExpand: 300, strict: "ignore" };
 
@@ -18,12 +22,25 @@ const OPTIONS = { throwOnError: true, trust: false, maxSize: 30, maxExpand: 300,
 export function drawMath(parent) {
   const places = /** @type {HTMLElement[]} */ ([...parent.querySelectorAll(".math[data-tex]")]);
   if (!places.length) return;
-  if (katex) return places.forEach(draw);
+  if (katex) return void drawAll(places);
   loading ??= load();
   loading.then(
-    () => places.forEach(draw),
+    () => drawAll(places),
     () => void (loading = null), // the TeX stays readable; the next formula tries again
   );
+}
+
+/** At once as far as time allows, and the rest in later slices. @param {HTMLElement[]} places */
+async function drawAll(places) {
+  for (const place of places) {
+    if (!hasTime() && !drawn.has(keyOf(place))) await nextSlice();
+    draw(place);
+  }
+}
+
+/** @param {HTMLElement} place */
+function keyOf(place) {
+  return `${place.dataset.display ?? ""} ${place.dataset.tex ?? ""}`;
 }
 
 async function load() {
@@ -54,10 +71,11 @@ function drawnBy(library, tex, isDisplay) {
   return formula;
 }
 
-/** @param {any} node */
-function withoutStyleAttributes(node) {
+/** @param {any} node @param {number} [depth] */
+function withoutStyleAttributes(node, depth = 0) {
+  if (depth > MAX_DEPTH) throw new RangeError("the formula is nested too deep");
   if (node.attributes?.style) delete node.attributes.style;
-  for (const child of node.children ?? []) withoutStyleAttributes(child);
+  for (const child of node.children ?? []) withoutStyleAttributes(child, depth + 1);
 }
 
 /** @param {HTMLElement} place */
@@ -65,7 +83,7 @@ function draw(place) {
   const tex = place.dataset.tex ?? "";
   if (tex.length > TEX_LIMIT) return;
   const isDisplay = place.dataset.display === "1";
-  const key = `${isDisplay}${tex}`;
+  const key = keyOf(place);
   let formula = drawn.get(key);
   if (!formula) {
     formula = drawnBy(katex, tex, isDisplay);

@@ -39,10 +39,29 @@ function inlineMath(state, silent) {
 }
 
 /** @param {StateInline} state @param {string} open @param {string} close */
-function between({ src, pos, posMax }, open, close) {
-  const start = pos + open.length;
-  const end = src.indexOf(close, start);
-  return end < 0 || end + close.length > posMax ? null : { tex: src.slice(start, end), end: end + close.length };
+function between(state, open, close) {
+  const start = state.pos + open.length;
+  const end = nextPlace(state, close, start, Infinity, (from) => state.src.indexOf(close, from));
+  return end < 0 || end + close.length > state.posMax ? null : { tex: state.src.slice(start, end), end: end + close.length };
+}
+
+/** What was looked for in a text, and where it was found. @type {WeakMap<object, Map<string, {from: number, found: number}>>} */
+const PLACES = new WeakMap();
+
+/**
+ * The first place at or after `from` where `search` finds `mark`, -1 if none. Each stretch of a text is searched once, however
+ * many marks stand open in it: that keeps unclosed formulas linear.
+ * @param {object} state @param {string} mark @param {number} from @param {number} limit @param {(from: number) => number} search
+ */
+function nextPlace(state, mark, from, limit, search) {
+  const places = PLACES.get(state) ?? new Map();
+  PLACES.set(state, places);
+  const key = `${mark} ${limit}`;
+  const last = places.get(key);
+  if (last && last.from <= from && (last.found < 0 || from <= last.found)) return last.found;
+  const found = search(from);
+  places.set(key, { from, found });
+  return found;
 }
 
 /** One dollar is money unless it hugs its text, as in Pandoc. @param {StateInline} state */
@@ -62,24 +81,27 @@ function blockMath(state, startLine, endLine, silent) {
   const open = first.startsWith("$$") ? "$$" : first.startsWith("\\[") ? "\\[" : "";
   if (!open) return false;
   const close = open === "$$" ? "$$" : "\\]";
-  const lines = [];
-  for (let line = startLine; line < endLine; line++) {
-    const text = line === startLine ? first.slice(open.length) : lineOf(state, line);
-    const end = text.indexOf(close);
-    if (end >= 0) {
-      if (text.slice(end + close.length).trim()) return false; // the sentence goes on: inline
-      if (silent) return true;
-      lines.push(text.slice(0, end));
-      state.line = line + 1;
-      const token = state.push("math_block", "p", 0);
-      token.block = true;
-      token.content = lines.join("\n").trim();
-      token.map = [startLine, state.line];
-      return true;
-    }
-    lines.push(text);
-  }
-  return false;
+  const body = first.slice(open.length);
+  const last = body.includes(close)
+    ? startLine
+    : nextPlace(state, close, startLine + 1, endLine, (from) => {
+        for (let line = from; line < endLine; line++) if (lineOf(state, line).includes(close)) return line;
+        return -1;
+      });
+  if (last < 0) return false;
+  const ending = last === startLine ? body : lineOf(state, last);
+  const end = ending.indexOf(close);
+  if (ending.slice(end + close.length).trim()) return false; // the sentence goes on: inline
+  if (silent) return true;
+  const lines = last === startLine ? [] : [body];
+  for (let line = startLine + 1; line < last; line++) lines.push(lineOf(state, line));
+  lines.push(ending.slice(0, end));
+  state.line = last + 1;
+  const token = state.push("math_block", "p", 0);
+  token.block = true;
+  token.content = lines.join("\n").trim();
+  token.map = [startLine, state.line];
+  return true;
 }
 
 /** @param {StateBlock} state @param {number} line */

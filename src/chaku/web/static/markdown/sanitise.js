@@ -5,20 +5,22 @@
 
 import DOMPurify from "../vendor/dompurify.js";
 
+const WORKER = new URL("./worker.js", import.meta.url).href;
 const policy = /** @type {any} */ (globalThis).trustedTypes?.createPolicy("chaku", {
   createHTML: (/** @type {string} */ html) => html, // reaches DOMPurify's inert parser only
-  createScriptURL: () => {
-    throw new TypeError("this page loads no scripts by address");
+  createScriptURL: (/** @type {string} */ url) => {
+    if (url !== WORKER) throw new TypeError("this page loads no scripts by address, but its own worker");
+    return url;
   },
 });
 
 const CONFIG = {
   ALLOWED_TAGS: [
-    "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "img", "li", "ol", "p", "pre",
+    "a", "blockquote", "br", "code", "del", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "img", "li", "ol", "p", "pre",
     "s", "span", "strong", "sub", "sup", "table", "tbody", "td", "th", "thead", "tr", "ul",
   ],
-  ALLOWED_ATTR: ["alt", "class", "data-display", "data-tex", "href", "rel", "src", "start", "target", "title"],
-  ADD_URI_SAFE_ATTR: ["data-display", "data-tex", "rel", "start", "target"],
+  ALLOWED_ATTR: ["alt", "class", "data-display", "data-info", "data-tex", "href", "rel", "src", "start", "target", "title"],
+  ADD_URI_SAFE_ATTR: ["data-display", "data-info", "data-tex", "rel", "start", "target"],
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:|data:image\/(?:png|jpeg|gif|webp);base64,)/i,
@@ -33,4 +35,9 @@ const CONFIG = {
  */
 export function fragmentOf(html) {
   return DOMPurify.sanitize(html, CONFIG);
+}
+
+/** The worker that reads Markdown and colours code; it takes no part in what is drawn. */
+export function startWorker() {
+  return new Worker(policy ? policy.createScriptURL(WORKER) : WORKER, { type: "module" });
 }

@@ -91,12 +91,16 @@ export function byDay(chats, now) {
 }
 
 const DIRECTION_CONTROLS = /[\u202a-\u202e\u2066-\u2069]/g;
+const MAX_MARKS = 16; // no script stacks more on one letter; a browser takes quadratic time for them
+const STACKED_MARKS = new RegExp(`(\\p{M}{${MAX_MARKS}})(\\p{M}+)`, "gu");
 
 /**
- * Text whose characters that turn the reading direction can be seen instead of felt (they can make code read otherwise
- * than it runs: https://trojansource.codes).
+ * Text that can be drawn as it is: characters that turn the reading direction are seen instead of felt (they can make code
+ * read otherwise than it runs: https://trojansource.codes), and a tower of combining marks is cut.
  * @param {string} text
  */
 export function withVisibleControls(text) {
-  return text.replace(DIRECTION_CONTROLS, (c) => `⟨U+${c.charCodeAt(0).toString(16).toUpperCase()}⟩`);
+  return text
+    .replace(DIRECTION_CONTROLS, (c) => `⟨U+${c.charCodeAt(0).toString(16).toUpperCase()}⟩`)
+    .replace(STACKED_MARKS, (_, shown, cut) => `${shown}⟨+${cut.length} marks⟩`);
 }

@@ -1,4 +1,7 @@
-/** A button that opens a list of choices; arrows, Home, End, Escape and letters work as in any menu. */
+/**
+ * A button that opens a list of choices; arrows, Home, End, Escape and letters work as in any menu. The list stands in the
+ * browser's top layer, where nothing around the button can clip or cover it.
+ */
 
 import { html, useLayoutEffect, useId, useRef, useState } from "./html.js";
 
@@ -12,16 +15,27 @@ export function Menu({ label, button, choices, class: name = "", align = "start"
   const id = useId();
   const root = useRef(/** @type {HTMLElement | null} */ (null));
   const opener = useRef(/** @type {HTMLElement | null} */ (null));
+  const list = useRef(/** @type {HTMLElement | null} */ (null));
 
   useLayoutEffect(() => {
     if (!isOpen) return;
+    const shown = /** @type {HTMLElement} */ (list.current);
+    const place = () => placeBeside(shown, /** @type {HTMLElement} */ (opener.current), align);
+    shown.showPopover();
+    place();
     const items = itemsOf(root.current);
     (items.find((item) => item.getAttribute("aria-checked") === "true") ?? items[0])?.focus();
     const onOutside = (/** @type {Event} */ event) => {
       if (!root.current?.contains(/** @type {Node} */ (event.target))) setOpen(false);
     };
     document.addEventListener("pointerdown", onOutside);
-    return () => document.removeEventListener("pointerdown", onOutside);
+    addEventListener("scroll", place, { capture: true, passive: true });
+    addEventListener("resize", place);
+    return () => {
+      document.removeEventListener("pointerdown", onOutside);
+      removeEventListener("scroll", place, { capture: true });
+      removeEventListener("resize", place);
+    };
   }, [isOpen]);
 
   const close = () => {
@@ -67,7 +81,7 @@ export function Menu({ label, button, choices, class: name = "", align = "start"
       ${button}
     </button>
     ${isOpen &&
-    html`<div class=${`menu-list ${align}`} id=${id} role="menu" aria-label=${label}>
+    html`<div class="menu-list" popover="manual" ref=${list} id=${id} role="menu" aria-label=${label}>
       ${choices.map(
         (choice) => html`<button
           type="button"
@@ -82,6 +96,23 @@ export function Menu({ label, button, choices, class: name = "", align = "start"
       )}
     </div>`}
   </div>`;
+}
+
+const GAP = 4; // pixels between a button and its list
+const EDGE = 8; // pixels to the edge of the window
+
+/** Put a list below its button, or above where there is more room. @param {HTMLElement} list @param {HTMLElement} button @param {"start" | "end"} align */
+function placeBeside(list, button, align) {
+  const at = button.getBoundingClientRect();
+  const below = innerHeight - at.bottom - GAP - EDGE;
+  const above = at.top - GAP - EDGE;
+  const isBelow = list.scrollHeight <= below || below >= above;
+  list.style.maxHeight = `${Math.max(80, Math.min(isBelow ? below : above, innerHeight * 0.6))}px`;
+  const { width, height } = list.getBoundingClientRect();
+  const isLeft = (align === "start") === (getComputedStyle(button).direction === "ltr");
+  const left = isLeft ? at.left : at.right - width;
+  list.style.left = `${Math.max(EDGE, Math.min(left, innerWidth - width - EDGE))}px`;
+  list.style.top = `${isBelow ? at.bottom + GAP : at.top - GAP - height}px`;
 }
 
 /** @param {HTMLElement | null} root */

@@ -20,10 +20,19 @@ export class Notices extends Observable {
 
   /** @param {Notice} notice */
   show(notice) {
-    clearTimeout(this._timer);
     this.current = notice;
-    if (!notice.isError) this._timer = setTimeout(() => this.hide(), SHOWN_MS);
+    this.release();
     this.changed();
+  }
+
+  /** While someone looks at it, it stays. */
+  hold() {
+    clearTimeout(this._timer);
+  }
+
+  release() {
+    clearTimeout(this._timer);
+    if (this.current && !this.current.isError) this._timer = setTimeout(() => this.hide(), SHOWN_MS);
   }
 
   hide() {
@@ -39,7 +48,13 @@ export function Toast({ notices }) {
   const notice = notices.current;
   return html`<div class="toast-area" role="status">
     ${notice &&
-    html`<div class=${`toast${notice.isError ? " error" : ""}`}>
+    html`<div
+      class=${`toast${notice.isError ? " error" : ""}`}
+      onPointerEnter=${() => notices.hold()}
+      onPointerLeave=${() => notices.release()}
+      onFocusIn=${() => notices.hold()}
+      onFocusOut=${() => notices.release()}
+    >
       <span>${notice.text}</span>
       ${notice.action &&
       html`<button type="button" class="quiet" onClick=${() => (notices.hide(), notice.onAction?.())}>${notice.action}</button>`}

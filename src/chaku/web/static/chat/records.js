@@ -1,0 +1,21 @@
+/** What of a chat is worked out here: the title it begins with, the settings that are understood. */
+
+/** @import {Part, Settings} from "../data/types.js" */
+import { writtenText } from "./tree.js";
+
+const TITLE_LENGTH = 60; // characters
+
+/** A chat is called by the first line that was written, not by the files that went with it. @param {string | Part[]} content */
+export function titleOf(content) {
+  const line = writtenText(content).split("\n").find((text) => text.trim()) ?? "";
+  const text = line.trim().replace(/\s+/g, " ");
+  if (text.length <= TITLE_LENGTH) return text;
+  const cut = text.slice(0, TITLE_LENGTH - 1);
+  return `${cut.slice(0, Math.max(cut.lastIndexOf(" "), TITLE_LENGTH / 2))}…`;
+}
+
+/** Settings of the kinds that the page can show; what an import brought beside them stays out. @param {any} settings @returns {Settings} */
+export function knownSettings(settings) {
+  const known = Object.entries(settings).map(([name, value]) => [name, name === "stop" && typeof value === "string" ? [value] : value]);
+  return Object.fromEntries(known.filter(([, value]) => typeof value === "number" || Array.isArray(value)));
+}
