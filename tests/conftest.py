@@ -35,8 +35,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in terminalreporter.getreports("passed"):
         for name, figure in report.user_properties:
             terminalreporter.write_line(f"{report.nodeid.split('@')[0]}: {name}: {figure}")
-    if num_left_out := len(terminalreporter.getreports("deselected")):
-        terminalreporter.write_line(f"{num_left_out} tests were not selected; `make prove` runs the long proofs")
+    deselected = terminalreporter.stats.get("deselected", [])
+    if num_proofs := sum(item.get_closest_marker("prove") is not None for item in deselected):
+        terminalreporter.write_line(f"{num_proofs} long proofs were not selected: `make prove` runs them")
 
 
 @pytest.fixture

@@ -28,12 +28,14 @@ class ChakuError(Exception):
     """Something went wrong that a person can understand: a cause in one line and, where there is one, a way out.
 
     `param` names the request field or configuration key at fault. `retry_after_s` asks the caller to wait.
+    `is_foreign` says that another server chose the code: it may be any word.
     """
 
     http_status = 500
     exit_code = 1
     type = "server_error"
     code = "internal_error"
+    is_foreign = False
 
     def __init__(
         self,

@@ -248,6 +248,17 @@ async def test_a_refusal_of_the_request_is_the_callers_with_its_param() -> None:
     assert (status, answer["error"]["param"], answer["error"]["message"]) == (400, "temperature", "too hot")
 
 
+async def test_an_upstreams_own_codes_reach_the_client_and_no_metric() -> None:
+    refusals = [reply(400, b'{"error":{"message":"no","code":"made_up_%d"}}' % number) for number in range(5)]
+    async with raw(RawServer(*refusals)) as (g, _):
+        codes = [(await g.post(CHAT, chat()))[1]["error"]["code"] for _ in range(5)]
+        async with g.http.get(g.url + "/metrics") as response:
+            text = await response.text()
+    assert codes == [f"made_up_{number}" for number in range(5)]
+    assert 'chaku_errors_total{code="invalid_request",model="scripted"} 5.0' in text
+    assert "made_up" not in text
+
+
 async def test_a_busy_upstreams_time_to_come_back_is_passed_on() -> None:
     async with raw(RawServer(reply(429, b'{"error":{"message":"slow down"}}', "Retry-After: 7"))) as (g, _):
         status, _, headers = await g.post(CHAT, chat())

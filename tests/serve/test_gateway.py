@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from chaku.engines.base import Answer, Call
 from chaku.engines.scripted import Reply, Script, ScriptedEngine
 from chaku.errors import ConfigError, ModelError
+from chaku.protocol.openai import CompletionRequest, EmbeddingRequest
 from chaku.serve.gateway import HUNG_UP, num_answers
 from gateways import Keys, Running, chat, gateway, scripted
 from processes import PATIENCE_S
@@ -224,13 +225,14 @@ async def test_the_deadline_answers_at_once_and_the_slot_comes_back_when_the_eng
 
 
 async def test_embeddings_take_no_slots_from_chats_and_a_list_takes_several() -> None:
-    body = {"input": ["a", "b", "c"]}
-    assert num_answers("embeddings", body) == 3
-    assert num_answers("embeddings", {"input": [1, 2, 3]}) == 1
+    several = EmbeddingRequest(model="m", input=["a", "b", "c"])
+    assert num_answers(several) == 3
+    assert num_answers(EmbeddingRequest(model="m", input=[1, 2, 3])) == 1
+    assert num_answers(CompletionRequest(model="m", prompt=["a", "b"], n=2)) == 4
     async with gateway(scripted(slots=1)) as g:
         served = g.serving.table.find("scripted")
         served.embedding_admission.slots = 2
-        async with served.embedding_admission.hold(num_answers("embeddings", body)):
+        async with served.embedding_admission.hold(num_answers(several)):
             assert (await g.post(CHAT, chat()))[0] == 200
 
 
@@ -416,7 +418,7 @@ async def test_health_can_be_asked_by_head() -> None:
 async def test_health_says_failed_where_no_model_can_be_started() -> None:
     async with gateway() as g:
         for served in g.serving.table:
-            served.failure = ModelError("no such file")
+            served.replicas[0].failure = ModelError("no such file")
         async with g.http.get(g.url + "/health") as response:
             assert (response.status, (await response.json())["status"]) == (503, "failed")
 

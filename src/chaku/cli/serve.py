@@ -290,7 +290,7 @@ def _recorder(usage: Any) -> Any:
     def record(exchange: Exchange) -> None:
         usage.put(
             Usage(
-                time=dt.datetime.now(dt.UTC),
+                time=dt.datetime.fromtimestamp(exchange.arrived_at, dt.UTC),
                 model=exchange.model,
                 route=exchange.route,
                 status=exchange.status,

@@ -95,7 +95,9 @@ def error_from(status: int, payload: Any) -> ChakuError:
     kind = _BY_STATUS.get(status, InvalidRequest if 400 <= status < 500 else EngineError)
     if kind is InvalidRequest and any(word in f"{code} {payload.get('type')} {message}" for word in _OVERFLOW_WORDS):
         return ContextOverflow(message, param=param)
-    return kind(message, param=param, code=code)
+    error = kind(message, param=param, code=code)
+    error.is_foreign = code is not None
+    return error
 
 
 def retry_after_s(header: str | None) -> float | None:

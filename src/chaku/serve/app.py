@@ -54,25 +54,22 @@ class Health(TypedDict):
 
 def describe_model(served: Served) -> ServedModel:
     """What callers may know of a model right now."""
-    status = served.engine.status()
-    state, detail = str(status.state), status.detail
-    if served.failure is not None:
-        state, detail = str(State.FAILED), str(served.failure)
-    known = served.engine.capabilities if status.state in (State.READY, State.UNLOADED) else None
+    status = served.status()
+    known = served.capabilities
     abilities: set[str] = set()
     if known is not None:
         abilities = {*known.routes, *known.parameters}
         abilities |= {name for name in ("tools", "vision", "reasoning") if getattr(known, name)}
     return {
-        "id": served.engine.name,
+        "id": served.name,
         "object": "model",
         "created": served.created,
         "owned_by": "chaku",
-        "state": state,
-        "detail": detail,
+        "state": str(status.state),
+        "detail": status.detail,
         "progress": status.progress,
         "context_tokens": known.context_tokens if known else None,
-        "slots": known.slots if known else None,
+        "slots": served.admission.slots if known else None,
         "capabilities": sorted(abilities),
         "running": served.admission.num_running,
         "waiting": served.admission.num_waiting,
@@ -100,7 +97,7 @@ def build_app(table: ModelTable, metrics: Metrics) -> FastAPI:
     async def show_model(model: str) -> ServedModel:
         """One model."""
         for served in table:
-            if served.engine.name == model:
+            if served.name == model:
                 return describe_model(served)
         raise NotFound(f"no model {model!r} is served here", param="model", code="model_not_found")
 
@@ -108,7 +105,7 @@ def build_app(table: ModelTable, metrics: Metrics) -> FastAPI:
     @app.get("/health", tags=["operation"], responses={503: {"model": Health, "description": "No model is ready"}})
     async def health(response: Response) -> Health:
         """200 once a model is ready, 503 before and where none can be: status is ok, loading or failed."""
-        models = {served.engine.name: describe_model(served)["state"] for served in table}
+        models = {served.name: describe_model(served)["state"] for served in table}
         is_ready = not models or any(state in (State.READY, State.UNLOADED) for state in models.values())
         if not is_ready:
             response.status_code = 503

@@ -15,12 +15,17 @@ class Exchange:
     request_id: str
     route: str
     started: float = field(default_factory=time.perf_counter)
+    arrived_at: float = field(default_factory=time.time)
+    """Unix seconds; usage is booked at this time, not at the end."""
     model: str = ""
     is_known_model: bool = False
     key_id: str | None = None
     status: int = 0
     """HTTP status; 499 where the client hung up first."""
     error_code: str | None = None
+    """The code that the client saw. It may be an upstream's own word."""
+    error_kind: str | None = None
+    """The code, or for an upstream's error the code of its class: one of a closed set, for metrics."""
     has_headers_sent: bool = False
     is_complete: bool = False
     """The last byte of the answer was handed over: a client that closes now has not hung up."""

@@ -10,31 +10,30 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import orjson
-from pydantic import BaseModel
 
 from chaku import logs
-from chaku.engines.base import Call, Route
+from chaku.engines.base import Call
 from chaku.errors import (
     ChakuError,
     DeadlineExceeded,
     EngineUnavailable,
     InvalidRequest,
-    MethodNotAllowed,
 )
-from chaku.protocol.errors import body_of, event_of
-from chaku.protocol.json_scan import JsonLimits
-from chaku.protocol.openai import ChatRequest, CompletionRequest, EmbeddingRequest, prompts_of
-from chaku.serve import capability
+from chaku.protocol.errors import body_of
+from chaku.protocol.openai import prompts_of
 from chaku.serve.access import Access
-from chaku.serve.body import CHAT_LIMITS, TEXT_LIMITS, BodyReader
+from chaku.serve.body import BodyReader
 from chaku.serve.client_watch import ClientLeft, client_watch
+from chaku.serve.endpoints import EndpointTable
 from chaku.serve.exchange import Exchange
 from chaku.serve.metrics import Metrics
 from chaku.serve.relay import AsgiMessage, Receive, Send, relay
-from chaku.serve.table import ModelTable, Served
+from chaku.serve.table import ModelTable, Replica, Served
+from chaku.serve.wires import Wire
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +42,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 HUNG_UP = 499  # nginx's number for a client that left first; it only appears in logs and metrics
-_ROUTES: dict[str, tuple[Route, type[BaseModel], JsonLimits]] = {
-    "/v1/chat/completions": ("chat", ChatRequest, CHAT_LIMITS),
-    "/v1/completions": ("completions", CompletionRequest, TEXT_LIMITS),
-    "/v1/embeddings": ("embeddings", EmbeddingRequest, TEXT_LIMITS),
-}
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 
 
@@ -68,6 +62,7 @@ class Gateway:
         self._record_usage = record_usage
         self._app = app
         self._bodies = BodyReader()
+        self._endpoints = EndpointTable()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request."""
@@ -82,8 +77,8 @@ class Gateway:
         request_id = given_id.decode() if _REQUEST_ID.fullmatch(given_id) else f"req-{secrets.token_hex(8)}"
         logs.request_id.set(request_id)
         base_headers: Headers = [(b"x-request-id", request_id.encode())]
-        route = _ROUTES.get(scope["path"])
-        exchange = Exchange(request_id, route[0] if route else "other")
+        exchange = Exchange(request_id, "other")
+        wire: Wire | None = None
         try:
             hosts = [value for name, value in scope["headers"] if name == b"host"]
             host = hosts[0] if len(hosts) == 1 else None
@@ -95,48 +90,54 @@ class Gateway:
                     await send({"type": "http.response.start", "status": 204, "headers": base_headers})
                     await send({"type": "http.response.body", "body": b""})
                     return
-            if route is not None:
-                if scope["method"] != "POST":
-                    raise MethodNotAllowed(f"{scope['path']} takes POST, not {scope['method']}")
+            endpoint = self._endpoints.find(scope["path"], scope["method"])
+            wire = endpoint.wire
+            if wire is not None:
+                exchange.route = wire.route
+            if endpoint.scope in ("infer", "metrics"):
                 exchange.key_id = self._access.identify(headers.get(b"authorization")).key_id
-                await self._infer(exchange, route, headers, receive, send, base_headers)
+            if wire is None:
+                await self._app(scope, receive, _with_headers(send, base_headers, exchange))
             else:
-                if scope["path"].startswith("/v1/") or scope["path"] == "/metrics":
-                    self._access.identify(headers.get(b"authorization"))
-                await self._app(scope, receive, _with_headers(send, base_headers))
+                await self._infer(exchange, wire, headers, receive, send, base_headers)
         except ChakuError as error:
-            await self._refuse(exchange, error, send, base_headers)
+            await self._refuse(exchange, error, wire, send, base_headers)
         except Exception:
             log.exception("request failed path=%r", scope["path"])
             failure = ChakuError("the gateway failed on this request; its log has the details under the request id")
-            await self._refuse(exchange, failure, send, base_headers)
+            await self._refuse(exchange, failure, wire, send, base_headers)
         finally:
-            if route is not None:
+            if wire is not None:
                 self._account(exchange)
 
     async def _infer(
         self,
         exchange: Exchange,
-        route: tuple[Route, type[BaseModel], JsonLimits],
+        wire: Wire,
         headers: dict[bytes, bytes],
         receive: Receive,
         send: Send,
         base_headers: Headers,
     ) -> None:
-        request = await self._bodies.read(route[1], route[2], headers, receive)
-        body = request.body
-        base_headers = base_headers + _note_headers(request.notes)
-        exchange.model = body["model"]
+        request = await self._bodies.read(wire.request, wire.limits, headers, receive)
+        asked: Any = request.typed
+        exchange.model = asked.model
         served = self._table.find(exchange.model)
         exchange.is_known_model = True
-        exchange.is_stream = bool(body.get("stream"))
-        shows_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        if body.get("stream_options") is not None and not exchange.is_stream:
+        options = getattr(asked, "stream_options", None)
+        exchange.is_stream = bool(getattr(asked, "stream", None))
+        if options is not None and not exchange.is_stream:
             raise InvalidRequest("stream_options needs stream: true", param="stream_options")
-        wanted = capability.fit(exchange.model, route[0], body, served.engine.capabilities)
+        work = _Work(
+            served=served,
+            fitting=served.fit(wire.route, request.body),
+            num_slots=num_answers(asked),
+            shows_usage=bool(options and options.include_usage),
+            headers=base_headers + _note_headers(request.notes),
+        )
         try:
             async with client_watch(receive), asyncio.timeout(served.config.deadline_s):
-                await self._run(exchange, served, wanted, shows_usage, send, base_headers)
+                await self._run(exchange, wire, work, send)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"{exchange.model} did not finish within {served.config.deadline_s:g} s",
@@ -151,39 +152,34 @@ class Gateway:
             task.uncancel()
             raise EngineUnavailable("the gateway is stopping", retry_after_s=5) from None
 
-    async def _run(
-        self,
-        exchange: Exchange,
-        served: Served,
-        body: dict[str, Any],
-        shows_usage: bool,
-        send: Send,
-        base_headers: Headers,
-    ) -> None:
-        route: Route = exchange.route  # type: ignore[assignment]
-        admission = served.embedding_admission if route == "embeddings" else served.admission
-        async with admission.hold(num_answers(route, body)) as hold:
+    async def _run(self, exchange: Exchange, wire: Wire, work: _Work, send: Send) -> None:
+        async with work.served.admission_of(wire.route).hold(work.num_slots) as hold:
             exchange.queue_s = exchange.since_start_s()
-            call = Call(route, body, exchange.is_stream, exchange.request_id, hold)
-            async with served.engine.ask(call) as answer:
-                headers = base_headers + _note_headers(answer.notes)
-                if call.stream:
-                    await relay(answer.blocks(), exchange, send, headers, shows_usage=shows_usage)
-                else:
+            replica, body = work.served.choose(work.fitting)
+            call = Call(wire.route, body, exchange.is_stream, exchange.request_id, hold)
+            with replica.running(work.num_slots, hold):
+                async with replica.engine.ask(call) as answer:
+                    headers = work.headers + _note_headers(answer.notes)
+                    if call.stream:
+                        await relay(answer.blocks(), exchange, send, headers, wire, shows_usage=work.shows_usage)
+                        return
                     whole = await answer.whole()
                     exchange.take_usage(whole.get("usage"))
                     exchange.status = 200
                     exchange.has_headers_sent = True
-                    await _send_bytes(send, 200, orjson.dumps(whole), headers)
+                    await _send_bytes(send, 200, wire.whole(whole), headers)
                     exchange.is_complete = True
 
-    async def _refuse(self, exchange: Exchange, error: ChakuError, send: Send, base_headers: Headers) -> None:
-        exchange.error_code = error.code or error.type
-        if exchange.has_headers_sent:  # a stream is under way: the last event says why it ends
-            exchange.status = error.http_status
-            await send({"type": "http.response.body", "body": event_of(error)})
-            return
+    async def _refuse(
+        self, exchange: Exchange, error: ChakuError, wire: Wire | None, send: Send, base_headers: Headers
+    ) -> None:
+        exchange.error_code = (error.code or error.type)[:64]
+        exchange.error_kind = type(error).code if error.is_foreign else error.code
         exchange.status = error.http_status
+        if exchange.has_headers_sent:
+            if wire is not None:  # a stream has begun: the last event says why it ends
+                await send({"type": "http.response.body", "body": wire.error_event(error)})
+            return  # the application has answered, or broken off: the server closes the connection
         headers = list(base_headers)
         if error.retry_after_s is not None:
             headers.append((b"retry-after", str(max(1, round(error.retry_after_s))).encode()))
@@ -191,7 +187,8 @@ class Gateway:
             headers.append((b"www-authenticate", b"Bearer"))
         if error.http_status == 405:
             headers.append((b"allow", b"POST"))
-        await _send_bytes(send, error.http_status, orjson.dumps(body_of(error)), headers)
+        body = wire.error(error) if wire is not None else orjson.dumps(body_of(error))
+        await _send_bytes(send, error.http_status, body, headers)
 
     def _account(self, exchange: Exchange) -> None:
         exchange.duration_s = exchange.since_start_s()
@@ -211,10 +208,21 @@ class Gateway:
         )
 
 
-def num_answers(route: Route, body: dict[str, Any]) -> int:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A request that was checked and waits for its turn."""
+
+    served: Served
+    fitting: list[tuple[Replica, dict[str, Any]]]
+    num_slots: int
+    shows_usage: bool
+    headers: Headers
+
+
+def num_answers(request: Any) -> int:
     """How many answers are generated side by side, each in a slot of its own: n for every prompt."""
-    prompt = body.get("input" if route == "embeddings" else "prompt")
-    return len(prompts_of(prompt)) * int(body.get("n", 1))
+    prompts = prompts_of(getattr(request, "input", None) or getattr(request, "prompt", None))
+    return len(prompts) * (getattr(request, "n", None) or 1)
 
 
 async def _send_bytes(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -241,9 +249,10 @@ def _cors_headers(origin: str, headers: dict[bytes, bytes]) -> Headers:
     return allowed
 
 
-def _with_headers(send: Send, extra: Headers) -> Send:
+def _with_headers(send: Send, extra: Headers, exchange: Exchange) -> Send:
     async def send_with_headers(message: AsgiMessage) -> None:
         if message["type"] == "http.response.start":
+            exchange.has_headers_sent = True
             message["headers"] = [*message.get("headers", ()), *extra]
         await send(message)
 

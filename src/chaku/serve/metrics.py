@@ -30,8 +30,8 @@ class _Gauges(Collector):
         ready = GaugeMetricFamily("chaku_engine_ready", "1 where the engine takes requests", labels=["model"])
         restarts = GaugeMetricFamily("chaku_engine_restarts", "Times the engine was restarted", labels=["model"])
         for served in self._table:
-            labels = [served.engine.name]
-            status = served.engine.status()
+            labels = [served.name]
+            status = served.status()
             running.add_metric(labels, served.admission.num_running)
             slots.add_metric(labels, served.admission.slots or 0)
             waiting.add_metric(labels, served.admission.num_waiting)
@@ -55,7 +55,7 @@ class Metrics:
             return Counter(name, text, labels, registry=self._registry)
 
         self._requests = counter("chaku_requests", "Requests answered", ("model", "route", "status"))
-        self._errors = counter("chaku_errors", "Requests that failed, by the error's code", ("model", "code"))
+        self._errors = counter("chaku_errors", "Requests that failed, by the kind of error", ("model", "code"))
         self._prompt = counter("chaku_prompt_tokens", "Prompt tokens read", ("model",))
         self._cached = counter("chaku_cached_prompt_tokens", "Prompt tokens that came out of a cache", ("model",))
         self._completion = counter("chaku_completion_tokens", "Tokens generated", ("model",))
@@ -80,8 +80,8 @@ class Metrics:
         route = exchange.route
         self._child(self._requests, model, route, str(exchange.status)).inc()
         self._child(self._duration, model, route).observe(exchange.duration_s)
-        if exchange.error_code is not None:
-            self._child(self._errors, model, exchange.error_code).inc()
+        if exchange.error_kind is not None:
+            self._child(self._errors, model, exchange.error_kind).inc()
         if exchange.queue_s is not None:
             self._child(self._queue, model).observe(exchange.queue_s)
         if exchange.first_token_s is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from chaku.engines.base import Block
 from chaku.serve.exchange import Exchange
+from chaku.serve.wires import Wire
 
 AsgiMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[AsgiMessage]]
@@ -24,13 +25,11 @@ async def relay(
     exchange: Exchange,
     send: Send,
     headers: list[tuple[bytes, bytes]],
+    wire: Wire,
     *,
     shows_usage: bool,
 ) -> None:
-    """Send blocks as they come; note time to first token and usage on `exchange`.
-
-    The block with the token counts is left out where the client did not ask for it.
-    """
+    """Send blocks as they come, in the words of `wire`; note time to first token and usage on `exchange`."""
     async for block in blocks:
         if block.num_tokens:
             exchange.completion_tokens += block.num_tokens  # at least so many, should no usage come
@@ -43,10 +42,10 @@ async def relay(
             exchange.has_headers_sent = True
             exchange.status = 200
             await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS + headers})
-        if block.is_usage_only and not shows_usage:
-            continue
-        await send({"type": "http.response.body", "body": block.data, "more_body": not block.is_last})
-        exchange.is_complete = block.is_last
+        piece = wire.piece(block, shows_usage=shows_usage)
+        if piece or block.is_last:
+            await send({"type": "http.response.body", "body": piece, "more_body": not block.is_last})
+            exchange.is_complete = block.is_last
     if not exchange.is_complete:
         await send({"type": "http.response.body", "body": b""})
         exchange.is_complete = True

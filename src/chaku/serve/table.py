@@ -1,33 +1,205 @@
-"""Which models this gateway serves, and in what state each is."""
+"""Which models this gateway serves, by which replicas, and in what state each is."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from chaku.config import ModelConfig
-from chaku.engines.base import Engine, State
-from chaku.errors import ChakuError, EngineUnavailable, NotFound
+from chaku.engines.base import Capabilities, Engine, Hold, Route, State, Status
+from chaku.errors import ChakuError, EngineUnavailable, InvalidRequest, NotFound
+from chaku.serve import capability
 from chaku.serve.admission import Admission
+from chaku.serve.routing import Load, least_loaded
 
 log = logging.getLogger(__name__)
 
+_TAKES_REQUESTS = (State.READY, State.UNLOADED)
+_COMES_BACK = (State.LOADING, State.RESTARTING)
+_BEST_FIRST = (*_TAKES_REQUESTS, *_COMES_BACK, State.FAILED, State.STOPPED)
 
-@dataclass
-class Served:
-    """One model behind the gateway."""
+
+@dataclass(eq=False)
+class Replica:
+    """One engine that serves a model, and what this gateway runs there."""
 
     engine: Engine
-    config: ModelConfig
-    admission: Admission
-    embedding_admission: Admission
-    """Embeddings have slots of their own, so that they take none from chats."""
-    created: int
+    num_running: int = 0
+    """Slots that requests of this gateway hold."""
     failure: ChakuError | None = None
     """Why it could not be started."""
+    is_draining: bool = False
+    """It takes no new requests."""
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self._idle.set()
+
+    def status(self) -> Status:
+        """The engine's status, or the failure to start it."""
+        if self.failure is not None:
+            return Status(State.FAILED, str(self.failure))
+        return self.engine.status()
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether a new request may go there."""
+        return not self.is_draining and self.status().state in _TAKES_REQUESTS
+
+    @contextlib.contextmanager
+    def running(self, num_slots: int, hold: Hold) -> Iterator[None]:
+        """Count `num_slots` as taken during the block, and until the engine has stopped working for `hold`."""
+        self.num_running += num_slots
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            hold.when_done(lambda: self._give_back(num_slots))
+
+    def _give_back(self, num_slots: int) -> None:
+        self.num_running -= num_slots
+        if not self.num_running:
+            self._idle.set()
+
+    async def drained(self) -> None:
+        """Wait until no request runs here."""
+        await self._idle.wait()
+
+
+@dataclass(eq=False)
+class Served:
+    """One model: a queue, and the replicas behind it. Replicas may come and go while requests run."""
+
+    name: str
+    config: ModelConfig
+    created: int
+    replicas: list[Replica] = field(default_factory=list)
+    random: random.Random = field(default_factory=random.Random)
+
+    def __post_init__(self) -> None:
+        limit = self.config.queue_limit
+        self.admission = Admission(self.name, None, limit)
+        self.embedding_admission = Admission(self.name, None, limit)
+        """Embeddings have slots of their own, so that they take none from chats."""
+
+    def admission_of(self, route: Route) -> Admission:
+        """The queue that requests of this route wait in."""
+        return self.embedding_admission if route == "embeddings" else self.admission
+
+    def status(self) -> Status:
+        """The best replica's status; restarts of all replicas together."""
+        statuses = [replica.status() for replica in self.replicas] or [Status(State.LOADING, "waits for a replica")]
+        best = min(statuses, key=lambda status: _BEST_FIRST.index(status.state))
+        num_restarts = sum(status.num_restarts for status in statuses)
+        return Status(best.state, best.detail, best.progress, best.retry_after_s, best.pid, num_restarts)
+
+    @property
+    def available(self) -> list[Replica]:
+        """Replicas that take requests."""
+        return [replica for replica in self.replicas if replica.takes_requests]
+
+    @property
+    def capabilities(self) -> Capabilities | None:
+        """What the first available replica can do; slots of all together. None while there is none."""
+        available = self.available
+        return available[0].engine.capabilities if available else None
+
+    @property
+    def failure(self) -> ChakuError | None:
+        """Why no replica could be started; None while there is hope."""
+        failures = [replica.failure for replica in self.replicas]
+        return failures[0] if failures and None not in failures else None
+
+    def update_slots(self) -> None:
+        """Tell the queues how many slots the available replicas have. Where there is none, the last number stays."""
+        known = [replica.engine.capabilities for replica in self.available]
+        if known:
+            self.admission.slots = _sum([one.slots for one in known])
+            self.embedding_admission.slots = _sum([one.embedding_slots for one in known])
+
+    def fit(self, route: Route, body: dict[str, Any]) -> list[tuple[Replica, dict[str, Any]]]:
+        """The available replicas that can honour a request, each with the body as its engine gets it.
+
+        Raises the first replica's InvalidRequest where none can, EngineUnavailable where none is available.
+        """
+        fitting: list[tuple[Replica, dict[str, Any]]] = []
+        refusal: InvalidRequest | None = None
+        for replica in self.available:
+            try:
+                wanted = capability.fit(self.name, route, body, replica.engine.capabilities)
+            except InvalidRequest as error:
+                refusal = refusal or error
+            else:
+                fitting.append((replica, wanted))
+        if fitting:
+            return fitting
+        raise refusal or self.unavailable()
+
+    def choose(self, fitting: Sequence[tuple[Replica, dict[str, Any]]]) -> tuple[Replica, dict[str, Any]]:
+        """One of the replicas that `fit` found, by load. Raises EngineUnavailable where none takes requests now."""
+        able = [pair for pair in fitting if pair[0].takes_requests]
+        if not able:
+            raise self.unavailable()
+        loads = [Load(replica.num_running, replica.engine.capabilities.slots) for replica, _ in able]
+        return able[least_loaded(loads, self.random)]
+
+    def unavailable(self) -> EngineUnavailable:
+        """Why nothing takes requests now, and when to come back, if ever."""
+        if (failure := self.failure) is not None:
+            return EngineUnavailable(f"{self.name} could not be started: {failure.message}", fix=failure.fix)
+        status = self.status()
+        detail = f" ({status.detail})" if status.detail else ""
+        retry_after_s = (status.retry_after_s or 2.0) if status.state in _COMES_BACK else None
+        return EngineUnavailable(f"{self.name} is {status.state}{detail}", retry_after_s=retry_after_s)
+
+    async def start(self, engine: Engine) -> Replica:
+        """Add a replica and start its engine; requests go there once it is ready. A failure stays on the replica."""
+        replica = Replica(engine)
+        self.replicas.append(replica)
+        await self.start_replica(replica)
+        return replica
+
+    async def start_replica(self, replica: Replica) -> None:
+        """Start the engine of a replica that was added before."""
+        try:
+            await replica.engine.start()
+        except ChakuError as error:
+            replica.failure = error
+            log.error("model failed model=%s error=%s", self.name, error)
+            return
+        except Exception as error:
+            log.exception("model failed model=%s", self.name)
+            replica.failure = EngineUnavailable(f"unexpected {type(error).__name__}: {error}", fix="see the log")
+            return
+        self.update_slots()
+        if replica.engine.status().state is not State.READY:
+            return  # an upstream that is away: it has said so, and comes back by itself
+        known = replica.engine.capabilities
+        log.info(
+            "model ready model=%s slots=%s tokens_per_request=%s %s",
+            self.name,
+            known.slots or "unknown",
+            known.context_tokens or "unknown",
+            replica.engine.status().detail,
+        )
+
+    async def remove(self, replica: Replica) -> None:
+        """Send no more requests to a replica, wait until those that run are over, then stop its engine."""
+        replica.is_draining = True
+        self.update_slots()
+        await replica.drained()
+        self.replicas.remove(replica)
+        await replica.engine.stop()
+
+
+def _sum(slots: list[int | None]) -> int | None:
+    return sum(known) if len(known := [number for number in slots if number is not None]) == len(slots) else None
 
 
 class ModelTable:
@@ -37,11 +209,9 @@ class ModelTable:
         self._served: dict[str, Served] = {}
 
     def add(self, engine: Engine, config: ModelConfig, *, created: int) -> Served:
-        """Take in a model that has not been started. Names are unique: the caller has checked."""
-        assert engine.name not in self._served
-        chats, embeddings = (Admission(engine.name, None, config.queue_limit) for _ in range(2))
-        served = Served(engine, config, chats, embeddings, created)
-        self._served[engine.name] = served
+        """Add a replica that has not been started, and its model where it is the first. Times are Unix seconds."""
+        served = self._served.setdefault(engine.name, Served(engine.name, config, created))
+        served.replicas.append(Replica(engine))
         return served
 
     def __iter__(self) -> Iterator[Served]:
@@ -51,7 +221,7 @@ class ModelTable:
         return len(self._served)
 
     def find(self, name: str) -> Served:
-        """The model of that name, ready or about to be.
+        """The model of that name, with a replica that takes requests.
 
         Raises NotFound with the nearest name, or EngineUnavailable with when to come back.
         """
@@ -60,41 +230,22 @@ class ModelTable:
             near = difflib.get_close_matches(name, self._served, n=1)
             fix = f"did you mean {near[0]!r}?" if near else f"models here: {', '.join(self._served) or 'none'}"
             raise NotFound(f"no model {name!r} is served here", fix=fix, param="model", code="model_not_found")
-        if served.failure is not None:
-            raise EngineUnavailable(f"{name} could not be started: {served.failure.message}", fix=served.failure.fix)
-        status = served.engine.status()
-        if status.state not in (State.READY, State.UNLOADED):
-            detail = f" ({status.detail})" if status.detail else ""
-            raise EngineUnavailable(f"{name} is {status.state}{detail}", retry_after_s=status.retry_after_s or 2.0)
+        served.update_slots()
+        if not served.available:
+            raise served.unavailable()
         return served
 
     async def start(self) -> None:
-        """Start every model; raises the first failure once all have been tried."""
-        await asyncio.gather(*(self._start(served) for served in self))
+        """Start every replica; raises the first model's failure once all have been tried."""
+        await asyncio.gather(*(served.start_replica(replica) for served in self for replica in served.replicas))
         for served in self:
             if served.failure is not None:
                 raise served.failure
 
-    async def _start(self, served: Served) -> None:
-        try:
-            await served.engine.start()
-        except ChakuError as error:
-            served.failure = error
-            log.error("model failed model=%s error=%s", served.engine.name, error)
-            return
-        known = served.engine.capabilities
-        served.admission.slots = known.slots
-        served.embedding_admission.slots = known.embedding_slots
-        if served.engine.status().state is not State.READY:
-            return  # an upstream that is away: it has said so, and comes up by itself
-        log.info(
-            "model ready model=%s slots=%s tokens_per_request=%s %s",
-            served.engine.name,
-            known.slots or "unknown",
-            known.context_tokens or "unknown",
-            served.engine.status().detail,
-        )
-
     async def stop(self) -> None:
-        """Stop every engine, all at once."""
-        await asyncio.gather(*(served.engine.stop() for served in self))
+        """Stop every engine, all at once. One that fails to stop is logged, and the others are stopped all the same."""
+        replicas = [(served.name, replica) for served in self for replica in served.replicas]
+        outcomes = await asyncio.gather(*(replica.engine.stop() for _, replica in replicas), return_exceptions=True)
+        for (name, _), outcome in zip(replicas, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                log.error("engine did not stop model=%s", name, exc_info=outcome)

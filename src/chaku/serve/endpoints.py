@@ -1,0 +1,78 @@
+"""The table of paths that the gateway answers: method, scope, and for inference the wire that a client speaks there.
+
+A path that is not in the table is not served, whatever the application knows: a new route can't be open by accident.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from chaku.errors import MethodNotAllowed, NotFound
+from chaku.protocol.openai import ChatRequest, CompletionRequest, EmbeddingRequest
+from chaku.serve.body import CHAT_LIMITS, TEXT_LIMITS
+from chaku.serve.wires import OpenAIWire, Wire
+
+Scope = Literal["open", "infer", "page", "metrics"]
+"""What a caller needs: nothing, a key for inference or metrics, or the page's own session (`chaku.web` checks it)."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One path, or all paths below it where `path` ends in a star."""
+
+    path: str
+    methods: frozenset[str]
+    scope: Scope
+    wire: Wire | None = None
+    """How clients of an inference path speak. None: the application answers."""
+
+
+def _row(path: str, methods: str, scope: Scope, wire: Wire | None = None) -> Endpoint:
+    return Endpoint(path, frozenset(methods.split()), scope, wire)
+
+
+ENDPOINTS = (
+    _row("/v1/chat/completions", "POST", "infer", OpenAIWire("chat", ChatRequest, CHAT_LIMITS)),
+    _row("/v1/completions", "POST", "infer", OpenAIWire("completions", CompletionRequest, TEXT_LIMITS)),
+    _row("/v1/embeddings", "POST", "infer", OpenAIWire("embeddings", EmbeddingRequest, TEXT_LIMITS)),
+    _row("/v1/models", "GET HEAD", "infer"),
+    _row("/v1/models/*", "GET HEAD", "infer"),
+    _row("/metrics", "GET HEAD", "metrics"),
+    _row("/health", "GET HEAD", "open"),
+    _row("/openapi.json", "GET HEAD", "open"),
+    _row("/docs", "GET HEAD", "open"),
+    _row("/docs/*", "GET HEAD", "open"),
+    _row("/static-offline-docs/*", "GET HEAD", "open"),
+    _row("/api/*", "GET HEAD POST PUT PATCH DELETE", "page"),
+)
+PAGE = _row("/*", "GET HEAD", "open")
+"""The page's files and its screens: every other path, for reading only. They hold nothing of anybody."""
+_RESERVED = re.compile(r"/(?:v1|api|metrics|health)(?:/|$)")
+
+
+class EndpointTable:
+    """Finds the endpoint of a request."""
+
+    def __init__(self, endpoints: Iterable[Endpoint] = ENDPOINTS) -> None:
+        rows = tuple(endpoints)
+        self._exact = {row.path: row for row in rows if not row.path.endswith("*")}
+        self._below = tuple((row.path[:-1], row) for row in rows if row.path.endswith("*"))
+
+    def find(self, path: str, method: str) -> Endpoint:
+        """The endpoint at `path`. Raises NotFound for a path that is not in the table, MethodNotAllowed."""
+        endpoint = self._exact.get(path) or self._search(path)
+        if method not in endpoint.methods:
+            takes = " or ".join(sorted(endpoint.methods - {"HEAD"}))
+            raise MethodNotAllowed(f"{path} takes {takes}, not {method}")
+        return endpoint
+
+    def _search(self, path: str) -> Endpoint:
+        for prefix, row in self._below:
+            if path.startswith(prefix):
+                return row
+        if _RESERVED.match(path):
+            raise NotFound(f"there is no {path[:200]}", fix="/docs lists the API")
+        return PAGE

@@ -1,0 +1,88 @@
+"""Every path has a row with a scope, and what has none is not served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.routing import Mount, Route
+
+from chaku.errors import MethodNotAllowed, NotFound
+from chaku.serve.endpoints import ENDPOINTS, PAGE, Endpoint, EndpointTable
+from gateways import Keys, chat, gateway, page_gateway
+
+
+def paths_of(routes: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Method and path of every route of an application, mounted ones too."""
+    found: list[tuple[str, str]] = []
+    for route in routes:
+        if isinstance(route, Mount):
+            found += paths_of(route.routes or [], prefix + route.path) or [("GET", prefix + route.path + "/x")]
+        elif isinstance(route, Route) or hasattr(route, "methods"):
+            found += [(method, prefix + route.path) for method in route.methods or ()]
+    return found
+
+
+async def test_every_route_of_the_application_has_a_row_that_takes_its_method(database: Path) -> None:
+    async with page_gateway(database) as g:
+        routes = paths_of(g.serving.app.routes)
+    assert ("GET", "/v1/models") in routes
+    assert any(path.startswith("/api/") for _, path in routes)
+    table = EndpointTable()
+    for method, path in routes:
+        assert method in table.find(path.replace("{", "").replace("}", ""), method).methods
+    readable = [path for method, path in routes if table.find(path, method) is PAGE]
+    assert not [path for path in readable if path.startswith(("/v1", "/api", "/metrics"))]
+
+
+async def test_a_route_without_a_row_is_not_served() -> None:
+    async with gateway() as g:
+
+        @g.serving.app.post("/secret")
+        async def secret() -> dict[str, str]:
+            return {"secret": "told"}
+
+        @g.serving.app.get("/v1/secret")
+        async def secret_too() -> dict[str, str]:
+            return {"secret": "told"}
+
+        for path in ("/v1/secret", "/v1/modelsx", "/api", "/metrics/x"):
+            async with g.http.get(g.url + path) as response:
+                assert response.status == 404
+                assert "secret" not in (await response.text()).replace("/v1/secret", "")
+        status, answer, _ = await g.post("/secret", {})
+    assert (status, answer["error"]["code"]) == (405, "method_not_allowed")
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.path)
+async def test_a_row_of_scope_infer_or_metrics_asks_for_a_key(endpoint: Endpoint, database: Path) -> None:
+    async with page_gateway(database) as g:
+        g.serving.access._keys = Keys({"ck-1": "k1"})
+        path = endpoint.path.replace("*", "x")
+        for method in sorted(endpoint.methods):
+            async with g.http.request(method, g.url + path, json=chat() if method == "POST" else None) as response:
+                is_refused = response.status == 401
+            assert is_refused is (endpoint.scope in ("infer", "metrics")) or endpoint.scope == "page", (method, path)
+
+
+def test_unknown_paths_and_methods_are_refused_by_name() -> None:
+    table = EndpointTable()
+    with pytest.raises(NotFound, match="/v1/nothing"):
+        table.find("/v1/nothing", "GET")
+    with pytest.raises(MethodNotAllowed, match="takes POST, not DELETE"):
+        table.find("/v1/chat/completions", "DELETE")
+    assert table.find("/chats/1", "GET") is PAGE
+
+
+async def test_an_application_route_that_raises_answers_once() -> None:
+    async with gateway() as g:
+
+        @g.serving.app.get("/broken")
+        async def broken() -> None:
+            raise RuntimeError("planted")
+
+        async with g.http.get(g.url + "/broken") as response:
+            assert response.status == 500
+            assert len(await response.read()) == int(response.headers["content-length"])
+        assert (await g.post("/v1/chat/completions", chat()))[0] == 200
