@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from chaku.engines.base import State
 from chaku.engines.process import Child
@@ -275,3 +276,15 @@ async def test_what_starts_when_asked_needs_no_start() -> None:
         assert supervisor.status().state is State.UNLOADED
         async with supervisor.use() as run:
             assert run.child.is_running
+
+
+def test_a_child_gets_its_configuration_on_the_gateways_event_loop() -> None:
+    async def config_that_came() -> object:
+        child = await Child.spawn([sys.executable, "-c", CODE], config={"key": "secret"}, name="sleeper")
+        try:
+            message = await asyncio.wait_for(child.next_message(), PATIENCE_S)
+        finally:
+            await child.stop(patience_s=1)
+        return message and message["config"]
+
+    assert uvloop.run(config_that_came()) == {"key": "secret"}

@@ -16,7 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -127,8 +127,7 @@ class Child:
             )
         except OSError as error:
             raise EngineError(f"can't start {argv[0]}: {error.strerror}") from None
-        stdin = transport.get_pipe_transport(0)
-        assert isinstance(stdin, asyncio.WriteTransport)
+        stdin = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))  # uvloop's is no subclass of it
         stdin.write(orjson.dumps({**config, "parent_pid": os.getpid()}) + b"\n")
         return cls(transport, output)
 
