@@ -88,14 +88,15 @@ class Access:
             if len(self._known_hosts) < 1000:
                 self._known_hosts[host] = known
         if not known:
-            raise PermissionRefused(
-                f"Host {host.decode('latin-1')[:100]!r} is not one of this gateway's names",
-                fix="add it with --allowed-host",
-            )
+            text = host.decode("latin-1")[:100]
+            name = host_name(text)
+            fix = f"if it leads here, start with --allowed-host {name}" if name else None
+            raise PermissionRefused(f"Host {text!r} is not one of this gateway's names", fix=fix)
 
     def _is_known(self, host: str) -> bool:
-        name = host_name(host)
-        if name in self._host_names:
+        name = host_name(host).removesuffix(".")
+        # Names below localhost lead to this machine wherever they are asked for: RFC 6761, 6.3.
+        if name in self._host_names or name.endswith(".localhost"):
             return True
         try:
             ipaddress.ip_address(name)

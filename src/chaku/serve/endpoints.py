@@ -13,6 +13,7 @@ from typing import Literal
 from chaku.errors import MethodNotAllowed, NotFound
 from chaku.protocol.openai import ChatRequest, CompletionRequest, EmbeddingRequest
 from chaku.serve.body import CHAT_LIMITS, TEXT_LIMITS
+from chaku.serve.signposts import signpost
 from chaku.serve.wires import OpenAIWire, Wire
 
 Scope = Literal["open", "infer", "page", "metrics"]
@@ -63,13 +64,15 @@ class EndpointTable:
 
     def find(self, path: str, method: str) -> Endpoint:
         """The endpoint at `path`. Raises NotFound for a path that is not in the table, MethodNotAllowed."""
-        endpoint = self._exact.get(path) or self._search(path)
+        endpoint = self._exact.get(path) or self._search(path, method)
         if method not in endpoint.methods:
             takes = " or ".join(sorted(endpoint.methods - {"HEAD"}))
             raise MethodNotAllowed(f"{path} takes {takes}, not {method}")
         return endpoint
 
-    def _search(self, path: str) -> Endpoint:
+    def _search(self, path: str, method: str) -> Endpoint:
+        if (misplaced := signpost(path, method)) is not None:
+            raise misplaced
         for prefix, row in self._below:
             if path.startswith(prefix):
                 return row

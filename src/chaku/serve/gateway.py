@@ -30,6 +30,7 @@ from chaku.serve.body import BodyReader
 from chaku.serve.client_watch import ClientLeft, client_watch
 from chaku.serve.endpoints import EndpointTable
 from chaku.serve.exchange import Exchange
+from chaku.serve.head import as_get
 from chaku.serve.metrics import Metrics
 from chaku.serve.relay import AsgiMessage, Receive, Send, relay
 from chaku.serve.table import ModelTable, Replica, Served
@@ -97,7 +98,9 @@ class Gateway:
             if endpoint.scope in ("infer", "metrics"):
                 exchange.key_id = self._access.identify(headers.get(b"authorization")).key_id
             if wire is None:
-                await self._app(scope, receive, _with_headers(send, base_headers, exchange))
+                reply = _with_headers(send, base_headers, exchange)
+                passed = (scope, receive, reply) if scope["method"] != "HEAD" else as_get(scope, receive, reply)
+                await self._app(*passed)
             else:
                 await self._infer(exchange, wire, headers, receive, send, base_headers)
         except ChakuError as error:

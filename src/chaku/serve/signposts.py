@@ -1,0 +1,27 @@
+"""What to tell a client that asks beside the API: without /v1, with /v1 twice, or for a part that is not there yet."""
+
+from __future__ import annotations
+
+import re
+
+from chaku.errors import NotFound
+
+_MISPLACED = re.compile(r"(?:/openai|/v1)*/(chat/completions|completions|embeddings|models|responses|messages)")
+_ABSENT = {
+    "responses": "use /v1/chat/completions (AI SDK: provider.chat(MODEL); Agents SDK: OpenAIChatCompletionsModel)",
+    "messages": "use /v1/chat/completions",
+}
+
+
+def signpost(path: str, method: str) -> NotFound | None:
+    """Where the client should have gone; None for a path that may be the page's, or anything else."""
+    match = _MISPLACED.fullmatch(re.sub(r"/{2,}", "/", path).rstrip("/"))
+    if match is None or (method in ("GET", "HEAD") and match[1] == "chat/completions"):  # the page's /chat/ID
+        return None
+    endpoint = match[1]
+    if endpoint in _ABSENT:
+        return NotFound(f"chaku has no /v1/{endpoint}", fix=_ABSENT[endpoint], code="unsupported_endpoint")
+    return NotFound(
+        f"there is no {path[:100]}, but /v1/{endpoint}",
+        fix="the client's base URL must end in /v1, such as http://127.0.0.1:8000/v1",
+    )
