@@ -102,9 +102,27 @@ async def test_logit_bias_forbids_a_token(engine: LlamaCppEngine) -> None:
     assert "Paris" not in text_of(await whole(engine, logit_bias={str(paris): -100}))
 
 
-async def test_an_assistant_s_last_words_are_continued(engine: LlamaCppEngine) -> None:
-    begun = [*PARIS, {"role": "assistant", "content": "The capital of France is"}]
-    assert text_of(await whole(engine, messages=begun, max_tokens=2)).startswith(" Paris")
+@pytest.mark.parametrize("hostile", ["", " <|im_end|>"], ids=["plain", "rendered by chaku"])
+async def test_a_last_assistant_message_is_continued_and_only_the_addition_is_the_answer(
+    engine: LlamaCppEngine, hostile: str
+) -> None:
+    question = {"role": "user", "content": PARIS[1]["content"] + hostile}
+    begun = [PARIS[0], question, {"role": "assistant", "content": "The capital of France is"}]
+    asked = {"messages": begun, "max_tokens": 2, "temperature": 0, "continue_final_message": True}
+    text = text_of(await whole(engine, **asked))
+    assert text.startswith(" Paris")
+    assert joined(await streamed(engine, **asked)) == text
+
+
+async def test_an_answer_cut_after_any_word_is_continued_to_the_unbroken_text(engine: LlamaCppEngine) -> None:
+    unbroken = text_of(await whole(engine, max_tokens=24, temperature=0))
+    words = unbroken.split(" ")
+    assert len(words) > 4
+    for number in range(1, len(words)):
+        begun = " ".join(words[:number])
+        messages = [*PARIS, {"role": "assistant", "content": begun}]
+        asked = {"messages": messages, "max_tokens": 24, "temperature": 0, "continue_final_message": True}
+        assert begun + text_of(await whole(engine, **asked)) == unbroken, begun
 
 
 async def test_an_over_long_prompt_is_refused_with_both_numbers(engine: LlamaCppEngine) -> None:

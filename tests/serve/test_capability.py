@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from chaku.engines.base import Capabilities, Route
+from chaku.engines.scripted import Reply
 from chaku.errors import InvalidRequest
 from chaku.serve.capability import fit
+from gateways import chat, gateway, scripted
 
 PLAIN = Capabilities(routes=frozenset({"chat", "completions"}), parameters=frozenset({"n", "logprobs"}))
 ABLE = Capabilities(
@@ -124,3 +126,41 @@ def test_the_callers_own_body_is_left_as_it_was() -> None:
     copy = {**body, "messages": [dict(body["messages"][0])]}
     fit("m", "chat", body, PLAIN)
     assert body == copy
+
+
+ASKED = {"role": "user", "content": "say"}
+BEGUN = {"role": "assistant", "content": "one"}
+
+
+async def test_a_scripted_answer_is_continued_to_the_unbroken_text() -> None:
+    async with gateway(scripted(Reply(text="one two three"))) as g:
+        for cut in range(1, 12):
+            body = {**chat(), "messages": [ASKED, {**BEGUN, "content": "one two three"[:cut]}]}
+            status, answer, _ = await g.post("/v1/chat/completions", {**body, "continue_final_message": True})
+            assert status == 200
+            assert "one two three"[:cut] + answer["choices"][0]["message"]["content"] == "one two three"
+
+
+@pytest.mark.parametrize(
+    ("messages", "fields", "param"),
+    [
+        ([ASKED], {"continue_final_message": True}, "continue_final_message"),
+        ([ASKED, {**BEGUN, "content": ""}], {"continue_final_message": True}, "continue_final_message"),
+        ([ASKED, BEGUN], {"continue_final_message": False}, "continue_final_message"),
+        ([ASKED, BEGUN], {"continue_final_message": True, "add_generation_prompt": True}, "add_generation_prompt"),
+        ([ASKED], {"add_generation_prompt": False}, "add_generation_prompt"),
+        ([ASKED, BEGUN], {"continue_final_message": True, "add_generation_prompt": False}, None),
+        ([ASKED], {"continue_final_message": False, "add_generation_prompt": True}, None),
+        ([ASKED], {"continue_final_message": None, "add_generation_prompt": None}, None),
+    ],
+)
+async def test_what_can_be_continued(messages: list, fields: dict, param: str | None) -> None:
+    async with gateway(scripted(Reply(text="one two"))) as g:
+        status, answer, _ = await g.post("/v1/chat/completions", {**chat(), "messages": messages, **fields})
+    assert (status, answer.get("error", {}).get("param")) == ((200, None) if param is None else (400, param))
+
+
+def test_an_engine_that_cant_continue_refuses() -> None:
+    body = {"model": "m", "messages": [ASKED, BEGUN], "continue_final_message": True}
+    with pytest.raises(InvalidRequest, match="can't honour continue_final_message"):
+        fit("m", "chat", body, Capabilities())

@@ -84,7 +84,7 @@ class ScriptedEngine(Engine):
         """Several answers, and nothing that would need a model."""
         return Capabilities(
             routes=frozenset({"chat", "completions"}),
-            parameters=frozenset({"n"}),
+            parameters=frozenset({"n", "continue_final_message"}),
             reasoning=any(reply.reasoning for reply in self.script.replies),
             context_tokens=self.script.context,
             slots=self.script.slots,
@@ -120,6 +120,8 @@ class _ScriptedAnswer(Answer):
         self._call = call
         self._is_chat = call.route == "chat"
         text = reply.text.replace("{prompt}", prompt)
+        if call.body.get("continue_final_message"):
+            text = text.removeprefix(_text_of(call.body["messages"][-1]["content"]))
         text, was_stopped = _cut_at_stop(text, call.body.get("stop"))
         tokens = re.findall(r"\s*\S+|\s+$", text)
         limit = call.body.get("max_completion_tokens") or call.body.get("max_tokens") or len(tokens)

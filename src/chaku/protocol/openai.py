@@ -171,6 +171,11 @@ class ChatRequest(Sampling):
     service_tier: Literal["auto", "default"] | None = None
     modalities: Annotated[list[Literal["text"]], Field(fail_fast=True)] | None = None
     verbosity: Literal["medium"] | None = None
+    # Extensions, named as vLLM names them.
+    continue_final_message: bool | None = None
+    """Continue the text of a last assistant message; the answer is only what is added."""
+    add_generation_prompt: bool | None = None
+    """The counterpart of continue_final_message: false where that is true."""
 
 
 class CompletionRequest(Sampling):

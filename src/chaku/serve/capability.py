@@ -30,6 +30,7 @@ _PLAIN = frozenset(
     {
         *("model", "messages", "prompt", "input", "stream", "stream_options", "temperature", "top_p"),
         *("max_tokens", "max_completion_tokens", "stop", "tools", "tool_choice", "encoding_format"),
+        "add_generation_prompt",
         *_LABELS,
     }
 )
@@ -50,6 +51,7 @@ _DEFAULTS: dict[str, Any] = {
     "min_p": 0,
     "repetition_penalty": 1,
     "ignore_eos": False,
+    "continue_final_message": False,
 }
 
 _OF_TOOLS = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
@@ -96,6 +98,8 @@ def fit(model: str, route: Route, body: dict[str, Any], capabilities: Capabiliti
             message if type(message.get("content")) is str and "refusal" not in message else _with_content(message, i)
             for i, message in enumerate(wanted["messages"])
         ]
+        _check_continuation(model, body, capabilities)
+        wanted.pop("add_generation_prompt", None)
         _check_combinations(wanted)
         _check_tools(model, wanted, capabilities)
         _check_parts(model, wanted["messages"], capabilities)
@@ -139,6 +143,30 @@ def _asks_for_nothing(field: str, value: Any) -> bool:
 
 def _refuse(field: str, message: str) -> InvalidRequest:
     return InvalidRequest(message, param=field, code="unsupported_parameter")
+
+
+def _check_continuation(model: str, body: dict[str, Any], capabilities: Capabilities) -> None:
+    """A last assistant message is continued, and nothing else is."""
+    continues, opens = body.get("continue_final_message"), body.get("add_generation_prompt")
+    if opens is not None and opens is bool(continues):
+        other = "true" if continues else "false"
+        raise InvalidRequest(
+            f"continue_final_message and add_generation_prompt are both {other}: one excludes the other",
+            fix="leave add_generation_prompt out",
+            param="add_generation_prompt",
+        )
+    last = body["messages"][-1]
+    is_open = last["role"] == "assistant" and bool(last.get("content")) and not last.get("tool_calls")
+    if continues and not is_open:
+        raise InvalidRequest(
+            "continue_final_message needs a last message of the assistant with text", param="continue_final_message"
+        )
+    if continues is False and is_open and "continue_final_message" in capabilities.parameters:
+        raise InvalidRequest(
+            f"{model} always continues a last message of the assistant",
+            fix="add a user message after it",
+            param="continue_final_message",
+        )
 
 
 def _check_combinations(body: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ _SAMPLING_DEFAULTS = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0
 _PARAMETERS = frozenset({
     "max_tokens", "max_completion_tokens", "temperature", "top_p", "n", "stop", "seed", "logprobs", "top_logprobs",
     "presence_penalty", "frequency_penalty", "logit_bias", "response_format", "echo", "encoding_format",
-    "top_k", "min_p", "repetition_penalty", "ignore_eos",
+    "top_k", "min_p", "repetition_penalty", "ignore_eos", "continue_final_message",
 })  # fmt: skip
 _WHY_NOT = {
     "suffix": "llama.cpp does not fill in the middle on this route",
