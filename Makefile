@@ -6,7 +6,7 @@ ORG := the chaku project
 LANES := --numprocesses 2 --dist loadgroup
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test prove check train-demo types imports format lint bench page wheel clean
+.PHONY: help demo test prove check train-demo types imports docs format lint bench page wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ types: $(VENV)/.dev ## mypy, strict
 
 imports: $(VENV)/.dev ## the import contracts
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev ## write docs/cli.md and docs/settings.md from the code
+	$(BIN)/python scripts/write-docs
 
 format: $(VENV)/.dev ## let ruff format and fix
 	$(BIN)/ruff check --fix .
