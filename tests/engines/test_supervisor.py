@@ -16,7 +16,7 @@ import uvloop
 
 from chaku.engines.base import State
 from chaku.engines.process import Child
-from chaku.engines.supervisor import BackOff, Supervisor
+from chaku.engines.supervisor import BackOff, ChildSupervisor, NotEnoughMemory
 from chaku.errors import EngineError, EngineUnavailable, ModelError
 from processes import PATIENCE_S
 
@@ -63,8 +63,8 @@ async def launch() -> Sleeper:
 
 
 @contextlib.asynccontextmanager
-async def supervised(launch=launch, **options) -> AsyncIterator[Supervisor[Sleeper]]:
-    supervisor = Supervisor("sleeper", launch, **options)
+async def supervised(launch=launch, **options) -> AsyncIterator[ChildSupervisor[Sleeper]]:
+    supervisor = ChildSupervisor("sleeper", launch, **options)
     try:
         yield supervisor
     finally:
@@ -237,6 +237,127 @@ async def test_a_first_start_that_fails_raises_and_stays_failed() -> None:
         raise ModelError("no such file")
 
     async with supervised(failing) as supervisor:
+        with pytest.raises(ModelError):
+            await supervisor.start()
+        assert supervisor.status().state is State.FAILED
+
+
+@pytest.mark.parametrize("planted", [KeyError("planted"), RuntimeError("planted")])
+async def test_a_restart_that_fails_in_a_way_nobody_expected_is_logged_and_tried_again(
+    planted: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcomes: list[Exception | None] = [None, planted, None]
+
+    async def fickle() -> Sleeper:
+        if outcome := outcomes.pop(0):
+            raise outcome
+        return await launch()
+
+    async with supervised(fickle, back_off=BackOff(first_s=0.01)) as supervisor:
+        os.kill((await supervisor.start()).child.pid, signal.SIGKILL)
+        await until(lambda: not outcomes and supervisor.status().state is State.READY)
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert record.exc_info is not None and record.exc_info[1] is planted
+
+
+async def test_a_first_start_that_fails_in_a_way_nobody_expected_is_logged_and_not_loading_for_ever(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def broken() -> Sleeper:
+        raise KeyError("planted")
+
+    async with supervised(broken) as supervisor:
+        with pytest.raises(EngineError, match="planted"):
+            await supervisor.start()
+        assert supervisor.status().state is State.FAILED
+        assert supervisor.status().retry_after_s is None
+    assert "planted" in caplog.text
+    async with supervised(broken, when_asked=True) as supervisor:
+        for _ in range(2):
+            with pytest.raises(EngineUnavailable, match="planted"):
+                async with supervisor.use():
+                    pass
+            assert supervisor.status().state is State.UNLOADED
+
+
+async def test_an_old_child_that_can_t_be_closed_does_not_keep_the_new_one_away(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Stuck(Sleeper):
+        async def close(self) -> None:
+            await super().close()
+            raise KeyError("planted")
+
+    launched = 0
+
+    async def launch_stuck() -> Sleeper:
+        nonlocal launched
+        launched += 1
+        return Stuck((await launch()).child) if launched == 1 else await launch()
+
+    async with supervised(launch_stuck, back_off=BackOff(first_s=0.01)) as supervisor:
+        os.kill((await supervisor.start()).child.pid, signal.SIGKILL)
+        await until(lambda: launched == 2 and supervisor.status().state is State.READY)
+    assert "planted" in caplog.text
+
+
+async def test_a_supervisor_that_fails_itself_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def planted(*_: object) -> None:
+        raise KeyError("planted")
+
+    async with supervised() as supervisor:
+        monkeypatch.setattr(supervisor, "_restart", planted)
+        os.kill((await supervisor.start()).child.pid, signal.SIGKILL)
+        await until(lambda: supervisor.status().state is State.FAILED)
+        assert "planted" in supervisor.status().detail
+    assert "planted" in caplog.text
+
+
+async def test_too_little_memory_at_a_restart_is_waited_out() -> None:
+    launches = 0
+
+    async def short_of_memory() -> Sleeper:
+        nonlocal launches
+        launches += 1
+        if 1 < launches < 8:
+            raise NotEnoughMemory("not enough memory")
+        return await launch()
+
+    back_off = BackOff(first_s=0.01, longest_s=0.01, most_failures=2)
+    async with supervised(short_of_memory, back_off=back_off, idle_unload_s=30) as supervisor:
+        os.kill((await supervisor.start()).child.pid, signal.SIGKILL)
+        await until(lambda: supervisor.status().state is State.RESTARTING)
+        assert supervisor.status().retry_after_s is not None
+        await until(lambda: launches == 8 and supervisor.status().state is State.READY)
+
+
+async def test_too_little_memory_after_idling_is_tried_again_by_the_next_call() -> None:
+    has_memory = True
+
+    async def sometimes() -> Sleeper:
+        if not has_memory:
+            raise NotEnoughMemory("not enough memory")
+        return await launch()
+
+    async with supervised(sometimes, idle_unload_s=0.05) as supervisor:
+        await supervisor.start()
+        await until(lambda: supervisor.status().state is State.UNLOADED)
+        has_memory = False
+        with pytest.raises(EngineUnavailable, match="not enough memory"):
+            async with supervisor.use():
+                pass
+        has_memory = True
+        async with supervisor.use() as run:
+            assert run.child.is_running
+
+
+async def test_too_little_memory_at_the_first_start_is_final() -> None:
+    async def short_of_memory() -> Sleeper:
+        raise NotEnoughMemory("not enough memory")
+
+    async with supervised(short_of_memory) as supervisor:
         with pytest.raises(ModelError):
             await supervisor.start()
         assert supervisor.status().state is State.FAILED

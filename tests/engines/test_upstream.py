@@ -375,6 +375,29 @@ async def test_an_upstream_that_was_away_comes_back_by_itself_and_both_are_said_
     assert (caplog.text.count("upstream unavailable"), caplog.text.count("upstream ready")) == (1, 1)
 
 
+async def test_a_probe_that_fails_in_a_way_nobody_expected_is_logged_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(upstream, "PROBE_EVERY_S", 0.02)
+    monkeypatch.setattr("chaku.tasks.PAUSE_S", 0.02)
+    server = RawServer(reply(200, WHOLE), models=reply(500, b"booting"))
+    async with raw(server) as (_, engine):
+        look = engine._look
+        outcomes: list[Exception | None] = [KeyError("planted")]
+
+        async def planted() -> None:
+            if outcomes:
+                raise outcomes.pop()
+            await look()
+
+        monkeypatch.setattr(engine, "_look", planted)
+        server.models = reply(200, MODELS)
+        async with asyncio.timeout(PATIENCE_S):
+            while engine.status().state is not State.READY:
+                await asyncio.sleep(0.02)
+    assert "planted" in caplog.text
+
+
 async def test_a_chaku_behind_a_chaku_answers_streams_and_dies_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INNER_KEY", "ck-inner")
     dies = Reply(match="die", text="a b c d e", fault="break_off")

@@ -12,7 +12,7 @@ from chaku.errors import UsageError
 if TYPE_CHECKING:
     from chaku.models.fetch.cache import PulledModel
     from chaku.models.files.gguf import GgufMetadata
-    from chaku.models.plan.memory_plan import Plan
+    from chaku.models.plan.memory_plan import MemoryPlan
 
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
@@ -188,7 +188,7 @@ def show(model: str, context: int | None, slots: int | None, as_json: bool) -> N
     _print_metadata(metadata, planned)
 
 
-def _print_metadata(metadata: GgufMetadata, planned: Plan) -> None:
+def _print_metadata(metadata: GgufMetadata, planned: MemoryPlan) -> None:
     context = f"{metadata.context_length:,} tokens" if metadata.context_length else "unknown"
     special = metadata.special_tokens
     shown = " ".join(special[:8]) + (f" and {len(special) - 8:,} more" if len(special) > 8 else "")

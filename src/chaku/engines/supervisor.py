@@ -1,6 +1,6 @@
 """Keeps one child of an engine alive: first start, restarts with growing pauses, unloading when idle, the end.
 
-What a child is and how it proves itself ready is the `launch` function's business.
+What a child is and how it proves that it is ready is the `launch` function's business.
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from chaku import tasks
 from chaku.engines.base import State, Status
 from chaku.engines.process import Child
 from chaku.errors import ChakuError, EngineError, EngineUnavailable, ModelError
 
 _log = logging.getLogger(__name__)
+
+
+class NotEnoughMemory(ModelError):
+    """There is too little memory now. Once the model has run, memory may come back, and it is tried again."""
 
 
 class Running(Protocol):
@@ -42,14 +47,15 @@ class BackOff:
     longest_s: float = 30.0
     healthy_s: float = 60.0
     most_failures: int = 8
-    """So many failures in a row, none followed by `healthy_s` of life, and the engine is given up."""
+    """The engine is given up after so many failures in a row, none followed by `healthy_s` of life. A restart that
+    finds too little memory is no failure."""
 
     def pause_s(self, failures: int) -> float:
         """The pause after the nth failure in a row, n from 1."""
         return float(min(self.first_s * 2 ** (failures - 1), self.longest_s))
 
 
-class Supervisor(Generic[Run]):
+class ChildSupervisor(Generic[Run]):
     """`start`, then `use` for every call, then `stop`."""
 
     def __init__(
@@ -61,9 +67,9 @@ class Supervisor(Generic[Run]):
         back_off: BackOff | None = None,
         when_asked: bool = False,
     ) -> None:
-        """`launch` starts a child and returns when it is ready; it raises ModelError where trying again is no use.
+        """`launch` starts a child and returns when it is ready. It raises ModelError if trying again is of no use.
 
-        With `when_asked` there is no need to `start`: the first `use` does.
+        With `when_asked` there is no need to call `start`: the first `use` does.
         """
         self._name = name
         self._launch = launch
@@ -75,6 +81,8 @@ class Supervisor(Generic[Run]):
         self._failures = 0
         self._num_restarts = 0
         self._run: Run | None = None
+        self._has_run = False
+        self._wake_failure: ChakuError | None = None
         self._in_use = 0
         self._last_used = 0.0
         self._starting = asyncio.Lock()
@@ -100,22 +108,27 @@ class Supervisor(Generic[Run]):
         return self._run
 
     async def start(self) -> Run:
-        """Launch, or return what runs already. Raises what `launch` raises; then the state is FAILED."""
+        """Launch, or return the running child. Raises what `launch` raises, any other exception as EngineError.
+
+        After a failure the state is FAILED.
+        """
         async with self._starting:
             if self._run is not None:
                 return self._run
             self._become(State.LOADING, f"loading {self._name}")
             try:
                 self._run = await self._launch()
-            except ChakuError as error:
-                self._become(State.FAILED, str(error))
-                raise
             except asyncio.CancelledError:
                 self._become(State.STOPPED)
                 raise
+            except Exception as error:
+                failure = self._as_ours(error)
+                self._become(State.FAILED, str(failure))
+                raise failure from error
+            self._has_run = True
             self._become(State.READY)
             self._last_used = time.monotonic()
-            self._keeper = asyncio.create_task(self._keep(self._run), name=f"{self._name}-keeper")
+            self._keeper = tasks.start(self._keep(self._run), f"{self._name}-keeper", on_failure=self._give_up)
             return self._run
 
     @contextlib.asynccontextmanager
@@ -124,24 +137,37 @@ class Supervisor(Generic[Run]):
         self._in_use += 1
         try:
             if self._state is State.UNLOADED and self._waker is None:
-                self._waker = asyncio.create_task(self._wake(), name=f"{self._name}-waker")
+                self._waker = tasks.start(self._wake(), f"{self._name}-waker")
             if self._waker is not None:
                 await asyncio.shield(self._waker)  # others wait for it too: one client's hang-up must not end it
+            if self._run is None and self._wake_failure is not None:
+                raise EngineUnavailable(str(self._wake_failure)) from self._wake_failure
             yield self.running
         finally:
             self._in_use -= 1
             self._last_used = time.monotonic()
 
     async def _wake(self) -> None:
+        self._wake_failure = None
         try:
             await self.start()
-        except ModelError as error:
-            raise EngineUnavailable(str(error)) from error
-        except EngineError:
-            self._become(State.UNLOADED)  # the next call tries again
-            raise
+        except ChakuError as error:
+            self._wake_failure = error
+            if self._has_run or not isinstance(error, ModelError) or isinstance(error, NotEnoughMemory):
+                self._become(State.UNLOADED, str(error))  # the next call tries again
         finally:
             self._waker = None
+
+    def _as_ours(self, error: Exception) -> ChakuError:
+        """The error itself, or an EngineError for one that nobody expected, which is logged."""
+        if isinstance(error, ChakuError):
+            return error
+        _log.error("unexpected error while starting name=%s", self._name, exc_info=error)
+        return EngineError(f"{self._name} did not start: {type(error).__name__}: {error}")
+
+    def _give_up(self, error: Exception) -> None:
+        self._run = None
+        self._become(State.FAILED, f"its supervisor failed: {type(error).__name__}: {error}")
 
     def _unavailable(self) -> EngineUnavailable:
         status = self.status()
@@ -151,12 +177,8 @@ class Supervisor(Generic[Run]):
 
     async def stop(self) -> None:
         """End the child and whatever watches it; safe to call twice."""
-        tasks, self._keeper = (self._keeper, self._waker), None
-        for task in tasks:
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, ChakuError):
-                    await task
+        keeper, self._keeper = self._keeper, None
+        await tasks.cancel(keeper, self._waker)
         run, self._run = self._run, None
         self._become(State.STOPPED)
         if run is not None:
@@ -187,7 +209,10 @@ class Supervisor(Generic[Run]):
             self._run = None
             self._retry_at = time.monotonic() + 1.0
             self._become(State.RESTARTING, cause)  # before anything is waited for: nobody may hear that it is ready
-            await run.close()
+            try:
+                await run.close()
+            except Exception:  # what is left of the old child must not keep the new one away
+                _log.exception("unexpected error while closing name=%s", self._name)
             next_run = await self._restart(cause)
             if next_run is None:
                 return
@@ -206,24 +231,29 @@ class Supervisor(Generic[Run]):
                 return True
 
     async def _restart(self, cause: str) -> Run | None:
-        while True:
-            self._failures += 1
-            if self._failures > self._back_off.most_failures:
-                self._become(State.FAILED, f"gave up after {self._failures} failures in a row; the last: {cause}")
-                return None
-            pause_s = self._back_off.pause_s(self._failures)
+        """The next child, launched after growing pauses; None once the engine is given up."""
+        num_short = 0  # tries that found too little memory: these may go on for as long as it takes
+        self._failures += 1
+        while self._failures <= self._back_off.most_failures:
+            pause_s = self._back_off.pause_s(self._failures + num_short)
             self._retry_at = time.monotonic() + pause_s + 1.0
             self._become(State.RESTARTING, cause)
             await asyncio.sleep(pause_s)
             self._num_restarts += 1
             try:
                 self._run = await self._launch()
+            except NotEnoughMemory as error:
+                cause = str(error)
+                num_short += 1
             except ModelError as error:
                 self._become(State.FAILED, str(error))
                 return None
-            except EngineError as error:
-                cause = str(error)
-                continue
-            self._become(State.READY)
-            self._last_used = time.monotonic()
-            return self._run
+            except Exception as error:
+                cause = str(self._as_ours(error))
+                self._failures += 1
+            else:
+                self._become(State.READY)
+                self._last_used = time.monotonic()
+                return self._run
+        self._become(State.FAILED, f"gave up after {self._failures} failures in a row; the last: {cause}")
+        return None

@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from chaku import tasks
 from chaku.config import ModelConfig, environment
 from chaku.engines.base import Answer, Call, Capabilities, Engine, Route, State, Status
 from chaku.engines.openai_speaker import OpenAiSpeaker
@@ -71,7 +72,7 @@ class UpstreamEngine(Engine):
         generating.
         """
         await self._look()
-        self._probe = asyncio.create_task(self._keep_looking())
+        self._probe = tasks.repeat(self._keep_looking, f"{self.name}-probe")
 
     async def _keep_looking(self) -> None:
         while True:
@@ -141,7 +142,6 @@ class UpstreamEngine(Engine):
 
     async def stop(self) -> None:
         """Close the connections."""
-        if self._probe is not None:
-            self._probe.cancel()
+        await tasks.cancel(self._probe)
         await self._transport.close()
         self._status = Status(State.STOPPED)

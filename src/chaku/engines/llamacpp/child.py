@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from chaku.engines.llamacpp import wire
 from chaku.engines.process import Child, python_argv
-from chaku.engines.supervisor import BackOff
+from chaku.engines.supervisor import BackOff, NotEnoughMemory
 from chaku.errors import EngineError, ModelError
 from chaku.http_out import Retries, Transport
 
@@ -61,7 +61,7 @@ class Settings:
 
 
 @dataclass
-class Server:
+class LlamaServer:
     """One listening child."""
 
     child: Child
@@ -74,7 +74,7 @@ class Server:
         await self.child.stop()
 
 
-async def start_chat(name: str, settings: Settings) -> Server:
+async def start_chat(name: str, settings: Settings) -> LlamaServer:
     """Load the model for chats and completions and generate a token. Raises ModelError or EngineError."""
     params: dict[str, Any] = {
         "n_parallel": settings.slots,
@@ -92,7 +92,7 @@ async def start_chat(name: str, settings: Settings) -> Server:
     return server
 
 
-async def start_embeddings(name: str, settings: Settings) -> Server:
+async def start_embeddings(name: str, settings: Settings) -> LlamaServer:
     """Load the model for embeddings of inputs up to the context, at most 2,048 tokens. Raises as `start_chat`."""
     tokens = min(settings.context, _MOST_EMBEDDED_TOKENS)
     params = {
@@ -107,7 +107,7 @@ async def start_embeddings(name: str, settings: Settings) -> Server:
     return await _start(name, settings, params)
 
 
-async def _start(name: str, settings: Settings, params: dict[str, Any]) -> Server:
+async def _start(name: str, settings: Settings, params: dict[str, Any]) -> LlamaServer:
     if not settings.model.is_file():
         raise ModelError(f"no file {settings.model}", fix="check the path, or pull the model again")
     key = secrets.token_urlsafe(24)
@@ -140,7 +140,7 @@ async def _start(name: str, settings: Settings, params: dict[str, Any]) -> Serve
     # Its server closes the connection after most streams, so one used again is often found closed. How long it may be
     # silent is for the gateway's deadline to say: a long prompt takes as long as it takes, and a dead child hangs up.
     http = Transport(message["address"], who=name, headers=headers, retries=_RETRIES, keepalive=False, silence_s=None)
-    return Server(child, http, key)
+    return LlamaServer(child, http, key)
 
 
 def _environment(settings: Settings) -> dict[str, str]:
@@ -159,17 +159,17 @@ async def _load_failure(settings: Settings, child: Child, message: dict[str, Any
     needed = f"{settings.slots} slots of {settings.context:,} tokens"
     if "SIGKILL" in how:
         cause = f"the engine {how} while it loaded {model}, as Linux does when memory runs out"
-        return EngineError(cause, fix=f"lower --slots or --context (now {needed})")
+        return NotEnoughMemory(cause, fix=f"lower --slots or --context (now {needed})")
     said = "\n".join([*child.tail, str(message.get("error"))])
     if any(sign in said for sign in _OUT_OF_MEMORY):
-        return ModelError(f"not enough memory for {model} with {needed}", fix="lower --slots or --context")
+        return NotEnoughMemory(f"not enough memory for {model} with {needed}", fix="lower --slots or --context")
     telling = [line for line in child.tail if " E " in line] or list(child.tail)
     reason = telling[0].split(" E ", 1)[-1].strip() if telling else message.get("error", how)
     fix = "check the file with its sha256, or pull it again"
     return ModelError(f"llama.cpp can't load {model}: {reason}", fix=fix)
 
 
-async def _prove_ready(name: str, server: Server) -> None:
+async def _prove_ready(name: str, server: LlamaServer) -> None:
     """Generate a token: an open port is not yet a model that answers."""
     request = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "temperature": 0}
     status, body = await server.http.json("POST", "/v1/chat/completions", request)

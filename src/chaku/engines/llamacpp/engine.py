@@ -18,11 +18,11 @@ from typing import Any
 from chaku import tasks
 from chaku.engines.base import Answer, Block, Call, Capabilities, Engine, Status
 from chaku.engines.llamacpp import wire
-from chaku.engines.llamacpp.child import EMBEDDING_SLOTS, Server, Settings, start_chat, start_embeddings
+from chaku.engines.llamacpp.child import EMBEDDING_SLOTS, LlamaServer, Settings, start_chat, start_embeddings
 from chaku.engines.llamacpp.model import learn
-from chaku.engines.llamacpp.plan import Plan, Planner
+from chaku.engines.llamacpp.plan import Planner, PreparedCall
 from chaku.engines.sse_blocks import sse_blocks
-from chaku.engines.supervisor import Supervisor
+from chaku.engines.supervisor import ChildSupervisor
 from chaku.errors import EngineError
 from chaku.http_out import read_json
 from chaku.protocol.openai import prompts_of
@@ -47,10 +47,10 @@ class LlamaCppEngine(Engine):
         """`name` is what clients call the model. Nothing is started or read yet."""
         self.name = name
         self._settings = settings
-        self._chat = Supervisor(
+        self._chat = ChildSupervisor(
             name, self._launch_chat, idle_unload_s=settings.idle_unload_s, back_off=settings.back_off
         )
-        self._embeddings = Supervisor(
+        self._embeddings = ChildSupervisor(
             f"{name} (embeddings)",
             lambda: start_embeddings(name, settings),
             idle_unload_s=settings.idle_unload_s or 600.0,
@@ -90,8 +90,10 @@ class LlamaCppEngine(Engine):
         """End both children."""
         for task in tuple(self._waiting_for_slots):
             task.cancel()
-        await self._chat.stop()
-        await self._embeddings.stop()
+        outcomes = await asyncio.gather(self._chat.stop(), self._embeddings.stop(), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome  # only now: both were asked to end
 
     # ---- asking
 
@@ -126,7 +128,7 @@ class LlamaCppEngine(Engine):
                     held.is_finished = streamed.is_finished
 
     @contextlib.contextmanager
-    def _holding(self, server: Server, call: Call, width: int) -> Iterator[_Held]:
+    def _holding(self, server: LlamaServer, call: Call, width: int) -> Iterator[_Held]:
         held = _Held()
         self._active_slots[server.key] += width
         try:
@@ -139,7 +141,7 @@ class LlamaCppEngine(Engine):
                 task.add_done_callback(self._waiting_for_slots.discard)
                 call.hold.keep_until(task)
 
-    async def _until_slots_free(self, server: Server) -> None:
+    async def _until_slots_free(self, server: LlamaServer) -> None:
         """Wait until no more slots work than calls are running: a call that was left counts until it is over."""
         pause_s = 0.01
         while server.child.is_running:
@@ -155,7 +157,7 @@ class LlamaCppEngine(Engine):
             await asyncio.sleep(pause_s)
             pause_s = min(0.2, pause_s * 2)
 
-    async def _embed(self, server: Server, call: Call) -> Answer:
+    async def _embed(self, server: LlamaServer, call: Call) -> Answer:
         request = {"model": self.name, "input": call.body["input"], "embd_normalize": 2}
         if call.body.get("encoding_format"):
             request["encoding_format"] = call.body["encoding_format"]
@@ -168,7 +170,7 @@ class LlamaCppEngine(Engine):
 
     # ---- starting
 
-    async def _launch_chat(self) -> Server:
+    async def _launch_chat(self) -> LlamaServer:
         server = await start_chat(self.name, self._settings)
         try:
             self._planner = Planner(self.name, server, await learn(server, self.name, self._settings))
@@ -190,7 +192,7 @@ class _WholeAnswer(Answer):
 
 
 class _StreamedAnswer(Answer):
-    def __init__(self, plan: Plan, blocks: AsyncIterator[bytes]) -> None:
+    def __init__(self, plan: PreparedCall, blocks: AsyncIterator[bytes]) -> None:
         self.notes = plan.notes
         self.is_finished = False
         self._stream = plan.stream

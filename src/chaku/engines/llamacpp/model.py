@@ -11,7 +11,7 @@ from typing import Any
 from chaku.chat import plain_text
 from chaku.engines.base import Capabilities
 from chaku.engines.llamacpp import wire
-from chaku.engines.llamacpp.child import EMBEDDING_SLOTS, Server, Settings
+from chaku.engines.llamacpp.child import EMBEDDING_SLOTS, LlamaServer, Settings
 from chaku.errors import EngineError, InvalidRequest
 
 _log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Learned:
 
 
 async def ask_server(
-    server: Server, path: str, request: dict[str, Any] | None = None, *, model: str, param: str = "messages"
+    server: LlamaServer, path: str, request: dict[str, Any] | None = None, *, model: str, param: str = "messages"
 ) -> Any:
     """The JSON answer of one of llama.cpp's small routes. Raises what `wire.refusal` makes of a refusal."""
     status, body = await server.http.json("GET" if request is None else "POST", path, request)
@@ -63,7 +63,7 @@ async def ask_server(
     return body
 
 
-async def learn(server: Server, name: str, settings: Settings) -> Learned:
+async def learn(server: LlamaServer, name: str, settings: Settings) -> Learned:
     """Read what model and template can do. Raises EngineError unless the API's sampling defaults are in force."""
     props = await ask_server(server, "/props", model=name)
     defaults = props["default_generation_settings"]["params"]
@@ -89,7 +89,7 @@ async def learn(server: Server, name: str, settings: Settings) -> Learned:
     )
 
 
-async def _unread_places(server: Server, name: str, *, answers_in_parts: bool) -> AsyncIterator[tuple[str, str]]:
+async def _unread_places(server: LlamaServer, name: str, *, answers_in_parts: bool) -> AsyncIterator[tuple[str, str]]:
     """What renders to the same prompt with the field and without. Old reasoning is often left out on purpose."""
     messages = [{"role": role, "content": "x"} for role in ("system", "user", "assistant", "user")]
     places = [(0, "name"), (1, "name"), (2, "name")]
@@ -104,7 +104,7 @@ async def _unread_places(server: Server, name: str, *, answers_in_parts: bool) -
         _log.info("what the template reads is not known model=%s error=%s", name, error)
 
 
-async def _special_ids(server: Server, name: str, spellings: Iterable[str]) -> dict[str, int]:
+async def _special_ids(server: LlamaServer, name: str, spellings: Iterable[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for spelling in sorted(spellings):
         request = {"content": spelling, "add_special": False, "parse_special": True}

@@ -11,7 +11,7 @@ import orjson
 from chaku.chat import plain_text
 from chaku.engines.base import Call
 from chaku.engines.llamacpp import wire
-from chaku.engines.llamacpp.child import Server
+from chaku.engines.llamacpp.child import LlamaServer
 from chaku.engines.llamacpp.model import NO_JSON, Learned, ask_server
 from chaku.engines.llamacpp.schema import call_schema, check_schema
 from chaku.errors import InvalidRequest
@@ -24,7 +24,7 @@ BROKEN_APART = "special token spellings in the messages were broken apart with U
 
 
 @dataclass(frozen=True)
-class Plan:
+class PreparedCall:
     """How a call is put to llama.cpp."""
 
     path: str
@@ -38,7 +38,7 @@ class Plan:
 class Planner:
     """Plans calls to one running server, by what was learnt of its model."""
 
-    def __init__(self, name: str, server: Server, learned: Learned) -> None:
+    def __init__(self, name: str, server: LlamaServer, learned: Learned) -> None:
         """`name` is what clients call the model."""
         self.name = name
         self.learned = learned
@@ -46,7 +46,7 @@ class Planner:
         self._tried_schemas: dict[bytes, bool] = {}
         self._said_broken_apart = False
 
-    async def plan(self, call: Call) -> Plan:
+    async def plan(self, call: Call) -> PreparedCall:
         """Raises InvalidRequest, naming the field, for what the model or llama.cpp can't honour."""
         body, n = call.body, call.body.get("n") or 1
         slots = self.learned.capabilities.slots or 1
@@ -86,7 +86,7 @@ class Planner:
         if body.get("tools") and body.get("logprobs"):
             raise _unsupported("llama.cpp gives no log probabilities of answers that may call tools", "logprobs")
 
-    async def _plan_completion(self, body: dict[str, Any], n: int) -> Plan:
+    async def _plan_completion(self, body: dict[str, Any], n: int) -> PreparedCall:
         top, echo, prompts = body.get("logprobs"), None, prompts_of(body["prompt"])
         if body.get("echo"):
             if top is not None:
@@ -95,11 +95,11 @@ class Planner:
         await self._require_enforced(wire.answer_schema(body), "response_format.json_schema.schema")
         stream = wire.CompletionStream(model=self.name, n=n, top_logprobs=top, echo=echo)
         request = wire.completion_request(body, model=self.name)
-        return Plan(
+        return PreparedCall(
             "/v1/completions", request, stream, width=min(n * len(prompts), self.learned.capabilities.slots or 1)
         )
 
-    async def _plan_chat(self, body: dict[str, Any], n: int) -> Plan:
+    async def _plan_chat(self, body: dict[str, Any], n: int) -> PreparedCall:
         self._check_read(body)
         top = (body.get("top_logprobs") or 0) if body.get("logprobs") else None
         messages = body["messages"]
@@ -122,8 +122,10 @@ class Planner:
             request = wire.raw_chat_request(body, ids, model=self.name)
             if forced:
                 request["json_schema"] = await self._schema_of(forced, body["tools"])
-                return Plan("/v1/completions", request, wire.ForcedToolStream(model=self.name, n=n), width=n)
-            return Plan("/v1/completions", request, wire.RawChatStream(model=self.name, n=n, top_logprobs=top), width=n)
+                return PreparedCall("/v1/completions", request, wire.ForcedToolStream(model=self.name, n=n), width=n)
+            return PreparedCall(
+                "/v1/completions", request, wire.RawChatStream(model=self.name, n=n, top_logprobs=top), width=n
+            )
         notes: tuple[str, ...] = ()
         if hostile and self.learned.specials is not None:
             apart = plain_text.break_apart([messages, body.get("tools")], self.learned.specials)
@@ -133,8 +135,8 @@ class Planner:
                 self._said_broken_apart = True
                 _log.warning("%s model=%s: its answers need llama.cpp's own parser", BROKEN_APART, self.name)
         request = wire.chat_request(body, model=self.name, template_kwargs=_template_kwargs(body))
-        stream = wire.Stream(model=self.name, n=n, top_logprobs=top)
-        return Plan("/v1/chat/completions", request, stream, width=n, notes=notes)
+        chunks = wire.Stream(model=self.name, n=n, top_logprobs=top)
+        return PreparedCall("/v1/chat/completions", request, chunks, width=n, notes=notes)
 
     async def _schema_of(self, forced: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Any:
         """The schema of a call of one of the functions. Raises InvalidRequest where it can't be enforced."""

@@ -30,7 +30,7 @@ _EMBEDDED_TOKENS, _EMBEDDING_SLOTS = 2048, 2  # of the process for embeddings; i
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """What serving a model will take. Sizes in bytes of main memory; layers on a GPU take theirs from there instead."""
 
     model: str
@@ -104,8 +104,8 @@ def plan(
     available_bytes: int | None,
     kv_type: KvType = "f16",
     embeddings: bool = False,
-) -> Plan:
-    """Fill in what is not given. Says nothing about fitting: see `Plan.fits` and `require_fit`.
+) -> MemoryPlan:
+    """Fill in what is not given. Says nothing about fitting: see `MemoryPlan.fits` and `require_fit`.
 
     By default: as many slots, up to 32, as leave each a quarter of the trained context (between 2,048 and 4,096 tokens,
     never more than the trained one); what is left over goes to longer contexts.
@@ -128,7 +128,7 @@ def plan(
         notes.append(f"trained for {trained:,} tokens: answers get worse beyond that")
     if metadata.sliding_window and per_token:
         notes.append(f"layers with a window of {metadata.sliding_window:,} tokens take less cache than planned")
-    return Plan(
+    return MemoryPlan(
         model=metadata.path.stem,
         context_per_slot=context,
         slots=slots,
@@ -150,7 +150,7 @@ def _default_cache_tokens(metadata: GgufMetadata, per_token: int, available_byte
     return budget_bytes // max(per_token, 1)
 
 
-def require_fit(plan: Plan) -> None:
+def require_fit(plan: MemoryPlan) -> None:
     """Raise ModelError when there is too little memory, with settings that would fit."""
     if plan.fits:
         return
@@ -170,7 +170,7 @@ def require_fit(plan: Plan) -> None:
     )
 
 
-def slots_of_tokens(plan: Plan) -> str:
+def slots_of_tokens(plan: MemoryPlan) -> str:
     """Such as "32 slots of 2,048 tokens"."""
     return f"{plan.slots} slot{'s' * (plan.slots != 1)} of {plan.context_per_slot:,} tokens"
 
