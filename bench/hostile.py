@@ -18,16 +18,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from chaku_server import serving
-from hostile_bodies import BOMB, HOSTILE, MiB
-from steady_stream import memory_bytes, reset_peak, send, steady_stream, write_script
+from chaku_server import serving  # type: ignore[import-not-found]
+from hostile_bodies import BOMB, HOSTILE, MiB  # type: ignore[import-not-found]
+from steady_stream import (  # type: ignore[import-not-found]
+    memory_bytes,
+    request_of,
+    reset_peak,
+    send,
+    steady_stream,
+    write_script,
+)
 
 
 def main() -> None:
     """Measure and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--mib", type=int, action="append", help="sizes of the bodies (1 and 32)")
     args = parser.parse_args()
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, ", end="")
     print(f"load {os.getloadavg()[0]:.1f}, {args.rounds} rounds\n")
@@ -41,14 +47,15 @@ def main() -> None:
                 print(f"Longest pause in 3 s without any: {1000 * stream.pause_s():.0f} ms\n")
                 print("| body | MiB | status | pause, ms: median (longest) | memory, MiB |")
                 print("|---|---|---|---|---|")
-                for size in args.mib or [1, 32]:
-                    for hostile in (*HOSTILE, BOMB):
+                for hostile in (*HOSTILE, BOMB):
+                    for size in (1, hostile.largest_mib):
                         pauses, peaks, status = [], [], 0
+                        request = request_of(hostile, size * MiB)
                         for _ in range(args.rounds):
                             before = memory_bytes(pid, peak=False)
                             reset_peak(pid)
                             stream.reset()
-                            status, _ = send(port, hostile, size * MiB)
+                            status, _ = send(port, request)
                             pauses.append(1000 * stream.pause_s())
                             peaks.append((memory_bytes(pid, peak=True) - before) / MiB)
                         pause = f"{statistics.median(pauses):.0f} ({max(pauses):.0f})"

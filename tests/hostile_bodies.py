@@ -19,6 +19,11 @@ class Hostile:
     make: Callable[[int], bytes]
     encoding: str = ""
 
+    @property
+    def largest_mib(self) -> int:
+        """The largest body that is read on its path."""
+        return 32 if self.path == CHAT else 8
+
 
 def _fields(path: str, inner: bytes) -> bytes:
     field = {CHAT: b'"messages":', COMPLETIONS: b'"prompt":', EMBEDDINGS: b'"input":'}[path]

@@ -76,9 +76,16 @@ def steady_stream(port: int) -> Iterator[SteadyStream]:
             reader.join(TIMEOUT_S)
 
 
-def send(port: int, hostile: Hostile, size: int) -> tuple[int, str]:
-    """Send one body of `size` bytes; status, and the beginning of the answer."""
-    request = _request(hostile.path, hostile.make(size), hostile.encoding)
+def request_of(hostile: Hostile, size: int) -> bytes:
+    """The whole request, a little smaller than `size` bytes, so that it is not refused by its length alone.
+
+    Make it before anything is measured: it takes time in this process.
+    """
+    return _request(hostile.path, hostile.make(size - (64 << 10)), hostile.encoding)
+
+
+def send(port: int, request: bytes) -> tuple[int, str]:
+    """Send one request; status, and the beginning of the answer."""
     with socket.create_connection(("127.0.0.1", port), TIMEOUT_S) as connection:
         answer = b""
         with contextlib.suppress(ConnectionError):  # it may refuse and close before everything is sent

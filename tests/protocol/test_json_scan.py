@@ -14,7 +14,7 @@ from chaku.errors import InvalidRequest, PayloadTooLarge
 from chaku.protocol import json_scan
 from chaku.protocol.json_scan import MAX_DEPTH, JsonLimits, check_depth, scan
 
-NO_LIMITS = JsonLimits(*[2**40] * 5)
+NO_LIMITS = JsonLimits(*[2**40] * 6)
 TEXTS = st.text(st.sampled_from('ab"\\/,:[]{}é🦙\n'), max_size=12) | st.sampled_from(["data:a,b", "data:é", "dat"])
 VALUES = st.recursive(
     st.none() | st.integers(-99, 99) | TEXTS,
@@ -68,7 +68,7 @@ def test_counts_are_those_of_the_value_however_it_is_sliced(value: Any, slice_by
 def test_brackets_in_texts_are_no_structure() -> None:
     content = orjson.dumps({"a": '[[["\\' * 1000, "b": "{" * 1000})
     check_depth(content)
-    measure(content, JsonLimits(2**20, 2**20, 20, 5, 1))
+    measure(content, JsonLimits(2**20, 2**20, 20, 5, 1, 4))
 
 
 def test_depth_is_counted_before_anything_is_parsed() -> None:
@@ -85,9 +85,9 @@ def test_depth_is_counted_before_anything_is_parsed() -> None:
         (b"[" + b"1," * 20_000 + b"1]", "values"),
         (b'["' + b"x" * 200_000 + b'"]', "of text"),
         (b"[" + b" " * 200_000 + b"1]", "outside of its texts"),
-        (b'"' * 200_000, "values"),
+        (b'"' * 200_000, "texts"),
     ],
 )
 def test_a_refusal_names_the_limit(content: bytes, limit: str) -> None:
     with pytest.raises(PayloadTooLarge, match=limit):
-        measure(content, JsonLimits(2**20, 2**17, 2**17, 10_000, 1000))
+        measure(content, JsonLimits(2**20, 2**17, 2**17, 10_000, 1000, 5000))

@@ -35,6 +35,8 @@ class JsonLimits:
     """Strings, numbers, constants, arrays and objects; the keys of an object count too."""
     num_containers: int
     """Arrays and objects."""
+    num_strings: int
+    """Strings, the keys of objects included."""
 
 
 class _Counts:
@@ -122,8 +124,10 @@ def check_depth(content: bytes | bytearray) -> None:
 def _check(counts: _Counts, limits: JsonLimits) -> None:
     if counts.num_containers > limits.num_containers:
         raise _too_much("arrays and objects", limits.num_containers)
-    if max(counts.num_values, counts.num_strings) > limits.num_values:
+    if counts.num_values > limits.num_values:
         raise _too_much("values", limits.num_values)
+    if counts.num_strings > limits.num_strings:
+        raise _too_much("texts", limits.num_strings)
     _check_depth(counts)
     if counts.text_bytes > limits.text_bytes:
         raise PayloadTooLarge(

@@ -25,13 +25,23 @@ Headers = Mapping[bytes, bytes]
 
 MiB = 2**20
 CHAT_LIMITS = JsonLimits(
-    body_bytes=32 * MiB, text_bytes=8 * MiB, structure_bytes=2 * MiB, num_values=100_000, num_containers=20_000
+    body_bytes=32 * MiB,
+    text_bytes=8 * MiB,
+    structure_bytes=2 * MiB,
+    num_values=100_000,
+    num_containers=20_000,
+    num_strings=100_000,
 )
 """Only images, as base64, fill 32 MiB: 8 MiB of text are two million tokens."""
 TEXT_LIMITS = JsonLimits(
-    body_bytes=8 * MiB, text_bytes=8 * MiB, structure_bytes=4 * MiB, num_values=300_000, num_containers=4096
+    body_bytes=8 * MiB,
+    text_bytes=8 * MiB,
+    structure_bytes=4 * MiB,
+    num_values=300_000,
+    num_containers=4096,
+    num_strings=8192,
 )
-"""Of completions and embeddings: 300,000 token ids are what OpenAI embeds at once."""
+"""Of completions and embeddings: 300,000 token ids are what OpenAI embeds at once, of 2,048 inputs at most."""
 SMALL_BYTES = 64 << 10
 """Up to here even the worst body is parsed in a few milliseconds, and is not measured first."""
 MAX_UNPACKED_RATIO = 100
