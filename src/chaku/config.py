@@ -5,7 +5,6 @@ The environment is read here and nowhere else.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from chaku.complaints import MODEL_NAME, in_words, shown
 from chaku.errors import ConfigError
+from chaku.nearest import nearest
 
 DEFAULT_PORT, MAX_PORT = 8000, 65535
 MAX_MODEL_NAME = 256
@@ -209,8 +209,8 @@ def explain(error: ValidationError, kind: type[BaseModel], *, where: str) -> Con
     if first["type"] == "extra_forbidden":
         unknown = str(first["loc"][-1])
         known = sorted({*kind.model_fields, *_nested_keys(kind)})
-        near = difflib.get_close_matches(unknown, known, n=1)
-        fix = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(kind.model_fields))}"
+        near = nearest(unknown, known)
+        fix = f"did you mean {near!r}?" if near else f"known keys: {', '.join(sorted(kind.model_fields))}"
         return ConfigError(f"{where}: unknown key {path!r}", fix=fix, param=path)
     if first["type"] == "missing":
         return ConfigError(f"{where}: {path} is missing", fix=_example(first, "{key}: {example}"), param=path)

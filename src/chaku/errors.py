@@ -181,3 +181,27 @@ class RunInterrupted(TrainingError):
     """A run was asked to stop (SIGTERM, SIGINT) and has saved: sysexits' EX_TEMPFAIL, "try again later"."""
 
     exit_code = 75
+
+
+def error_lines(failure: ChakuError) -> list[tuple[str, str]]:
+    """The lines in which every command prints an error: a label and its text; `error_of_child` reads them."""
+    return [("error:", failure.message), *([("  fix:", failure.fix)] if failure.fix else [])]
+
+
+def error_of_child(kind: type[ChakuError], output: str, exit_code: int, command: str) -> ChakuError:
+    """The error that ended a child which runs a chaku command, from the end of its output.
+
+    A child that did not print one (it was killed, or Python failed) is quoted with its exit code and its last line.
+    """
+    message = fix = None
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    for line in lines:
+        label, _, text = line.partition(" ")
+        if label == "error:":
+            message, fix = text, None
+        elif label == "fix:":
+            fix = text
+    if message is not None:
+        return kind(message, fix=fix)
+    last = f": {lines[-1]}" if lines else ""
+    return kind(f"`{command}` ended with code {exit_code}{last}", fix=f"run it to see: {command}")

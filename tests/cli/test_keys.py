@@ -1,13 +1,9 @@
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-import chaku
 from chaku.cli.keys import keys
 from chaku.errors import InvalidRequest, NotFound, StoreError
 from chaku.store.database import open_store
@@ -114,16 +110,3 @@ def test_a_table_is_drawn_on_a_terminal_and_a_name_is_not_markup(url, monkeypatc
     assert "[bold]x[/bold]" in result.stdout
     assert "\t" not in result.stdout
     assert len(result.stdout.splitlines()) == 2  # no cell is folded at 80 columns
-
-
-def test_importing_the_command_loads_no_database_library():
-    heavy = ("sqlalchemy", "alembic", "pydantic", "rich")
-    code = f"import sys, chaku.cli.keys; print([name for name in {heavy} if name in sys.modules])"
-    output = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"PYTHONPATH": str(Path(chaku.__file__).parent.parent)},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert output == "[]\n"

@@ -303,12 +303,12 @@ def test_the_commands_say_what_they_did(tmp_path, pair):
 
 TERMINATED = """
 import pathlib, sys, time
-from chaku.cli.weights.progress import drawn
+from chaku.cli.progress import passing
 from chaku.weights.delta import make_delta
 def stalled(done_bytes, total_bytes):
     print(done_bytes, flush=True)
     time.sleep(60)
-with drawn("comparing"):
+with passing("comparing"):
     make_delta(*map(pathlib.Path, sys.argv[1:]), watch=stalled)
 """
 

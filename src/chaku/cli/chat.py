@@ -14,6 +14,7 @@ from chaku.cli.terminal import settings
 from chaku.cli.terminal.answer import with_way_out
 from chaku.cli.terminal.endpoint import choose
 from chaku.cli.terminal.one_shot import answer_once
+from chaku.cli.terminal.repl import Repl
 from chaku.cli.terminal.transcript import Transcript
 from chaku.client import Client
 from chaku.errors import ChakuError, NotFound, UsageError
@@ -85,8 +86,6 @@ def chat(
                 models = await _models(client, endpoint.model)
                 chosen = endpoint.model or models[0]
                 if question is None:
-                    from chaku.cli.terminal.repl import Repl
-
                     await Repl(client, chosen, models, transcript, given, console, raw=raw).run()
                 else:
                     transcript.say(question)

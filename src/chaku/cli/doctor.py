@@ -17,8 +17,15 @@ from pathlib import Path
 from typing import Literal
 
 import click
+import orjson
+import sqlalchemy
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from chaku import __version__, config
+from chaku.models.fetch.cache import free_disk_bytes, models_dir, pulled
+from chaku.models.plan.free_memory import available_bytes
+from chaku.models.plan.memory_plan import gigabytes
+from chaku.models.registry import DEFAULT_MODEL
 
 Level = Literal["ok", "warn", "FAIL"]
 _LOW_BYTES = 10**9
@@ -53,8 +60,6 @@ def doctor(port: int, as_json: bool) -> None:
     """Check this machine and installation. Exits 1 when something must be mended before chaku can serve."""
     checks = list(examine(port))
     if as_json:
-        import orjson
-
         click.echo(orjson.dumps([dataclasses.asdict(check) for check in checks], option=orjson.OPT_INDENT_2).decode())
     else:
         for check in checks:
@@ -124,9 +129,6 @@ def _cpu() -> Check:
 
 
 def _memory() -> Check:
-    from chaku.models.plan.free_memory import available_bytes
-    from chaku.models.plan.memory_plan import gigabytes
-
     available = available_bytes()
     if available is None:
         return Check("warn", "memory", "can't be told on this system: plans assume that everything fits")
@@ -137,9 +139,6 @@ def _memory() -> Check:
 
 
 def _cache_disk() -> Check:
-    from chaku.models.fetch.cache import free_disk_bytes, models_dir
-    from chaku.models.plan.memory_plan import gigabytes
-
     folder = models_dir()
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
@@ -184,8 +183,6 @@ def _holder(port: int) -> str | None:
 
 def _database() -> Check:
     """Reach the database without making or changing it."""
-    import sqlalchemy
-    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
     try:
         url = sqlalchemy.make_url(config.database_url())
@@ -214,9 +211,6 @@ def _variable(name: str) -> Check:
 
 
 def _pulled() -> Check:
-    from chaku.models.fetch.cache import pulled
-    from chaku.models.registry import DEFAULT_MODEL
-
     sources = [model.source for model in pulled()]
     if not sources:
         return Check("warn", "models", "none is pulled", f"chaku pull {DEFAULT_MODEL}")

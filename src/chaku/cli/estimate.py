@@ -9,6 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import orjson
+
+from chaku.cli.training_set import training_set
+from chaku.data.manifest import read_manifest
+from chaku.errors import UsageError
+from chaku.models.plan.accelerators import accelerator
+from chaku.models.sources import shape_of
+from chaku.train.base import find_base
+from chaku.train.config import is_hub_id, read_recipe, recipe_of, train_config
+from chaku.train.estimate import OVERHEAD, job_of_rows, job_of_tokens, offer, smallest
+from chaku.train.hub_base import at_hub
+from chaku.train.prices import NEWEST, price_file, read_prices
+from chaku.train.rows import Rows
 
 if TYPE_CHECKING:
     from chaku.data.recipe import data_config
@@ -51,7 +64,6 @@ def estimate(
     Vicuna, a built-in name, a .gguf, or a Hugging Face folder or config.json, trained on --tokens by the preset
     vicuna-7b (another one: --set train.preset=lora).
     """
-    from chaku.train.prices import NEWEST, price_file, read_prices
 
     file = price_file(price_list or NEWEST)
     if print_prices:
@@ -61,8 +73,6 @@ def estimate(
     job = _job(what, settings, tokens)
     offers = offers_of(job, prices, gpus or DEFAULT_GPUS, count, mfu)
     if as_json:
-        import orjson
-
         click.echo(orjson.dumps(_as_json(job, offers, prices), option=orjson.OPT_INDENT_2).decode())
         return
     print_job(job)
@@ -70,13 +80,6 @@ def estimate(
 
 
 def _job(what: str | None, settings: tuple[str, ...], tokens: int | None) -> Job:
-    from chaku.cli.training_set import training_set
-    from chaku.data.manifest import read_manifest
-    from chaku.errors import UsageError
-    from chaku.train.config import read_recipe, recipe_of, train_config
-    from chaku.train.estimate import job_of_rows, job_of_tokens
-    from chaku.train.rows import Rows
-
     if what is None:
         raise UsageError("nothing to estimate", fix="name a recipe, or a model and --tokens 350M")
     if Path(what).suffix in (".yaml", ".yml"):
@@ -99,13 +102,9 @@ def _job(what: str | None, settings: tuple[str, ...], tokens: int | None) -> Job
 
 def _shape(base: str) -> ModelShape:
     """Of a base that is here, known by name, or on the hub, whose settings are fetched."""
-    from chaku.models.sources import shape_of
-    from chaku.train.config import is_hub_id
 
     if not is_hub_id(base):
         return shape_of(base)
-    from chaku.train.base import find_base
-    from chaku.train.hub_base import at_hub
 
     return dataclasses.replace(shape_of(str(at_hub(find_base(base)).path)), name=base)
 
@@ -114,9 +113,6 @@ def offers_of(
     job: Job, prices: Prices, gpus: Iterable[str], count: int | None = None, mfu: float | None = None
 ) -> list[Offer]:
     """The job on each kind of GPU. Raises UsageError for one that no table knows, or for more than can be used."""
-    from chaku.errors import UsageError
-    from chaku.models.plan.accelerators import accelerator
-    from chaku.train.estimate import offer, smallest
 
     if count and count > 1 and job.config.method == "qlora":
         raise UsageError(
@@ -146,7 +142,6 @@ def epochs(config: TrainConfig) -> str:
 
 def print_offers(offers: list[Offer], prices: Prices) -> None:
     """One line for each kind of GPU, and what the figures rest on."""
-    from chaku.train.estimate import OVERHEAD
 
     click.echo(f"{'gpus':<14}{'memory of each':>20}{'MFU':>7}{'time':>10}{'on demand':>16}{'spot':>16}")
     for one in offers:

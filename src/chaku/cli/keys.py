@@ -9,6 +9,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from rich.console import Console
+from rich.table import Table
+
+from chaku import config
+from chaku.store.database import open_store
+from chaku.store.keys import create as create_key
+from chaku.store.keys import list_keys
+from chaku.store.keys import revoke as revoke_key
+from chaku.store.usage import totals
 
 # Anything heavier is imported inside the commands: `chaku --help` loads this module.
 if TYPE_CHECKING:
@@ -28,9 +37,6 @@ def _database_option(command: Command) -> Command:
 
 
 def _open(database: str | None) -> Store:
-    from chaku import config
-    from chaku.store.database import open_store
-
     return open_store(database or config.database_url())
 
 
@@ -48,7 +54,6 @@ def create(name: str, as_json: bool, database: str | None) -> None:
 
     The token alone goes to standard output: TOKEN=$(chaku keys create NAME) keeps it.
     """
-    from chaku.store.keys import create as create_key
 
     with _open(database) as store:
         new = create_key(store, name, now=datetime.now(UTC))
@@ -67,8 +72,6 @@ def create(name: str, as_json: bool, database: str | None) -> None:
 @_database_option
 def list_command(as_json: bool, with_usage: bool, database: str | None) -> None:
     """List the keys, revoked ones too, and what was used with them."""
-    from chaku.store.keys import list_keys
-    from chaku.store.usage import totals
 
     with _open(database) as store:
         made = list_keys(store)
@@ -96,7 +99,6 @@ def list_command(as_json: bool, with_usage: bool, database: str | None) -> None:
 @_database_option
 def revoke(which: str, database: str | None) -> None:
     """End a key for good. Running gateways refuse it within about a second."""
-    from chaku.store.keys import revoke as revoke_key
 
     with _open(database) as store:
         key = revoke_key(store, which, now=datetime.now(UTC))
@@ -139,8 +141,6 @@ def _draw(head: list[str], rows: list[list[str]]) -> None:
         for row in [head, *rows]:
             click.echo("\t".join(row))
         return
-    from rich.console import Console
-    from rich.table import Table
 
     table = Table(*head, box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for column in table.columns[4:]:

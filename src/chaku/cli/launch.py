@@ -13,6 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chaku.errors import UsageError
+from chaku.launch.rehearsal import Rehearsal
+from chaku.launch.relaunch import Supervisor, train_command
+from chaku.launch.sky import Cluster, render
+from chaku.records import atomic_write, sha256_file
+from chaku.train.config import is_hub_id, read_recipe, run_folder, train_config
+
 if TYPE_CHECKING:
     from chaku.data.recipe import Recipe
     from chaku.launch.sky import Task
@@ -60,7 +67,6 @@ def train(recipe: Path, where: str, settings: tuple[str, ...], **options: Any) -
     local  starts `chaku train` here, alone or as torchrun would, and again after a kill or a lost process
     sky    renders a SkyPilot managed job (bucket, recovery, places, torchrun line) and submits it
     """
-    from chaku.train.config import read_recipe, train_config
 
     given = {name for name, value in options.items() if value not in (None, ())}
     if wrong := sorted(given & (_ONLY_SKY if where == "local" else _ONLY_LOCAL).keys()):
@@ -74,11 +80,6 @@ def train(recipe: Path, where: str, settings: tuple[str, ...], **options: Any) -
 
 
 def _local(recipe: Path, settings: tuple[str, ...], read: Recipe, options: dict[str, Any]) -> int:
-    from chaku.launch.rehearsal import Rehearsal
-    from chaku.launch.relaunch import Supervisor, train_command
-    from chaku.records import sha256_file
-    from chaku.train.config import run_folder
-
     if options["kills"] and options["seed"] is None:
         raise click.UsageError("--kills says how often --rehearse kills: give its seed")
     folder = run_folder(read)
@@ -100,10 +101,6 @@ def _said(line: str) -> None:
 
 
 def _sky(read: Recipe, options: dict[str, Any]) -> None:
-    from chaku.launch.sky import Cluster, render
-    from chaku.records import atomic_write
-    from chaku.train.config import is_hub_id
-
     output, dry_run, name = options.pop("output", None), options.pop("dry_run", False), options.pop("job_name", None)
     if "bucket" not in options:
         raise click.UsageError("--on sky needs --bucket, where the runs are kept")
@@ -121,8 +118,6 @@ def _sky(read: Recipe, options: dict[str, Any]) -> None:
 
 
 def _submit(task: Task) -> None:
-    from chaku.errors import UsageError
-
     if shutil.which("sky") is None:
         raise UsageError(
             "SkyPilot's command `sky` is not on PATH",

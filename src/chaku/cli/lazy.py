@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chaku.errors import UsageError
+from chaku.nearest import nearest
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -44,8 +44,8 @@ class LazyGroup(click.Group):
         """The command to run. Raises UsageError naming the nearest one."""
         if args and args[0] not in self.table and not ctx.resilient_parsing:
             path = ctx.command_path
-            near = difflib.get_close_matches(args[0], self.table, n=1)
-            fix = f"did you mean `{path} {near[0]}`?" if near else f"`{path} --help` lists the commands"
+            near = nearest(args[0], self.table)
+            fix = f"did you mean `{path} {near}`?" if near else f"`{path} --help` lists the commands"
             raise UsageError(f"there is no command {args[0]!r}", fix=fix)
         return super().resolve_command(ctx, args)
 

@@ -6,7 +6,6 @@ and the version may be imported here.
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,8 @@ import click
 
 from chaku import __version__
 from chaku.cli.lazy import LazyGroup
-from chaku.errors import ChakuError, UsageError
+from chaku.errors import ChakuError, UsageError, error_lines
+from chaku.nearest import did_you_mean
 
 INTERRUPTED = 128 + 2  # what a shell reports for a program ended by SIGINT
 BROKEN_PIPE = 128 + 13
@@ -139,13 +139,12 @@ def _from_click(error: click.ClickException) -> ChakuError:
         return ChakuError(error.format_message())
     fix = f"`{error.ctx.command_path if error.ctx else 'chaku'} --help` shows what it takes"
     if isinstance(error, click.NoSuchOption):
-        near = difflib.get_close_matches(error.option_name, error.possibilities or (), n=1)
-        return UsageError(f"there is no option {error.option_name}", fix=f"did you mean {near[0]}?" if near else fix)
+        fix = did_you_mean(error.option_name, error.possibilities or (), fix)
+        return UsageError(f"there is no option {error.option_name}", fix=fix)
     return UsageError(error.format_message().rstrip("."), fix=fix)
 
 
 def tell(failure: ChakuError, *, color: bool | None = None) -> None:
     """Print an error the way every command does: the cause, and below it the way out."""
-    click.echo(click.style("error:", fg="red", bold=True) + f" {failure.message}", err=True, color=color)
-    if failure.fix:
-        click.echo(click.style("  fix:", fg="green", bold=True) + f" {failure.fix}", err=True, color=color)
+    for (label, text), hue in zip(error_lines(failure), ("red", "green"), strict=False):
+        click.echo(f"{click.style(label, fg=hue, bold=True)} {text}", err=True, color=color)

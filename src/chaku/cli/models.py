@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import orjson
 
-from chaku.errors import UsageError
+from chaku.cli import releases
+from chaku.cli.progress import fetching
+from chaku.errors import ModelError, UsageError
+from chaku.models.fetch import cache, converted
+from chaku.models.fetch.converted import conversions
+from chaku.models.fetch.pull import pull
+from chaku.models.files.gguf import read_metadata
+from chaku.models.plan import free_memory as memory
+from chaku.models.plan.memory_plan import gigabytes, plan
+from chaku.models.reference import BuiltIn, HubFile, LocalFile, LocalFolder, UrlFile, WheelFile, parse
+from chaku.models.registry import BUILT_IN
+from chaku.models.vicunas import find
 
 if TYPE_CHECKING:
     from chaku.models.fetch.cache import PulledModel
@@ -40,8 +53,6 @@ def list_models(as_json: bool) -> None:
 
 
 def _list(as_json: bool) -> None:
-    from chaku.cli import releases
-
     rows = _rows()
     if as_json:
         keys = dict.fromkeys(rows[0])
@@ -62,10 +73,6 @@ def _list(as_json: bool) -> None:
 
 
 def _rows() -> list[dict[str, Any]]:
-    from chaku.models.fetch import cache
-    from chaku.models.reference import BuiltIn
-    from chaku.models.registry import BUILT_IN
-
     rows: list[dict[str, Any]] = []
     for row in BUILT_IN.values():
         found = cache.find(BuiltIn(row))
@@ -103,8 +110,6 @@ def _rows() -> list[dict[str, Any]]:
 
 
 def _print_conversions() -> None:
-    from chaku.models.fetch.converted import conversions
-
     if not (found := conversions()):
         return
     total_bytes = sum(one.num_bytes for one in found)
@@ -118,7 +123,6 @@ def _print_conversions() -> None:
 
 def _converted_rows() -> list[dict[str, Any]]:
     """The conversions for the list as JSON."""
-    from chaku.models.fetch.converted import conversions
 
     return [
         {
@@ -145,18 +149,6 @@ def show(model: str, context: int | None, slots: int | None, as_json: bool) -> N
 
     MODEL may also be a published Vicuna, such as vicuna-13b-v1.1: what it was made of, its template, its successor.
     """
-    from pathlib import Path
-
-    from chaku.cli import releases
-    from chaku.cli.fetching import drawn
-    from chaku.errors import ModelError
-    from chaku.models.fetch import cache
-    from chaku.models.fetch.pull import pull
-    from chaku.models.files.gguf import read_metadata
-    from chaku.models.plan import free_memory as memory
-    from chaku.models.plan.memory_plan import plan
-    from chaku.models.reference import LocalFile, LocalFolder, parse
-    from chaku.models.vicunas import find
 
     if not model.endswith(".gguf") and not Path(model).exists() and (release := find(model)):
         if context is not None or slots is not None:
@@ -168,7 +160,7 @@ def show(model: str, context: int | None, slots: int | None, as_json: bool) -> N
     reference = parse(model).reference
     found: PulledModel | None
     if isinstance(reference, LocalFile | LocalFolder):
-        with drawn(model) as progress:
+        with fetching(model) as progress:
             found = pull(reference, progress=progress)
     else:
         found = cache.find(reference)
@@ -218,9 +210,6 @@ def _print_metadata(metadata: GgufMetadata, planned: MemoryPlan) -> None:
 @click.argument("model")
 def rm(model: str) -> None:
     """Delete a pulled model; or a conversion by its name in the list, or all of a source by the source's name."""
-    from chaku.models.fetch import cache, converted
-    from chaku.models.reference import BuiltIn, HubFile, UrlFile, WheelFile, parse
-    from chaku.models.registry import BUILT_IN
 
     kept = converted.conversions()
     chosen = [one for one in kept if one.name == model]
@@ -242,12 +231,8 @@ def rm(model: str) -> None:
 
 
 def _size(num_bytes: int) -> str:
-    from chaku.models.plan.memory_plan import gigabytes
-
     return gigabytes(num_bytes)
 
 
 def _print_json(value: object) -> None:
-    import orjson
-
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())

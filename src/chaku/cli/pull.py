@@ -7,6 +7,14 @@ import sys
 from typing import TYPE_CHECKING
 
 import click
+import orjson
+
+from chaku.cli.progress import fetching
+from chaku.models.fetch import cache
+from chaku.models.fetch.pull import pull as pull_model
+from chaku.models.plan.memory_plan import gigabytes
+from chaku.models.reference import BuiltIn, parse
+from chaku.models.vicunas import find
 
 if TYPE_CHECKING:
     from chaku.models.fetch.cache import PulledModel
@@ -29,16 +37,12 @@ def pull(models: tuple[str, ...], accept_licence: bool, quant: str | None, as_js
     https://host/file.gguf#sha256=... Of a hub repository with several files, name one or its quantisation
     (hf:org/name:Q8_0); otherwise Q4_K_M is taken, then Q8_0, and so on.
     """
-    from chaku.models.reference import parse
 
     arguments = [parse(text) for text in models]
     pulled = [fetch(argument.reference, argument.source, accept_licence, quant) for argument in arguments]
     if as_json:
-        import orjson
-
         click.echo(orjson.dumps([describe(model) for model in pulled], option=orjson.OPT_INDENT_2).decode())
         return
-    from chaku.models.plan.memory_plan import gigabytes
 
     for model in pulled:
         click.echo(f"{model.source}  {gigabytes(model.num_bytes)}  {model.path}")
@@ -46,11 +50,6 @@ def pull(models: tuple[str, ...], accept_licence: bool, quant: str | None, as_js
 
 def fetch(reference: Reference, shown_name: str, accept_licence: bool = False, quant: str | None = None) -> PulledModel:
     """Pull with drawn progress; asks for consent to a licence when there is a person to ask."""
-    from chaku.cli.fetching import drawn
-    from chaku.models.fetch import cache
-    from chaku.models.fetch.pull import pull as pull_model
-    from chaku.models.reference import BuiltIn
-    from chaku.models.vicunas import find
 
     if (release := find(shown_name)) and release.notice:
         click.echo(f"note: {release.notice}", err=True)
@@ -59,7 +58,7 @@ def fetch(reference: Reference, shown_name: str, accept_licence: bool = False, q
         if not cache.find(reference) and sys.stdin.isatty():
             click.echo(f"{reference.row.name} comes under the {licence.name}: {licence.url}", err=True)
             accept_licence = click.confirm("Do you accept these terms?", default=False, err=True)
-    with drawn(shown_name) as progress:
+    with fetching(shown_name) as progress:
         return pull_model(reference, progress=progress, accept_licence=accept_licence, quant=quant)
 
 

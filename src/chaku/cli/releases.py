@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chaku.models.vicunas import RELEASES
+
 if TYPE_CHECKING:
     from chaku.models.vicunas import Release
 
 
 def print_section() -> None:
     """The releases in a few lines, the newest version first."""
-    from chaku.models.vicunas import RELEASES
 
     by_version: dict[str, list[str]] = {}
     for release in RELEASES.values():
@@ -26,7 +27,6 @@ def print_section() -> None:
 
 def rows() -> list[dict[str, Any]]:
     """The releases for the list as JSON."""
-    from chaku.models.vicunas import RELEASES
 
     return [
         {

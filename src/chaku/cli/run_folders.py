@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from chaku.errors import UsageError
+from chaku.train.log import read_log
 
 
 def find_run(text: str) -> Path:
@@ -18,6 +19,5 @@ def find_run(text: str) -> Path:
 
 def steps_of(folder: Path) -> list[dict[str, Any]]:
     """The log's steps, without its events."""
-    from chaku.train.log import read_log
 
     return [one for one in read_log(folder / "log.jsonl") if "loss" in one]

@@ -13,6 +13,7 @@ import click
 
 from chaku.cli.run_folders import find_run, steps_of
 from chaku.errors import UsageError
+from chaku.records import atomic_write
 
 QUANTITIES = {
     "loss": "loss (nats a trained token); dots: held out",
@@ -35,7 +36,6 @@ _MOST_LETTERS = 80
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="SVG file.  [losses.svg, or named after --of]")
 def plot(names: tuple[str, ...], quantity: str, output: Path | None) -> None:
     """Draw the losses of runs, or another quantity, into one SVG; held-out losses as dots."""
-    from chaku.records import atomic_write
 
     output = output or Path("losses.svg" if quantity == "loss" else f"{quantity}.svg")
     series = [Series(name, [one for one in steps_of(find_run(name)) if quantity in one]) for name in names]

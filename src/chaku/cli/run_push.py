@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+import typing
 
 import click
 
 from chaku.cli.run_folders import find_run
 from chaku.errors import UsageError
+from chaku.models.plan.memory_plan import gigabytes
+from chaku.packages import needs
+from chaku.train import publish
 from chaku.weights.card import read_manifest
 
 
@@ -22,6 +26,7 @@ from chaku.weights.card import read_manifest
 @click.option("--checkpoints", is_flag=True, help="Upload the checkpoints too: large, only for going on training.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be uploaded.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
+@needs("hub")
 def push(
     run: str, repo: str, is_private: bool, base: str | None, checkpoints: bool, dry_run: bool, yes: bool
 ) -> None:  # fmt: skip
@@ -29,8 +34,6 @@ def push(
 
     HF_TOKEN (or `hf auth login`) says who you are, HF_ENDPOINT which hub. Paths of this machine are taken out.
     """
-    from chaku.models.plan.memory_plan import gigabytes
-    from chaku.train import publish
 
     folder = find_run(run)
     for each in filter(None, (repo, base)):
@@ -70,7 +73,6 @@ def _endpoint() -> str:
 
 def _notes(manifest: dict[str, object], base: str | None) -> list[str]:
     """What others will miss."""
-    import typing
 
     before = typing.cast(dict[str, str], manifest["base"])
     notes = []

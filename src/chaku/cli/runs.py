@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 import click
+import orjson
 
 from chaku.cli.run_folders import find_run, steps_of
 from chaku.cli.run_plot import plot
 from chaku.cli.run_push import push
 from chaku.train.log import read_log
+from chaku.weights.card import lineage as lineage_of
 from chaku.weights.card import read_manifest
 
 _ROOT = click.Path(path_type=Path, file_okay=False)
@@ -35,8 +38,6 @@ def list_runs(root: Path, as_json: bool) -> None:
     folders = [path.parent for path in root.glob("*/manifest.json") if (path.parent / "config.yaml").is_file()]
     rows = [_row(folder) for folder in sorted(folders, key=lambda path: str(read_manifest(path)["started"]))]
     if as_json:
-        import orjson
-
         click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
         return
     if not rows:
@@ -70,7 +71,6 @@ def show(run: str, as_json: bool) -> None:
     if as_json:
         click.echo((folder / "manifest.json").read_text())
         return
-    from chaku.weights.card import lineage as lineage_of
 
     data, result = manifest["data"], manifest["result"] or {}
     checkpoints = sorted((folder / "checkpoints").glob("step-*"), key=lambda path: int(path.name[5:]))
@@ -99,7 +99,6 @@ def show(run: str, as_json: bool) -> None:
 
 def _speed(steps: list[dict[str, Any]]) -> str:
     """Of the median step."""
-    import statistics
 
     if not steps:
         return "-"

@@ -173,7 +173,7 @@ def _name(config: ServeConfig) -> list[Named]:
 
 def _open_engines(named: list[Named]) -> Iterator[tuple[Engine, ModelConfig]]:
     """An engine for every model, in their order. Those that need no file go first: their mistakes cost no download."""
-    from chaku.cli.fetching import drawn
+    from chaku.cli.progress import fetching
     from chaku.engines.opening import Memory, open_engine
     from chaku.models.fetch.pull import pull
     from chaku.models.plan.free_memory import available_bytes
@@ -186,7 +186,7 @@ def _open_engines(named: list[Named]) -> Iterator[tuple[Engine, ModelConfig]]:
             engines[name] = open_engine(name, model, reference, None, memory)
     for name, model, reference in named:
         if name not in engines:
-            with drawn(name) as progress:
+            with fetching(name) as progress:
                 path = pull(reference, progress=progress, quant=model.quant).path
             engines[name] = open_engine(name, model, reference, path, memory)
     for name, model, _ in named:

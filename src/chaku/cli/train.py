@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
+
+from chaku.cli.data import show_sample
+from chaku.cli.estimate import DEFAULT_GPUS, epochs, offers_of, print_job, print_offers
+from chaku.cli.progress import training
+from chaku.cli.training_set import training_set
+from chaku.data.inspect.preview import samples
+from chaku.data.recipe import differences
+from chaku.errors import ModelError, UsageError
+from chaku.models.sources import shape_of
+from chaku.packages import needs
+from chaku.train.config import read_recipe, run_folder
+from chaku.train.estimate import job_of_rows
+from chaku.train.prices import price_file, read_prices
 
 if TYPE_CHECKING:
     from chaku.train.run import Plan
 
-_PACKAGES = ("torch", "transformers", "safetensors", "pyarrow", "tokenizers", "jinja2", "peft")
 _NUM_SAMPLES = 3
 
 
@@ -27,6 +41,7 @@ _NUM_SAMPLES = 3
     "--continue-from", metavar="RUN", help="Begin with the weights of another run (train.continue_from in the recipe)."
 )
 @click.option("--overwrite", is_flag=True, help="Delete what an earlier run of this name left, and start anew.")
+@needs("train")
 def train(
     recipe: Path, settings: tuple[str, ...], dry_run: bool, resume: str | None, continue_from: str | None,
     overwrite: bool,
@@ -36,11 +51,7 @@ def train(
     Raw files under `data: inputs:` are built into training rows first. The same command runs alone and under torchrun.
     SIGTERM saves and exits with 75; --resume auto goes on.
     """
-    _require_packages()
-    from chaku.cli.train_progress import drawn
-    from chaku.cli.training_set import training_set
     from chaku.train import run
-    from chaku.train.config import read_recipe, run_folder
 
     read = read_recipe(recipe, settings)
     if continue_from:
@@ -60,27 +71,14 @@ def train(
         if leads:
             _show_cost(made)
         return
-    with drawn(leads) as progress:
+    with training(leads) as progress:
         final = run.execute(made, progress, resume=resume is not None)
     if leads:
         click.echo(f"{final} holds the model; {folder / 'log.jsonl'} how it came about (chaku runs show {folder})")
 
 
-def _require_packages() -> None:
-    import importlib.util
-
-    from chaku.errors import UsageError
-
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UsageError(f"training needs {', '.join(missing)}", fix="pip install 'chaku[data,train]'")
-
-
 def _delete(folder: Path) -> None:
     """Only what a run wrote: an output folder that holds something else is left alone."""
-    import shutil
-
-    from chaku.errors import UsageError
 
     if not folder.exists():
         return
@@ -90,8 +88,6 @@ def _delete(folder: Path) -> None:
 
 
 def _show_plan(made: Plan) -> None:
-    from chaku.cli.estimate import epochs
-    from chaku.data.recipe import differences
     from chaku.train.lineage import describe
 
     config, manifest = made.config, made.set_manifest
@@ -113,11 +109,6 @@ def _show_plan(made: Plan) -> None:
 
 def _show_cost(made: Plan) -> None:
     """What the same run comes to on rented GPUs; silent about a base whose numbers are not here."""
-    from chaku.cli.estimate import DEFAULT_GPUS, offers_of, print_job, print_offers
-    from chaku.errors import ModelError
-    from chaku.models.sources import shape_of
-    from chaku.train.estimate import job_of_rows
-    from chaku.train.prices import price_file, read_prices
 
     try:
         shape = dataclasses.replace(shape_of(str(made.base.path)), name=made.base.name)
@@ -132,10 +123,6 @@ def _show_cost(made: Plan) -> None:
 
 
 def _show_samples(data: Path) -> None:
-    from rich.console import Console
-
-    from chaku.cli.data import show_sample
-    from chaku.data.inspect.preview import samples
 
     console = Console(no_color=click.get_current_context().color is False, highlight=False)
     for sample in samples(data, _NUM_SAMPLES):

@@ -8,29 +8,30 @@ from typing import TYPE_CHECKING
 
 import click
 
+from chaku.cli.progress import building
+from chaku.data.build import build
+from chaku.data.recipe import data_config
+from chaku.train.base import find_base
+from chaku.train.config import run_folder
+from chaku.train.hub_base import at_hub
+
 if TYPE_CHECKING:
     from chaku.data.recipe import Recipe
 
 
 def training_set(read: Recipe, *, leads: bool = True) -> Path:
     """The folder of a recipe's built set; raw files are built beside the run first, by one process."""
-    from chaku.data.recipe import data_config
-    from chaku.train.config import run_folder
 
     config = data_config(read)
     if isinstance(config, Path):
         return config
-    from chaku.cli.data_progress import drawn
-    from chaku.data.build import build
-    from chaku.train.base import find_base
-    from chaku.train.hub_base import at_hub
 
     folder = run_folder(read)
     if leads and read.base == config.tokenizer:
         at_hub(find_base(read.base), folder)  # its tokenizer, where it is on the hub
     target = folder.with_name(f"{folder.name}-data")
     if leads:
-        with drawn() as watcher:
+        with building() as watcher:
             built = build(config, target, name=read.name, watcher=watcher)
         click.echo(f"{target}: {'built before' if built.was_there else 'built'}", err=True)
         return target

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from chaku.cli.terminal.transcript import Transcript
 from chaku.cli.terminal.view import View
 from chaku.client import Client, TokenUsage
 from chaku.errors import AuthenticationFailed, ChakuError, ContextOverflow, NotFound
+from chaku.nearest import did_you_mean
 
 
 @dataclass
@@ -92,9 +92,6 @@ async def with_way_out(failure: ChakuError, client: Client, model: str) -> Chaku
             models = await client.models()
         except ChakuError:
             return failure  # the first error says more than why the list did not come
-        near = difflib.get_close_matches(model, models, n=1, cutoff=0.5)
-        if near and near[0] != model:
-            failure.fix = f"did you mean {near[0]}?"
-        elif models and model not in models:
-            failure.fix = f"models here: {', '.join(models[:10])}"
+        if models and model not in models:
+            failure.fix = did_you_mean(model, models, f"models here: {', '.join(models[:10])}", likeness=0.5)
     return failure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from chaku.cli.terminal import settings
 from chaku.cli.terminal.answer import Answer
 from chaku.cli.terminal.transcript import Transcript, load
 from chaku.errors import UsageError
+from chaku.nearest import did_you_mean
 
 
 @dataclass
@@ -62,8 +62,7 @@ def run(session: Session, line: str) -> Outcome:
     """Run one line that begins with a slash. Raises UsageError, naming the nearest command where there is none."""
     name, _, rest = line.strip().partition(" ")
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        fix = f"did you mean {near[0]}?" if near else "/help lists the commands"
+        fix = did_you_mean(name, COMMANDS, "/help lists the commands.")
         raise UsageError(
             f"there is no command {name}", fix=f"{fix} A message that begins with / takes a space before it."
         )
@@ -84,8 +83,7 @@ def _model(session: Session, rest: str) -> Outcome:
     if not rest:
         return Outcome("\n".join(f"{'*' if name == session.model else ' '} {name}" for name in session.models))
     if rest not in session.models:
-        near = difflib.get_close_matches(rest, session.models, n=1, cutoff=0.5)
-        fix = f"did you mean {near[0]}?" if near else f"models here: {', '.join(session.models)}"
+        fix = did_you_mean(rest, session.models, f"models here: {', '.join(session.models)}", likeness=0.5)
         raise UsageError(f"there is no model {rest!r} here", fix=fix)
     session.model = rest
     return Outcome(f"{rest} answers from now on; the conversation stays.")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 import os
 import sys
 import tempfile
@@ -24,7 +23,8 @@ import orjson
 from chaku.cli.terminal.markdown import clean
 from chaku.client import Client
 from chaku.config import DEFAULT_PORT, environment
-from chaku.errors import ChakuError, EngineError, ModelError, NotFound, StoreError, UsageError
+from chaku.errors import ChakuError, EngineError, ModelError, NotFound, StoreError, UsageError, error_of_child
+from chaku.nearest import nearest
 
 BUILT_IN_MODEL = "smollm2-135m"
 PROBE_S = 0.4
@@ -78,8 +78,8 @@ async def _serves(url: str, api_key: str | None, model: str) -> bool:
         models = await client.models()
     if model in models:
         return True
-    if near := difflib.get_close_matches(model, models, n=1, cutoff=0.8):
-        raise NotFound(f"the gateway at {url} has no model {model!r}", fix=f"did you mean {near[0]}?")
+    if near := nearest(model, models, likeness=0.8):
+        raise NotFound(f"the gateway at {url} has no model {model!r}", fix=f"did you mean {near}?")
     return False
 
 
@@ -163,19 +163,8 @@ def _tail(log: IO[bytes], size: int = 4096) -> str:
 
 def _why(exit_code: int, log: IO[bytes], model: str) -> ChakuError:
     """What the child said before it ended, in the form every chaku command says it."""
-    message = fix = ""
-    lines = [line.strip() for line in _tail(log).splitlines() if line.strip()]
-    for line in lines:
-        if line.startswith("error: "):
-            message, fix = line.removeprefix("error: "), ""
-        elif line.startswith("fix: "):
-            fix = line.removeprefix("fix: ")
-    if message:
-        return _ERROR_BY_EXIT_CODE.get(exit_code, EngineError)(message, fix=fix or None)
-    last = f": {lines[-1]}" if lines else ""
-    return EngineError(
-        f"`chaku serve {model}` ended with code {exit_code}{last}", fix=f"run it to see: chaku serve {model}"
-    )
+    kind = _ERROR_BY_EXIT_CODE.get(exit_code, EngineError)
+    return error_of_child(kind, _tail(log), exit_code, f"chaku serve {model}")
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 from chaku.errors import UsageError
+from chaku.nearest import did_you_mean
 
 Value = int | float
 
@@ -42,8 +42,7 @@ def find(name: str) -> Setting:
     """The setting of that name. Raises UsageError naming the nearest one."""
     if name in SETTINGS:
         return SETTINGS[name]
-    near = difflib.get_close_matches(name, SETTINGS, n=1)
-    fix = f"did you mean {near[0]}?" if near else f"settings: {', '.join(SETTINGS)}"
+    fix = did_you_mean(name, SETTINGS, f"settings: {', '.join(SETTINGS)}")
     raise UsageError(f"there is no setting {name!r}", fix=fix)
 
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from chaku.records import atomic_write
+from chaku.weights.card import model_card, read_manifest
+
 _PATH = click.Path(path_type=Path)
 
 
@@ -16,8 +19,6 @@ _PATH = click.Path(path_type=Path)
 @click.option("--licence", help="Licence of the model.  [the recorded one, else the base's]")
 def card(run: Path, output: Path | None, developer: str | None, licence: str | None) -> None:
     """Write a model card for RUN, a training run's folder: details, data, training, losses, licence, limits."""
-    from chaku.records import atomic_write
-    from chaku.weights.card import model_card, read_manifest
 
     text = model_card(read_manifest(run), developer=developer, licence=licence)
     if output is None:

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import click
 
+from chaku.cli.progress import passing
 from chaku.cli.weights.gguf import convert_to_gguf
-from chaku.cli.weights.options import FOLDER, output_option, overwrite_option, require_torch, shard_option
-from chaku.cli.weights.progress import drawn
+from chaku.cli.weights.options import FOLDER, output_option, overwrite_option, shard_option
 from chaku.errors import UsageError
+from chaku.packages import needs
+from chaku.weights.convert import convert as convert_weights
+from chaku.weights.paddle import to_paddle
 
 
 @click.command()
@@ -30,6 +33,7 @@ from chaku.errors import UsageError
     "--processor", type=FOLDER, help="With --to paddle: preprocessor_config.json, or a folder of train/, eval/."
 )
 @overwrite_option
+@needs("train")
 def convert(
     model: Path,
     output: Path,
@@ -54,11 +58,8 @@ def convert(
         return
     if quant is not None:
         raise UsageError("--quant is for GGUF files", fix="add --to gguf, or take --dtype")
-    require_torch()
-    from chaku.weights.convert import convert as convert_weights
-    from chaku.weights.paddle import to_paddle
 
-    with drawn(f"converting {model.name}") as watch:
+    with passing(f"converting {model.name}") as watch:
         if to == "paddle":
             files = to_paddle(model, output, dtype=dtype, processor=processor, overwrite=overwrite, watch=watch)
         else:

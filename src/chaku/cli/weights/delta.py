@@ -6,8 +6,11 @@ from pathlib import Path
 
 import click
 
-from chaku.cli.weights.options import FOLDER, output_option, overwrite_option, require_torch, shard_option
-from chaku.cli.weights.progress import drawn, phases
+from chaku.cli.progress import passes, passing
+from chaku.cli.weights.options import FOLDER, output_option, overwrite_option, shard_option
+from chaku.packages import needs
+from chaku.weights.delta import apply_delta as apply
+from chaku.weights.delta import make_delta as make
 
 
 @click.command()
@@ -23,15 +26,14 @@ from chaku.cli.weights.progress import drawn, phases
 )
 @shard_option
 @overwrite_option
+@needs("train")
 def make_delta(base: Path, target: Path, output: Path, format: str, shard_bytes: int, overwrite: bool) -> None:
     """Write what turns the model BASE into the model TARGET, without which it says nothing.
 
     Both are folders with safetensors or .bin weights of one architecture, size and dtype.
     """
-    require_torch()
-    from chaku.weights.delta import make_delta as make
 
-    with drawn("comparing") as watch:
+    with passing("comparing") as watch:
         made = make(
             base,
             target,
@@ -55,15 +57,14 @@ def make_delta(base: Path, target: Path, output: Path, format: str, shard_bytes:
 @output_option
 @shard_option
 @overwrite_option
+@needs("train")
 def apply_delta(base: Path, delta: Path, output: Path, shard_bytes: int, overwrite: bool) -> None:
     """Write the target model that DELTA makes of the model BASE.
 
     DELTA is a folder written by make-delta, or a plain difference as published for Vicuna v0 and v1.1.
     """
-    require_torch()
-    from chaku.weights.delta import apply_delta as apply
 
-    with phases("checking the base", "applying") as (watch_check, watch):
+    with passes("checking the base", "applying") as (watch_check, watch):
         applied = apply(
             base,
             delta,

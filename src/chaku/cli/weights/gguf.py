@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from chaku.cli.weights.progress import drawn
+from chaku.cli.progress import passing
 from chaku.errors import UsageError
+from chaku.models.fetch import cache
+from chaku.models.fetch.converted import DEFAULT_QUANT
+from chaku.models.files.gguf import read_metadata
+from chaku.models.plan.memory_plan import gigabytes
+from chaku.weights.to_gguf import to_gguf
 
 if TYPE_CHECKING:
     from chaku.weights.shards import Watch
@@ -22,15 +26,8 @@ def convert_to_gguf(model: Path, output: Path, quant: str | None, *, overwrite: 
         raise UsageError(f"{output} exists", fix="choose another output, or pass --overwrite to replace it")
     if output.is_dir():
         raise UsageError(f"{output} is a folder", fix=f"name the file: -o {output / 'model.gguf'}")
-    if importlib.util.find_spec("gguf") is None:
-        raise UsageError("writing GGUF needs gguf, which is not installed", fix="pip install 'chaku[train]'")
-    from chaku.models.fetch import cache
-    from chaku.models.fetch.converted import DEFAULT_QUANT
-    from chaku.models.files.gguf import read_metadata
-    from chaku.models.plan.memory_plan import gigabytes
-    from chaku.weights.to_gguf import to_gguf
 
-    with cache.writing(output.parent), drawn(f"converting {model.name}") as bar:
+    with cache.writing(output.parent), passing(f"converting {model.name}") as bar:
         notes = to_gguf(model, output, quant or DEFAULT_QUANT, watch=bar if progress_fd is None else _told(progress_fd))
     for note in notes:
         click.echo(f"note: {note}", err=True)

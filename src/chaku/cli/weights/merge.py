@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
-from chaku.cli.weights.options import FOLDER, output_option, overwrite_option, require_torch, shard_option
-from chaku.cli.weights.progress import drawn
+from chaku.cli.progress import passing
+from chaku.cli.weights.options import FOLDER, output_option, overwrite_option, shard_option
+from chaku.packages import needs
+from chaku.weights.merge import merge as merge_weights
 
 
 @click.command()
@@ -16,11 +18,10 @@ from chaku.cli.weights.progress import drawn
 @output_option
 @shard_option
 @overwrite_option
+@needs("train")
 def merge(base: Path, adapter: Path, output: Path, shard_bytes: int, overwrite: bool) -> None:
     """Write BASE with the peft LoRA in ADAPTER merged in; both are folders."""
-    require_torch()
-    from chaku.weights.merge import merge as merge_weights
 
-    with drawn(f"merging {adapter.name}") as watch:
+    with passing(f"merging {adapter.name}") as watch:
         files = merge_weights(base, adapter, output, shard_bytes=shard_bytes, overwrite=overwrite, watch=watch)
     click.echo(f"{output}: {len(files)} file{'s' if len(files) > 1 else ''} of weights")

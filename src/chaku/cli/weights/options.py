@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 
 import click
-
-from chaku.errors import UsageError
 
 FOLDER = click.Path(path_type=Path)
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -28,9 +25,3 @@ overwrite_option = click.option(
 shard_option = click.option(
     "--shard-size", "shard_bytes", callback=_size, default="5GB", show_default=True, help="Largest file."
 )
-
-
-def require_torch() -> None:
-    """Raise UsageError with the extra to install where torch is missing."""
-    if importlib.util.find_spec("torch") is None:
-        raise UsageError("working on weights needs torch, which is not installed", fix="pip install 'chaku[train]'")

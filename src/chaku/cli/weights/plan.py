@@ -6,6 +6,12 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import click
+import orjson
+
+from chaku.errors import UsageError
+from chaku.models.plan.accelerators import accelerator
+from chaku.models.plan.gpu_plan import USED_SHARE, plan_gpus, smallest
+from chaku.models.sources import shape_of
 
 if TYPE_CHECKING:
     from chaku.models.plan.gpu_plan import GpuPlan, Layout
@@ -25,10 +31,6 @@ def plan(model: str, gpu: str | None, count: int, context: int | None, dtype: st
 
     MODEL is a published Vicuna (vicuna-33b-v1.3), a built-in name, a .gguf, or a Hugging Face folder or config.json.
     """
-    from chaku.errors import UsageError
-    from chaku.models.plan.accelerators import accelerator
-    from chaku.models.plan.gpu_plan import plan_gpus, smallest
-    from chaku.models.sources import shape_of
 
     shape = shape_of(model)
     if gpu is None:
@@ -91,8 +93,6 @@ def _print_plan(made: GpuPlan) -> None:
 
 
 def _print_arithmetic(made: GpuPlan, best: Layout) -> None:
-    from chaku.models.plan.gpu_plan import USED_SHARE
-
     click.echo("\none GPU:")
     rows = (
         ("usable", best.usable_bytes, f"{USED_SHARE:.0%} of {_gib(made.gpu.memory_bytes)}"),
@@ -144,6 +144,4 @@ def _say(name: str, value: str) -> None:
 
 
 def _print_json(value: object) -> None:
-    import orjson
-
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import click
 
-from chaku.cli.weights.options import FOLDER, require_torch
+from chaku.cli.weights.options import FOLDER
 from chaku.errors import UsageError
+from chaku.packages import needs
+from chaku.weights.quality import compare
 
 
 @click.command()
@@ -26,13 +28,12 @@ from chaku.errors import UsageError
 @click.option("--chunk", "chunk_tokens", type=click.IntRange(8), default=512, show_default=True, help="Tokens a chunk.")
 @click.option("--max-chunks", type=click.IntRange(2), help="Read no more of the text than that.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@needs("train")
 def quality(a: Path, b: Path, text_file: Path, chunk_tokens: int, max_chunks: int | None, as_json: bool) -> None:
     """Compare model B with model A on a text: perplexity, divergence, and agreement on the most likely token.
 
     A and B are .gguf files or Hugging Face folders; both are read in float32, a GGUF dequantised.
     """
-    require_torch()
-    from chaku.weights.quality import compare
 
     for path in (a, b):
         if not path.exists():
