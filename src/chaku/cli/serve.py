@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import os
 import signal
 import threading
 import time
+import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import uvloop
+
+from chaku import logs
+from chaku.cli.progress import fetching
+from chaku.config import ServeConfig, database_url, environment, load
+from chaku.engines.opening import Memory, check_settings, open_engine
+from chaku.errors import UsageError
+from chaku.models.fetch.pull import pull
+from chaku.models.plan.free_memory import available_bytes
+from chaku.models.reference import Scripted, Upstream, parse
+from chaku.serve import server
+from chaku.serve.app import describe_model
+from chaku.serve.table import ModelTable
+from chaku.store.database import open_store, without_password
+from chaku.store.keyring import KeyRing
+from chaku.store.usage import Usage
+from chaku.store.usage_writer import UsageWriter
+from chaku.web.application import mount
+from chaku.web.page import Page
 
 if TYPE_CHECKING:
-    from chaku.config import Loaded, ModelConfig, ServeConfig
+    from chaku.config import Loaded, ModelConfig
     from chaku.engines.base import Engine
     from chaku.serve.exchange import Exchange
     from chaku.serve.server import Serving
     from chaku.store.database import Store
-    from chaku.store.keyring import KeyRing
 
 _PER_MODEL = (
     *(
@@ -121,10 +141,6 @@ def run(
     **flags: Any,
 ) -> None:
     """Serve until a signal; `flags` are fields of ServeConfig and ModelConfig, None or () where not given."""
-    from chaku import logs
-    from chaku.config import ServeConfig, database_url, load
-    from chaku.engines.opening import check_settings
-    from chaku.errors import UsageError
 
     if exit_with_parent:
         _end_with_parent()
@@ -145,10 +161,6 @@ def run(
     for name, model, reference in named:
         check_settings(name, model, reference)
 
-    from chaku.store.database import open_store
-    from chaku.store.keyring import KeyRing
-    from chaku.store.usage_writer import UsageWriter
-
     database = loaded.config.database or database_url()
     with open_store(database) as store, KeyRing(store) as keys, UsageWriter(store) as usage:
         _serve(loaded.config, named, store, keys, usage, opens_page=opens_page, ready_fd=ready_fd)
@@ -156,8 +168,6 @@ def run(
 
 def _name(config: ServeConfig) -> list[Named]:
     """Name, settings and reference of every model; nothing is fetched yet."""
-    from chaku.errors import UsageError
-    from chaku.models.reference import parse
 
     if not config.models:
         raise UsageError("no model to serve", fix="name one, such as `chaku serve smollm2-135m`")
@@ -173,11 +183,6 @@ def _name(config: ServeConfig) -> list[Named]:
 
 def _open_engines(named: list[Named]) -> Iterator[tuple[Engine, ModelConfig]]:
     """An engine for every model, in their order. Those that need no file go first: their mistakes cost no download."""
-    from chaku.cli.progress import fetching
-    from chaku.engines.opening import Memory, open_engine
-    from chaku.models.fetch.pull import pull
-    from chaku.models.plan.free_memory import available_bytes
-    from chaku.models.reference import Scripted, Upstream
 
     memory = Memory(available_bytes())
     engines: dict[str, Engine] = {}
@@ -194,8 +199,6 @@ def _open_engines(named: list[Named]) -> Iterator[tuple[Engine, ModelConfig]]:
 
 
 def _only_model_of(reference: Any, model: ModelConfig) -> str:
-    from chaku.errors import UsageError
-
     if model.upstream_model:
         return model.upstream_model
     raise UsageError(
@@ -206,8 +209,6 @@ def _only_model_of(reference: Any, model: ModelConfig) -> str:
 
 def _print_settings(loaded: Loaded[ServeConfig], named: list[Named]) -> None:
     """Every setting and where it came from, on standard error; no password."""
-    from chaku.config import database_url, environment
-    from chaku.store.database import without_password
 
     click.echo("settings:", err=True)
     for key, origin in loaded.origins.items():
@@ -235,14 +236,9 @@ def _serve(
     opens_page: bool,
     ready_fd: int | None,
 ) -> None:
-    import uvloop
-
-    from chaku.serve.server import bind, build, run
-    from chaku.serve.table import ModelTable
-
     table = ModelTable()
-    serving = build(config, table, keys, _recorder(usage))
-    listener = bind(config.host, config.port)  # before anything is fetched: a mistake shows at once
+    serving = server.build(config, table, keys, _recorder(usage))
+    listener = server.bind(config.host, config.port)  # before anything is fetched: a mistake shows at once
     port = listener.getsockname()[1]
     own_host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - not bound here
     url = f"http://[{own_host}]:{port}" if ":" in own_host else f"http://{own_host}:{port}"
@@ -262,14 +258,10 @@ def _serve(
     with contextlib.closing(listener):
         for engine, model in _open_engines(named):
             table.add(engine, model, created=int(time.time()))
-        uvloop.run(run(serving, listener, announce))
+        uvloop.run(server.run(serving, listener, announce))
 
 
 def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str) -> None:
-    from chaku.serve.app import describe_model
-    from chaku.web.application import mount
-    from chaku.web.page import Page
-
     page = Page()
     if page.missing is not None:
         click.echo(f"there is an API but no page: {page.missing}", err=True)
@@ -283,9 +275,6 @@ def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str) ->
 
 
 def _recorder(usage: Any) -> Any:
-    import datetime as dt
-
-    from chaku.store.usage import Usage
 
     def record(exchange: Exchange) -> None:
         usage.put(
@@ -309,7 +298,6 @@ def _recorder(usage: Any) -> Any:
 
 def _open_page(url: str) -> None:
     """In a thread: a browser may take its time, and there may be none."""
-    import webbrowser
 
     threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 

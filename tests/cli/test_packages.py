@@ -1,0 +1,64 @@
+"""Every extra brings all that its commands import, a command that lacks one says so, and imports stand at the top."""
+
+from __future__ import annotations
+
+import ast
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from chaku import packages
+from chaku.cli.main import root
+from chaku.errors import UsageError
+from cli.imports import FILES, imports_of, imports_of_node, installed_by, third_party
+
+CLI = sorted(name for name in FILES if name.startswith("chaku.cli"))
+ROOM_OF_EXTRA = {"data": ("data",), "train": ("train", "weights"), "local": ("engines",)}
+OPTIONAL = {
+    "vllm", "sglang", "trackio", "wandb", "tensorboard", "torch_xla", "requests", "PIL", "xllamacpp", "psycopg", "pip",
+    "huggingface_hub",
+}  # fmt: skip
+"""Asked for where they are used, with an error of their own."""
+
+
+@pytest.mark.parametrize("module", CLI)
+def test_the_top_of_every_command_file_imports_what_the_base_install_has(module):
+    assert third_party(module) <= installed_by(None)
+
+
+@pytest.mark.parametrize("module", CLI)
+def test_an_import_inside_a_function_is_of_something_that_only_an_extra_brings(module):
+    top = ast.parse(FILES[module].read_text()).body
+    functions = [node for node in top if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for function in functions:
+        for name in imports_of_node(function):
+            if name.partition(".")[0] in sys.stdlib_module_names:
+                continue
+            assert not third_party(name) <= installed_by(None), f"{module}.{function.name} imports {name} late"
+
+
+@pytest.mark.parametrize("extra", list(ROOM_OF_EXTRA))
+def test_an_extra_brings_every_package_that_its_part_imports_anywhere(extra):
+    rooms = tuple(f"chaku.{room}." for room in ROOM_OF_EXTRA[extra])
+    named = {
+        name.partition(".")[0]
+        for module in FILES
+        if module.startswith(rooms)
+        for name in imports_of(module, inside=True)
+    }
+    lacking = named - {"chaku"} - set(sys.stdlib_module_names) - OPTIONAL - installed_by(extra)
+    assert not lacking
+
+
+def test_a_missing_package_is_named_with_the_command_of_this_interpreter(monkeypatch):
+    real = packages.version
+    monkeypatch.setattr(packages, "version", lambda name: None if name in ("pyarrow", "rensa") else real(name))
+    with pytest.raises(UsageError, match="pyarrow, rensa are not installed") as caught:
+        CliRunner().invoke(root, ["data", "build", "x.json", "-o", "out"], catch_exceptions=False)
+    assert caught.value.fix == f"{sys.executable} -m pip install 'chaku[data]'"
+
+
+def test_the_list_of_packages_is_the_one_that_pip_reads():
+    assert {"pyarrow", "rensa", "selectolax"} <= set(packages.packages_of("data"))
+    assert packages.packages_of("local") == ["xllamacpp"]
