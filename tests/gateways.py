@@ -21,7 +21,7 @@ from chaku.serve.server import GatewayServer, Serving, bind, build, settings
 from chaku.serve.table import ModelTable
 from chaku.store import keyring
 from chaku.store.database import open_store
-from chaku.web.answers import SILENT_S
+from chaku.store.leases import LEASE_S
 from chaku.web.application import mount
 from chaku.web.page import STATIC, Page
 
@@ -114,7 +114,7 @@ async def gateway(
 
 @contextlib.asynccontextmanager
 async def page_gateway(
-    database: Path, *engines: Engine, static: Path = STATIC, silent_s: float = SILENT_S, **options: Any
+    database: Path, *engines: Engine, static: Path = STATIC, lease_s: float = LEASE_S, **options: Any
 ) -> AsyncIterator[Running]:
     """The same with its page, over a real database."""
 
@@ -131,7 +131,7 @@ async def page_gateway(
                 models=models,
                 base_url=f"{url}/v1",
                 page=Page(static),
-                silent_s=silent_s,
+                lease_s=lease_s,
             )
         )
 

@@ -162,3 +162,21 @@ def test_the_store_closes_while_a_ring_still_holds_keys(store: Store, now):
         pass
     store.close()
     assert ring.find(new.token) == new.key
+
+
+def test_the_ring_outlives_an_unexpected_error_and_logs_it(store: Store, now, caplog, monkeypatch):
+    failures = iter([RuntimeError("planted")])
+    refresh = KeyRing.refresh
+
+    def sometimes(self):
+        if error := next(failures, None):
+            raise error
+        refresh(self)
+
+    ring = KeyRing(store, interval_s=0.01)
+    monkeypatch.setattr(KeyRing, "refresh", sometimes)
+    with ring:
+        eventually(lambda: "RuntimeError: planted" in caplog.text)
+        new = keys.create(store, "laptop", now=now)
+        eventually(lambda: ring.find(new.token) is not None)
+    assert "thread=keyring" in caplog.text and not ring.is_stale

@@ -1,13 +1,17 @@
 import json
+import time
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
+import sqlalchemy as sa
 
 from chaku.errors import InvalidRequest, NotFound
 from chaku.store import keys
 from chaku.store.conversations import KEPT_DELETED, Conversations, Place
+from chaku.store.tables import messages as messages_table
 from chaku.store.transcripts import export_jsonl, import_jsonl
-from chaku.store.tree import State
+from chaku.store.tree import MessageState
 
 
 @pytest.fixture
@@ -22,6 +26,11 @@ def place(mine):
         return Place(conversation.is_pinned, conversation.updated_at, conversation.id)
 
     return found
+
+
+def pausing(pause) -> SimpleNamespace:
+    """The time module with another `sleep`."""
+    return SimpleNamespace(monotonic=time.monotonic, sleep=pause)
 
 
 def titles(listed) -> list[str]:
@@ -111,7 +120,7 @@ def test_search_sees_a_running_answer_and_names_the_newest_hit_of_each_conversat
         chat = mine.create(str(minute), now=now)
         tree = mine.tree(chat.id)
         tree.append(None, "user", "llama one", now=now)
-        answer = tree.append(None, "assistant", "", now=now + timedelta(minutes=minute), state=State.STREAMING)
+        answer = tree.append(None, "assistant", "", now=now + timedelta(minutes=minute), state=MessageState.STREAMING)
         tree.grow(answer.id, "a llama two", now=now)
     found = mine.search("llama", limit=2)
     assert [(hit.conversation.title, hit.text) for hit in found] == [("2", "a llama two"), ("1", "a llama two")]
@@ -122,7 +131,7 @@ def test_one_owner_never_sees_or_changes_what_another_has(store, mine, now):
     everyone = [Conversations(store, owner) for owner in owners]
     chats = [theirs.create("secret plan", now=now) for theirs in everyone]
     answers = [
-        theirs.tree(chat.id).append(None, "assistant", "secret", now=now, state=State.STREAMING)
+        theirs.tree(chat.id).append(None, "assistant", "secret", now=now, state=MessageState.STREAMING)
         for theirs, chat in zip(everyone, chats, strict=True)
     ]
     for theirs, chat in zip(everyone, chats, strict=True):
@@ -180,8 +189,9 @@ def test_an_import_of_all_branches_gives_back_everything_but_the_ids(store, mine
     user = tree.append(None, "user", [{"type": "text", "text": "odd \0 \ud800"}], now=now, extra={"name": "Ana"})
     calls = {"tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}
     tree.append(user.id, "assistant", None, now=now, extra=calls, model="m", sampling={"seed": 1})
-    answer = tree.append(user.id, "assistant", "", now=now, state=State.STREAMING)
-    tree.finish(answer.id, "Half", now=now, state=State.FAILED, error={"message": "died"}, usage={"total_tokens": 1},
+    answer = tree.append(user.id, "assistant", "", now=now, state=MessageState.STREAMING)
+    tree.finish(answer.id, "Half", now=now, state=MessageState.FAILED, error={"message": "died"},
+                usage={"total_tokens": 1},
                 timings={"duration_s": 1.5, "tokens_per_s": None})  # fmt: skip
     tree.switch(tree.nodes()[1].id)
     mine.create("Empty", now=now)
@@ -226,12 +236,12 @@ def test_plain_messages_jsonl_from_elsewhere_is_taken_and_what_has_no_place_is_c
 
 def test_an_answer_that_was_streaming_is_imported_as_stopped(store, mine, now):
     chat = mine.create("x", now=now)
-    mine.tree(chat.id).append(None, "assistant", "Hal", now=now, state=State.STREAMING)
+    mine.tree(chat.id).append(None, "assistant", "Hal", now=now, state=MessageState.STREAMING)
     lines = list(export_jsonl(store, None, [chat.id]))
     mine.delete(chat.id, now=now)
     import_jsonl(store, None, lines, now=now)
     (copy,) = mine.page(limit=5)
-    assert [(m.content, m.state) for m in mine.tree(copy.id).path()] == [("Hal", State.STOPPED)]
+    assert [(m.content, m.state) for m in mine.tree(copy.id).path()] == [("Hal", MessageState.STOPPED)]
 
 
 @pytest.mark.parametrize(
@@ -274,3 +284,31 @@ def test_an_import_that_skips_bad_lines_keeps_the_good_ones_and_the_tree_whole(s
     told = [(node.position, mine.tree(tree_copy.id).get(node.id).content) for node in mine.tree(tree_copy.id).nodes()]
     assert told == [(0, "Hi"), (0, "one"), (1, "three")]
     assert [one.system for one in copies if one.title == "Yo"] == ["Be brief."]
+
+
+def test_a_large_import_lets_others_write_meanwhile_and_shows_nothing_before_it_is_whole(store, mine, now, monkeypatch):
+    monkeypatch.setattr("chaku.store.transcripts._ROWS_AT_ONCE", 10)
+    chats = [json.dumps({"title": f"t{n}", "messages": [{"role": "user", "content": "x"}] * 7}) for n in range(6)]
+    seen: list[int] = []
+
+    def write_too(_pause_s: float) -> None:  # in a pause of the import
+        mine.create("meanwhile", now=now)
+        seen.append(len(mine.page(limit=100)))
+
+    monkeypatch.setattr("chaku.store.transcripts.time", pausing(write_too))
+    imported = import_jsonl(store, None, chats, now=now)
+    assert (imported.num_conversations, imported.num_messages) == (6, 42)
+    assert seen == list(range(1, len(seen) + 1)) and len(seen) >= 4
+    assert len(mine.page(limit=100)) == 6 + len(seen)
+
+
+def test_an_import_that_breaks_off_leaves_nothing_to_be_seen(store, mine, now, monkeypatch):
+    monkeypatch.setattr("chaku.store.transcripts._ROWS_AT_ONCE", 10)
+    monkeypatch.setattr("chaku.store.transcripts.time", pausing(lambda pause_s: 1 / 0))
+    chats = [json.dumps({"title": f"t{n}", "messages": [{"role": "user", "content": "x"}] * 7}) for n in range(6)]
+    with pytest.raises(ZeroDivisionError):
+        import_jsonl(store, None, chats, now=now)
+    assert mine.page(limit=100) == []
+    mine.create("later", now=now + KEPT_DELETED * 2)
+    with store.read() as connection:
+        assert connection.execute(sa.select(sa.func.count()).select_from(messages_table)).scalar_one() == 0

@@ -11,7 +11,7 @@ from chaku.store.conversations import Conversations
 from chaku.store.database import open_store
 from chaku.store.tables import messages
 from chaku.store.transcripts import export_jsonl, import_jsonl
-from chaku.store.tree import State, Tree, fail_abandoned
+from chaku.store.tree import MessageState, Tree
 from processes import run_python
 
 
@@ -62,15 +62,15 @@ def test_regenerating_adds_answers_side_by_side_and_switching_goes_down_to_the_n
 
 def test_a_running_answer_is_kept_as_it_grows_and_finished_once(store, tree, now):
     user = tree.append(None, "user", "Hi", now=now)
-    answer = tree.append(user.id, "assistant", "", now=now, state=State.STREAMING, model="m")
+    answer = tree.append(user.id, "assistant", "", now=now, state=MessageState.STREAMING, model="m")
     tree.grow(answer.id, "Hel", reasoning="They greet", now=now + timedelta(seconds=1))
     seen = tree.path()[-1]
-    assert (seen.content, seen.reasoning, seen.state) == ("Hel", "They greet", State.STREAMING)
+    assert (seen.content, seen.reasoning, seen.state) == ("Hel", "They greet", MessageState.STREAMING)
     usage = {"prompt_tokens": 3, "completion_tokens": 2}
     done = now + timedelta(seconds=2)
     tree.finish(answer.id, "Hello!", reasoning="They greet.", usage=usage, finish_reason="stop", now=done)
     seen = tree.get(answer.id)
-    assert (seen.content, seen.reasoning, seen.state) == ("Hello!", "They greet.", State.COMPLETE)
+    assert (seen.content, seen.reasoning, seen.state) == ("Hello!", "They greet.", MessageState.COMPLETE)
     assert (seen.usage, seen.finish_reason, seen.created_at, seen.updated_at) == (usage, "stop", now, done)
     assert Conversations(store, None).get(tree.conversation_id).updated_at == done
     for change in (tree.grow, tree.finish):
@@ -80,34 +80,22 @@ def test_a_running_answer_is_kept_as_it_grows_and_finished_once(store, tree, now
 
 
 def test_a_failed_answer_keeps_its_text_and_its_error_apart(tree, now):
-    answer = tree.append(None, "assistant", "", now=now, state=State.STREAMING)
+    answer = tree.append(None, "assistant", "", now=now, state=MessageState.STREAMING)
     error = {"message": "the engine died", "type": "server_error", "code": "engine_error"}
-    tree.finish(answer.id, "Half an ans", state=State.FAILED, error=error, now=now)
+    tree.finish(answer.id, "Half an ans", state=MessageState.FAILED, error=error, now=now)
     seen = tree.get(answer.id)
-    assert (seen.content, seen.state, seen.error) == ("Half an ans", State.FAILED, error)
+    assert (seen.content, seen.state, seen.error) == ("Half an ans", MessageState.FAILED, error)
 
 
 def test_an_answer_goes_on_growing_while_its_conversation_is_deleted(store, tree, now):
     mine = Conversations(store, None)
-    answer = tree.append(None, "assistant", "", now=now, state=State.STREAMING)
+    answer = tree.append(None, "assistant", "", now=now, state=MessageState.STREAMING)
     mine.delete(tree.conversation_id, now=now)
     with pytest.raises(NotFound):
         tree.path()
     tree.finish(answer.id, "whole", now=now)
     mine.restore(tree.conversation_id)
     assert contents(tree.path()) == ["whole"]
-
-
-def test_answers_of_a_killed_server_are_marked_failed_and_live_ones_left_alone(store, tree, now):
-    dead = tree.append(None, "assistant", "Half", now=now, state=State.STREAMING)
-    done = tree.append(None, "assistant", "Whole", now=now)
-    live = tree.append(None, "assistant", "Mor", now=now + timedelta(seconds=50), state=State.STREAMING)
-    later = now + timedelta(seconds=60)
-    assert fail_abandoned(store, silent_since=now + timedelta(seconds=30), now=later) == 1
-    seen = tree.get(dead.id)
-    assert (seen.state, seen.content, seen.error["type"]) == (State.FAILED, "Half", "server_error")
-    assert tree.get(done.id).state is State.COMPLETE
-    assert tree.get(live.id).state is State.STREAMING
 
 
 def test_text_that_databases_dislike_comes_back_as_it_was(tree, now):

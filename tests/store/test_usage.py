@@ -210,3 +210,36 @@ def test_two_processes_write_at_the_same_time_without_losing_a_row(url):
         assert writer.returncode == 0, errors
     with open_store(url) as store:
         assert [(total.model, total.num_requests) for total in totals(store, by=["model"])] == [("a", 300), ("b", 300)]
+
+
+def test_an_unexpected_error_costs_its_row_only_and_is_logged(store, now, caplog, monkeypatch):
+    def planted(store, rows):
+        if any(row.model == "bad" for row in rows):
+            raise RuntimeError("planted")
+        record(store, rows)
+
+    monkeypatch.setattr("chaku.store.usage_writer.record", planted)
+    with UsageWriter(store, interval_s=0.01) as writer:
+        for model in ("a", "bad", "b"):
+            writer.put(row(now, model=model))
+    assert (num_rows(store), writer.num_lost) == (2, 1)
+    assert "planted" in caplog.text
+
+
+def test_the_writers_thread_outlives_an_unexpected_error(store, now, caplog, monkeypatch):
+    failures = iter([RuntimeError("planted")])
+    write_all = UsageWriter._write_all
+
+    def sometimes(self):
+        if error := next(failures, None):
+            raise error
+        return write_all(self)
+
+    monkeypatch.setattr(UsageWriter, "_write_all", sometimes)
+    with UsageWriter(store, interval_s=0.01) as writer:
+        writer.put(row(now))
+        deadline = time.monotonic() + PATIENCE_S
+        while not num_rows(store):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert "thread=usage-writer" in caplog.text and "RuntimeError: planted" in caplog.text

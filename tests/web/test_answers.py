@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from datetime import UTC, datetime, timedelta
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from chaku.errors import StoreError
 from chaku.store import tree
 from chaku.store.conversations import Conversations
 from chaku.store.database import open_store
-from chaku.store.tree import State
+from chaku.store.tree import MessageState
+from chaku.web.answers import Answers
 from gateways import page_gateway, scripted
 from processes import PATIENCE_S
 from tabs import Refused, Tab, tab
@@ -187,7 +189,7 @@ async def test_what_was_said_is_written_down_every_second(database: Path) -> Non
             async with asyncio.timeout(PATIENCE_S):
                 while (await asyncio.to_thread(kept.get, answer)).content != said:
                     await asyncio.sleep(0.05)
-            assert kept.get(answer).state is State.STREAMING
+            assert kept.get(answer).state is MessageState.STREAMING
 
 
 async def test_a_gateway_that_stops_marks_its_answers_and_lets_every_tab_go(database: Path) -> None:
@@ -207,20 +209,17 @@ async def test_a_gateway_that_stops_marks_its_answers_and_lets_every_tab_go(data
 
 
 async def test_an_answer_left_by_a_killed_gateway_fails_after_the_restart_and_keeps_its_text(database: Path) -> None:
-    long_ago, now = datetime.now(UTC) - timedelta(minutes=5), datetime.now(UTC)
+    now = datetime.now(UTC)
     with open_store(f"sqlite:///{database}") as store:
         mine = Conversations(store, None)
-        chat = mine.create("x", now=long_ago)
+        chat = mine.create("x", now=now)
         kept = mine.tree(chat.id)
-        user = kept.append(None, "user", "Hi", now=long_ago)
-        old = kept.append(user.id, "assistant", "Hal", now=long_ago, state=State.STREAMING)
-        fresh = kept.append(user.id, "assistant", "Hel", now=now, state=State.STREAMING)
-    async with page_gateway(database, silent_s=1.5) as g, tab(g) as me:
-        async with me.stream(f"{path_of(chat.id, old.id)}/stream") as events:
-            assert [event["type"] async for _, event in events] == ["snapshot", "failed"]
-        # The other was written to a moment ago: perhaps by a gateway that still runs. It is not, so it fails soon.
-        async with me.stream(f"{path_of(chat.id, fresh.id)}/stream?after=3") as events:
-            heard = [event async for _, event in events]
+        user = kept.append(None, "user", "Hi", now=now)
+        killed = kept.append(user.id, "assistant", "Hel", now=now, state=MessageState.STREAMING, gateway_id="gone")
+    path = f"{path_of(chat.id, killed.id)}/stream?after=3"
+    # It fails once the new gateway has seen for a whole lease that nobody writes it.
+    async with page_gateway(database, lease_s=1.0) as g, tab(g) as me, me.stream(path) as events:
+        heard = [event async for _, event in events]
     assert (heard[0]["message"]["state"], heard[0]["message"]["content"]) == ("streaming", "Hel")
     last = heard[-1]
     assert (last["type"], last["message"]["content"], last["message"]["error"]) == ("failed", "Hel", tree.RESTARTED)
@@ -281,3 +280,86 @@ async def test_answers_side_by_side_come_whole(database: Path) -> None:
         running = [await begun(me, "slow") for _ in range(8)]
         ended = await asyncio.gather(*(me.whole(chat, answer) for chat, answer in running))
     assert [message["content"] for message in ended] == [WORDS] * 8
+
+
+async def test_an_unexpected_error_fails_the_answer_and_every_reader_hears_of_the_end(
+    database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def planted(self: tree.Tree, *args: Any, **fields: Any) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(tree.Tree, "finish", planted)
+    async with page_gateway(database, scripted(SLOW)) as g, tab(g) as me, asyncio.timeout(PATIENCE_S):
+        chat, answer = await begun(me, "slow")
+        async with me.stream(f"{path_of(chat, answer)}/stream") as events:
+            heard = [event async for _, event in events]
+    assert (heard[-1]["type"], heard[-1]["message"]["content"]) == ("failed", WORDS)
+    assert f"task=answer-{answer}" in caplog.text and "RuntimeError: planted" in caplog.text
+
+
+async def test_answers_are_kept_again_after_an_unexpected_error(
+    database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    grow, failures = tree.Tree.grow, iter([RuntimeError("planted")])
+
+    def sometimes(self: tree.Tree, *args: Any, **fields: Any) -> None:
+        if error := next(failures, None):
+            raise error
+        grow(self, *args, **fields)
+
+    monkeypatch.setattr(tree.Tree, "grow", sometimes)
+    monkeypatch.setattr("chaku.web.answers.KEEP_S", 0.05)
+    async with page_gateway(database, scripted(ENDLESS)) as g, tab(g) as me:
+        chat, answer = await begun(me, "endless")
+        with open_store(f"sqlite:///{database}") as store:
+            kept = Conversations(store, None).tree(chat)
+            async with asyncio.timeout(PATIENCE_S):
+                while not (await asyncio.to_thread(kept.get, answer)).content:
+                    await asyncio.sleep(0.02)
+    assert "task=answers-keeper" in caplog.text and "RuntimeError: planted" in caplog.text
+
+
+async def test_a_store_that_is_slow_for_longer_than_a_lease_costs_no_answer(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chaku.web.answers.KEEP_S", 0.05)
+    slow = Reply(match="slow", text=WORDS, token_delay_s=0.05)
+    one, two = page_gateway(database, scripted(slow), lease_s=0.3), page_gateway(database, scripted(slow), lease_s=0.3)
+    async with one as first, two as second, tab(first) as here, tab(second) as there:
+        begun_here, begun_there = await begun(here, "slow"), await begun(there, "slow")
+        await asyncio.sleep(0.4)
+
+        def be_slow() -> None:
+            with open_store(f"sqlite:///{database}") as store, store.write():
+                time.sleep(0.9)
+
+        await asyncio.to_thread(be_slow)
+        for me, (chat, answer) in ((here, begun_here), (there, begun_there)):
+            assert (await me.whole(chat, answer))["state"] == "complete"
+
+
+async def test_an_answer_whose_asker_leaves_while_it_begins_is_written_all_the_same(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = tree.Tree.append
+
+    def slowly(self: tree.Tree, *args: Any, **fields: Any) -> tree.Message:
+        message = append(self, *args, **fields)
+        time.sleep(0.2)
+        return message
+
+    with open_store(f"sqlite:///{database}") as store:
+        answers = Answers(store, "http://127.0.0.1:1/v1", lambda key_id: "", lambda owner, message: None)
+        await answers.start()
+        mine = Conversations(store, None)
+        chat = mine.create("x", now=datetime.now(UTC))
+        user = mine.tree(chat.id).append(None, "user", "Hi", now=datetime.now(UTC))
+        monkeypatch.setattr(tree.Tree, "append", slowly)
+        asking = asyncio.create_task(answers.begin(None, chat, user.id, "m", {}))
+        await asyncio.sleep(0.1)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        async with asyncio.timeout(PATIENCE_S):
+            while (await asyncio.to_thread(mine.tree(chat.id).path))[-1].state is not MessageState.FAILED:
+                await asyncio.sleep(0.02)
+        await answers.stop()

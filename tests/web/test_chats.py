@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chaku.engines.base import Call
 from chaku.engines.scripted import Reply
+from chaku.web.streams import Hub
 from gateways import page_gateway, scripted
 from processes import PATIENCE_S
 from tabs import Refused, tab
@@ -251,3 +253,22 @@ async def test_a_model_that_becomes_ready_is_heard_of(database: Path) -> None:
                 while states[-1:] != ["ready"]:
                     states.append((await anext(events))[1]["models"][0]["state"])
     assert states[0] == "loading"
+
+
+async def test_models_are_watched_again_after_an_unexpected_error(
+    database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with page_gateway(database) as g, tab(g) as me, me.stream("/events") as events:
+        await anext(events)
+        failures = iter([RuntimeError("planted")])
+        describe = Hub._describe
+
+        def sometimes(self: Hub) -> dict[str, Any]:
+            if error := next(failures, None):
+                raise error
+            return describe(self)
+
+        monkeypatch.setattr(Hub, "_describe", sometimes)
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await anext(events))[1]["type"] == "models"
+    assert "task=models-watcher" in caplog.text and "RuntimeError: planted" in caplog.text

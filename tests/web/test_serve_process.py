@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from chaku.web.answers import SILENT_S
+from chaku.store.leases import LEASE_S
 from processes import PATIENCE_S, environment
 from tabs import tab
 
@@ -69,7 +69,7 @@ async def test_an_answer_survives_the_gateways_death_with_what_was_said(database
         async with tab(second.url) as me:
             asked = time.monotonic()
             message = await me.whole(chat, answer["id"])
-            assert time.monotonic() - asked < 1.5 * SILENT_S + 3
+            assert time.monotonic() - asked < 1.5 * LEASE_S + 3
             assert (message["state"], message["content"]) == ("failed", "one two three four")
             assert message["error"]["code"] == "gateway_restarted"
             async with me.stream("/events") as events:

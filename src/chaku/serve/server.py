@@ -17,6 +17,7 @@ from typing import Protocol
 import uvicorn
 from fastapi import FastAPI
 
+from chaku import tasks
 from chaku.config import DEFAULT_PORT, MAX_PORT, ServeConfig
 from chaku.errors import ChakuError, UsageError
 from chaku.serve.access import Access, KeyRing
@@ -132,28 +133,30 @@ class GatewayServer(uvicorn.Server):
 async def run(serving: Serving, listener: socket.socket, on_listening: Callable[[], None] | None = None) -> None:
     """Serve until SIGINT or SIGTERM, which are a normal end; a second one does not wait for running answers.
 
-    The API answers at once; models come up beside it. Raises the ChakuError of a model that can't be started, after
+    The API answers at once; models come up beside it. Raises the error of a model that can't be started, after
     stopping everything.
     """
     server = GatewayServer(settings(serving), serving.companions)
     loop = asyncio.get_running_loop()
     for number in _ENDINGS:
         loop.add_signal_handler(number, _end, server)
-    failure: ChakuError | None = None
+    failures: list[Exception] = []
 
     async def start_models() -> None:
-        nonlocal failure
         try:
             await serving.table.start()
-        except ChakuError as error:
-            failure = error
-            server.should_exit = True
+        except ChakuError as error:  # the table has logged it
+            give_up(error)
+
+    def give_up(error: Exception) -> None:
+        failures.append(error)
+        server.should_exit = True
 
     _raise_file_limit()
     # What is loaded by now stays: the collector need not walk it again while requests come and go.
     gc.collect()
     gc.freeze()
-    starting = asyncio.create_task(start_models())
+    starting = tasks.start(start_models(), "model-start", on_failure=give_up)
     if on_listening is not None:
         loop.call_soon(on_listening)
     try:
@@ -161,16 +164,14 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
             await companion.start()
         await server.serve(sockets=[listener])
     finally:
-        starting.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await starting
+        await tasks.cancel(starting)
         for companion in serving.companions:
-            await companion.stop()
+            await tasks.start(companion.stop(), "page-stop")  # a failure here must not leave engines running
         await serving.table.stop()
         for number in _ENDINGS:
             loop.remove_signal_handler(number)
-    if failure is not None:
-        raise failure
+    if failures:
+        raise failures[0]
 
 
 def _raise_file_limit() -> None:

@@ -216,8 +216,13 @@ def check_title(title: str) -> str:
 
 def insert(connection: sa.Connection, new: Conversation) -> None:
     """Write a new conversation."""
-    values = {field.name: getattr(new, field.name) for field in fields(new)}
-    connection.execute(conversations.insert().values(**values, title_folded=fold(new.title)))
+    connection.execute(conversations.insert().values(**row_of(new)))
+
+
+def row_of(conversation: Conversation) -> dict[str, Any]:
+    """A conversation as its table's columns."""
+    row = {field.name: getattr(conversation, field.name) for field in fields(conversation)}
+    return {**row, "title_folded": fold(conversation.title)}
 
 
 SELECT = sa.select(*(conversations.c[field.name] for field in fields(Conversation))).select_from(conversations)

@@ -9,6 +9,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from chaku.errors import StoreError
 
 log = logging.getLogger(__name__)
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration. Written here so that opening an up-to-date database need not load Alembic (0.1 s)."""
 
 BUSY_TIMEOUT_S = 15.0
@@ -65,6 +66,14 @@ class Store:
             yield
         except _DOWN as error:
             raise _explain(error, self.name) from error
+
+    def now(self, connection: sa.Connection) -> datetime:
+        """The time by the database's own clock."""
+        if self.engine.dialect.name == "sqlite":
+            text = connection.exec_driver_sql("SELECT strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')").scalar_one()
+            return datetime.fromisoformat(text)
+        moment: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+        return moment.astimezone(UTC)
 
     def close(self) -> None:
         """Close every connection; safe to call twice."""

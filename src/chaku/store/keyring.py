@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from chaku import tasks
 from chaku.errors import StoreError
 from chaku.store.database import Store
 from chaku.store.keys import SELECT, Key, digest
@@ -82,8 +83,7 @@ class KeyRing:
     def start(self) -> KeyRing:
         """Begin to re-read in the background."""
         assert self._thread is None, "the key ring is running"
-        self._thread = threading.Thread(target=self._run, name="keyring", daemon=True)
-        self._thread.start()
+        self._thread = tasks.repeat_in_thread(self._run, "keyring", self._closing, pause_s=self._interval_s)
         return self
 
     def close(self) -> None:
@@ -102,7 +102,10 @@ class KeyRing:
         while not self._closing.wait(self._interval_s):
             try:
                 self.refresh()
-            except StoreError as error:
+            except Exception as error:
+                if not isinstance(error, StoreError):
+                    self.is_stale = True
+                    raise
                 if not self.is_stale:
                     log.error("keys can't be read, going on with the %d known: %s", self.num_active, error)
                 self.is_stale = True

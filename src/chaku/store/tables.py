@@ -105,6 +105,13 @@ sessions = Table(
     Index("ix_sessions_last_seen_at", "last_seen_at"),
 )
 
+gateways = Table(
+    "gateways",
+    metadata,
+    Column("id", Text, primary_key=True),  # random, new with every start
+    Column("renewed_at", UtcDateTime, nullable=False),  # by the database's clock
+)
+
 conversations = Table(
     "conversations",
     metadata,
@@ -142,6 +149,7 @@ messages = Table(
     Column("finish_reason", Text),
     Column("error", _Json),
     Column("state", Text, nullable=False),
+    Column("gateway_id", Text),  # who writes it while it streams
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     UniqueConstraint("conversation_id", "id"),
@@ -153,5 +161,22 @@ messages = Table(
         "updated_at",
         sqlite_where=text("state = 'streaming'"),
         postgresql_where=text("state = 'streaming'"),
+    ),
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("conversation_id", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("visitor", Text, nullable=False),  # a key's id, or "local"
+    Column("value", Text, nullable=False),  # up or down
+    Column("reasons", _Json, nullable=False),  # list of texts
+    Column("consent", Boolean, nullable=False),  # whether it may be used as data
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("message_id", "visitor"),
+    ForeignKeyConstraint(
+        ["conversation_id", "message_id"], ["messages.conversation_id", "messages.id"], ondelete="CASCADE"
     ),
 )

@@ -8,12 +8,14 @@ With all branches there is one line for each leaf, and the messages that paths s
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+import sqlalchemy as sa
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from chaku.errors import InvalidRequest
@@ -21,7 +23,12 @@ from chaku.store import conversations, tables, tree
 from chaku.store.conversations import Conversation, Conversations
 from chaku.store.database import Store
 from chaku.store.ids import new_id
-from chaku.store.tree import Message, State
+from chaku.store.tree import Message, MessageState
+
+_ROWS_AT_ONCE = 500
+"""Rows per transaction of an import."""
+
+_LONGEST_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class _MessageFacts(BaseModel):
     timings: dict[str, float | None] | None = None
     finish_reason: str | None = None
     error: dict[str, Any] | None = None
-    state: State = State.COMPLETE
+    state: MessageState = MessageState.COMPLETE
     created_at: AwareDatetime
     updated_at: AwareDatetime
 
@@ -114,15 +121,49 @@ def import_jsonl(
     """
     ignored: Counter[str] = Counter()
     skipped: list[Skipped] | None = [] if skips_bad_lines else None
-    num_conversations = num_messages = 0
-    with store.write() as connection:
-        for branch in _branches(lines, owner_id, now, ignored, skipped):
-            conversations.insert(connection, branch.conversation())
-            if branch.messages:
-                tree.insert(connection, branch.messages)
-            num_conversations += 1
-            num_messages += len(branch.messages)
-    return Imported(num_conversations, num_messages, dict(ignored), tuple(skipped or ()))
+    branches = list(_branches(lines, owner_id, now, ignored, skipped))  # all of it is read before anything is locked
+    _write(store, branches, now)
+    num_messages = sum(len(branch.messages) for branch in branches)
+    return Imported(len(branches), num_messages, dict(ignored), tuple(skipped or ()))
+
+
+def _write(store: Store, branches: list[_Branch], now: datetime) -> None:
+    """Write conversations as deleted ones in short transactions, then show all of them in one.
+
+    Others can write between two transactions. What a kill leaves is never shown, and removed with old deletions.
+    """
+    for begun, rows in _in_batches(branches, now):
+        began = time.monotonic()
+        with store.write() as connection:
+            if begun:
+                connection.execute(tables.conversations.insert(), begun)
+            if rows:
+                connection.execute(tables.messages.insert(), rows)
+        # Those who wait for SQLite's lock only try now and then.
+        time.sleep(min(time.monotonic() - began, _LONGEST_PAUSE_S))
+    if branches:
+        table = tables.conversations
+        shown = table.update().where(table.c.id == sa.bindparam("shown_id")).values(deleted_at=None)
+        with store.write() as connection:
+            connection.execute(shown, [{"shown_id": branch.id} for branch in branches])
+
+
+Rows = list[dict[str, Any]]
+
+
+def _in_batches(branches: list[_Branch], now: datetime) -> Iterator[tuple[Rows, Rows]]:
+    """Rows of conversations and of messages, parents before children: what fits into one short transaction."""
+    begun: Rows = []
+    some: Rows = []
+    for branch in branches:
+        begun.append(conversations.row_of(replace(branch.conversation(), deleted_at=now)))
+        for message in branch.messages:
+            some.append(tree.row_of(message))
+            if len(begun) + len(some) >= _ROWS_AT_ONCE:
+                yield begun, some
+                begun, some = [], []
+    if begun or some:
+        yield begun, some
 
 
 def _path(by_id: dict[str, Message], leaf_id: str | None) -> list[Message]:
@@ -228,7 +269,7 @@ class _Branch:
             **{
                 **dict(facts),
                 "id": new_id(facts.created_at),
-                "state": State.STOPPED if facts.state is State.STREAMING else facts.state,
+                "state": MessageState.STOPPED if facts.state is MessageState.STREAMING else facts.state,
             },
         )
         self.num_children[parent_id] += 1

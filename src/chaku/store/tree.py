@@ -17,7 +17,7 @@ from chaku.errors import InvalidRequest, NotFound
 from chaku.store.database import Store
 from chaku.store.folding import fold, plain_text
 from chaku.store.ids import new_id
-from chaku.store.tables import conversations, messages
+from chaku.store.tables import conversations, gateways, messages
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -25,7 +25,7 @@ Content = str | list[dict[str, Any]] | None
 """Text, OpenAI content parts, or None (an assistant message that only calls tools)."""
 
 
-class State(enum.StrEnum):
+class MessageState(enum.StrEnum):
     """Where a message is in its life. Only `streaming` changes."""
 
     COMPLETE = "complete"
@@ -54,7 +54,7 @@ class Message:
     """first_token_s, duration_s, tokens_per_s."""
     finish_reason: str | None
     error: dict[str, Any] | None
-    state: State
+    state: MessageState
     created_at: datetime
     updated_at: datetime
 
@@ -67,7 +67,7 @@ class Node:
     parent_id: str | None
     position: int
     role: str
-    state: State
+    state: MessageState
 
 
 class Tree:
@@ -85,15 +85,17 @@ class Tree:
         content: Content,
         *,
         now: datetime,
-        state: State = State.COMPLETE,
+        state: MessageState = MessageState.COMPLETE,
         reasoning: str | None = None,
         extra: Mapping[str, Any] | None = None,
         model: str | None = None,
         sampling: Mapping[str, Any] | None = None,
+        gateway_id: str | None = None,
     ) -> Message:
         """Add the newest child of a message (None: a first message) and make it the leaf that is shown.
 
-        An answer is appended in state STREAMING; regenerating one is appending to the same parent again.
+        An answer is appended in state STREAMING, with the id of the gateway's lease; regenerating one is appending to
+        the same parent again.
         Raises NotFound, or InvalidRequest for a role or content that no message has.
         """
         check_message(role, content, extra)
@@ -123,7 +125,7 @@ class Tree:
                 created_at=now,
                 updated_at=now,
             )
-            insert(connection, [message])
+            insert(connection, [message], gateway_id=gateway_id)
             self._show(connection, message.id, updated_at=now)
         return message
 
@@ -144,7 +146,7 @@ class Tree:
         content: Content,
         *,
         now: datetime,
-        state: State = State.COMPLETE,
+        state: MessageState = MessageState.COMPLETE,
         reasoning: str | None = None,
         extra: Mapping[str, Any] | None = None,
         usage: Mapping[str, Any] | None = None,
@@ -153,7 +155,7 @@ class Tree:
         error: Mapping[str, Any] | None = None,
     ) -> None:
         """End a streaming answer with everything it came to. Raises NotFound when it no longer streams."""
-        assert state is not State.STREAMING and (error is not None) == (state is State.FAILED)
+        assert state is not MessageState.STREAMING and (error is not None) == (state is MessageState.FAILED)
         self._update_streaming(
             message_id,
             content=content,
@@ -250,7 +252,7 @@ class Tree:
         query = sa.select(columns.id, columns.parent_id, columns.position, columns.role, columns.state)
         children: dict[str | None, list[Node]] = {}
         for row in connection.execute(query.where(self._mine).order_by(columns.position.desc())):
-            children.setdefault(row.parent_id, []).append(Node(*row[:-1], state=State(row.state)))
+            children.setdefault(row.parent_id, []).append(Node(*row[:-1], state=MessageState(row.state)))
         ordered: list[Node] = []
         ahead = children.get(None, [])  # a stack, last sibling at the bottom; recursion would fall over a long chat
         while ahead:
@@ -269,7 +271,7 @@ class Tree:
             conversations.c.id == self.conversation_id, conversations.c.owner_id == self._owner_id
         )
         streaming = messages.update().where(
-            self._mine, messages.c.id == message_id, messages.c.state == State.STREAMING, owned
+            self._mine, messages.c.id == message_id, messages.c.state == MessageState.STREAMING, owned
         )
         with self._store.write() as connection:
             if connection.execute(streaming.values(**values)).rowcount != 1:
@@ -289,17 +291,15 @@ RESTARTED = {
 """The error of an answer whose gateway went away."""
 
 
-def fail_abandoned(store: Store, *, silent_since: datetime, now: datetime) -> int:
-    """Mark as failed the answers of any owner that still stream but have not grown since; their text stays.
-
-    Called when a gateway starts: the one before it may have been killed. Returns how many.
-    """
+def fail_abandoned(connection: sa.Connection, *, now: datetime) -> int:
+    """Mark as failed the answers that still stream and whose gateway holds no lease; their text stays. How many."""
+    holder = sa.exists().where(gateways.c.id == messages.c.gateway_id)
     abandoned = messages.update().where(
-        messages.c.state == sa.literal_column(f"'{State.STREAMING}'"),  # in full, so that the partial index applies
-        messages.c.updated_at < silent_since,
+        # in full, so that the partial index applies
+        messages.c.state == sa.literal_column(f"'{MessageState.STREAMING}'"),
+        ~holder,
     )
-    with store.write() as connection:
-        return connection.execute(abandoned.values(state=State.FAILED, error=RESTARTED, updated_at=now)).rowcount
+    return connection.execute(abandoned.values(state=MessageState.FAILED, error=RESTARTED, updated_at=now)).rowcount
 
 
 def check_message(role: str, content: object, extra: Mapping[str, Any] | None) -> None:
@@ -315,12 +315,15 @@ def check_message(role: str, content: object, extra: Mapping[str, Any] | None) -
         raise InvalidRequest(f"content of a {role} message is neither text nor a list of parts", param="content")
 
 
-def insert(connection: sa.Connection, new: Sequence[Message]) -> None:
+def insert(connection: sa.Connection, new: Sequence[Message], *, gateway_id: str | None = None) -> None:
     """Write messages, parents before children."""
-    values = [{field.name: getattr(message, field.name) for field in fields(message)} for message in new]
-    for value in values:
-        value["text_folded"] = fold(plain_text(value["content"]))
-    connection.execute(messages.insert(), values)
+    connection.execute(messages.insert(), [row_of(message, gateway_id) for message in new])
+
+
+def row_of(message: Message, gateway_id: str | None = None) -> dict[str, Any]:
+    """A message as its table's columns."""
+    row = {field.name: getattr(message, field.name) for field in fields(message)}
+    return {**row, "text_folded": fold(plain_text(message.content)), "gateway_id": gateway_id}
 
 
 SELECT = sa.select(*(messages.c[field.name] for field in fields(Message))).select_from(messages)
@@ -328,4 +331,4 @@ SELECT = sa.select(*(messages.c[field.name] for field in fields(Message))).selec
 
 def read(row: sa.Row[Any]) -> Message:
     """A row of SELECT as a Message."""
-    return Message(**{**row._mapping, "state": State(row.state)})
+    return Message(**{**row._mapping, "state": MessageState(row.state)})

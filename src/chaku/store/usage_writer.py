@@ -8,6 +8,7 @@ from collections import deque
 
 from sqlalchemy.exc import StatementError
 
+from chaku import tasks
 from chaku.errors import StoreError
 from chaku.store.database import Store
 from chaku.store.usage import Usage, record
@@ -56,8 +57,7 @@ class UsageWriter:
     def start(self) -> UsageWriter:
         """Begin to write in the background."""
         assert self._thread is None, "the usage writer is running"
-        self._thread = threading.Thread(target=self._run, name="usage-writer", daemon=True)
-        self._thread.start()
+        self._thread = tasks.repeat_in_thread(self._run, "usage-writer", self._closing, pause_s=self._interval_s)
         return self
 
     def close(self) -> None:
@@ -107,12 +107,17 @@ class UsageWriter:
         """Write the oldest rows and take them off the queue; a refused row does not take the others along."""
         try:
             record(self._store, rows)
-        except StatementError as error:
+        except StoreError:
+            raise
+        except Exception as error:  # one bad row must not take the others along, whatever it raises
             if len(rows) > 1:
                 for row in rows:
                     self._write([row])
                 return
-            self._lose(1, f"the database refuses them ({str(error.orig or error).splitlines()[0]})")
+            if isinstance(error, StatementError):
+                self._lose(1, f"the database refuses them ({str(error.orig or error).splitlines()[0]})")
+            else:
+                self._lose(1, f"unexpected {type(error).__name__}: {error}")
         else:
             self.num_written += len(rows)
         for _ in rows:

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
+from chaku import tasks
 from chaku.client import Client
 from chaku.errors import ChakuError, EngineError, InvalidRequest, NotFound, StoreError
 from chaku.store.conversations import Conversation
 from chaku.store.database import Store
-from chaku.store.tree import Message, State, Tree, fail_abandoned
-from chaku.web.answer import Answer, last_event
+from chaku.store.leases import LEASE_S, Lease
+from chaku.store.tree import Message, MessageState, Tree
+from chaku.web.running_answer import RunningAnswer, last_event
 from chaku.web.shapes import show_error, show_message
 from chaku.web.streams import Numbered
 
@@ -28,10 +29,10 @@ log = logging.getLogger(__name__)
 KEEP_S = 1.0
 """How often a running answer is written to the store, and so the most text that a kill can take."""
 
-SILENT_S = 5.0
-"""An answer that nobody has written to for so long has lost its gateway."""
-
 _SAVE_PAUSES_S = (0.5, 2.0, 5.0)
+_LAST_SAVE_PAUSES_S = (0.5,)
+"""When the gateway stops."""
+
 _LAST_WORDS_S = 2.0
 
 
@@ -45,22 +46,22 @@ class Answers:
         token_for: Callable[[str | None], str],
         tell: Callable[[str | None, Message], None],
         *,
-        silent_s: float = SILENT_S,
+        lease_s: float = LEASE_S,
     ) -> None:
         self._store = store
         self._base_url = base_url
         self._token_for = token_for
         self._tell = tell
-        self._silent_s = silent_s
-        self._running: dict[tuple[str | None, str, str], Answer] = {}
+        self._lease = Lease(store, lease_s=lease_s)
+        self._running: dict[tuple[str | None, str, str], RunningAnswer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._is_closing = False
 
     async def start(self) -> None:
-        """Mark what a killed gateway left, and begin to write answers down."""
-        await self._sweep()
-        self._keeper = asyncio.create_task(self._keep())
+        """Take a lease, and begin to write answers down. Raises StoreError."""
+        await asyncio.to_thread(self._lease.start)
+        self._keeper = tasks.repeat(self._keep, "answers-keeper", pause_s=KEEP_S)
 
     def close(self) -> None:
         """The gateway is stopping: an answer that breaks off from here on does so because of that."""
@@ -75,11 +76,10 @@ class Answers:
                 answer.asking.cancel()
             if late:
                 await asyncio.wait(late)
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+        await tasks.cancel(self._keeper)
+        await asyncio.to_thread(self._lease.close)
 
-    def find(self, owner_id: str | None, chat_id: str, message_id: str) -> Answer | None:
+    def find(self, owner_id: str | None, chat_id: str, message_id: str) -> RunningAnswer | None:
         """An answer under way here; its owner's."""
         return self._running.get((owner_id, chat_id, message_id))
 
@@ -87,25 +87,33 @@ class Answers:
         self, owner_id: str | None, chat: Conversation, parent_id: str, model: str, settings: dict[str, Any]
     ) -> Message:
         """Ask a model to answer a user message; the new, empty answer. Raises NotFound or InvalidRequest."""
+        # Shielded: a caller who leaves now must not leave an answer behind that nobody writes.
+        return await asyncio.shield(self._begin(owner_id, chat, parent_id, model, settings))
+
+    async def _begin(
+        self, owner_id: str | None, chat: Conversation, parent_id: str, model: str, settings: dict[str, Any]
+    ) -> Message:
         tree = Tree(self._store, owner_id, chat.id)
         path = await asyncio.to_thread(tree.path, parent_id)
         if path[-1].role != "user":
             raise InvalidRequest(f"message {parent_id!r} is the {path[-1].role}'s, not the user's", param="parent_id")
+        messages = prompt(chat.system, path)
         message = await asyncio.to_thread(
             tree.append,
             parent_id,
             "assistant",
             "",
             now=datetime.now(UTC),
-            state=State.STREAMING,
+            state=MessageState.STREAMING,
             model=model,
             sampling=settings,
+            gateway_id=self._lease.id,
         )
-        answer = Answer(tree, message)
+        answer = RunningAnswer(tree, message)
         # A task of its own does the asking, so that it can be cancelled at any moment.
-        answer.asking = asyncio.create_task(self._ask(owner_id, answer, prompt(chat.system, path)))
+        answer.asking = asyncio.create_task(self._ask(owner_id, answer, messages))
         self._running[owner_id, chat.id, message.id] = answer
-        task = asyncio.create_task(self._run(owner_id, answer))
+        task = tasks.start(self._run(owner_id, answer), f"answer-{message.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self._tell(owner_id, message)
@@ -121,8 +129,8 @@ class Answers:
                 pass
             return answer.message
         message = await asyncio.to_thread(tree.get, message_id)
-        if message.state is State.STREAMING:  # another gateway's, which sees it within KEEP_S; or nobody's any more
-            message = await asyncio.to_thread(_finish, tree, replace(message, state=State.STOPPED))
+        if message.state is MessageState.STREAMING:  # another gateway's, which sees it within KEEP_S
+            message = await asyncio.to_thread(_finish, tree, replace(message, state=MessageState.STOPPED))
         return message
 
     async def follow(
@@ -138,24 +146,27 @@ class Answers:
         tree = Tree(self._store, owner_id, chat_id)
         message = await asyncio.to_thread(tree.get, message_id)
         yield 0, {"type": "snapshot", "message": show_message(message)}
-        while message.state is State.STREAMING:  # another gateway's: what it writes down is what there is to see
+        while message.state is MessageState.STREAMING:  # another gateway's: what it writes down is what there is to see
             await asyncio.sleep(KEEP_S)
             before, message = message, await asyncio.to_thread(tree.get, message_id)
             if message.content != before.content or message.reasoning != before.reasoning:
                 yield 0, {"type": "snapshot", "message": show_message(message)}
         yield 0, last_event(message)
 
-    async def _run(self, owner_id: str | None, answer: Answer) -> None:
-        """Wait for the end, and write it down."""
+    async def _run(self, owner_id: str | None, answer: RunningAnswer) -> None:
+        """Wait for the end, and write it down. Whatever fails on the way, the followers hear of the end."""
         await asyncio.wait({answer.asking})
         try:
             await self._save(answer, *self._outcome(answer.asking))
         finally:
+            if not answer.is_over:
+                failure = show_error(ChakuError("the gateway failed on this answer; its log has the details"))
+                answer.end(replace(answer.so_far(), state=MessageState.FAILED, error=failure))
             message = answer.message
             self._running.pop((owner_id, message.conversation_id, message.id), None)
             self._tell(owner_id, message)
 
-    async def _ask(self, owner_id: str | None, answer: Answer, messages: Sequence[dict[str, Any]]) -> None:
+    async def _ask(self, owner_id: str | None, answer: RunningAnswer, messages: Sequence[dict[str, Any]]) -> None:
         model, settings = answer.message.model, answer.message.sampling or {}
         assert model is not None
         async with (
@@ -165,24 +176,24 @@ class Answers:
             async for delta in deltas:
                 answer.take(delta)
 
-    def _outcome(self, asked: asyncio.Task[None]) -> tuple[State, ChakuError | None]:
+    def _outcome(self, asked: asyncio.Task[None]) -> tuple[MessageState, ChakuError | None]:
         error = None if asked.cancelled() else asked.exception()
         if not asked.cancelled() and error is None:
-            return State.COMPLETE, None
+            return MessageState.COMPLETE, None
         if self._is_closing:
-            return State.FAILED, EngineError(
+            return MessageState.FAILED, EngineError(
                 "the gateway was stopped while this answer was written",
                 fix="ask for the answer again",
                 code="gateway_stopped",
             )
         if error is None:
-            return State.STOPPED, None
+            return MessageState.STOPPED, None
         if not isinstance(error, ChakuError):
             log.error("answer failed", exc_info=error)
             error = ChakuError("the gateway failed on this answer; its log has the details")
-        return State.FAILED, error
+        return MessageState.FAILED, error
 
-    async def _save(self, answer: Answer, state: State, error: ChakuError | None) -> None:
+    async def _save(self, answer: RunningAnswer, state: MessageState, error: ChakuError | None) -> None:
         """Write the end down; where the store does not take it, the readers hear of that instead."""
         ended = replace(
             answer.so_far(),
@@ -193,28 +204,24 @@ class Answers:
             error=show_error(error) if error else None,
         )
         async with answer.saving:
-            for pause_s in (*_SAVE_PAUSES_S, None):
+            for pause_s in (*(_LAST_SAVE_PAUSES_S if self._is_closing else _SAVE_PAUSES_S), None):
                 try:
                     answer.end(await asyncio.to_thread(_finish, answer.tree, ended))
                     return
                 except StoreError as trouble:
                     log.error("answer can't be written down message=%s error=%s", ended.id, trouble)
                     if pause_s is None:
-                        answer.end(replace(ended, state=State.FAILED, error=show_error(trouble)))
+                        answer.end(replace(ended, state=MessageState.FAILED, error=show_error(trouble)))
                         return
                     await asyncio.sleep(pause_s)
 
     async def _keep(self) -> None:
-        swept = time.monotonic()
         while True:
             await asyncio.sleep(KEEP_S)
             for answer in list(self._running.values()):
                 await self._keep_one(answer)
-            if time.monotonic() - swept >= self._silent_s / 2:
-                await self._sweep()
-                swept = time.monotonic()
 
-    async def _keep_one(self, answer: Answer) -> None:
+    async def _keep_one(self, answer: RunningAnswer) -> None:
         async with answer.saving:
             if answer.is_over:
                 return
@@ -227,17 +234,6 @@ class Answers:
                 answer.asking.cancel()
             except StoreError as error:
                 log.error("answer can't be written down message=%s error=%s", said.id, error)
-
-    async def _sweep(self) -> None:
-        now = datetime.now(UTC)
-        silent_since = now - timedelta(seconds=self._silent_s)
-        try:
-            num_failed = await asyncio.to_thread(fail_abandoned, self._store, silent_since=silent_since, now=now)
-        except StoreError as error:
-            log.error("answers of a gateway that is gone can't be looked for: %s", error)
-            return
-        if num_failed:
-            log.warning("answers broken off by a gateway that is gone: %d", num_failed)
 
 
 def _finish(tree: Tree, ended: Message) -> Message:

@@ -14,17 +14,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from chaku import __version__
+from chaku import __version__, tasks
 from chaku.errors import ChakuError, InvalidRequest, MethodNotAllowed, NotFound
 from chaku.store.database import Store
 from chaku.store.keyring import KeyRing
+from chaku.store.leases import LEASE_S
 from chaku.store.sessions import Sessions
 from chaku.web import shapes
-from chaku.web.answers import SILENT_S, Answers
+from chaku.web.answers import Answers
 from chaku.web.chats import Chats, Handler, json_response, read_json
+from chaku.web.logins import COOKIE, Access, Logins, Visitor, check_same_site, set_cookie
 from chaku.web.page import SECURITY_HEADERS, Page
 from chaku.web.streams import Hub
-from chaku.web.visitors import COOKIE, Access, Visitor, Visitors, check_same_site, set_cookie
 
 log = logging.getLogger(__name__)
 
@@ -42,20 +43,20 @@ class Application:
         access: Access,
         models: Callable[[], list[Any]],
         base_url: str,
-        silent_s: float,
+        lease_s: float,
     ) -> None:
         self._models = models
         self._closing = asyncio.Event()
         self._hub = Hub(models)
-        self._visitors = Visitors(access, keys, Sessions(store))
-        self._answers = Answers(store, base_url, access.inside_token, self._hub.tell_message, silent_s=silent_s)
-        self._chats = Chats(store, self._answers, self._hub, self._visitors, self._closing)
+        self._logins = Logins(access, keys, Sessions(store))
+        self._answers = Answers(store, base_url, access.inside_token, self._hub.tell_message, lease_s=lease_s)
+        self._chats = Chats(store, self._answers, self._hub, self._logins, self._closing)
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to look after answers and models."""
         await self._answers.start()
-        self._watching = asyncio.create_task(self._hub.watch())
+        self._watching = tasks.repeat(self._hub.watch, "models-watcher")
 
     def end_streams(self) -> None:
         """Let every tab go; they come back to the next gateway."""
@@ -66,9 +67,7 @@ class Application:
         """Write down what is under way."""
         self.end_streams()
         await self._answers.stop()
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        await tasks.cancel(self._watching)
 
     def api(self) -> Starlette:
         """The application below /api."""
@@ -89,7 +88,7 @@ class Application:
         async def guarded(request: Request) -> Response:
             try:
                 check_same_site(request)
-                find = self._visitors.find if path in _OPEN else self._visitors.who
+                find = self._logins.find if path in _OPEN else self._logins.who
                 request.state.visitor = await find(request)
                 response = await handler(request)
             except ChakuError as error:
@@ -107,14 +106,14 @@ class Application:
 
     async def _log_in(self, request: Request) -> Response:
         login = await read_json(request, shapes.Login)
-        visitor, token = await self._visitors.log_in(request, login.key)
+        visitor, token = await self._logins.log_in(request, login.key)
         response = self._session(visitor)
         if token:
             set_cookie(response, request, token)
         return response
 
     async def _log_out(self, request: Request) -> Response:
-        await self._visitors.log_out(request)
+        await self._logins.log_out(request)
         response = Response(status_code=204)
         response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
         return response
@@ -124,7 +123,7 @@ class Application:
 
     def _session(self, visitor: Visitor | None) -> Response:
         user = visitor and {"name": visitor.name, "kind": "local" if visitor.key_id is None else "key"}
-        return json_response({"version": __version__, "login_required": self._visitors.must_log_in, "user": user})
+        return json_response({"version": __version__, "login_required": self._logins.must_log_in, "user": user})
 
 
 def mount(
@@ -136,12 +135,12 @@ def mount(
     models: Callable[[], list[Any]],
     base_url: str,
     page: Page | None = None,
-    silent_s: float = SILENT_S,
+    lease_s: float = LEASE_S,
 ) -> Application:
     """Put the page at / and its application at /api. `models` gives the rows of /v1/models, `base_url` is the /v1 of
     this gateway. What comes back has to be started and stopped with the gateway.
     """
-    application = Application(store, keys, access, models, base_url, silent_s)
+    application = Application(store, keys, access, models, base_url, lease_s)
     app.mount("/api", application.api())
     app.router.routes.extend((page or Page()).routes())
     return application

@@ -21,7 +21,7 @@ from chaku.store.transcripts import export_jsonl, import_jsonl
 from chaku.store.tree import Tree
 from chaku.web import shapes, streams
 from chaku.web.answers import Answers
-from chaku.web.visitors import Visitor, Visitors
+from chaku.web.logins import Logins, Visitor
 
 MAX_BODY_BYTES = 32 * 2**20
 MAX_PAGE = 200
@@ -35,12 +35,12 @@ class Chats:
     """The routes below /chats, and those that take all chats at once."""
 
     def __init__(
-        self, store: Store, answers: Answers, hub: streams.Hub, visitors: Visitors, closing: asyncio.Event
+        self, store: Store, answers: Answers, hub: streams.Hub, logins: Logins, closing: asyncio.Event
     ) -> None:
         self._store = store
         self._answers = answers
         self._hub = hub
-        self._visitors = visitors
+        self._logins = logins
         self._closing = closing
 
     def routes(self) -> list[tuple[str, str, Handler]]:
@@ -237,7 +237,7 @@ class Chats:
         visitor = _visitor(request)
 
         async def is_welcome() -> bool:
-            return await self._visitors.find(request) == visitor
+            return await self._logins.find(request) == visitor
 
         return StreamingResponse(streams.written(events, self._closing, is_welcome), headers=streams.HEADERS)
 

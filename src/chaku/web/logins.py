@@ -41,7 +41,7 @@ class Visitor:
     name: str
 
 
-class Visitors:
+class Logins:
     """Knows visitors by their cookie."""
 
     def __init__(self, access: Access, keys: KeyRing, sessions: Sessions) -> None:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from chaku.protocol.deltas import Delta
-from chaku.store.tree import Message, State, Tree
+from chaku.store.tree import Message, MessageState, Tree
 from chaku.web.shapes import show_message
 from chaku.web.streams import Numbered
 
 
 @dataclass
-class Answer:
+class RunningAnswer:
     """Grows by `take`, is over with `end`; `events` numbers what was said from 1."""
 
     tree: Tree
@@ -98,5 +98,5 @@ class Answer:
 
 def last_event(message: Message) -> dict[str, Any]:
     """How a stream ends."""
-    kind = "failed" if message.state is State.FAILED else "done"
+    kind = "failed" if message.state is MessageState.FAILED else "done"
     return {"type": kind, "message": show_message(message)}
