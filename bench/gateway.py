@@ -4,7 +4,7 @@ A mock upstream runs in a process of its own and is loaded directly, through `ch
 usage accounting on, and through a peer gateway where one is installed (--peer). CPU is the gateway process's own user
 and system time from /proc (Linux), so that the loader and the mock, which share the machine, do not count.
 
-    python bench/gateway.py [--requests 2000] [--streams 400] [--rounds 3] [--peer litellm] [--json]
+    python bench/gateway.py [--requests 2000] [--streams 400] [--rounds 3] [--peer smg] [--json]
 """
 
 from __future__ import annotations
@@ -223,6 +223,10 @@ PEERS = {
     "vllm-router": lambda upstream, port: [
         *("vllm-router", "--worker-urls", upstream.removesuffix("/v1"), "--host", "127.0.0.1", "--port", str(port)),
         *("--policy", "round_robin"),
+    ],
+    "smg": lambda upstream, port: [
+        *("smg", "launch", "--worker-urls", upstream.removesuffix("/v1"), "--host", "127.0.0.1", "--port", str(port)),
+        *("--policy", "round_robin", "--backend", "openai"),
     ],
 }
 
