@@ -91,13 +91,8 @@ async def test_a_replica_added_while_requests_wait_takes_them() -> None:
             while not served.admission.num_waiting:
                 await asyncio.sleep(0.01)
             await served.start(speaking("new", slots=1))
-            first_fitting_replica_is_full = [replica.num_running for replica in served.replicas]
-            assert first_fitting_replica_is_full[0] == 1
-            await asyncio.sleep(0.05)
-            assert await said(g) == "new"
+            assert await waiting == "new"
         first.close()
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def test_a_replica_is_removed_once_its_requests_are_over() -> None:

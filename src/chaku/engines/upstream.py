@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -108,7 +109,7 @@ class UpstreamEngine(Engine):
             log.warning("upstream unavailable model=%s why=%r", self.name, why)
         self._status = Status(State.RESTARTING, why, retry_after_s=PROBE_EVERY_S)
 
-    @property
+    @functools.cached_property
     def capabilities(self) -> Capabilities:
         """All of OpenAI's fields, and the extensions that the configuration vouches for."""
         why = "an upstream is sent only the extensions listed in its configuration (extensions: [...])"

@@ -33,7 +33,7 @@ from chaku.serve.exchange import Exchange
 from chaku.serve.head import as_get
 from chaku.serve.metrics import Metrics
 from chaku.serve.relay import AsgiMessage, Receive, Send, relay
-from chaku.serve.table import ModelTable, Replica, Served
+from chaku.serve.table import Fitting, ModelTable, Served
 from chaku.serve.wires import Wire
 
 log = logging.getLogger(__name__)
@@ -216,7 +216,7 @@ class _Work:
     """A request that was checked and waits for its turn."""
 
     served: Served
-    fitting: list[tuple[Replica, dict[str, Any]]]
+    fitting: Fitting
     num_slots: int
     shows_usage: bool
     headers: Headers

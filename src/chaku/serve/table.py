@@ -7,7 +7,7 @@ import contextlib
 import difflib
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +50,9 @@ class Replica:
     @property
     def takes_requests(self) -> bool:
         """Whether a new request may go there."""
-        return not self.is_draining and self.status().state in _TAKES_REQUESTS
+        if self.is_draining or self.failure is not None:
+            return False
+        return self.engine.status().state in _TAKES_REQUESTS
 
     @contextlib.contextmanager
     def running(self, num_slots: int, hold: Hold) -> Iterator[None]:
@@ -72,6 +74,18 @@ class Replica:
         await self._idle.wait()
 
 
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """A request, and the replicas that could honour it when it was checked."""
+
+    route: Route
+    body: dict[str, Any]
+    generation: int
+    """Of the set of available replicas."""
+    pairs: list[tuple[Replica, dict[str, Any]]]
+    """Each replica with the body as its engine gets it."""
+
+
 @dataclass(eq=False)
 class Served:
     """One model: a queue, and the replicas behind it. Replicas may come and go while requests run."""
@@ -87,6 +101,8 @@ class Served:
         self.admission = Admission(self.name, None, limit)
         self.embedding_admission = Admission(self.name, None, limit)
         """Embeddings have slots of their own, so that they take none from chats."""
+        self._counted: list[Replica] = []
+        self._generation = 0
 
     def admission_of(self, route: Route) -> Admission:
         """The queue that requests of this route wait in."""
@@ -116,38 +132,58 @@ class Served:
         failures = [replica.failure for replica in self.replicas]
         return failures[0] if failures and None not in failures else None
 
-    def update_slots(self) -> None:
-        """Tell the queues how many slots the available replicas have. Where there is none, the last number stays."""
-        known = [replica.engine.capabilities for replica in self.available]
-        if known:
-            self.admission.slots = _sum([one.slots for one in known])
-            self.embedding_admission.slots = _sum([one.embedding_slots for one in known])
+    def is_available(self) -> bool:
+        """Whether any replica takes requests now.
 
-    def fit(self, route: Route, body: dict[str, Any]) -> list[tuple[Replica, dict[str, Any]]]:
-        """The available replicas that can honour a request, each with the body as its engine gets it.
+        Tells the queues how many slots there are where other replicas are available than the last time; where there is
+        none, the last number stays.
+        """
+        available = self.available
+        if available == self._counted:
+            return bool(available)
+        self._counted = available
+        self._generation += 1
+        if available:
+            self._count_slots(available)
+        return bool(available)
+
+    def _count_slots(self, available: list[Replica]) -> None:
+        known = [replica.engine.capabilities for replica in available]
+        self.admission.slots = _sum([one.slots for one in known])
+        self.embedding_admission.slots = _sum([one.embedding_slots for one in known])
+
+    def fit(self, route: Route, body: dict[str, Any]) -> Fitting:
+        """The available replicas that can honour a request.
 
         Raises the first replica's InvalidRequest where none can, EngineUnavailable where none is available.
         """
-        fitting: list[tuple[Replica, dict[str, Any]]] = []
+        if not self.is_available():
+            raise self.unavailable()
+        pairs: list[tuple[Replica, dict[str, Any]]] = []
         refusal: InvalidRequest | None = None
-        for replica in self.available:
+        for replica in self._counted:
             try:
                 wanted = capability.fit(self.name, route, body, replica.engine.capabilities)
             except InvalidRequest as error:
                 refusal = refusal or error
             else:
-                fitting.append((replica, wanted))
-        if fitting:
-            return fitting
-        raise refusal or self.unavailable()
+                pairs.append((replica, wanted))
+        if refusal is not None and not pairs:
+            raise refusal
+        return Fitting(route, body, self._generation, pairs)
 
-    def choose(self, fitting: Sequence[tuple[Replica, dict[str, Any]]]) -> tuple[Replica, dict[str, Any]]:
-        """One of the replicas that `fit` found, by load. Raises EngineUnavailable where none takes requests now."""
-        able = [pair for pair in fitting if pair[0].takes_requests]
-        if not able:
-            raise self.unavailable()
-        loads = [Load(replica.num_running, replica.engine.capabilities.slots) for replica, _ in able]
-        return able[least_loaded(loads, self.random)]
+    def choose(self, fitting: Fitting) -> tuple[Replica, dict[str, Any]]:
+        """One of the replicas that can honour a request, by load, and the body as its engine gets it.
+
+        Replicas that came while the request waited count too. Raises as `fit`.
+        """
+        self.is_available()
+        if fitting.generation != self._generation:
+            fitting = self.fit(fitting.route, fitting.body)
+        if len(fitting.pairs) == 1:
+            return fitting.pairs[0]
+        loads = [Load(replica.num_running, replica.engine.capabilities.slots) for replica, _ in fitting.pairs]
+        return fitting.pairs[least_loaded(loads, self.random)]
 
     def unavailable(self) -> EngineUnavailable:
         """Why nothing takes requests now, and when to come back, if ever."""
@@ -177,7 +213,7 @@ class Served:
             log.exception("model failed model=%s", self.name)
             replica.failure = EngineUnavailable(f"unexpected {type(error).__name__}: {error}", fix="see the log")
             return
-        self.update_slots()
+        self.is_available()
         if replica.engine.status().state is not State.READY:
             return  # an upstream that is away: it has said so, and comes back by itself
         known = replica.engine.capabilities
@@ -192,7 +228,7 @@ class Served:
     async def remove(self, replica: Replica) -> None:
         """Send no more requests to a replica, wait until those that run are over, then stop its engine."""
         replica.is_draining = True
-        self.update_slots()
+        self.is_available()
         await replica.drained()
         self.replicas.remove(replica)
         await replica.engine.stop()
@@ -230,8 +266,7 @@ class ModelTable:
             near = difflib.get_close_matches(name, self._served, n=1)
             fix = f"did you mean {near[0]!r}?" if near else f"models here: {', '.join(self._served) or 'none'}"
             raise NotFound(f"no model {name!r} is served here", fix=fix, param="model", code="model_not_found")
-        served.update_slots()
-        if not served.available:
+        if not served.is_available():
             raise served.unavailable()
         return served
 
