@@ -308,7 +308,8 @@ async def test_an_event_that_is_no_json_is_a_failure_of_the_upstream_which_is_na
         async with g.http.post(g.url + CHAT, json=chat(stream=True)) as response:
             text = await response.text()
             assert (response.status, first) in ((502, b""), (502, WORD), (200, WORD))
-        error = orjson.loads(text.strip().rpartition("data: ")[2])["error"]
+        last_event = text.strip().rpartition("\n\n")[2]
+        error = orjson.loads(last_event.removeprefix("data: "))["error"]
     assert error["code"] == "engine_error"
     assert engine.name in error["message"] and "is not a JSON object" in error["message"]
 
