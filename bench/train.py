@@ -1,12 +1,14 @@
 """Training measured lever by lever: tokens a second, useful MFU and memory, as a ratio to padded rows in the same run.
 
-    python bench/train.py SET [--padded-set SET] [--layers 6 --width 576] [--length 2048] [--seconds 20] [--out FILE]
+    python bench/train.py [SET] [--padded-set SET] [--layers 6 --width 512] [--length 2048] [--seconds 20] [--out FILE]
 
-SET is a built set (`chaku data build`). The model is a Llama of random weights with the set's vocabulary. The baseline
-is what a Hugging Face style loop does: one conversation a row, padded to --length, logits of every position, loss by
-labels; --padded-set gives it conversations split less short than SET's. Only real tokens are counted, never padding.
-Each variant runs in a child process of its own, so that memory is its own. Useful MFU (`chaku.train.flops`) is a share
-of the GPU's peak in the table of accelerators; on CPU, of what one large bf16 matrix product reaches in the same run.
+Every variant runs chaku's own loop (`chaku.train.loop`) with a recipe's settings, in a child process of its own, so
+that memory is its own. The model is a Llama of random weights whose matrices have sizes that GPUs like. SET is a built
+set (`chaku data build`); without one, rows are random ids in documents of several lengths, two thirds of them trained.
+The baseline is what a Hugging Face style loop does: one conversation a row, padded to --length, logits of every
+position, loss by labels; --padded-set gives it conversations split less short than SET's. Only real tokens are counted,
+never padding. Useful MFU (`chaku.train.flops`) is a share of the GPU's peak in the table of accelerators; on CPU, of
+what one large bf16 matrix product reaches in the same run.
 """
 
 from __future__ import annotations
@@ -17,12 +19,15 @@ import json
 import multiprocessing
 import platform
 import subprocess
+import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-MICRO_ROWS = 4
+HEAD_SIZE = 64
+RANDOM_VOCABULARY = 32_000
+RANDOM_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class Variant:
     name: str
     rows: str = "packed"
     levers: tuple[tuple[str, Any], ...] = ()
+    masters: bool = False
+    """bf16 weights with fp32 masters, through FSDP2 over one process, instead of autocast over fp32 weights."""
 
 
 VARIANTS = (
@@ -45,20 +52,77 @@ VARIANTS = (
     Variant("packed, full checkpointing", levers=(("activation_checkpointing", "full"),)),
     Variant("packed, no batches ahead", levers=(("prefetch_steps", 0),)),
     Variant("packed, compiled", levers=(("compile", True),)),
+    Variant("packed, bf16 weights with fp32 masters", masters=True),
+    Variant("packed, masters and compiled", levers=(("compile", True),), masters=True),
     Variant("packed, masked attention on a GPU", levers=(("attention", "sdpa"),)),
 )
 
 
+class Enough(Exception):
+    """The time is up."""
+
+
+@dataclass
+class Stopwatch:
+    """Listens to the loop: drops the first steps, keeps the others, and ends it after a while."""
+
+    seconds: float
+    warm_up: int
+    records: list[Any] = field(default_factory=list)
+    num_seen: int = 0
+
+    def note(self, line: str) -> None:
+        """Nothing is printed while it is measured."""
+
+    def step_done(self, record: Any, _total: int) -> None:
+        """Keep a record. Raises Enough at the end."""
+        self.num_seen += 1
+        if self.num_seen <= self.warm_up:
+            return
+        self.records.append(record)
+        if sum(kept.seconds for kept in self.records) > self.seconds:
+            raise Enough
+
+
+class RandomRows:
+    """Full rows of random ids, in documents of 64 tokens up to a whole row; two thirds carry loss."""
+
+    def __init__(self, length: int, number: int = RANDOM_ROWS) -> None:
+        self.length, self.number = length, number
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, number: int) -> Any:
+        import numpy as np
+
+        from chaku.data.rows.packed import Row
+
+        chooser = np.random.default_rng(number)
+        ids = chooser.integers(0, RANDOM_VOCABULARY, self.length, dtype=np.uint32)
+        starts = np.cumsum(chooser.integers(64, max(self.length // 2, 65), self.length // 64))
+        doc_ids = np.searchsorted(starts[starts < self.length], np.arange(self.length), side="right")
+        mask = (np.arange(self.length) % 96 >= 32).astype(np.uint8)
+        return Row("random", number, ids, mask, doc_ids.astype(np.uint16))
+
+
+def rounded(number: float, step: int) -> int:
+    """Up to a multiple of `step`."""
+    return -(-int(number) // step) * step
+
+
 def model_of(args: argparse.Namespace, vocab_size: int) -> Any:
-    """A Llama of random weights."""
+    """A Llama of random weights; every matrix has sizes divisible by 64, the larger ones by 128."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
+    heads = max(args.width // HEAD_SIZE, 1)
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=vocab_size, hidden_size=args.width, intermediate_size=args.width * 8 // 3,
-            num_hidden_layers=args.layers, num_attention_heads=args.width // 64, num_key_value_heads=args.width // 64,
+            vocab_size=rounded(vocab_size, 128), hidden_size=args.width,
+            intermediate_size=rounded(args.width * 8 / 3, 256 if args.width >= 512 else 64),
+            num_hidden_layers=args.layers, num_attention_heads=heads, num_key_value_heads=args.kv_heads or heads,
             max_position_embeddings=max(args.length, 8192), tie_word_embeddings=True,
         )
     )  # fmt: skip
@@ -77,78 +141,106 @@ def documents(rows: Any) -> list[Any]:
     ]
 
 
-def measure(variant: Variant, args: argparse.Namespace, answer: Any) -> None:
-    """Train for a while and send what was counted."""
+def rows_of(variant: Variant, args: argparse.Namespace) -> tuple[Any, int]:
+    """The rows that a variant trains on, and how many ids there are."""
+    folder = args.padded_set or args.set if variant.rows == "padded" else args.set
+    if folder is None:
+        rows: Any = RandomRows(args.length)
+        vocab_size = RANDOM_VOCABULARY
+    else:
+        from chaku.data.rows.rendering import open_rendering
+        from chaku.train.rows import Rows, checked_manifest
+
+        manifest = checked_manifest(folder)
+        rendering = open_rendering(manifest["tokenizer"]["source"], manifest["config"]["template"])
+        rows, vocab_size = Rows(folder, "train"), rendering.tokenizer.vocab_size
+    return (rows if variant.rows == "packed" else documents(rows)), vocab_size
+
+
+def padded_loss(trainee: Any, batch: Any) -> Any:
+    """A Hugging Face style loss: logits of every position, padding masked by the labels."""
     import torch
 
-    from chaku.data.rows.rendering import open_rendering
-    from chaku.train.attention import VARLEN, register_varlen
-    from chaku.train.batches import Batches, MicroBatch
-    from chaku.train.config import TrainConfig
-    from chaku.train.flops import train_flops
-    from chaku.train.log import memory_bytes
     from chaku.train.loss import NO_TARGET
-    from chaku.train.model import cost_of, make_trainee
-    from chaku.train.optimiser import open_optimiser
-    from chaku.train.parallel import clip_gradients
-    from chaku.train.rows import Rows, checked_manifest
 
-    folder = args.padded_set or args.set if variant.rows == "padded" else args.set
-    manifest = checked_manifest(folder)
-    vocab_size = open_rendering(manifest["tokenizer"]["source"], manifest["config"]["template"]).tokenizer.vocab_size
-    config = TrainConfig(**{"micro_rows": MICRO_ROWS, "batch_rows": 2 * MICRO_ROWS, **dict(variant.levers)})
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    causal = model_of(args, vocab_size)
-    varlen = device.type == "cuda" and config.attention != "sdpa" and variant.rows != "padded"
-    if varlen:
-        register_varlen()
-        causal.set_attn_implementation(VARLEN)
-    trainee = make_trainee(causal, config, varlen=varlen).to(device)
-    cost = cost_of(trainee)
-    optimiser = open_optimiser(trainee, config)
-    rows: Any = Rows(folder, "train")
-    if variant.rows != "packed":
-        rows = documents(rows)
-    batches = Batches(
-        rows, config.batch_rows, config.micro_rows, 0, length=args.length if variant.rows == "padded" else None
+    with torch.autocast(batch.ids.device.type, torch.bfloat16):
+        logits = trainee.causal(input_ids=batch.ids, attention_mask=(batch.documents >= 0).long()).logits
+    loss = torch.nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=NO_TARGET, reduction="sum"
     )
+    return loss, {}
 
-    def padded_loss(batch: MicroBatch) -> Any:
-        with torch.autocast(device.type, torch.bfloat16):
-            logits = trainee.causal(input_ids=batch.ids, attention_mask=(batch.documents >= 0).long()).logits
-        targets = batch.targets.flatten()
-        return torch.nn.functional.cross_entropy(
-            logits.float().flatten(0, 1), targets, ignore_index=NO_TARGET, reduction="sum"
-        )
 
-    tokens = trained = slots = pairs = 0
-    started = 0.0
-    warm_up = 3 if config.compile else 1
-    for step in batches.steps(0, 10**9, config.prefetch_steps):
-        for batch in step.micro_batches:
-            moved = batch.to(device)
-            loss = padded_loss(moved) if variant.rows == "padded" else trainee.summed_loss(moved)
-            torch.autograd.backward(loss / max(step.num_targets, 1))
-        clip_gradients(trainee, 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        if step.index < warm_up:
-            started = time.perf_counter()
-            continue
-        tokens += step.num_tokens
-        pairs += step.num_pairs
-        trained += step.num_targets
-        slots += sum(batch.ids.numel() for batch in step.micro_batches)
-        if time.perf_counter() - started > args.seconds:
-            break
-    seconds = time.perf_counter() - started
+def open_run(variant: Variant, args: argparse.Namespace, folder: Path, peak_flops_per_s: float) -> Any:
+    """A run of chaku's loop over a random model, with nothing of it replaced but the baseline's loss."""
+    import functools
+
+    import torch
+    import torch.distributed as dist
+
+    from chaku.train import loop
+    from chaku.train.attention import VARLEN
+    from chaku.train.batches import Batches
+    from chaku.train.checkpoint import Checkpoints
+    from chaku.train.config import TrainConfig
+    from chaku.train.log import Log
+    from chaku.train.model import attention_of, cost_of
+    from chaku.train.optimiser import open_optimiser
+    from chaku.train.parallel import World, allocate_in_segments
+    from chaku.train.parallelize import parallelize
+
+    allocate_in_segments()
+    settings = {"micro_rows": args.micro_rows, "batch_rows": 2 * args.micro_rows, "compile": False, "save_every": 10**9}
+    config = TrainConfig(**{**settings, "evaluate_every": 0, **dict(variant.levers)})
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    world = World(0, 1, device, shards_alone=variant.masters)
+    if variant.masters:
+        backend, store = "gloo" if device.type == "cpu" else "nccl", dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    rows, vocab_size = rows_of(variant, args)
+    causal = model_of(args, vocab_size)
+    attention = "sdpa" if variant.rows == "padded" else attention_of(config, device)
+    causal.set_attn_implementation(attention)
+    trainee = parallelize(causal, config, world, varlen=attention == VARLEN)
+    if variant.rows == "padded":
+        trainee.summed_loss = functools.partial(padded_loss, trainee)  # type: ignore[method-assign]
+    is_fixed = variant.rows == "padded" or device.type == "cuda" or bool(config.compile)
+    length = args.length if is_fixed and variant.rows != "apart" else None
+    batches = Batches(rows, config.batch_rows, config.micro_rows, 0, length=length, pins=device.type == "cuda")
+    return loop.Run(
+        trainee, open_optimiser(trainee, config), batches, None, Log(None), Checkpoints(folder, world), world, config,
+        10**9, cost_of(trainee), peak_flops_per_s, Stopwatch(args.seconds, 4 if config.compile else 2),
+    )  # fmt: skip
+
+
+def measure(variant: Variant, args: argparse.Namespace, peak_flops_per_s: float, answer: Any) -> None:
+    """Train for a while and send what was counted."""
+    from chaku.train import loop
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = open_run(variant, args, Path(folder), peak_flops_per_s)
+        watch = run.listener
+        try:
+            loop.train(run, 0)
+        except Enough:
+            pass
+        finally:
+            run.checkpoints.close()
+    records = watch.records
+    seconds = sum(record.seconds for record in records)
+    tokens = sum(record.tokens for record in records)
+    slots = sum(
+        batch.ids.numel() for record in records[:4] for batch in run.batches.step(record.step - 1).micro_batches
+    )
     answer.send(
         {
-            "tokens_per_s": tokens / seconds, "trained_tokens_per_s": trained / seconds, "real": tokens / slots,
-            "memory_gb": memory_bytes(device.type) / 1e9, "steps": step.index - warm_up + 1,
-            "flops_per_s": train_flops(cost, tokens, pairs) / seconds, "parameters": cost.num_parameters,
+            "tokens_per_s": tokens / seconds,
+            "trained_tokens_per_s": sum(record.trained_tokens for record in records) / seconds,
+            "real": sum(record.tokens for record in records[:4]) / slots,
+            "memory_gb": max(record.memory_bytes for record in records) / 1e9, "steps": len(records),
+            "mfu": sum(record.mfu * record.seconds for record in records) / seconds,
+            "parameters": sum(parameter.numel() for parameter in run.trainee.parameters()),
+            "loss": [records[0].loss, records[-1].loss],
         }
     )  # fmt: skip
 
@@ -186,7 +278,8 @@ def in_child(work: Any, *arguments: Any) -> Any:
     try:
         return here.recv()
     except EOFError:
-        raise SystemExit(f"{work.__name__} ended with {child.exitcode}") from None
+        child.join()
+        raise RuntimeError(f"{work.__name__} ended with exit code {child.exitcode}") from None
     finally:
         child.join()
 
@@ -194,29 +287,36 @@ def in_child(work: Any, *arguments: Any) -> Any:
 def main() -> None:
     """Measure every variant in turn and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("set", type=Path)
+    parser.add_argument("set", type=Path, nargs="?")
     parser.add_argument("--padded-set", type=Path)
     parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--width", type=int, default=576)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--kv-heads", type=int, help="key and value heads  [as many as heads]")
+    parser.add_argument("--micro-rows", type=int, default=4)
     parser.add_argument("--length", type=int, default=2048)
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--only", action="append", help="variants whose name holds this; the baseline always runs")
+    parser.add_argument("--only", action="append", help="variants of this name, or whose name holds this")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     results: dict[str, Any] = {}
+    failed: list[str] = []
     peak_flops_per_s, device = in_child(peak)
     print(f"peak {peak_flops_per_s / 1e12:.3g} TFLOP/s ({device})", flush=True)
     for variant in VARIANTS:
-        if args.only and variant is not VARIANTS[0] and not any(part in variant.name for part in args.only):
+        if args.only and not any(part == variant.name or part in variant.name for part in args.only):
             continue
         if "on a GPU" in variant.name and device.endswith("threads"):
             continue
-        result = in_child(measure, variant, args)
-        result["mfu"] = result["flops_per_s"] / peak_flops_per_s
+        try:
+            result = in_child(measure, variant, args, peak_flops_per_s)
+        except RuntimeError as error:
+            print(f"{variant.name:<38} failed: {error}", flush=True)
+            failed.append(variant.name)
+            continue
         results[variant.name] = result
-        ratio = result["tokens_per_s"] / results[VARIANTS[0].name]["tokens_per_s"]
+        ratio = result["tokens_per_s"] / next(iter(results.values()))["tokens_per_s"]
         print(
-            f"{variant.name:<34} {result['tokens_per_s']:>8,.0f} tokens/s"
+            f"{variant.name:<38} {result['tokens_per_s']:>8,.0f} tokens/s"
             f"  {result['trained_tokens_per_s']:>8,.0f} trained  x{ratio:<5.2f}"
             f"  {result['real']:>6.1%} real  {result['mfu']:>6.1%} MFU  {result['memory_gb']:.2f} GB",
             flush=True,
@@ -227,10 +327,11 @@ def main() -> None:
             "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
             "peak_flops_per_s": peak_flops_per_s, "device": device,
             "arguments": {key: str(value) for key, value in vars(args).items()},
-            "variants": [asdict(variant) for variant in VARIANTS], "results": results,
+            "variants": [asdict(variant) for variant in VARIANTS], "results": results, "failed": failed,
         }  # fmt: skip
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(described, indent=2))
+    raise SystemExit(1 if failed else 0)
 
 
 def _cpu() -> str:

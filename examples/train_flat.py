@@ -109,7 +109,7 @@ def train(args: argparse.Namespace) -> list[float]:
             ).last_hidden_state
             is_target = targets != IGNORED
             logits = F.linear(seen[is_target], model.lm_head.weight)
-            part = F.cross_entropy(logits.float(), targets[is_target], reduction="sum") / num_targets
+            part = F.cross_entropy(logits.float(), targets[is_target], reduction="none").sum() / num_targets
             torch.autograd.backward(part)
             loss += float(part.detach())
         torch.nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)

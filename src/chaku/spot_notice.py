@@ -115,7 +115,7 @@ def watched(wanted: bool) -> Iterator[Watch]:
         while not ended.is_set():
             watch.notice, answered = look(services)
             if watch.notice is not None:
-                _log.warning("spot notice from %s: the run stops behind this step", watch.notice)
+                _log.warning("spot notice from %s: the run stops after this step", watch.notice)
                 return
             if answered and services is SERVICES:
                 services = {name: SERVICES[name] for name in answered}  # the others' are not asked again

@@ -158,7 +158,7 @@ def test_a_rehearsed_run_ends_in_the_bits_of_an_undisturbed_one(base: Path, smal
     command = [sys.executable, "-m", "chaku", "launch", "train", str(recipe), "--on", "local", "--rehearse", "3"]
     done = subprocess.run(command, env=environment(OMP_NUM_THREADS="1"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    kills = re.findall(r"launch: rehearsal: (SIG\w+) behind step \d+ \((.*)\)", done.stderr)
+    kills = re.findall(r"launch: rehearsal: (SIG\w+) after step \d+ \((.*)\)", done.stderr)
     assert sorted(kills) == [("SIGKILL", "all at once"), ("SIGKILL", "one process"), ("SIGTERM", "with notice")]
     assert "launch: rehearsal: 3 kills, 3 restarts, and the run is through" in done.stderr
     assert "the run was asked to stop and has saved: restart" in done.stderr

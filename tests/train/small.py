@@ -14,6 +14,7 @@ from typing import Any
 from chaku.data.recipe import Recipe
 from chaku.train import run
 from chaku.train.log import StepRecord, read_log
+from chaku.train.plan import make_plan
 from data.made import built, sentence, write_json, write_tokenizer
 
 SETTINGS: dict[str, Any] = {
@@ -59,10 +60,10 @@ class Heard:
         self.records: list[StepRecord] = []
         self.then = then
 
-    def said(self, line: str) -> None:
+    def note(self, line: str) -> None:
         self.lines.append(line)
 
-    def stepped(self, record: StepRecord, total: int) -> None:
+    def step_done(self, record: StepRecord, total: int) -> None:
         self.records.append(record)
         self.then(record)
 
@@ -73,7 +74,7 @@ def recipe(name: str, base: Path, output: Path, **changes: Any) -> Recipe:
 
 def trained(made: Recipe, data: Path, *, resume: bool = False, heard: Heard | None = None) -> Path:
     """Run a recipe here; the run's folder."""
-    return run.execute(run.plan(made, data), heard or Heard(), resume=resume).parent
+    return run.execute(make_plan(made, data), heard or Heard(), resume=resume).parent
 
 
 def numbers(folder: Path) -> list[tuple[Any, ...]]:

@@ -28,7 +28,7 @@ def test_an_adapter_opens_in_peft_and_answers_as_the_run_left_it(base: Path, sma
     from transformers import AutoModelForCausalLM
 
     from chaku.train.batches import micro_batch
-    from chaku.train.loss import summed_cross_entropy
+    from chaku.train.loss import token_log_probs
     from chaku.train.rows import Rows
 
     made = small.recipe("run", base, tmp_path, method="lora", lora=LORA, lr=1e-2)
@@ -46,7 +46,7 @@ def test_an_adapter_opens_in_peft_and_answers_as_the_run_left_it(base: Path, sma
                 row = type(heldout[at])("", 0, ids, mask, torch.zeros(len(ids)).numpy().astype("uint16"))
                 batch = micro_batch([row])
                 hidden = model.model(input_ids=batch.ids).last_hidden_state
-                total += float(summed_cross_entropy(hidden, model.lm_head, batch.targets))
+                total += -float(token_log_probs(hidden, model.lm_head, batch.targets).sum())
                 number += int(mask.sum())
     assert total / number == pytest.approx(records[-1][-1], rel=1e-4)
 
@@ -68,10 +68,11 @@ def test_killed_and_resumed_an_adapter_ends_in_the_same_bits(
 def test_qlora_holds_the_base_in_four_bits(base: Path) -> None:
     from chaku.train.base import find_base
     from chaku.train.config import TrainConfig
-    from chaku.train.model import open_trainee
+    from chaku.train.parallel import World
+    from chaku.train.parallelize import open_trainee
 
     config = TrainConfig(**{**small.SETTINGS, "method": "qlora"})
-    model = open_trainee(find_base(str(base)), config, 256, torch.device("cpu"))
+    model = open_trainee(find_base(str(base)), config, 256, World.alone(torch.device("cpu")))
     kinds = {type(each).__name__ for each in model.modules()}
     assert "Linear4bit" in kinds
     assert {each.dtype for each in model.parameters() if each.requires_grad} == {torch.float32}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from chaku.train.attention import document_borders
+from chaku.train.attention import document_cu_seqlens
 from chaku.train.batches import Batches
 from chaku.train.loss import NO_TARGET
 from chaku.train.rows import Rows
@@ -51,6 +51,8 @@ def test_a_batch_knows_its_targets_and_borders(small_set: Path) -> None:
     # 3 micro-batches for 4 processes: the last one has work without targets
     for rank in range(4):
         for batch in Batches(rows, 5, 2, 0, rank, 4).step(0).micro_batches:
-            assert batch.places.tolist() == (batch.targets.flatten() != NO_TARGET).nonzero().flatten().tolist()
-            assert torch.equal(batch.borders, document_borders(batch.documents))
-            assert (len(batch.places) == 0) == (rank == 3)
+            assert (
+                batch.target_positions.tolist() == (batch.targets.flatten() != NO_TARGET).nonzero().flatten().tolist()
+            )
+            assert torch.equal(batch.cu_seqlens, document_cu_seqlens(batch.documents))
+            assert (len(batch.target_positions) == 0) == (rank == 3)

@@ -23,8 +23,8 @@ from chaku.train.config import TrainConfig
 from chaku.train.log import read_log
 from chaku.train.model import Trainee
 from chaku.train.parallel import World
+from chaku.train.parallelize import open_trainee
 from chaku.train.rows import Rows
-from chaku.train.sharding import open_spread
 from train import small
 
 CXX = os.environ.get("CXX", "g++")
@@ -83,7 +83,7 @@ def test_compiled_and_sharded_layers_have_the_gradients_of_plain_ones(base: Path
 
     def gradients(model: Trainee, step: Step) -> dict[str, Tensor]:
         for batch in step.micro_batches:
-            torch.autograd.backward(model.summed_loss(batch) / step.num_targets)
+            torch.autograd.backward(model.summed_loss(batch)[0] / step.weight)
         learning = {name: each.grad for name, each in model.named_parameters() if each.requires_grad}
         model.zero_grad()
         return {name: each.full_tensor() for name, each in learning.items()}  # type: ignore[union-attr]
@@ -91,8 +91,8 @@ def test_compiled_and_sharded_layers_have_the_gradients_of_plain_ones(base: Path
     def work(world: World) -> None:
         let_setuptools_in()
         settings = {**small.SETTINGS, "activation_checkpointing": "full"}
-        plain = open_spread(find_base(str(base)), TrainConfig(**settings), 256, world)
-        compiled = open_spread(find_base(str(base)), TrainConfig(**settings, compile=True), 256, world)
+        plain = open_trainee(find_base(str(base)), TrainConfig(**settings), 256, world)
+        compiled = open_trainee(find_base(str(base)), TrainConfig(**settings, compile=True), 256, world)
         for index in range(2):
             step = Batches(rows, 7, 2, 0, world.rank, world.size, length=256).step(index)
             one, other = gradients(plain, step), gradients(compiled, step)

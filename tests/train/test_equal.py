@@ -14,13 +14,14 @@ from torch import Tensor
 
 from chaku.data.rows.packed import Row
 from chaku.errors import UsageError
-from chaku.train.attention import document_borders, document_mask, register_varlen
+from chaku.train.attention import document_cu_seqlens, document_mask, register_varlen
 from chaku.train.base import find_base
 from chaku.train.batches import Batches, Step, micro_batch, row_order, rows_of_step, targets_of
 from chaku.train.config import TrainConfig
-from chaku.train.loss import NO_TARGET, summed_cross_entropy
-from chaku.train.model import Trainee, make_trainee, open_trainee
+from chaku.train.loss import NO_TARGET, token_log_probs
+from chaku.train.model import Trainee
 from chaku.train.parallel import World, clip_gradients
+from chaku.train.parallelize import open_trainee, parallelize
 from chaku.train.rows import Rows
 from chaku.train.sharding import shard
 from train import small
@@ -34,13 +35,13 @@ def config(**changes: Any) -> TrainConfig:
 
 
 def trainee(base: Path, **changes: Any) -> Trainee:
-    return open_trainee(find_base(str(base)), config(**changes), 256, CPU)
+    return open_trainee(find_base(str(base)), config(**changes), 256, World.alone(CPU))
 
 
 def gradients(model: Trainee, step: Step) -> Gradients:
     model.zero_grad()
     for batch in step.micro_batches:
-        torch.autograd.backward(model.summed_loss(batch) / step.num_targets)
+        torch.autograd.backward(model.summed_loss(batch)[0] / step.weight)
     return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
 
 
@@ -150,8 +151,8 @@ def test_masked_tokens_give_no_gradient(base: Path, rows: list[Row]) -> None:
     model = trainee(base)
     muted = [dataclasses.replace(row, loss_mask=np.zeros_like(row.loss_mask)) for row in rows]
     step = Batches(muted, 8, 8, 0).step(0)
-    assert step.num_targets == 0
-    torch.autograd.backward(model.summed_loss(step.micro_batches[0]))
+    assert step.num_trained == 0
+    torch.autograd.backward(model.summed_loss(step.micro_batches[0])[0])
     assert all(not each.grad.any() for each in model.parameters() if each.grad is not None)
 
 
@@ -191,7 +192,7 @@ def test_targets_are_the_trained_tokens_one_to_the_left(rows: list[Row]) -> None
 def test_the_mask_lets_a_document_look_back_and_no_further() -> None:
     mask = document_mask(torch.tensor([[0, 0, 1, -1]]))[0, 0]
     assert mask.int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
-    assert document_borders(torch.tensor([[0, 0, 1], [1, 1, 1]]))[:4].tolist() == [0, 2, 3, 6]
+    assert document_cu_seqlens(torch.tensor([[0, 0, 1], [1, 1, 1]]))[:4].tolist() == [0, 2, 3, 6]
 
 
 def test_chunked_loss_is_the_loss() -> None:
@@ -201,7 +202,7 @@ def test_chunked_loss_is_the_loss() -> None:
     targets[:, ::2] = NO_TARGET
     plain = torch.nn.functional.cross_entropy(head(hidden).view(-1, 11), targets.view(-1), reduction="sum")
     for chunk in (0, 1, 16, 1000):
-        torch.testing.assert_close(summed_cross_entropy(hidden, head, targets, chunk), plain)
+        torch.testing.assert_close(-token_log_probs(hidden, head, targets, chunk).sum(), plain)
 
 
 def test_every_epoch_takes_every_row_once_in_an_order_of_its_own() -> None:
@@ -223,7 +224,7 @@ def test_several_processes_have_the_gradients_of_one(
         step = Batches(rows, 8, 3, 0, world.rank, num_processes).step(0)
         found = {name: each.full_tensor() for name, each in gradients(model, step).items()}
         norm = clip_gradients(model, 1e9)
-        if world.leads:
+        if world.is_rank_zero:
             torch.save((found, float(norm)), tmp_path / "gradients.pt")
 
     assert small.together(work, num_processes) == [0] * num_processes
@@ -242,5 +243,5 @@ def test_a_model_of_another_dtype_learns_in_fp32(base: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     causal = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
-    model = make_trainee(causal, config())
+    model = parallelize(causal, config(), World.alone(CPU))
     assert {each.dtype for each in model.parameters()} == {torch.float32}

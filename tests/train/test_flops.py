@@ -16,20 +16,25 @@ from chaku.train.config import TrainConfig
 from chaku.train.flops import ModelCost, squared_lengths, train_flops
 from chaku.train.log import read_log
 from chaku.train.loss import NO_TARGET
-from chaku.train.model import cost_of, make_trainee, open_trainee
+from chaku.train.model import cost_of
+from chaku.train.parallel import World
+from chaku.train.parallelize import open_trainee, parallelize
 from chaku.train.rows import Rows
 from train import small
 
 
 def test_a_7b_token_in_2048_costs_what_the_field_reckons() -> None:
-    """6N + 6·L·d·s = 40.4 GFLOP of weights and 1.6 GFLOP of attention."""
-    llama = ModelCost(6_738_415_616, 6_738_415_616, 32, 4096)
-    assert train_flops(llama, 1, 2048) == pytest.approx(42.04e9, rel=1e-3)
+    """6N without the embedding = 39.6 GFLOP of weights, 0.8 of them the head's, and 1.6 GFLOP of attention."""
+    head = 32_000 * 4096
+    llama = ModelCost(6_738_415_616 - 2 * head, 6_738_415_616 - 2 * head, head, True, 32, 4096)
+    assert train_flops(llama, 1, 1, 2048) == pytest.approx(41.25e9, rel=1e-3)
+    assert train_flops(llama, 1, 0, 2048) == pytest.approx(40.47e9, rel=1e-3)  # a masked token never meets the head
 
 
 def test_weights_that_do_not_learn_cost_two_thirds() -> None:
-    frozen, learning = ModelCost(6_000_000, 0, 2, 64), ModelCost(6_000_000, 6_000_000, 2, 64)
-    assert train_flops(frozen, 100, 0) == pytest.approx(2 / 3 * train_flops(learning, 100, 0))
+    frozen = ModelCost(6_000_000, 0, 90_000, False, 2, 64)
+    learning = ModelCost(6_000_000, 6_000_000, 90_000, True, 2, 64)
+    assert train_flops(frozen, 100, 60, 0) == pytest.approx(2 / 3 * train_flops(learning, 100, 60, 0))
 
 
 def test_two_documents_attend_to_less_than_one_of_both() -> None:
@@ -37,46 +42,50 @@ def test_two_documents_attend_to_less_than_one_of_both() -> None:
 
 
 def test_torch_counts_the_same_matrix_products(small_set: Path) -> None:
-    """Without attention, whose mask torch does not see; 6N has the head on every position, we only on trained ones."""
+    """Without attention, whose mask torch does not see. The head is on the trained positions alone."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    trainee = make_trainee(
+    trainee = parallelize(
         LlamaForCausalLM(
             LlamaConfig(
                 vocab_size=260, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
                 num_key_value_heads=2, tie_word_embeddings=True,
             )
         ),
-        TrainConfig(precision="fp32"),
+        TrainConfig(precision="fp32"), World.alone(torch.device("cpu")),
     )  # fmt: skip
     batch = micro_batch([Rows(small_set, "train")[0]])
-    spared = 6 * 260 * 32 * int((batch.targets == NO_TARGET).sum())
+    num_trained = int((batch.targets != NO_TARGET).sum())
     with FlopCounterMode(display=False) as counter:
-        torch.autograd.backward(trainee.summed_loss(batch))
+        torch.autograd.backward(trainee.summed_loss(batch)[0])
     counted = sum(
         number for operation, number in counter.get_flop_counts()["Global"].items() if "attention" not in str(operation)
     )
     norms = sum(each.numel() for each in trainee.parameters() if each.ndim < 2)
-    ours = train_flops(cost_of(trainee), batch.ids.numel(), 0)
-    assert 0 < spared < counted == ours - 6 * norms * batch.ids.numel() - spared
+    ours = train_flops(cost_of(trainee), batch.ids.numel(), num_trained, 0)
+    assert 0 < num_trained < batch.ids.numel()
+    assert counted == ours - 6 * norms * batch.ids.numel()
 
 
 def test_four_bit_weights_count_as_the_numbers_they_stand_for(base: Path) -> None:
-    whole = cost_of(open_trainee(Base("b", base), TrainConfig(device="cpu"), 256, torch.device("cpu")))
-    packed = cost_of(open_trainee(Base("b", base), TrainConfig(method="qlora", device="cpu"), 256, torch.device("cpu")))
-    assert packed.num_parameters == whole.num_parameters + packed.num_learning
-    assert 0 < packed.num_learning < whole.num_parameters
+    whole = cost_of(open_trainee(Base("b", base), TrainConfig(device="cpu"), 256, World.alone(torch.device("cpu"))))
+    packed = cost_of(
+        open_trainee(Base("b", base), TrainConfig(method="qlora", device="cpu"), 256, World.alone(torch.device("cpu")))
+    )
+    assert packed.num_body == whole.num_body + packed.num_body_learning
+    assert 0 < packed.num_body_learning < whole.num_body
+    assert packed.num_head == whole.num_head and whole.head_learns and not packed.head_learns
 
 
 def test_the_log_holds_useful_mfu_where_the_peak_is_known(base: Path, small_set: Path, tmp_path: Path) -> None:
     folder = small.trained(small.recipe("run", base, tmp_path, max_steps=2, peak_tflops=0.01), small_set)
     first, second = (one for one in read_log(folder / "log.jsonl") if "loss" in one)
     rows = Rows(small_set, "train")
-    cost = cost_of(open_trainee(Base("b", base), TrainConfig(device="cpu"), 256, torch.device("cpu")))
+    cost = cost_of(open_trainee(Base("b", base), TrainConfig(device="cpu"), 256, World.alone(torch.device("cpu"))))
     for record, step in ((first, 0), (second, 1)):
         numbers = rows_of_step(step, len(rows), small.SETTINGS["batch_rows"], 0)[1]
         pairs = sum(length**2 for number in numbers for length in map(len, _documents(rows[number].doc_ids)))
-        flops = train_flops(cost, record["tokens"], pairs)
+        flops = train_flops(cost, record["tokens"], record["trained_tokens"], pairs)
         assert record["mfu"] == pytest.approx(flops / record["seconds"] / 1e10, rel=1e-2)
 
 

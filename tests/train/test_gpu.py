@@ -12,12 +12,14 @@ import torch
 from chaku.train.base import find_base
 from chaku.train.batches import Batches
 from chaku.train.config import TrainConfig
-from chaku.train.model import Trainee, open_trainee
+from chaku.train.model import Trainee
+from chaku.train.parallel import World
+from chaku.train.parallelize import open_trainee
 from chaku.train.rows import Rows
 from train import small
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
-SETTINGS: dict[str, Any] = {**small.SETTINGS, "precision": "bf16", "device": "cuda"}
+SETTINGS: dict[str, Any] = {**small.SETTINGS, "precision": "bf16", "device": "cuda", "compile": False}
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +30,14 @@ def wide_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def opened(base: Path, **changes: Any) -> Trainee:
     config = TrainConfig(**{**SETTINGS, **changes})
-    return open_trainee(find_base(str(base)), config, 256, torch.device("cuda")).cuda()
+    return open_trainee(find_base(str(base)), config, 256, World.alone(torch.device("cuda")))
 
 
 def gradients(model: Trainee, data: Path, index: int = 0) -> dict[str, torch.Tensor]:
     model.zero_grad()
     step = Batches(Rows(data, "train"), 8, 4, 0, length=256).step(index)
     for batch in step.micro_batches:
-        torch.autograd.backward(model.summed_loss(batch.to(torch.device("cuda"))) / step.num_targets)
+        torch.autograd.backward(model.summed_loss(batch.to(torch.device("cuda")))[0] / step.weight)
     return {name: each.grad.float().clone() for name, each in model.named_parameters() if each.grad is not None}
 
 

@@ -18,11 +18,12 @@ from huggingface_hub import constants
 
 from chaku.data.recipe import Recipe
 from chaku.errors import ModelError, UsageError
-from chaku.train import run
 from chaku.train.base import find_base
 from chaku.train.config import TrainConfig
 from chaku.train.hub_base import at_hub, fetch_weights
-from chaku.train.model import open_trainee
+from chaku.train.parallel import World
+from chaku.train.parallelize import open_trainee
+from chaku.train.plan import make_plan
 from data.made import write_json
 from hub_server import HubServer, Repository
 from pull_process import SOURCES
@@ -125,7 +126,7 @@ def test_a_set_for_another_tokenizer_is_refused_with_both_names(
     vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
     here.repositories["org/tiny"].files["tokenizer.json"] = json.dumps(content).encode()
     with pytest.raises(UsageError, match=f"tokenizer of {base}, base org/tiny has another"):
-        run.plan(Recipe(name="x", base="org/tiny", train={"output": str(tmp_path)}), small_set)
+        make_plan(Recipe(name="x", base="org/tiny", train={"output": str(tmp_path)}), small_set)
 
 
 @pytest.mark.parametrize(
@@ -167,5 +168,5 @@ def test_weights_come_in_all_their_shards(here: HubServer, base: Path) -> None:
     assert not set(asked(here)) & set(names)
     fetch_weights(found)
     assert found.path and all((found.path / name).read_bytes() == files[name] for name in names)
-    opened = open_trainee(found, TrainConfig(**small.SETTINGS), 256, torch.device("cpu"))
+    opened = open_trainee(found, TrainConfig(**small.SETTINGS), 256, World.alone(torch.device("cpu")))
     assert torch.equal(opened.causal.model.norm.weight, dict(tensors)["model.norm.weight"])

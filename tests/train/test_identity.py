@@ -12,6 +12,7 @@ from chaku.data.identity import identity_conversations
 from chaku.data.recipe import Recipe, data_config
 from chaku.train import run
 from chaku.train.log import read_log
+from chaku.train.plan import make_plan
 from train.small import Heard
 
 
@@ -33,7 +34,7 @@ def test_the_real_model_learns_a_name_that_the_base_did_not_know(smollm2_path: P
     config = data_config(recipe)
     assert not isinstance(config, Path) and config.pack_length == 256
     set_folder = build(config, tmp_path / "set", processes=1).folder
-    folder = run.execute(run.plan(recipe, set_folder), Heard()).parent
+    folder = run.execute(make_plan(recipe, set_folder), Heard()).parent
     before, after = (one["answer"] for one in read_log(folder / "log.jsonl") if one.get("event") == "sample")
     assert "Kusi" not in before
     assert "Kusi" in after

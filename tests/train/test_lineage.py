@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from chaku.cli.main import root
 from chaku.errors import TrainingError, UsageError
-from chaku.train import run
+from chaku.train.plan import make_plan
 from train import small
 from train.test_adapters import LORA, adapter
 from train.test_elastic import started_together
@@ -50,7 +50,7 @@ def test_it_begins_with_the_final_weights_and_learns_on(
     assert after[0][2] < before[0][2] - 0.1, "its first step starts from what the other has learnt"
     assert after[-1][-1] < before[-1][-1]
     assert [row[3] for row in after] == [row[3] for row in before], "the schedule is fresh"
-    assert heard.lines == [f"begins with the weights of {first / 'final'}, behind step {STEPS}"]
+    assert heard.lines == [f"begins with the weights of {first / 'final'}, after step {STEPS}"]
 
 
 @pytest.mark.parametrize("source", ["", "final", f"checkpoints/step-{STEPS}"])
@@ -126,7 +126,7 @@ def test_the_lineage_is_kept_over_rounds_and_shown(first: Path, base: Path, smal
     assert (found["name"], found["step"], found["earlier"]["name"]) == ("second", 1, "first")
     assert found["earlier"]["step"] == STEPS and found["earlier"]["earlier"] is None
     assert manifest(tmp_path / "third")["base"]["name"] == str(base)
-    said = f"run second behind step 1 (sha256 {found['sha256'][:16]}…); before it run first behind step {STEPS}"
+    said = f"run second after step 1 (sha256 {found['sha256'][:16]}…); before it run first after step {STEPS}"
     assert said in (tmp_path / "third" / "final" / "README.md").read_text()
     shown = CliRunner().invoke(root, ["runs", "show", str(tmp_path / "third")], catch_exceptions=False).output
     assert said in shown
@@ -167,7 +167,7 @@ def test_what_does_not_fit_a_full_run_is_refused(
     asked = {"continue_from": str(first), **changes}
     made = small.recipe(asked.pop("name", "second"), base, first.parent, **asked)
     with pytest.raises(UsageError, match=said):
-        run.plan(made, small_set)
+        make_plan(made, small_set)
 
 
 @pytest.mark.parametrize(
@@ -184,21 +184,21 @@ def test_what_does_not_fit_an_adapter_is_refused(
 ) -> None:
     asked: dict[str, Any] = {"method": "lora", "lora": LORA, "continue_from": str(first_lora), **changes}
     with pytest.raises(UsageError, match=said):
-        run.plan(small.recipe("second", base, first_lora.parent, **asked), small_set)
+        make_plan(small.recipe("second", base, first_lora.parent, **asked), small_set)
 
 
 def test_another_base_or_tokenizer_is_refused(first: Path, base: Path, small_set: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(base, other)
     with pytest.raises(UsageError, match=rf"with base {base}, this recipe says {other}: say base: {base}"):
-        run.plan(small.recipe("second", other, tmp_path, continue_from=str(first)), small_set)
+        make_plan(small.recipe("second", other, tmp_path, continue_from=str(first)), small_set)
     parent = tmp_path / "first"
     shutil.copytree(first, parent)
     before = manifest(parent)
     before["data"]["tokenizer_sha256"] = "0" * 64
     (parent / "manifest.json").write_bytes(orjson.dumps(before))
     with pytest.raises(UsageError, match="with tokenizer "):
-        run.plan(small.recipe("second", base, tmp_path, continue_from=str(parent)), small_set)
+        make_plan(small.recipe("second", base, tmp_path, continue_from=str(parent)), small_set)
 
 
 def test_the_flag_sets_the_recipes_key(first: Path, base: Path, small_set: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -98,7 +99,7 @@ def test_a_broken_checkpoint_is_passed_over_with_its_reason(
     small.trained(made, small_set, resume=True, heard=heard)
     assert heard.lines[0].startswith("skipped checkpoint step-7: ")
     assert "manifest" in heard.lines[0] or name in heard.lines[0]
-    assert heard.lines[1] == "going on behind step 6 of 12"
+    assert heard.lines[1] == "resuming after step 6 of 12"
     check_equal(folder, undisturbed)
 
 
@@ -143,7 +144,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_the_last_checkpoint_intact(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "open_optimiser", watched)
-        # the weights break behind step 3 was measured, so its checkpoint holds them; step 2's is good
+        # the weights break after step 3 was measured, so its checkpoint holds them; step 2's is good
         with pytest.raises(TrainingError, match=r"step 4 gave loss nan .* on rows"):
             small.trained(made, small_set, heard=small.Heard(break_weights))
     assert [row[0] for row in small.numbers(tmp_path / "run")] == [1, 2, 3]
@@ -204,3 +205,59 @@ def test_a_shard_that_can_not_be_read_is_named(base: Path, small_set: Path, tmp_
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
     with pytest.raises(ChakuError, match=r"train-00000\.arrow can't be read"):
         small.trained(small.recipe("run", base, tmp_path), copy)
+
+
+def test_what_was_passed_over_never_counts_for_keeping(base: Path, small_set: Path, tmp_path: Path) -> None:
+    """Both kept checkpoints are corrupt: those that the resumed run saves have lower numbers, and must stay."""
+    made = small.recipe("run", base, tmp_path, max_steps=8)
+    checkpoints = small.trained(made, small_set) / "checkpoints"
+    for name in ("step-7", "step-8"):
+        (shard,) = (checkpoints / name).glob("*.distcp")
+        shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    heard = small.Heard(lambda record: os.kill(os.getpid(), signal.SIGTERM) if record.step == 2 else None)
+    with pytest.raises(RunInterrupted):
+        small.trained(made, small_set, resume=True, heard=heard)
+    assert sorted(path.name for path in checkpoints.iterdir()) == [
+        "invalid-step-7", "invalid-step-8", "step-2", "step-3",
+    ]  # fmt: skip
+    assert checkpoint.newest_in(checkpoints)[0] == checkpoint.Checkpoint(checkpoints / "step-3", 3, None)
+
+
+def test_hashes_are_taken_while_files_are_written(base: Path, small_set: Path, tmp_path: Path) -> None:
+    from chaku.records import describe_file
+
+    folder = small.trained(small.recipe("run", base, tmp_path, max_steps=1), small_set) / "checkpoints" / "step-1"
+    described = json.loads((folder / "manifest.json").read_bytes())["files"]
+    assert described == {path.name: describe_file(path) for path in folder.iterdir() if path.name != "manifest.json"}
+    assert len(described) == 2
+
+
+def test_every_process_hashes_its_shard_and_checks_a_share(
+    base: Path, small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from chaku import records
+    from chaku.train.parallel import World
+
+    folder = tmp_path / "checkpoints"
+
+    def work(world: World) -> None:
+        from chaku.train.base import find_base
+        from chaku.train.config import TrainConfig
+        from chaku.train.optimiser import open_optimiser
+        from chaku.train.parallelize import open_trainee
+
+        read: list[str] = []
+        genuine = records.sha256_file
+        monkeypatch.setattr(records, "sha256_file", lambda path: read.append(path.name) or genuine(path))
+        config = TrainConfig(**small.SETTINGS)
+        model = open_trainee(find_base(str(base)), config, 256, world)
+        saved = checkpoint.Checkpoints(folder, world)
+        saved.save(1, model, open_optimiser(model, config), None)
+        saved.finish()
+        assert read == []  # written, hashed and published without reading a byte again
+        newest, skipped = saved.newest()
+        assert newest is not None and newest.step == 1 and not skipped
+        assert len(read) == (2 if world.is_rank_zero else 1)  # .metadata and two shards
+        saved.close()
+
+    assert small.together(work, 2) == [0, 0]

@@ -89,7 +89,7 @@ def test_sample_prompts_are_answered_before_and_after(base: Path, small_set: Pat
     folder = small.trained(made, small_set, heard=heard)
     said = [(one["step"], one["prompt"]) for one in read_log(folder / "log.jsonl") if one.get("event") == "sample"]
     assert said == [(0, "Who are you?"), (2, "Who are you?")]
-    assert heard.lines[0].startswith("behind step 0: 'Who are you?' -> ")
+    assert heard.lines[0].startswith("after step 0: 'Who are you?' -> ")
 
 
 def test_a_step_reads_from_the_device_once(

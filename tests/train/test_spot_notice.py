@@ -138,4 +138,4 @@ def test_a_run_that_hears_a_notice_saves_and_exits_with_75(
     calm = small.recipe("run", base, tmp_path, **changes)  # the key is free on resume
     heard = small.Heard()
     small.trained(calm, small_set, resume=True, heard=heard)
-    assert heard.lines[0] == f"going on behind step {last} of 300"
+    assert heard.lines[0] == f"resuming after step {last} of 300"

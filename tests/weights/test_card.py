@@ -91,7 +91,7 @@ def test_the_runs_that_it_goes_on_from_are_named_the_nearest_first() -> None:
         {**MANIFEST, "continued_from": {"name": "second", "step": 40, "sha256": "bb" * 32, "earlier": first}}
     )
     assert (
-        "run second behind step 40 (sha256 bbbbbbbbbbbbbbbb…); before it run first behind step 1,200 (sha256 aa" in card
+        "run second after step 40 (sha256 bbbbbbbbbbbbbbbb…); before it run first after step 1,200 (sha256 aa" in card
     )
 
 

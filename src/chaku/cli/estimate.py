@@ -13,6 +13,7 @@ import orjson
 
 from chaku.cli.training_set import training_set
 from chaku.data.manifest import read_manifest
+from chaku.data.recipe import data_config
 from chaku.errors import UsageError
 from chaku.models.plan.accelerators import accelerator
 from chaku.models.sources import shape_of
@@ -24,7 +25,6 @@ from chaku.train.prices import NEWEST, price_file, read_prices
 from chaku.train.rows import Rows
 
 if TYPE_CHECKING:
-    from chaku.data.recipe import data_config
     from chaku.models.files.shape import ModelShape
     from chaku.train.config import TrainConfig
     from chaku.train.estimate import Job, Offer

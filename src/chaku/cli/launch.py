@@ -61,7 +61,7 @@ def launch() -> None:
 @click.option("-o", "--output", type=_FILE, help="sky: write the task file; submit nothing.")
 @click.option("--dry-run", is_flag=True, default=None, help="sky: print the task file; submit nothing.")
 def train(recipe: Path, where: str, settings: tuple[str, ...], **options: Any) -> None:
-    """Train RECIPE and go on behind every interruption, with --resume auto.
+    """Train RECIPE and resume after every interruption, with --resume auto.
 
     \b
     local  starts `chaku train` here, alone or as torchrun would, and again after a kill or a lost process

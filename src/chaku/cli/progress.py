@@ -105,9 +105,9 @@ def building() -> Iterator[Watcher]:
 
 
 @contextlib.contextmanager
-def training(leads: bool) -> Iterator[Listener]:
+def training(is_rank_zero: bool) -> Iterator[Listener]:
     """A listener for a run; only the leading process draws."""
-    if not leads:
+    if not is_rank_zero:
         yield _Silent()
         return
     if not sys.stderr.isatty():
@@ -278,10 +278,10 @@ class _BuildBars:
 class _Silent:
     """For processes that don't lead."""
 
-    def said(self, line: str) -> None:
+    def note(self, line: str) -> None:
         pass
 
-    def stepped(self, record: StepRecord, total: int) -> None:
+    def step_done(self, record: StepRecord, total: int) -> None:
         pass
 
 
@@ -290,10 +290,10 @@ class _StepLines:
         self.pace: _Pace | None = None
         self.seconds = 0.0
 
-    def said(self, line: str) -> None:
+    def note(self, line: str) -> None:
         click.echo(line, err=True)
 
-    def stepped(self, record: StepRecord, total: int) -> None:
+    def step_done(self, record: StepRecord, total: int) -> None:
         is_first, self.pace = self.pace is None, self.pace or _Pace(record.step - 1)
         if is_first:
             self.pace.started -= record.seconds
@@ -308,16 +308,16 @@ class _StepBar:
         self.progress = progress
         self.task: TaskID | None = None
 
-    def said(self, line: str) -> None:
+    def note(self, line: str) -> None:
         self.progress.console.print(escape(line), highlight=False)
 
-    def stepped(self, record: StepRecord, total: int) -> None:
+    def step_done(self, record: StepRecord, total: int) -> None:
         if self.task is None:
             self.task = self.progress.add_task("step", total=total, completed=record.step - 1, numbers="")
             self.progress.reset(self.task, completed=record.step - 1)
         self.progress.update(self.task, completed=record.step, numbers=step_numbers(record))
         if record.heldout_loss is not None:
-            self.said(f"after step {record.step:,}: held-out loss {record.heldout_loss:.4f}, loss {record.loss:.4f}")
+            self.note(f"after step {record.step:,}: held-out loss {record.heldout_loss:.4f}, loss {record.loss:.4f}")
 
 
 def step_numbers(record: StepRecord) -> str:

@@ -94,7 +94,7 @@ def show(run: str, as_json: bool) -> None:
     for name, value in lines.items():
         click.echo(f"{name:<15}{value}")
     for event in (one for one in read_log(folder / "log.jsonl") if "event" in one):
-        click.echo(f"{'event':<15}{event['event']} behind step {event['step']:,}" + _details(event))
+        click.echo(f"{'event':<15}{event['event']} after step {event['step']:,}" + _details(event))
 
 
 def _speed(steps: list[dict[str, Any]]) -> str:

@@ -25,7 +25,7 @@ from chaku.train.estimate import job_of_rows
 from chaku.train.prices import price_file, read_prices
 
 if TYPE_CHECKING:
-    from chaku.train.run import Plan
+    from chaku.train.plan import Plan
 
 _NUM_SAMPLES = 3
 
@@ -52,28 +52,29 @@ def train(
     SIGTERM saves and exits with 75; --resume auto goes on.
     """
     from chaku.train import run
+    from chaku.train.plan import make_plan
 
     read = read_recipe(recipe, settings)
     if continue_from:
         read = read.model_copy(update={"train": {**read.train, "continue_from": continue_from}})
-    leads = os.environ.get("RANK", "0") == "0"
+    is_rank_zero = os.environ.get("RANK", "0") == "0"
     folder = run_folder(read)
     if overwrite and resume:
         raise click.UsageError("--overwrite deletes what --resume goes on from")
-    if overwrite and leads and not dry_run:
+    if overwrite and is_rank_zero and not dry_run:
         _delete(folder)
-    data = training_set(read, leads=leads)
-    made = run.plan(read, data)
-    if leads:
-        _show_plan(made)
+    data = training_set(read, is_rank_zero=is_rank_zero)
+    plan = make_plan(read, data)
+    if is_rank_zero:
+        _show_plan(plan)
         _show_samples(data)
     if dry_run:
-        if leads:
-            _show_cost(made)
+        if is_rank_zero:
+            _show_cost(plan)
         return
-    with training(leads) as progress:
-        final = run.execute(made, progress, resume=resume is not None)
-    if leads:
+    with training(is_rank_zero) as progress:
+        final = run.execute(plan, progress, resume=resume is not None)
+    if is_rank_zero:
         click.echo(f"{final} holds the model; {folder / 'log.jsonl'} how it came about (chaku runs show {folder})")
 
 
@@ -87,35 +88,35 @@ def _delete(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _show_plan(made: Plan) -> None:
+def _show_plan(plan: Plan) -> None:
     from chaku.train.lineage import describe
 
-    config, manifest = made.config, made.set_manifest
+    config, manifest = plan.config, plan.set_manifest
     facts = manifest["audit"]["facts"]
     click.echo(
-        f"{made.recipe.name}: {made.base.name} on {made.data}: {len(made.rows):,} rows of"
+        f"{plan.recipe.name}: {plan.base.name} on {plan.data}: {len(plan.rows):,} rows of"
         f" {manifest['pack_length']:,}, {facts['tokens']:,} tokens, {facts['trained_tokens']:,} of them trained"
     )
     click.echo(
-        f"{config.method}, {config.precision}; {made.total:,} steps of {config.batch_rows} rows, {epochs(config)};"
+        f"{config.method}, {config.precision}; {plan.total:,} steps of {config.batch_rows} rows, {epochs(config)};"
         f" lr {config.lr:g} {config.schedule}; template {manifest['template']['name']}"
     )
-    if made.parent is not None:
-        for line in describe(made.parent, manifest):
+    if plan.parent is not None:
+        for line in describe(plan.parent, manifest):
             click.echo(line)
-    for warning in [*differences(made.recipe, manifest), *manifest["audit"]["warnings"]]:
+    for warning in [*differences(plan.recipe, manifest), *manifest["audit"]["warnings"]]:
         click.echo(f"warning: {warning}")
 
 
-def _show_cost(made: Plan) -> None:
+def _show_cost(plan: Plan) -> None:
     """What the same run comes to on rented GPUs; silent about a base whose numbers are not here."""
 
     try:
-        shape = dataclasses.replace(shape_of(str(made.base.path)), name=made.base.name)
+        shape = dataclasses.replace(shape_of(str(plan.base.path)), name=plan.base.name)
     except ModelError as error:
         click.echo(f"no estimate: {error}")
         return
-    job = job_of_rows(shape, made.config, made.rows, made.set_manifest["pack_length"])
+    job = job_of_rows(shape, plan.config, plan.rows, plan.set_manifest["pack_length"])
     prices = read_prices(price_file())
     click.echo()
     print_job(job)

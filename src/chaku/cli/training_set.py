@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from chaku.data.recipe import Recipe
 
 
-def training_set(read: Recipe, *, leads: bool = True) -> Path:
+def training_set(read: Recipe, *, is_rank_zero: bool = True) -> Path:
     """The folder of a recipe's built set; raw files are built beside the run first, by one process."""
 
     config = data_config(read)
@@ -27,10 +27,10 @@ def training_set(read: Recipe, *, leads: bool = True) -> Path:
         return config
 
     folder = run_folder(read)
-    if leads and read.base == config.tokenizer:
+    if is_rank_zero and read.base == config.tokenizer:
         at_hub(find_base(read.base), folder)  # its tokenizer, where it is on the hub
     target = folder.with_name(f"{folder.name}-data")
-    if leads:
+    if is_rank_zero:
         with building() as watcher:
             built = build(config, target, name=read.name, watcher=watcher)
         click.echo(f"{target}: {'built before' if built.was_there else 'built'}", err=True)

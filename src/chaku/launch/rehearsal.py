@@ -85,6 +85,6 @@ class Rehearsal:
         number, ranks = signal.SIGTERM if blow.way == "with notice" else signal.SIGKILL, None
         if blow.way == "one process":
             ranks = [random.Random(self.seed + blow.step).randrange(len(job.processes))]  # noqa: S311
-        self.said(f"rehearsal: {number.name} behind step {steps[-1]['step'] if steps else 0:,} ({blow.way})")
+        self.said(f"rehearsal: {number.name} after step {steps[-1]['step'] if steps else 0:,} ({blow.way})")
         job.send(number, ranks)
         return True

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 VARLEN = "chaku_varlen"
-_BORDERS_STEP = 64
+_PADDED_TO = 64
 
 
 def document_mask(documents: Tensor) -> Tensor:
@@ -25,20 +25,30 @@ def document_mask(documents: Tensor) -> Tensor:
     return same & earlier
 
 
-def document_borders(documents: Tensor) -> Tensor:
-    """Where documents start in the flattened rows, int32, with the total at the end.
+def document_cu_seqlens(documents: Tensor) -> Tensor:
+    """Where documents start in the flattened rows [rows, length], int32, with the total at the end.
 
-    The total is repeated up to a multiple of 64 numbers: few shapes, so that a compiled model is seldom compiled again.
+    The total is repeated up to a multiple of 64 numbers: few shapes, so that a compiled model is seldom recompiled.
     """
     flat = documents.flatten()
     changes = torch.ones_like(flat, dtype=torch.bool)
     changes[1:] = flat[1:] != flat[:-1]
     changes[:: documents.shape[1]] = True
     starts = changes.nonzero().flatten()
-    size = -(-(len(starts) + 1) // _BORDERS_STEP) * _BORDERS_STEP
-    borders = torch.full((size,), flat.numel(), dtype=torch.int32, device=documents.device)
-    borders[: len(starts)] = starts.to(torch.int32)
-    return borders
+    size = -(-(len(starts) + 1) // _PADDED_TO) * _PADDED_TO
+    cu_seqlens = torch.full((size,), flat.numel(), dtype=torch.int32, device=documents.device)
+    cu_seqlens[: len(starts)] = starts.to(torch.int32)
+    return cu_seqlens
+
+
+def kernel_dtype(tensor: Tensor) -> torch.dtype:
+    """The dtype that queries, keys and values get for a flash kernel, which takes 16 bits only.
+
+    Under autocast that is autocast's: the rotation leaves queries and keys in fp32, and 4-bit layers answer in the
+    dtype of their input. Elsewhere FSDP has cast the weights already.
+    """
+    device = tensor.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
 
 
 def register_varlen(varlen: Callable[..., Any] | None = None) -> None:
@@ -59,7 +69,7 @@ def register_varlen(varlen: Callable[..., Any] | None = None) -> None:
         module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None,
         *, cu_seqlens: Tensor, max_length: int, scaling: float | None = None, dropout: float = 0.0, **_: Any,
     ) -> tuple[Tensor, None]:  # fmt: skip
-        """Heads come as [rows, heads, n, size]; answers go as [rows, n, heads, size]."""
+        """Takes heads as [rows, heads, n, size], returns [rows, n, heads, size]."""
         assert attention_mask is None and not dropout
         rows, num_heads, length, width = query.shape
         options = dict(causal)
@@ -67,9 +77,9 @@ def register_varlen(varlen: Callable[..., Any] | None = None) -> None:
             if shares_heads:
                 options["enable_gqa"] = True
             else:
-                key, value = (each.repeat_interleave(num_heads // each.shape[1], 1) for each in (key, value))
-        # under autocast the rotation leaves queries and keys in fp32, which the kernel does not take
-        flat = [each.transpose(1, 2).flatten(0, 1).to(value.dtype) for each in (query, key, value)]
+                key, value = (heads.repeat_interleave(num_heads // heads.shape[1], 1) for heads in (key, value))
+        dtype = kernel_dtype(value)
+        flat = [tensor.transpose(1, 2).flatten(0, 1).to(dtype) for tensor in (query, key, value)]
         answer: Tensor = kernel(*flat, cu_seqlens, cu_seqlens, max_length, max_length, scale=scaling, **options)
         return answer.view(rows, length, num_heads, width), None
 

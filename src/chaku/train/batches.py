@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from chaku.data.rows.packed import Row
-from chaku.train.attention import document_borders
+from chaku.train.attention import document_cu_seqlens
 from chaku.train.flops import squared_lengths
 from chaku.train.loss import NO_TARGET
 from chaku.train.rows import RowSource
@@ -27,7 +27,7 @@ _PADDING = -1
 class MicroBatch:
     """Rows side by side, padded to the longest (or to a fixed length).
 
-    Tensors are [rows, length], but for the two lists of places at the end.
+    Tensors are [rows, length], but for the two lists of positions at the end.
     """
 
     ids: Tensor
@@ -36,20 +36,20 @@ class MicroBatch:
     documents: Tensor
     targets: Tensor
     """The next token where it is trained and in the same document, NO_TARGET elsewhere."""
-    places: Tensor
-    """Where there is a target, in the flattened rows. Made on the host: a device would have to be waited for."""
-    borders: Tensor
+    target_positions: Tensor
+    """Where there is a target, in the flattened rows. Found on the host, which would have to wait for a device."""
+    cu_seqlens: Tensor
     """Where documents start in the flattened rows, for attention by document."""
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device; the host does not wait for what is pinned."""
         if device.type == "cpu":
             return self
-        return MicroBatch(**{name: each.to(device, non_blocking=True) for name, each in vars(self).items()})
+        return MicroBatch(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()})
 
     def pinned(self) -> MicroBatch:
         """The same in memory that a GPU copies from by itself."""
-        return MicroBatch(**{name: each.pin_memory() for name, each in vars(self).items()})
+        return MicroBatch(**{name: tensor.pin_memory() for name, tensor in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,10 @@ class Step:
     rows: tuple[int, ...]
     micro_batches: tuple[MicroBatch, ...]
     num_tokens: int
-    num_targets: int
+    weight: float
+    """What the summed loss is divided by: for supervised fine-tuning the number of trained tokens."""
+    num_trained: int
+    """Tokens that carry loss."""
     num_pairs: int
     """Sum of the squared lengths of documents: what attention costs."""
 
@@ -101,15 +104,16 @@ def micro_batch(rows: Sequence[Row], length: int | None = None, num_rows: int | 
         targets[index, part] = targets_of(row)
         starts = np.flatnonzero(np.diff(row.doc_ids, prepend=np.int64(_PADDING)))
         positions[index, part] = np.arange(len(row.ids)) - np.repeat(starts, np.diff([*starts, len(row.ids)]))
-    places = np.flatnonzero(targets != NO_TARGET)
-    tensors = [torch.from_numpy(each) for each in (ids, positions, documents, targets, places)]
-    tensors.append(document_borders(tensors[2]))
+    target_positions = np.flatnonzero(targets != NO_TARGET)
+    tensors = [torch.from_numpy(array) for array in (ids, positions, documents, targets, target_positions)]
+    tensors.append(document_cu_seqlens(tensors[2]))
     return MicroBatch(*tensors)
 
 
 def without_targets(batch: MicroBatch) -> MicroBatch:
     """Work for a process that has no rows left: all of them must run as often."""
-    return replace(batch, targets=torch.full_like(batch.targets, NO_TARGET), places=batch.places[:0])
+    targets = torch.full_like(batch.targets, NO_TARGET)
+    return replace(batch, targets=targets, target_positions=batch.target_positions[:0])
 
 
 @dataclass(frozen=True)
@@ -133,27 +137,28 @@ class Batches:
         rows = [self.rows[number] for number in numbers]
         cuts = [rows[at : at + self.micro_rows] for at in range(0, len(rows), self.micro_rows)]
         num_rows = self.micro_rows if self.length else None
-        own = [micro_batch(cut, self.length, num_rows) for cut in cuts[self.rank :: self.num_processes]]
-        if len(own) < math.ceil(len(cuts) / self.num_processes):
-            own.append(without_targets(micro_batch(cuts[0], self.length, num_rows)))
+        local = [micro_batch(cut, self.length, num_rows) for cut in cuts[self.rank :: self.num_processes]]
+        if len(local) < math.ceil(len(cuts) / self.num_processes):
+            local.append(without_targets(micro_batch(cuts[0], self.length, num_rows)))
         if self.pins:
-            own = [each.pinned() for each in own]
-        num_targets = sum(int((targets_of(row) != NO_TARGET).sum()) for row in rows)
+            local = [batch.pinned() for batch in local]
+        num_trained = sum(int((targets_of(row) != NO_TARGET).sum()) for row in rows)
         num_pairs = sum(squared_lengths(row.doc_ids) for row in rows)
-        return Step(index, epoch, numbers, tuple(own), sum(len(row.ids) for row in rows), num_targets, num_pairs)
+        num_tokens = sum(len(row.ids) for row in rows)
+        return Step(index, epoch, numbers, tuple(local), num_tokens, max(num_trained, 1), num_trained, num_pairs)
 
     def steps(self, first: int, end: int, ahead: int = 0) -> Iterator[Step]:
         """Steps from `first` up to `end`; a thread makes `ahead` of them in advance."""
         if not ahead:
             yield from map(self.step, range(first, end))
             return
-        made: queue.Queue[Step | BaseException] = queue.Queue(maxsize=ahead)
+        ready: queue.Queue[Step | BaseException] = queue.Queue(maxsize=ahead)
         stopped = threading.Event()
 
         def put(item: Step | BaseException) -> None:
             while not stopped.is_set():
                 try:
-                    return made.put(item, timeout=0.1)
+                    return ready.put(item, timeout=0.1)
                 except queue.Full:
                     continue
 
@@ -170,7 +175,7 @@ class Batches:
         thread.start()
         try:
             for _ in range(first, end):
-                item = made.get()
+                item = ready.get()
                 if isinstance(item, BaseException):
                     raise item
                 yield item

@@ -65,7 +65,12 @@ class TrainConfig(Frozen):
     attention: Literal["auto", "sdpa", "varlen"] = "auto"
     """sdpa: a mask keeps documents apart. varlen: flash attention by document, GPU only. auto: varlen on a GPU."""
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
-    compile: bool = False
+    compile: bool | Literal["auto"] = "auto"
+    """Compile the layers with torch.compile. auto: on CUDA, except for qlora."""
+    reshard_after_forward: bool | Literal["auto"] = "auto"
+    """Several processes: free a layer's gathered weights after its forward. auto: unless a fifth of a GPU holds all."""
+    frozen_base: Literal["auto", "sharded", "replicated"] = "auto"
+    """On several processes with lora: where the frozen base lies. auto: on each GPU whole where it fits."""
     fused_optimiser: bool = True
     loss_chunk_tokens: int = Field(2048, ge=0)
     """Supervised tokens whose logits exist at the same time; 0: all."""
@@ -77,6 +82,8 @@ class TrainConfig(Frozen):
     keep_best: bool = False
     """Keep the checkpoint with the least held-out loss too."""
     save_in_background: bool = True
+    final_dtype: Literal["bf16", "fp16", "fp32"] | None = None
+    """Of the weights in final/. Default: that of `precision`; adapters stay fp32."""
     evaluate_every: int = Field(100, ge=0)
     """Steps between held-out losses; 0: only at the end."""
     evaluate_rows: int = Field(64, ge=1)
@@ -107,8 +114,10 @@ class TrainConfig(Frozen):
 # numbers by more than rounding.
 FREE_ON_RESUME = frozenset(
     {
-        "output", "save_every", "keep_last", "keep_best", "save_in_background", "evaluate_every", "evaluate_rows",
+        "output", "save_every", "keep_last", "keep_best", "save_in_background", "final_dtype", "evaluate_every",
+        "evaluate_rows",
         "prefetch_steps", "device", "threads", "micro_rows", "attention", "activation_checkpointing", "compile",
+        "reshard_after_forward", "frozen_base",
         "fused_optimiser", "loss_chunk_tokens", "sample_prompts", "sample_every", "track", "dollars_per_hour",
         "peak_tflops",
         "spot_notice",

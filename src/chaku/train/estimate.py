@@ -15,6 +15,7 @@ from chaku.models.plan.accelerators import Accelerator
 from chaku.models.plan.gpu_plan import RUNTIME_BYTES
 from chaku.train.config import TrainConfig
 from chaku.train.flops import ModelCost, squared_lengths, train_flops
+from chaku.train.placement import compiles, replicates_frozen, reshards_after_forward
 from chaku.train.prices import Prices
 from chaku.train.rows import RowSource
 from chaku.train.schedule import num_steps
@@ -34,6 +35,8 @@ _PUBLISHED_MFU = {
     "H100-80GB": 0.37, "H200": 0.37,  # torchtitan, Llama 8B on 8 GPUs, compiled; H200 has the same arithmetic
 }  # fmt: skip
 _GUESSED_MFU = 0.30
+_EAGER_SHARE = 0.7
+"""Of a compiled run's MFU that an eager one reaches: a guess until a GPU has been measured."""
 _RECOMPUTED = {"none": 1.0, "selective": 1.05, "full": 4 / 3}
 """Arithmetic in all, for each useful one: full checkpointing does the forward twice."""
 _NF4_BYTES = 0.5 + 0.127 / 8
@@ -49,6 +52,8 @@ class Job:
     shape: ModelShape
     config: TrainConfig
     num_tokens: int
+    num_trained: int
+    """Tokens that carry loss: the only ones that meet the head."""
     num_steps: int
     row_length: int
     document_length: float
@@ -65,28 +70,38 @@ class Job:
     @property
     def flops(self) -> float:
         """Useful arithmetic of the whole run."""
-        cost = ModelCost(self.shape.num_parameters, self.num_learning, self.shape.num_layers, self.shape.width)
-        return train_flops(cost, self.num_tokens, self.num_tokens * self.document_length)
+        shape, is_full = self.shape, self.config.method == "full"
+        body, head = shape.num_parameters - shape.embedding_parameters, shape.vocab_size * shape.width
+        cost = ModelCost(
+            num_body=body + (0 if is_full else self.num_learning),
+            num_body_learning=body if is_full else self.num_learning,
+            num_head=head, head_learns=is_full, num_layers=shape.num_layers, width=shape.width,
+        )  # fmt: skip
+        return train_flops(cost, self.num_tokens, self.num_trained, self.num_tokens * self.document_length)
 
 
 def job_of_rows(shape: ModelShape, config: TrainConfig, rows: RowSource, row_length: int) -> Job:
     """The job that a built set makes: its rows, a few hundred of them looked at."""
     looked_at = [rows[number] for number in range(0, len(rows), math.ceil(len(rows) / _LOOKED_AT))]
     num_tokens = sum(len(row.ids) for row in looked_at)
-    num_pairs = sum(squared_lengths(row.doc_ids) for row in looked_at)
-    return _job(shape, config, len(rows), num_tokens / len(looked_at) * len(rows), row_length, num_pairs / num_tokens)
+    trained_share = sum(int(row.loss_mask.sum()) for row in looked_at) / num_tokens
+    document_length = sum(squared_lengths(row.doc_ids) for row in looked_at) / num_tokens
+    tokens = num_tokens / len(looked_at) * len(rows)
+    return _job(shape, config, len(rows), tokens, row_length, document_length, trained_share)
 
 
 def job_of_tokens(shape: ModelShape, config: TrainConfig, num_tokens: int, row_length: int) -> Job:
-    """The job that so many tokens in full rows make in each epoch, each row one document."""
-    return _job(shape, config, math.ceil(num_tokens / row_length), num_tokens, row_length, row_length)
+    """The job that so many tokens in full rows make in each epoch: each row one document, every token trained."""
+    return _job(shape, config, math.ceil(num_tokens / row_length), num_tokens, row_length, row_length, 1.0)
 
 
 def _job(
-    shape: ModelShape, config: TrainConfig, num_rows: int, tokens: float, row_length: int, document_length: float
-) -> Job:
+    shape: ModelShape, config: TrainConfig, num_rows: int, tokens: float, row_length: int, document_length: float,
+    trained_share: float,
+) -> Job:  # fmt: skip
     steps, whole = num_steps(num_rows, config), config.epochs * math.ceil(num_rows / config.batch_rows)
-    return Job(shape, config, round(tokens * config.epochs * steps / whole), steps, row_length, document_length)
+    num_tokens = round(tokens * config.epochs * steps / whole)
+    return Job(shape, config, num_tokens, round(num_tokens * trained_share), steps, row_length, document_length)
 
 
 @dataclass(frozen=True)
@@ -134,28 +149,35 @@ class Offer:
         return self.memory.total <= USABLE_SHARE * self.gpu.memory_bytes
 
 
-def memory(job: Job, count: int) -> Memory:
-    """What one of `count` GPUs holds. One alone runs bf16 by autocast over fp32 weights; several gather bf16 ones."""
+def memory(job: Job, count: int, gpu_bytes: float | None = None) -> Memory:
+    """What one of `count` GPUs of `gpu_bytes` holds; None gathers every layer anew.
+
+    One GPU alone runs bf16 by autocast over fp32 weights; several gather bf16 ones.
+    """
     shape, config = job.shape, job.config
     num, learning, is_bf16 = shape.num_parameters, job.num_learning, config.precision == "bf16"
     in_layers = num - shape.embedding_parameters
     if config.method == "full":
         weights = 4.0 * num + (2.0 * in_layers if count == 1 and is_bf16 else 0.0)
     elif config.method == "qlora":
-        weights = _NF4_BYTES * in_layers + 4.0 * shape.embedding_parameters + 4.0 * learning
+        weights = _NF4_BYTES * in_layers + (2.0 if is_bf16 else 4.0) * shape.embedding_parameters + 4.0 * learning
     else:
         weights = (2.0 if count == 1 and is_bf16 else 4.0) * num + 4.0 * learning
-    gathered = 0.0
-    if count > 1:
+    gathered, replicated = 0.0, 0.0
+    width = 2.0 if is_bf16 else 4.0
+    if count > 1 and replicates_frozen(config, num, gpu_bytes):
+        weights, replicated = 4.0 * learning, width * num
+        gathered = width * learning
+    elif count > 1:
         layer, root = in_layers / shape.num_layers, float(shape.embedding_parameters)
-        width = 2.0 if is_bf16 else 4.0
-        gathered = width * (2 * layer + root)
+        layers_held = 2.0 if reshards_after_forward(config, num, gpu_bytes) else float(shape.num_layers)
+        gathered = width * (layers_held * layer + root)
         if config.method == "full":
             gathered += width * (layer + root) + 4.0 * max(layer, root)
     tokens = config.micro_rows * job.row_length
     held = min(config.loss_chunk_tokens or tokens, tokens)
     return Memory(
-        weights=weights / count,
+        weights=weights / count + replicated,
         gradients=4.0 * learning / count,
         optimiser=8.0 * learning / count,
         gathered=gathered,
@@ -185,15 +207,17 @@ def activation_bytes(shape: ModelShape, config: TrainConfig, *, sharded: bool) -
 
 def offer(job: Job, gpu: Accelerator, count: int, prices: Prices, mfu: float | None = None) -> Offer:
     """A job on `count` GPUs of one kind; `mfu` instead of the assumed one."""
-    needed = memory(job, count)
-    assumed = mfu or _PUBLISHED_MFU.get(gpu.name, _GUESSED_MFU)
+    needed = memory(job, count, gpu.memory_bytes)
+    is_compiled = compiles(job.config, "cuda")
+    assumed = mfu or _PUBLISHED_MFU.get(gpu.name, _GUESSED_MFU) * (1.0 if is_compiled else _EAGER_SHARE)
     fits = needed.total <= USABLE_SHARE * gpu.memory_bytes
     computing, gathering = _seconds(job, gpu, count, assumed)
     hours = OVERHEAD * max(computing, gathering) / 3600
     is_known = fits and gpu.has_bf16 and job.config.precision == "bf16"
     price = prices.of(gpu.name)
     return Offer(
-        gpu=gpu, count=count, memory=needed, mfu=assumed, is_guess=mfu is None and gpu.name not in _PUBLISHED_MFU,
+        gpu=gpu, count=count, memory=needed, mfu=assumed,
+        is_guess=mfu is None and not (gpu.name in _PUBLISHED_MFU and is_compiled),
         hours=hours if is_known else None, waits_for_links=gathering > computing,
         on_demand=_dollars(price.on_demand, hours * count) if is_known else None,
         spot=_dollars(price.spot, hours * count) if is_known else None,
@@ -217,7 +241,11 @@ def _seconds(job: Job, gpu: Accelerator, count: int, mfu: float) -> tuple[float,
         return computing, 0.0
     rate = PCIE_BYTES_PER_S if gpu.nvlink_gb_s is None else gpu.nvlink_gb_s * 1e9 / 2 * LINK_SHARE
     passes = job.num_steps * math.ceil(config.batch_rows / (config.micro_rows * count))
-    moved = 2 * 2.0 * job.shape.num_parameters + 4.0 * job.num_learning  # bf16 on both ways, sums of gradients in fp32
+    gathered = float(job.shape.num_parameters)
+    if replicates_frozen(config, gathered, gpu.memory_bytes):
+        gathered = float(job.num_learning)
+    ways = 2 if reshards_after_forward(config, gathered, gpu.memory_bytes) else 1
+    moved = ways * 2.0 * gathered + 4.0 * job.num_learning  # gathered in bf16, gradients summed in fp32
     return computing, passes * moved * (count - 1) / count / rate
 
 
@@ -236,7 +264,7 @@ def _way_out(job: Job, gpu: Accelerator, count: int) -> str | None:
             continue
         tried[key] = value
         saved = dataclasses.replace(job, config=job.config.model_copy(update=tried))
-        if memory(saved, 1 if value == "qlora" else count).total <= USABLE_SHARE * gpu.memory_bytes:
+        if memory(saved, 1 if value == "qlora" else count, gpu.memory_bytes).total <= USABLE_SHARE * gpu.memory_bytes:
             return ", ".join(f"{name}: {each}" for name, each in tried.items())
     return None
 

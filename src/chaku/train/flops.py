@@ -13,25 +13,30 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class ModelCost:
-    """The numbers of a model that its arithmetic follows from."""
+    """The numbers of a model that its arithmetic follows from. Embeddings cost none: they are looked up."""
 
-    num_parameters: int
-    """All of them, embeddings included, as is usual in published MFU."""
-    num_learning: int
-    """Those with a gradient: all in full fine-tuning, the adapters' otherwise."""
+    num_body: int
+    """Parameters that every token meets: layers, norms, adapters. Neither embedding nor head."""
+    num_body_learning: int
+    """Those of them with a gradient."""
+    num_head: int
+    """Parameters of the head, which only trained tokens meet."""
+    head_learns: bool
     num_layers: int
     width: int
 
 
-def train_flops(model: ModelCost, num_tokens: float, num_pairs: float) -> float:
-    """Floating-point operations of forward and backward: 6N + 6·L·d·s for each token of a document of s tokens.
+def train_flops(model: ModelCost, num_tokens: float, num_trained: float, num_pairs: float) -> float:
+    """Floating-point operations of forward and backward.
 
+    6·N_body for each token, 6·N_head for each trained token, and 6·L·d·s for each token of a document of s tokens.
     `num_pairs` is the sum of s² over the documents; attention is causal, so half of the pairs meet. Backward costs
     twice the forward: once for the activations and once for the weights, the latter only for those that learn.
-    https://arxiv.org/abs/2204.02311 appendix B, with causal attention
+    https://arxiv.org/abs/2204.02311 appendix B, with causal attention and a head that sees what it is trained on
     """
-    weights = 4.0 * model.num_parameters + 2.0 * model.num_learning
-    return num_tokens * weights + 6.0 * model.num_layers * model.width * num_pairs
+    body = 4.0 * model.num_body + 2.0 * model.num_body_learning
+    head = (6.0 if model.head_learns else 4.0) * model.num_head
+    return num_tokens * body + num_trained * head + 6.0 * model.num_layers * model.width * num_pairs
 
 
 def useful_mfu(flops: float, seconds: float, peak_flops_per_s: float) -> float:

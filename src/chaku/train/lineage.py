@@ -131,7 +131,7 @@ def start_from(parent: Parent | None, run: Path, trainee: Trainee, world: World)
 
     A run that began already takes the very same weights again. Raises UsageError or TrainingError where they are gone.
     """
-    origin, line = world.told(_settle(parent, run) if world.leads else (None, ""))
+    origin, line = world.broadcast(_settle(parent, run) if world.is_rank_zero else (None, ""))
     if (origin.folder / "manifest.json").is_file():
         _load_checkpoint(origin.folder, trainee, world)
     else:
@@ -162,7 +162,7 @@ def _settle(parent: Parent | None, run: Path) -> tuple[Origin, str]:
     }  # fmt: skip
     with atomic_write(run / "manifest.json") as file:
         file.write(orjson.dumps(manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-    return origin, "\n".join([*lines, f"begins with the weights of {origin.folder}, behind step {origin.step:,}"])
+    return origin, "\n".join([*lines, f"begins with the weights of {origin.folder}, after step {origin.step:,}"])
 
 
 def _recorded(run: Path) -> dict[str, Any] | None:
@@ -214,7 +214,7 @@ def _load_checkpoint(folder: Path, trainee: Trainee, world: World) -> None:
 
 def _load_final(folder: Path, trainee: Trainee, world: World) -> None:
     """Every process calls this; one reads."""
-    state: dict[str, Any] = _read_final(folder, trainee) if world.leads else {}
+    state: dict[str, Any] = _read_final(folder, trainee) if world.is_rank_zero else {}
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=world.size > 1, strict=False)
     set_model_state_dict(trainee, state, options=options)
 

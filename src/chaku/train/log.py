@@ -33,6 +33,8 @@ class StepRecord:
     dollars: float | None = None
     mfu: float | None = None
     """Useful share of the hardware's arithmetic, see `chaku.train.flops`; None where its peak is not known."""
+    metrics: dict[str, float] | None = None
+    """Further numbers of the objective, divided by the step's weight as the loss is."""
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
@@ -47,19 +49,19 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
 
 
 class Log:
-    """Appends to log.jsonl; silent on processes that don't lead."""
+    """Appends to log.jsonl; writes nothing on processes other than rank zero."""
 
     def __init__(self, path: Path | None, steps_done: int = 0, tracker: Tracker | None = None) -> None:
-        """Keep the lines up to `steps_done` and go on behind them. None writes nowhere."""
+        """Keep the lines up to `steps_done` and append after them. None writes nowhere."""
         self._file = None
         self._tracker = tracker
         self.dollars = 0.0
         if path is None:
             return
-        kept = [one for one in read_log(path) if one.get("step", 0) <= steps_done] if steps_done else []
-        self.dollars = max((one["dollars"] for one in kept if one.get("dollars")), default=0.0)
+        kept = [line for line in read_log(path) if line.get("step", 0) <= steps_done] if steps_done else []
+        self.dollars = max((line["dollars"] for line in kept if line.get("dollars")), default=0.0)
         with atomic_write(path) as file:
-            file.writelines(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in kept)
+            file.writelines(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in kept)
         self._file = path.open("ab")
 
     def step(self, record: StepRecord) -> None:
@@ -67,10 +69,11 @@ class Log:
         values = {key: value for key, value in vars(record).items() if value is not None}
         self._write(values)
         if self._tracker is not None:
-            self._tracker.log(values, record.step)
+            numbers = {name: value for name, value in values.items() if name != "metrics"}
+            self._tracker.log(numbers | (record.metrics or {}), record.step)
 
     def event(self, name: str, step: int, **fields: Any) -> None:
-        """One line for something else that happened behind `step`."""
+        """One line for something else that happened after `step`."""
         self._write({"event": name, "step": step, **fields})
 
     def _write(self, values: dict[str, Any]) -> None:

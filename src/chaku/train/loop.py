@@ -22,13 +22,13 @@ from chaku.train.schedule import learning_rate
 
 
 class Listener(Protocol):
-    """Hears how a run goes on."""
+    """Is told how a run proceeds."""
 
-    def said(self, line: str) -> None:
-        """A fact worth telling."""
+    def note(self, line: str) -> None:
+        """Something that happened, as a line."""
 
-    def stepped(self, record: StepRecord, total: int) -> None:
-        """A step is done and in the log."""
+    def step_done(self, record: StepRecord, total: int) -> None:
+        """A step is done and logged."""
 
 
 @dataclass
@@ -51,6 +51,22 @@ class Run:
     should_stop: Callable[[], bool] = field(default=lambda: False)
     answers: Callable[[], Iterable[tuple[str, str]]] = field(default=tuple)
     """Sample prompts with what the model says to them now."""
+    check: Callable[[], None] = field(default=lambda: None)
+    """Raises TrainingError where another process was lost: what a collective gave then is no number."""
+
+
+class Sums:
+    """Loss and metrics of this process, added up on its device in fp64."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss = torch.zeros((), dtype=torch.float64, device=device)
+        self.metrics: dict[str, torch.Tensor] = {}
+
+    def add(self, loss: torch.Tensor, metrics: dict[str, torch.Tensor]) -> None:
+        """Add what one micro-batch gave."""
+        self.loss += loss.detach()
+        for name, value in metrics.items():
+            self.metrics[name] = self.metrics.get(name, torch.zeros_like(self.loss)) + value.detach()
 
 
 def train(run: Run, first: int) -> StepRecord | None:
@@ -68,17 +84,22 @@ def train(run: Run, first: int) -> StepRecord | None:
             group["lr"] = lr
         torch.manual_seed((run.config.seed << 32) + step.index * run.world.size + run.world.rank)  # dropout
 
-        own_loss = torch.zeros((), dtype=torch.float64, device=run.world.device)
+        sums = Sums(run.world.device)
         for batch in step.micro_batches:
-            loss = run.trainee.summed_loss(batch.to(run.world.device)) / max(step.num_targets, 1)
+            loss, metrics = run.trainee.summed_loss(batch.to(run.world.device))
+            loss = loss / step.weight
             torch.autograd.backward(loss)
-            own_loss += loss.detach()
+            sums.add(loss, metrics)
         norm = clip_gradients(run.trainee, run.config.max_grad_norm)
-        mean_loss, num_asked, grad_norm = run.world.summed(own_loss, float(run.should_stop()), same=(norm,))
+        mean_loss, num_asked, *metric_sums, grad_norm = run.world.all_reduce_sum(
+            sums.loss, float(run.should_stop()), *sums.metrics.values(), replicated=(norm,)
+        )
+        run.check()
+        means = {name: value / step.weight for name, value in zip(sums.metrics, metric_sums, strict=True)}
         if not (math.isfinite(mean_loss) and math.isfinite(grad_norm)):
             raise TrainingError(
                 f"step {step.index + 1} gave loss {mean_loss} and gradient norm {grad_norm} on rows {step.rows}",
-                fix="look at these rows, lower train.lr; --resume auto goes on from the last good checkpoint",
+                fix="look at these rows, lower train.lr; --resume auto resumes from the last good checkpoint",
             )
         run.optimiser.step()
         run.optimiser.zero_grad()
@@ -88,13 +109,13 @@ def train(run: Run, first: int) -> StepRecord | None:
         seconds = time.perf_counter() - started
         started = time.perf_counter()
         record = StepRecord(
-            done, step.epoch, mean_loss, lr, grad_norm, step.num_tokens, step.num_targets, round(seconds, 4),
+            done, step.epoch, mean_loss, lr, grad_norm, step.num_tokens, step.num_trained, round(seconds, 4),
             round(step.num_tokens / seconds, 1), memory_bytes(run.world.device.type),
             heldout_loss(run) if _is_due(done, run.config.evaluate_every) or done == run.total else None,
-            _dollars(run, seconds), _mfu(run, step, seconds),
+            _dollars(run, seconds), _mfu(run, step, seconds), means or None,
         )  # fmt: skip
         run.log.step(record)
-        run.listener.stepped(record, run.total)
+        run.listener.step_done(record, run.total)
         if _is_due(done, run.config.sample_every) or done == run.total:
             show_answers(run, done)
         run.checkpoints.finish(wait=False)
@@ -104,7 +125,7 @@ def train(run: Run, first: int) -> StepRecord | None:
         if num_asked and done < run.total:
             run.checkpoints.finish()
             raise RunInterrupted(
-                f"asked to stop: saved after step {done:,} of {run.total:,}", fix="--resume auto goes on from there"
+                f"asked to stop: saved after step {done:,} of {run.total:,}", fix="--resume auto resumes from there"
             )
     run.checkpoints.finish()
     return record
@@ -124,25 +145,26 @@ def _dollars(run: Run, seconds: float) -> float | None:
 def _mfu(run: Run, step: Step, seconds: float) -> float | None:
     if run.peak_flops_per_s is None:
         return None
-    return round(useful_mfu(train_flops(run.cost, step.num_tokens, step.num_pairs), seconds, run.peak_flops_per_s), 4)
+    flops = train_flops(run.cost, step.num_tokens, step.num_trained, step.num_pairs)
+    return round(useful_mfu(flops, seconds, run.peak_flops_per_s), 4)
 
 
 def show_answers(run: Run, steps_done: int) -> None:
-    """Put the answers to the sample prompts into the log, and tell them."""
+    """Log and show the answers to the sample prompts."""
     for prompt, answer in run.answers():
         run.log.event("sample", steps_done, prompt=prompt, answer=answer)
-        run.listener.said(f"behind step {steps_done:,}: {prompt!r} -> {answer!r}")
+        run.listener.note(f"after step {steps_done:,}: {prompt!r} -> {answer!r}")
 
 
 @torch.no_grad()
 def heldout_loss(run: Run) -> float | None:
-    """Mean loss over the supervised tokens of held-out rows, the same for any number of processes."""
+    """Mean loss over the supervised tokens of held-out rows; it does not depend on the number of processes."""
     if run.heldout is None:
         return None
     run.trainee.eval()
     step = run.heldout.step(0)
-    own = torch.zeros((), dtype=torch.float64, device=run.world.device)
+    sums = Sums(run.world.device)
     for batch in step.micro_batches:
-        own += run.trainee.summed_loss(batch.to(run.world.device))
+        sums.add(*run.trainee.summed_loss(batch.to(run.world.device)))
     run.trainee.train()
-    return run.world.summed(own)[0] / max(step.num_targets, 1)
+    return run.world.all_reduce_sum(sums.loss)[0] / step.weight

@@ -1,9 +1,8 @@
-"""The model that learns: from a hub id, a folder or a GGUF, with adapters where asked, and its loss inside it."""
+"""The model in training: a causal language model with its loss inside it."""
 
 from __future__ import annotations
 
 import contextlib
-import warnings
 from typing import Any
 
 import torch
@@ -11,68 +10,71 @@ from torch import Tensor, nn
 
 from chaku.errors import UsageError
 from chaku.train.attention import VARLEN, document_mask, register_varlen
-from chaku.train.base import Base
 from chaku.train.batches import MicroBatch
 from chaku.train.config import TrainConfig
 from chaku.train.flops import ModelCost
-from chaku.train.layers import set_up_layers
-from chaku.train.loss import summed_cross_entropy
-from chaku.train.pretrained import read_causal
+from chaku.train.loss import token_log_probs
+from chaku.train.objective import Objective, supervised
 
 
 class Trainee(nn.Module):
-    """A causal language model with its loss: one forward gives the sum over supervised tokens.
+    """A causal language model with its loss: one forward gives sums over the targets of a micro-batch.
 
-    The head and the loss are inside, so that a sharding root gathers the head's weight for them.
+    Head and loss are inside, so that a sharding root gathers the head's weight for them.
     """
 
     adapters: Any
     """peft's view of the same modules, or None."""
 
-    def __init__(self, causal: nn.Module, *, varlen: bool = False, chunk_tokens: int = 0, adapters: Any = None) -> None:
+    def __init__(
+        self, causal: nn.Module, *, varlen: bool = False, chunk_tokens: int = 0, adapters: Any = None,
+        objective: Objective = supervised,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.causal: Any = causal
         self.varlen = varlen
         self.chunk_tokens = chunk_tokens
+        self.objective = objective
         object.__setattr__(self, "adapters", adapters)  # peft's view of the same modules, not one more child
         self.autocast_to: torch.dtype | None = None
 
     def train(self, mode: bool = True) -> Trainee:
-        """As for any module; but 4-bit layers stay as they are: for inference on CPU bitsandbytes packs them anew."""
+        """As for any module, but 4-bit layers stay in training mode: in evaluation mode bitsandbytes repacks them."""
         super().train(mode)
         for module in self.modules():
             if type(module).__name__ == "Linear4bit":
                 module.training = True
         return self
 
-    def forward(self, batch: MicroBatch) -> Tensor:
-        """Sum of the token losses of one micro-batch."""
-        return summed_cross_entropy(
-            self.hidden(batch), self.causal.lm_head, batch.targets, self.chunk_tokens, batch.places
+    def forward(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and metrics of one micro-batch, as the objective sums them."""
+        log_probs = token_log_probs(
+            self.hidden(batch), self.causal.lm_head, batch.targets, self.chunk_tokens, batch.target_positions
         )
+        return self.objective(log_probs, batch)
 
     def hidden(self, batch: MicroBatch) -> Tensor:
-        """What the head sees, [rows, length, width]; every document by itself."""
+        """What the head gets, [rows, length, width]; documents do not see each other."""
         if self.varlen:
-            sight: dict[str, Any] = {"cu_seqlens": batch.borders, "max_length": batch.ids.shape[1]}
+            attention: dict[str, Any] = {"cu_seqlens": batch.cu_seqlens, "max_length": batch.ids.shape[1]}
         else:
-            sight = {"attention_mask": document_mask(batch.documents)}
-        out = self.causal.model(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **sight)
-        states: Tensor = out.last_hidden_state
+            attention = {"attention_mask": document_mask(batch.documents)}
+        output = self.causal.model(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **attention)
+        states: Tensor = output.last_hidden_state
         return states
 
     def generate(self, ids: Tensor, **options: Any) -> Tensor:
-        """What transformers makes of ids [rows, length]: a method, so that a sharding root gathers its weights."""
+        """transformers' `generate` for ids [rows, length]: a method, so that a sharding root gathers its weights."""
         answer: Tensor = self.causal.generate(ids, attention_mask=torch.ones_like(ids), **options)
         return answer
 
-    def summed_loss(self, batch: MicroBatch) -> Tensor:
-        """Forward under the run's precision."""
+    def summed_loss(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Forward under the run's precision: summed loss, and further sums that the objective reports."""
         device = batch.ids.device.type
         context = torch.autocast(device, self.autocast_to) if self.autocast_to else contextlib.nullcontext()
         with context:
-            loss: Tensor = self(batch)
-        return loss
+            sums: tuple[Tensor, dict[str, Tensor]] = self(batch)
+        return sums
 
 
 def attention_of(config: TrainConfig, device: torch.device) -> str:
@@ -86,53 +88,22 @@ def attention_of(config: TrainConfig, device: torch.device) -> str:
     return VARLEN if varlen else "sdpa"
 
 
-def open_trainee(base: Base, config: TrainConfig, row_length: int, device: torch.device) -> Trainee:
-    """Load a base into host memory and make it ready to learn on `device`. Raises ModelError or UsageError."""
-    attention = attention_of(config, device)
-    return make_trainee(read_causal(base, config, row_length, attention), config, varlen=attention == VARLEN)
-
-
-def make_trainee(causal: Any, config: TrainConfig, *, varlen: bool = False) -> Trainee:
-    """A loaded model as a trainee: adapters, what learns in fp32, activation checkpointing, compilation."""
-    adapters = None
-    if config.method != "full":
-        adapters = _add_adapters(causal, config)
-        causal = adapters.get_base_model()
-    for parameter in causal.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    causal.train()
-    set_up_layers(causal.model.layers, config)
-    trainee = Trainee(causal, varlen=varlen, chunk_tokens=config.loss_chunk_tokens, adapters=adapters)
-    if config.precision == "bf16":
-        trainee.autocast_to = torch.bfloat16
-    return trainee
-
-
 def cost_of(trainee: Trainee) -> ModelCost:
-    """What its arithmetic follows from; of a sharded one the whole."""
-    each = [(parameter, getattr(parameter, "quant_state", None)) for parameter in trainee.parameters()]
+    """What the model's arithmetic follows from; of a sharded model the whole."""
+    head = trainee.causal.lm_head.weight
+    embedding = trainee.causal.model.embed_tokens.weight
+    body = [parameter for parameter in trainee.parameters() if parameter is not head and parameter is not embedding]
     return ModelCost(
-        num_parameters=sum(one.numel() if packed is None else packed.shape.numel() for one, packed in each),
-        num_learning=sum(one.numel() for one, _ in each if one.requires_grad),
+        num_body=sum(_num_weights(parameter) for parameter in body),
+        num_body_learning=sum(_num_weights(parameter) for parameter in body if parameter.requires_grad),
+        num_head=_num_weights(head),
+        head_learns=bool(head.requires_grad),
         num_layers=trainee.causal.config.num_hidden_layers,
         width=trainee.causal.config.hidden_size,
     )
 
 
-def _add_adapters(causal: Any, config: TrainConfig) -> Any:
-    import peft
-
-    if "lm_head" in config.lora.targets:
-        raise UsageError("lora.targets names lm_head, which stays as it is here", fix="leave it out")
-    torch.manual_seed(config.seed)
-    settings = peft.LoraConfig(
-        r=config.lora.rank, lora_alpha=config.lora.alpha, lora_dropout=config.lora.dropout, bias="none",
-        target_modules=list(config.lora.targets), task_type="CAUSAL_LM",
-    )  # fmt: skip
-    try:
-        with warnings.catch_warnings():  # peft asks under a name that transformers 5.24 has retired
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-            return peft.get_peft_model(causal, settings)
-    except ValueError as error:
-        raise UsageError(f"lora.targets: {str(error).splitlines()[0]}", fix="name linear layers of the base") from None
+def _num_weights(parameter: Tensor) -> int:
+    """Of a parameter in 4 bits the weights that it packs."""
+    packed = getattr(parameter, "quant_state", None)
+    return parameter.numel() if packed is None else int(packed.shape.numel())

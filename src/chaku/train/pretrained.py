@@ -27,7 +27,7 @@ def read_causal(base: Base, config: TrainConfig, row_length: int, attention: str
         assert base.path is not None
         where = {"pretrained_model_name_or_path": str(base.path.parent), "gguf_file": base.path.name}
     options: dict[str, Any] = {"attn_implementation": attention, "dtype": torch.float32}
-    if config.method == "lora" and config.precision == "bf16":
+    if config.method != "full" and config.precision == "bf16":
         options["dtype"] = torch.bfloat16  # frozen; what learns is made fp32
     try:
         settings = AutoConfig.from_pretrained(**where)
@@ -66,8 +66,17 @@ def _reach(settings: Any, config: TrainConfig, row_length: int, name: str) -> No
             f"rows have {row_length:,} tokens, base {name} was trained for {trained:,}",
             fix="build the set with a smaller context, or say train.rope_scaling: linear",
         )
+    rope = dict(settings.rope_parameters or {})
+    kind = rope.get("rope_type", "default")
+    if kind not in ("default", "linear"):
+        raise UsageError(
+            f"base {name} scales its positions by {kind} already, and train.rope_scaling says linear",
+            fix=f"build the set with a context of at most {trained:,}, or take a base without scaling",
+            param="train.rope_scaling",
+        )
     factor = float(math.ceil(row_length / trained))
-    settings.rope_parameters = {**(settings.rope_parameters or {}), "rope_type": "linear", "factor": factor}
+    already = float(rope.get("factor", 1.0)) if kind == "linear" else 1.0
+    settings.rope_parameters = {**rope, "rope_type": "linear", "factor": already * factor}
     settings.max_position_embeddings = int(trained * factor)
 
 

@@ -1,4 +1,4 @@
-"""A trainee spread over the processes with FSDP2. One of them reads the weights, the others get them by broadcast."""
+"""A trainee sharded over the processes with FSDP2. Rank zero holds the weights; the others get them by broadcast."""
 
 from __future__ import annotations
 
@@ -9,94 +9,81 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from chaku.errors import ChakuError, UsageError
-from chaku.train.attention import VARLEN
-from chaku.train.base import Base
 from chaku.train.config import TrainConfig
-from chaku.train.hub_base import fetch_weights
-from chaku.train.model import Trainee, attention_of, make_trainee, open_trainee
+from chaku.train.model import Trainee
 from chaku.train.parallel import World
-from chaku.train.pretrained import causal_in_shape, read_causal
+from chaku.train.placement import replicates_frozen, reshards_after_forward
 
 
-def open_spread(base: Base, config: TrainConfig, row_length: int, world: World) -> Trainee:
-    """A base as the trainee of all processes, on their devices. Raises ModelError or UsageError, the same on all.
-
-    Only the leading process holds the whole model for a while; each other one never more than its share and a tensor.
-    """
-    if world.size == 1:
-        fetch_weights(base)
-        trainee = open_trainee(base, config, row_length, world.device)
-        if config.method != "qlora":  # quantised on its device
-            trainee.to(world.device)
-        return trainee
-    if config.method == "qlora":
-        raise UsageError("qlora runs in one process: 4-bit weights are not sharded", fix="say method: lora")
-    attention = attention_of(config, world.device)
-    causal, told = None, None
-    if world.leads:
-        try:
-            fetch_weights(base)
-            causal = read_causal(base, config, row_length, attention)
-            told = causal.config
-        except ChakuError as error:
-            told = error
-    told = world.told(told)
-    if isinstance(told, ChakuError):
-        raise told
-    if causal is None:
-        causal = causal_in_shape(told, attention)
-    trainee = make_trainee(causal, config, varlen=attention == VARLEN)
-    whole = _emptied(trainee)
-    _spread_buffers(trainee, world)
+def shard_with_weights(trainee: Trainee, config: TrainConfig, world: World) -> None:
+    """Shard a trainee whose weights only rank zero has, and hand them round. Mutates the trainee."""
+    replicated = frozen_replicas(trainee, config, world)
+    whole = _emptied(trainee, replicated)
+    _broadcast_buffers(trainee, world)
     shard(trainee, config, world)
     _fill(trainee, whole, world)
-    return trainee
 
 
-def _emptied(trainee: Trainee) -> dict[str, Tensor]:
-    """What the parameters held; they keep their shapes, in fp32: FSDP wants one kind in a group."""
-    held = {name: each.detach() for name, each in trainee.named_parameters()}
-    _replace(trainee, lambda _, each: torch.empty_like(each, dtype=torch.float32, device="meta"))
+def frozen_replicas(trainee: Trainee, config: TrainConfig, world: World) -> set[str]:
+    """Names of the frozen parameters that every process holds whole; none where they are sharded."""
+    frozen = {name: parameter for name, parameter in trainee.named_parameters() if not parameter.requires_grad}
+    num_frozen = sum(parameter.numel() for parameter in frozen.values())
+    return set(frozen) if replicates_frozen(config, num_frozen, world.memory_bytes) else set()
+
+
+def _emptied(trainee: Trainee, replicated: set[str]) -> dict[str, Tensor]:
+    """Take out what the parameters hold. They keep their shapes, in fp32: FSDP wants one dtype in a group.
+
+    Parameters that FSDP leaves alone keep their dtype.
+    """
+    held = {name: parameter.detach() for name, parameter in trainee.named_parameters()}
+
+    def empty(name: str, parameter: Tensor) -> Tensor:
+        dtype = parameter.dtype if name in replicated else torch.float32
+        return torch.empty_like(parameter, dtype=dtype, device="meta")
+
+    _replace(trainee, empty)
     return held
 
 
-def _spread_buffers(trainee: Trainee, world: World) -> None:
-    """Buffers such as the rotary frequencies are no part of the weights; all get those of the leading process."""
+def _broadcast_buffers(trainee: Trainee, world: World) -> None:
+    """Buffers such as the rotary frequencies are no part of the weights; all processes get those of rank zero."""
     for module in trainee.modules():
         for name, buffer in module.named_buffers(recurse=False):
-            same = buffer.to(world.device) if world.leads else torch.empty_like(buffer, device=world.device)
+            same = buffer.to(world.device) if world.is_rank_zero else torch.empty_like(buffer, device=world.device)
             dist.broadcast(same, src=0)
             module.register_buffer(name, same, persistent=name not in module._non_persistent_buffers_set)
 
 
 def _fill(trainee: Trainee, whole: dict[str, Tensor], world: World) -> None:
-    """Hand the leading process's tensors round, one at a time; each process keeps its share."""
+    """Broadcast rank zero's tensors, one at a time; each process keeps its share, or all of what is replicated."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     def share(name: str, parameter: Tensor) -> Tensor:
-        assert isinstance(parameter, DTensor)
         held = whole.pop(name)
-        full = torch.empty(held.shape, dtype=torch.float32, device=world.device)
-        if world.leads:
+        full = torch.empty(held.shape, dtype=parameter.dtype, device=world.device)
+        if world.is_rank_zero:
             full.copy_(held)
         dist.broadcast(full, src=0)
+        if not isinstance(parameter, DTensor):
+            return full
         cut = distribute_tensor(full, parameter.device_mesh, parameter.placements, src_data_rank=None)
-        own: Any = torch.empty_like(parameter, device=world.device)
-        own.to_local().copy_(cut.to_local())  # a copy, as the cut still holds the whole
-        return cast(Tensor, own)
+        local: Any = torch.empty_like(parameter, device=world.device)
+        local.to_local().copy_(cut.to_local())  # a copy, as the cut still holds the whole
+        return cast(Tensor, local)
 
     _replace(trainee, share)
 
 
 def _replace(model: nn.Module, instead: Callable[[str, Tensor], Tensor]) -> None:
     """Put another tensor in the place of each parameter, wherever it hangs: tied ones stay tied."""
-    made = {
-        each: nn.Parameter(instead(name, each.detach()), each.requires_grad) for name, each in model.named_parameters()
+    replacements = {
+        parameter: nn.Parameter(instead(name, parameter.detach()), parameter.requires_grad)
+        for name, parameter in model.named_parameters()
     }
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            setattr(module, name, made[parameter])
+            setattr(module, name, replacements[parameter])
 
 
 def shard(trainee: Trainee, config: TrainConfig, world: World) -> None:
@@ -111,7 +98,14 @@ def shard(trainee: Trainee, config: TrainConfig, world: World) -> None:
     if config.precision == "bf16":
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         trainee.autocast_to = None
-    options: dict[str, Any] = {"mesh": init_device_mesh(world.device.type, (world.size,)), "mp_policy": policy}
+    parameters = dict(trainee.named_parameters())
+    replicated = {parameters[name] for name in frozen_replicas(trainee, config, world)}
+    num_sharded = sum(parameter.numel() for parameter in set(parameters.values()) - replicated)
+    options: dict[str, Any] = {
+        "mesh": init_device_mesh(world.device.type, (world.size,)), "mp_policy": policy,
+        "ignored_params": replicated or None,
+        "reshard_after_forward": reshards_after_forward(config, num_sharded, world.memory_bytes),
+    }  # fmt: skip
     for layer in trainee.causal.model.layers:
         fully_shard(layer, **options)
     fully_shard(trainee, **options)

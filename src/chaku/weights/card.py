@@ -48,10 +48,12 @@ def model_card(
     own = licence or manifest.get("licence")
     inherited = None if own else base.get("licence")
     of_base = f"{inherited} (of the base model)" if inherited else None
+    of_theirs = {"Licence of the base": str(base["licence"])} if own and base.get("licence") else {}
     facts = {
         "Developed by": developer or manifest.get("developer") or _MISSING,
         "Model type": "auto-regressive language model, a transformer",
         "Licence": own or of_base or _MISSING,
+        **of_theirs,
         "Fine-tuned from": _base(base),
         **lineage(manifest),
         "Made with": f"chaku {manifest.get('chaku') or _MISSING}, commit {manifest.get('git_commit') or _MISSING}",
@@ -98,7 +100,7 @@ def lineage(manifest: Mapping[str, Any]) -> dict[str, str]:
     """The runs that a run went on from, the nearest first; nothing where there are none."""
     found, parent = [], manifest.get("continued_from")
     while parent:
-        found.append(_with_hash(f"run {parent['name']} behind step {parent['step']:,}", parent["sha256"]))
+        found.append(_with_hash(f"run {parent['name']} after step {parent['step']:,}", parent["sha256"]))
         parent = parent.get("earlier")
     return {"Continued from": "; before it ".join(found)} if found else {}
 
