@@ -295,7 +295,8 @@ def main() -> None:
     parser.add_argument("--micro-rows", type=int, default=4)
     parser.add_argument("--length", type=int, default=2048)
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--only", action="append", help="variants of this name, or whose name holds this")
+    parser.add_argument("--only", action="append", help="variants whose name holds this")
+    parser.add_argument("--exactly", action="append", help="the variant of this name")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     results: dict[str, Any] = {}
@@ -303,7 +304,8 @@ def main() -> None:
     peak_flops_per_s, device = in_child(peak)
     print(f"peak {peak_flops_per_s / 1e12:.3g} TFLOP/s ({device})", flush=True)
     for variant in VARIANTS:
-        if args.only and not any(part == variant.name or part in variant.name for part in args.only):
+        chosen = variant.name in (args.exactly or ()) or any(part in variant.name for part in args.only or ())
+        if (args.only or args.exactly) and not chosen:
             continue
         if "on a GPU" in variant.name and device.endswith("threads"):
             continue

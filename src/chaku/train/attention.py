@@ -51,10 +51,11 @@ def kernel_dtype(tensor: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
 
 
-def register_varlen(varlen: Callable[..., Any] | None = None) -> None:
-    """Make VARLEN an attention that transformers' models can be set to. `varlen` stands in for torch's in tests."""
-    from transformers import AttentionInterface
+def varlen_kernel(varlen: Callable[..., Any] | None = None) -> Callable[..., Tensor]:
+    """Causal flash attention by document, as this torch spells it. `varlen` stands in for torch's in tests.
 
+    It takes queries, keys, values [tokens, heads, size], cu_seqlens, the longest document and `scale`.
+    """
     if varlen is None:
         from torch.nn.attention.varlen import varlen_attn
 
@@ -66,21 +67,37 @@ def register_varlen(varlen: Callable[..., Any] | None = None) -> None:
     shares_heads = "enable_gqa" in known
 
     def attend(
+        query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, max_length: int, scale: float | None = None
+    ) -> Tensor:
+        options, groups = dict(causal), query.shape[1] // key.shape[1]
+        if groups > 1 and shares_heads:
+            options["enable_gqa"] = True
+        elif groups > 1:
+            key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+        answer: Tensor = kernel(
+            query, key, value, cu_seqlens, cu_seqlens, max_length, max_length, scale=scale, **options
+        )
+        return answer
+
+    return attend
+
+
+def register_varlen(varlen: Callable[..., Any] | None = None) -> None:
+    """Make VARLEN an attention that transformers' models can be set to. `varlen` stands in for torch's in tests."""
+    from transformers import AttentionInterface
+
+    kernel = varlen_kernel(varlen)
+
+    def attend(
         module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None,
         *, cu_seqlens: Tensor, max_length: int, scaling: float | None = None, dropout: float = 0.0, **_: Any,
     ) -> tuple[Tensor, None]:  # fmt: skip
         """Takes heads as [rows, heads, n, size], returns [rows, n, heads, size]."""
         assert attention_mask is None and not dropout
         rows, num_heads, length, width = query.shape
-        options = dict(causal)
-        if key.shape[1] != num_heads:
-            if shares_heads:
-                options["enable_gqa"] = True
-            else:
-                key, value = (heads.repeat_interleave(num_heads // heads.shape[1], 1) for heads in (key, value))
         dtype = kernel_dtype(value)
         flat = [tensor.transpose(1, 2).flatten(0, 1).to(dtype) for tensor in (query, key, value)]
-        answer: Tensor = kernel(*flat, cu_seqlens, cu_seqlens, max_length, max_length, scale=scaling, **options)
+        answer = kernel(*flat, cu_seqlens, max_length, scaling)
         return answer.view(rows, length, num_heads, width), None
 
     AttentionInterface.register(VARLEN, attend)
