@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import logging
 import os
 import random
@@ -26,6 +27,7 @@ from chaku.protocol.errors import error_from, retry_after_s
 _log = logging.getLogger(__name__)
 
 MAX_ERROR_BYTES = 64 << 10
+_LARGE_BYTES = 1 << 20
 _KEEPALIVE_S = 4.0
 """Below the 5 s after which common servers close an idle connection, so that a reused one is seldom found closed."""
 
@@ -164,9 +166,10 @@ class Transport:
 
     async def _try(self, method: str, path: str, data: bytes | None, *, fresh: bool) -> aiohttp.ClientResponse:
         connection = SimpleNamespace(is_reused=False)
+        body = io.BytesIO(data) if data is not None and len(data) > _LARGE_BYTES else data  # sent piece by piece
         try:
             return await self._session(fresh=fresh).request(
-                method, self.base_url + path, data=data, allow_redirects=False, trace_request_ctx=connection
+                method, self.base_url + path, data=body, allow_redirects=False, trace_request_ctx=connection
             )
         except aiohttp.InvalidURL:
             raise ConfigError(f"{self.base_url!r} is no http(s) address") from None

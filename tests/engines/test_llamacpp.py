@@ -75,6 +75,17 @@ async def test_a_seed_repeats_and_another_differs(engine: LlamaCppEngine) -> Non
     assert len(drawn) > 1
 
 
+async def test_tokens_inside_a_character_have_entries_of_their_own_with_their_bytes(engine: LlamaCppEngine) -> None:
+    assert [list(piece.content) for piece in await engine.planner.pieces("😀")] == [[240, 159], [152], [128]]
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": ["😀本"]}}}
+    response = await whole(engine, logprobs=True, top_logprobs=2, response_format=wanted, max_tokens=20)
+    entries = response["choices"][0]["logprobs"]["content"]
+    assert bytes(byte for entry in entries for byte in entry["bytes"]).decode() == text_of(response) == '"😀本"'
+    # a character written in other tokens than the tokenizer's own stays one entry
+    assert len(text_of(response)) < len(entries) <= response["usage"]["completion_tokens"]
+    assert all(bytes(entry["bytes"]).decode(errors="replace") == entry["token"] for entry in entries)
+
+
 async def test_log_probabilities_have_openai_s_shape(engine: LlamaCppEngine) -> None:
     response = await whole(engine, logprobs=True, top_logprobs=3, max_tokens=4)
     scored = response["choices"][0]["logprobs"]["content"]

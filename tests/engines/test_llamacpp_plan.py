@@ -53,12 +53,6 @@ async def test_a_json_schema_is_kept_also_where_ids_are_sent(engine: LlamaCppEng
         ("completions", {"prompt": "x", "logit_bias": {str(2**32 + 5): 1}}, f"logit_bias.{2**32 + 5}"),
         ("completions", {"prompt": [1, 49152]}, "prompt"),
         ("embeddings", {"input": [[49152]]}, "input"),
-        ("chat", {"messages": [{"role": "user", "content": "x", "name": "Bob"}]}, "messages.0.name"),
-        (
-            "chat",
-            {"messages": [PARIS[1], {"role": "assistant", "content": "x", "reasoning_content": "y"}, PARIS[1]]},
-            "messages.1.reasoning_content",
-        ),
         ("chat", {"messages": [PARIS[1], *[{"role": "assistant", "content": "x"}] * 2]}, "messages"),
     ],
 )
@@ -68,6 +62,41 @@ async def test_what_would_be_ignored_is_refused_by_name(
     with pytest.raises(InvalidRequest) as caught:
         await whole(engine, route, **body)
     assert caught.value.param == param
+
+
+async def test_fields_that_the_template_does_not_read_are_dropped_and_named(engine: LlamaCppEngine) -> None:
+    asked = {**PARIS[1], "name": "Bob"}
+    thought = {"role": "assistant", "content": "Paris.", "reasoning_content": "hm"}
+    plan = await engine.planner.plan(call(messages=[asked, thought, asked]))
+    sent = plan.request["messages"]
+    assert sent == [PARIS[1], {"role": "assistant", "content": "Paris."}, PARIS[1]]
+    assert [note.split()[0] for note in plan.notes] == ["name", "reasoning_content"]
+
+
+def history(arguments: str) -> list[dict[str, Any]]:
+    called = {"id": "a", "type": "function", "function": {"name": "get_time", "arguments": arguments}}
+    return [
+        PARIS[1],
+        {"role": "assistant", "tool_calls": [called]},
+        {"role": "tool", "tool_call_id": "a", "content": "7"},
+    ]
+
+
+@pytest.mark.parametrize("arguments", ["{", '{"city": "Par', "not JSON", "{'city': 1}"])
+async def test_old_tool_arguments_that_are_no_json_are_refused_with_their_place(
+    tool_engine: LlamaCppEngine, arguments: str
+) -> None:
+    with pytest.raises(InvalidRequest, match="is not JSON") as caught:
+        await whole(tool_engine, messages=history(arguments), tools=TOOLS)
+    assert caught.value.param == "messages.1.tool_calls.0.function.arguments"
+    assert await whole(tool_engine, messages=history("{}"), tools=TOOLS, max_tokens=2)
+
+
+async def test_a_huge_schema_is_remembered_by_its_hash(engine: LlamaCppEngine) -> None:
+    schema = {"type": "object", "description": "x" * (1 << 20)}
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    await engine.planner.plan(call(response_format=wanted))
+    assert max(map(len, engine.planner._tried_schemas)) <= 64
 
 
 @pytest.mark.parametrize("route", ["chat", "completions"])

@@ -216,3 +216,49 @@ def test_a_whole_message_has_every_key_that_openai_s_has() -> None:
 def test_a_forced_call_cut_within_its_head_has_no_call_yet() -> None:
     whole = wire.assemble(forced('{"na', [], finish="length"))
     assert whole["choices"][0]["finish_reason"] == "length"
+
+
+# What llama.cpp b11549 sent for a character of three tokens: the last one's id, the bytes and text of all.
+MERGED = {
+    "id": 218, "token": "😀", "bytes": [240, 159, 152, 128], "logprob": -2.5,
+    "top_logprobs": [{"id": 231, "token": "�", "bytes": [141], "logprob": -1.8}],
+}  # fmt: skip
+PIECES = [wire.Piece(10813, b"\xf0\x9f"), wire.Piece(242, b"\x98"), wire.Piece(218, b"\x80")]
+
+
+def merged_event(**choice: Any) -> bytes:
+    chunk = {"id": "chatcmpl-1", "object": "x", "created": 1, "model": "m", "system_fingerprint": "f"}
+    logprobs = {"content": [MERGED]}
+    return b"data: " + orjson.dumps({**chunk, "choices": [{"index": 0, "logprobs": logprobs, **choice}]}) + b"\n\n"
+
+
+def test_a_character_of_three_tokens_has_three_entries() -> None:
+    stream = wire.Stream(model="m", top_logprobs=1)
+    event = merged_event(delta={"content": "😀"}, finish_reason=None)
+    assert stream.unsplit(event) == {"😀"}
+    stream.pieces["😀"] = PIECES
+    assert stream.unsplit(event) == set()
+    (chunk,) = stream.events(event)
+    assert chunk is not None
+    entries = chunk["choices"][0]["logprobs"]["content"]
+    assert [entry["bytes"] for entry in entries] == [[240, 159], [152], [128]]
+    assert [entry["token"] for entry in entries] == ["�"] * 3
+    assert [entry["logprob"] for entry in entries] == [-9999.0, -9999.0, -2.5]
+    assert [len(entry["top_logprobs"]) for entry in entries] == [0, 0, 1]
+
+
+def test_a_character_in_other_tokens_than_the_tokenizer_s_stays_one_entry() -> None:
+    stream = wire.Stream(model="m", top_logprobs=1)
+    stream.pieces["😀"] = [wire.Piece(1, b"\xf0\x9f\x98"), wire.Piece(2, b"\x80")]
+    (chunk,) = stream.events(merged_event(delta={"content": "😀"}, finish_reason=None))
+    assert chunk is not None
+    assert [entry["bytes"] for entry in chunk["choices"][0]["logprobs"]["content"]] == [MERGED["bytes"]]
+
+
+def test_in_legacy_form_a_character_moves_the_offset_once() -> None:
+    stream = wire.CompletionStream(model="m", top_logprobs=1)
+    stream.pieces["😀"] = PIECES
+    events = [merged_event(text="😀", finish_reason=None)] * 2
+    chunks = [chunk for event in events for chunk in stream.events(event) if chunk is not None]
+    offsets = [offset for chunk in chunks for offset in chunk["choices"][0]["logprobs"]["text_offset"]]
+    assert offsets == [0, 0, 0, 1, 1, 1]

@@ -122,7 +122,9 @@ class LlamaCppEngine(Engine):
                         param = "messages" if call.route == "chat" else "prompt"
                         body = await read_json(response, who=self.name)
                         raise wire.refusal(response.status, body, model=self.name, param=param)
-                    streamed = _StreamedAnswer(plan, sse_blocks(response, who=self.name))
+                    streamed = _StreamedAnswer(
+                        plan, _split(self.planner, plan.stream, sse_blocks(response, who=self.name))
+                    )
                     await streamed.begin()
                     yield streamed
                     held.is_finished = streamed.is_finished
@@ -189,6 +191,14 @@ class _WholeAnswer(Answer):
 
     def blocks(self) -> AsyncIterator[Block]:
         raise AssertionError("this route does not stream")
+
+
+async def _split(planner: Planner, stream: wire.Stream, blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same blocks; before each, `stream` is told the tokens of its characters, where that matters."""
+    async for block in blocks:
+        for text in stream.unsplit(block):
+            stream.pieces[text] = await planner.pieces(text)
+        yield block
 
 
 class _StreamedAnswer(Answer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,9 @@ from chaku.protocol.openai import prompts_of
 _log = logging.getLogger(__name__)
 
 _MOST_TRIED_SCHEMAS = 256
+_MOST_PIECES = 4096
+_OPTIONAL = ("name", "reasoning_content")
+"""Fields of a message that many templates do not read."""
 BROKEN_APART = "special token spellings in the messages were broken apart with U+200B"
 
 
@@ -44,6 +48,7 @@ class Planner:
         self.learned = learned
         self._server = server
         self._tried_schemas: dict[bytes, bool] = {}
+        self._pieces: dict[str, list[wire.Piece]] = {}
         self._said_broken_apart = False
 
     async def plan(self, call: Call) -> PreparedCall:
@@ -71,20 +76,30 @@ class Planner:
         why = f"no token {token}: {self.name} has {self.learned.num_vocabulary:,}, counted from 0"
         return InvalidRequest(why, param=param, code="invalid_value")
 
-    def _check_read(self, body: dict[str, Any]) -> None:
-        """Raises InvalidRequest for what neither the template nor llama.cpp would make anything of."""
+    def _readable(self, body: dict[str, Any]) -> tuple[list[dict[str, Any]], set[str]]:
+        """The messages without fields that the chat template does not read, and the names of these fields.
+
+        Raises InvalidRequest for what neither the template nor llama.cpp can read.
+        """
+        messages, dropped = [], set()
         for i, message in enumerate(body["messages"]):
-            for field in ("name", "reasoning_content"):
-                if message.get(field) and (message["role"], field) in self.learned.unread:
-                    param = f"messages.{i}.{field}"
-                    raise _unsupported(f"the chat template of {self.name} reads no {field}: leave it out", param)
+            unread = {
+                name for name in _OPTIONAL if message.get(name) and (message["role"], name) in self.learned.unread
+            }
+            dropped |= unread
+            messages.append(
+                {name: value for name, value in message.items() if name not in unread} if unread else message
+            )
             content = message.get("content")
             for j, part in enumerate(content if isinstance(content, list) else ()):
                 if part["type"] == "image_url" and part["image_url"].get("detail", "auto") != "auto":
                     param = f"messages.{i}.content.{j}.image_url.detail"
                     raise _unsupported(f"{self.name} sees images in one way only: leave detail out", param)
+            for j, call in enumerate(message.get("tool_calls") or ()):
+                _check_arguments(call["function"]["arguments"], f"messages.{i}.tool_calls.{j}.function.arguments")
         if body.get("tools") and body.get("logprobs"):
             raise _unsupported("llama.cpp gives no log probabilities of answers that may call tools", "logprobs")
+        return messages, dropped
 
     async def _plan_completion(self, body: dict[str, Any], n: int) -> PreparedCall:
         top, echo, prompts = body.get("logprobs"), None, prompts_of(body["prompt"])
@@ -100,9 +115,10 @@ class Planner:
         )
 
     async def _plan_chat(self, body: dict[str, Any], n: int) -> PreparedCall:
-        self._check_read(body)
+        messages, unread = self._readable(body)
+        body = {**body, "messages": messages}
+        notes = tuple(f"{field} dropped: the chat template does not read it" for field in sorted(unread))
         top = (body.get("top_logprobs") or 0) if body.get("logprobs") else None
-        messages = body["messages"]
         forced = wire.forced_tools(body)
         texts = [messages, body.get("tools")]
         hostile = self.learned.specials is not None and plain_text.spells_special(texts, self.learned.specials)
@@ -122,15 +138,13 @@ class Planner:
             request = wire.raw_chat_request(body, ids, model=self.name)
             if forced:
                 request["json_schema"] = await self._schema_of(forced, body["tools"])
-                return PreparedCall("/v1/completions", request, wire.ForcedToolStream(model=self.name, n=n), width=n)
-            return PreparedCall(
-                "/v1/completions", request, wire.RawChatStream(model=self.name, n=n, top_logprobs=top), width=n
-            )
-        notes: tuple[str, ...] = ()
+                return PreparedCall("/v1/completions", request, wire.ForcedToolStream(model=self.name, n=n), n, notes)
+            chat = wire.RawChatStream(model=self.name, n=n, top_logprobs=top)
+            return PreparedCall("/v1/completions", request, chat, n, notes)
         if hostile and self.learned.specials is not None:
             apart = plain_text.break_apart([messages, body.get("tools")], self.learned.specials)
             body = {**body, "messages": apart[0]} | ({"tools": apart[1]} if body.get("tools") else {})
-            notes = (BROKEN_APART,)
+            notes = (*notes, BROKEN_APART)
             if not self._said_broken_apart:
                 self._said_broken_apart = True
                 _log.warning("%s model=%s: its answers need llama.cpp's own parser", BROKEN_APART, self.name)
@@ -156,7 +170,7 @@ class Planner:
         if schema is None:
             return
         check_schema(schema, param)
-        name = orjson.dumps(schema)
+        name = hashlib.sha256(orjson.dumps(schema)).digest()  # not the schema: it may be megabytes
         if name not in self._tried_schemas:
             request = {"prompt": [self.learned.no_json_id], "max_tokens": 1, "temperature": 0, "json_schema": schema}
             request["logit_bias"] = {str(self.learned.no_json_id): 100}
@@ -196,6 +210,16 @@ class Planner:
         """The text of token ids, special ones spelled out."""
         return str((await self._small("/detokenize", {"tokens": ids}))["content"])
 
+    async def pieces(self, text: str) -> list[wire.Piece]:
+        """The tokens of a short text, such as one character, with the bytes of each."""
+        if text not in self._pieces:
+            request = {"content": text, "add_special": False, "parse_special": False, "with_pieces": True}
+            tokens = (await self._small("/tokenize", request))["tokens"]
+            if len(self._pieces) >= _MOST_PIECES:
+                self._pieces.clear()
+            self._pieces[text] = [wire.Piece(token["id"], _bytes_of(token["piece"])) for token in tokens]
+        return self._pieces[text]
+
     async def _small(self, path: str, request: dict[str, Any], *, param: str = "messages") -> Any:
         return await ask_server(self._server, path, request, model=self.name, param=param)
 
@@ -211,3 +235,17 @@ def _unsupported(message: str, param: str) -> InvalidRequest:
 
 def _template_kwargs(body: dict[str, Any]) -> dict[str, Any]:
     return {"reasoning_effort": body["reasoning_effort"]} if body.get("reasoning_effort") else {}
+
+
+def _check_arguments(arguments: str, param: str) -> None:
+    try:
+        orjson.loads(arguments)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(
+            f"{param} is not JSON ({error}): {arguments[:60]!r}", fix="send what the model called, or {}", param=param
+        ) from None
+
+
+def _bytes_of(piece: str | list[int]) -> bytes:
+    """llama.cpp's way to write a token: text, or bytes that are no UTF-8."""
+    return piece.encode() if isinstance(piece, str) else bytes(piece)

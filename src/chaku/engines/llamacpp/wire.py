@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -127,6 +127,18 @@ _NEEDS_A_LOOK = (b'"usage":', b'"timings":', b'"error":{', DONE)
 """Can't be text of the model: inside a JSON string the quotes would be escaped, and a line break too."""
 
 
+UNKNOWN_LOGPROB = -9999.0
+"""OpenAI's number for a log probability that is not given. llama.cpp gives none for a token that ends in
+mid-character."""
+
+
+class Piece(NamedTuple):
+    """A token and its bytes."""
+
+    id: int
+    content: bytes
+
+
 class Stream:
     """Turns the events of one llama.cpp stream into OpenAI's chunks, with one usage chunk just before the end.
 
@@ -141,6 +153,8 @@ class Stream:
         self._n = n
         self._top_logprobs = top_logprobs
         self._untouched = n == 1 and top_logprobs is None and self._is_openai_s
+        self.pieces: dict[str, list[Piece]] = {}
+        """Tokens of the characters that llama.cpp reports as one although they are several: see `unsplit`."""
         self._begun = False
         self._frame: dict[str, Any] = {}
         self._prompt_tokens = self._cached_tokens = self._completion_tokens = 0
@@ -194,10 +208,37 @@ class Stream:
         return {
             "content": [
                 _without_id(entry) | {"top_logprobs": [_without_id(other) for other in entry["top_logprobs"][:top]]}
-                for entry in logprobs["content"]
+                for entry in self._entries(logprobs)
             ],
             "refusal": None,
         }
+
+    def unsplit(self, block: bytes) -> set[str]:
+        """Characters in these events that may be several tokens; `pieces` must have them before the events are read.
+
+        llama.cpp reports a character made of several tokens as one: with the id of the last and the bytes of all.
+        """
+        if self._top_logprobs is None or b'"logprobs":{' not in block:
+            return set()
+        found: set[str] = set()
+        for line in block.split(b"\n\n"):
+            if line.startswith(b"data: {"):
+                for choice in orjson.loads(line[6:]).get("choices", ()):
+                    entries = (choice.get("logprobs") or {}).get("content") or ()
+                    found |= {entry["token"] for entry in entries if not entry["token"].isascii()}
+        return found - self.pieces.keys()
+
+    def _entries(self, logprobs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """One entry for each token, also inside a character."""
+        for entry in logprobs["content"]:
+            pieces = self.pieces.get(entry["token"], [])
+            is_same = pieces and pieces[-1].id == entry["id"]
+            if not is_same or b"".join(piece.content for piece in pieces) != bytes(entry["bytes"]):
+                yield entry
+                continue
+            for piece in pieces[:-1]:
+                yield {**_named(piece), "logprob": UNKNOWN_LOGPROB, "top_logprobs": []}
+            yield {**entry, **_named(pieces[-1])}
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {**self._frame, "choices": choices}
@@ -210,6 +251,10 @@ class Stream:
             "total_tokens": prompt + self._completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self._cached_tokens // self._n},
         }
+
+
+def _named(piece: Piece) -> dict[str, Any]:
+    return {"id": piece.id, "token": piece.content.decode(errors="replace"), "bytes": list(piece.content)}
 
 
 def _without_id(entry: dict[str, Any]) -> dict[str, Any]:
@@ -245,13 +290,14 @@ class CompletionStream(Stream):
 
     def _legacy_logprobs(self, index: int, logprobs: dict[str, Any]) -> dict[str, Any]:
         legacy: dict[str, Any] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
-        for entry in logprobs["content"]:
+        for entry in self._entries(logprobs):
             top = entry["top_logprobs"][: self._top_logprobs or 0]
             legacy["tokens"].append(entry["token"])
             legacy["token_logprobs"].append(entry["logprob"])
             legacy["top_logprobs"].append({other["token"]: other["logprob"] for other in top})
             legacy["text_offset"].append(self._offsets[index])
-            self._offsets[index] += len(entry["token"])
+            # a character counts once, at its last token
+            self._offsets[index] += 0 if entry["logprob"] == UNKNOWN_LOGPROB else len(entry["token"])
         return legacy
 
 
