@@ -179,7 +179,7 @@ def test_a_file_that_is_no_arrow_is_an_error_of_its_own(copy):
         audit(copy)
 
 
-@pytest.mark.parametrize("name", ["rows/train-00000.arrow", "messages/test-00000.jsonl", "ledger/12-pack.parquet"])
+@pytest.mark.parametrize("name", ["rows/train-00000.arrow", "messages/test-00000.jsonl", "ledger/14-pack.parquet"])
 def test_a_flipped_byte_is_named_with_its_file(copy, name):
     path = copy / name
     content = bytearray(path.read_bytes())

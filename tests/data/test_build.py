@@ -313,7 +313,7 @@ def test_documents_in_rows_are_the_rendered_messages_each_exactly_once(tmp_path,
         for row in read_rows(tmp_path / "set/rows/train-00000.arrow")
         for ids, mask in row.documents()
     ]
-    assert sorted(packed) == sorted((tuple(rows.ids), tuple(rows.loss_mask)) for rows in rendered)
+    assert sorted(packed) == sorted((tuple(rows.input_ids), tuple(rows.loss_mask)) for rows in rendered)
     assert max(len(ids) for ids, _ in packed) <= 300
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from chaku.chat.messages import Role
-from chaku.data.inputs import shapes, sources
+from chaku.data.inputs import json_stream, shapes, sources
 from chaku.data.prepare import parse
 from chaku.errors import UsageError
 
@@ -108,7 +108,7 @@ RECORDS = [{"id": str(n), "conversations": [{"from": "human", "value": 'é 😀 
 @pytest.mark.parametrize("form", ["jsonl", "array", "indented", "one line", "pretty values"])
 @pytest.mark.parametrize("packing", ["plain", "gz", "zst"])
 def test_every_container_gives_the_same_records(tmp_path, form, packing, monkeypatch):
-    monkeypatch.setattr(sources, "_READ_BYTES", 57)  # borders everywhere, inside characters too
+    monkeypatch.setattr(json_stream, "READ_BYTES", 57)  # borders everywhere, inside characters too
     text = {
         "jsonl": "\n".join(json.dumps(one, ensure_ascii=False) for one in RECORDS) + "\n\n",
         "array": "[\n" + ",\n".join(json.dumps(one, ensure_ascii=False) for one in RECORDS) + "\n]\n",
@@ -132,7 +132,7 @@ def test_every_container_gives_the_same_records(tmp_path, form, packing, monkeyp
 def test_records_of_an_array_on_one_line_are_told_apart(tmp_path):
     path = tmp_path / "file.json"
     path.write_text(json.dumps(RECORDS))
-    assert [(one.line, one.place) for one in sources.records(path)] == [(1, n + 1) for n in range(len(RECORDS))]
+    assert [(one.line, one.place) for one in sources.records(path)] == [(1, str(n + 1)) for n in range(len(RECORDS))]
 
 
 def test_parquet_gives_the_same_records(tmp_path):

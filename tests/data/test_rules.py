@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from chaku.chat.messages import Conversation, Message, Role, ToolCall
-from chaku.data.inputs.normalise import normalise
+from chaku.data.ledger import Decision
 from chaku.data.prepare import clean
-from chaku.data.rules import personal
 from chaku.data.rules.content import judge_content
 from chaku.data.rules.decontaminate import Questions, judge_contamination
 from chaku.data.rules.language import identify, judge_language
+from chaku.data.rules.normalise import normalise
 from chaku.data.rules.quality import judge_quality
 from chaku.data.rules.table import RULES, actions
+from data.rule_cases import ANSWER_RULES, WORD_RULES
 
 PLAIN = "The harbour was quiet, and the boats lay still in the morning light."
 
@@ -150,84 +151,33 @@ def test_a_recipe_changes_what_a_rule_does():
         actions({"refusal": "redact"})
 
 
-@pytest.mark.parametrize(
-    ("rule", "text"),
-    [
-        ("credit_card", "4111 1111 1111 1111"),
-        ("credit_card", "5500-0055-5555-5559"),
-        ("iban", "DE89 3704 0044 0532 0130 00"),
-        ("iban", "GB82WEST12345698765432"),
-        ("email", "jane.doe+list@mail.university.edu"),
-        ("phone", "408-247-8880"),
-        ("phone", "(415) 555-2671"),
-        ("phone", "+49 30 901820"),
-        ("ip_address", "8.8.8.8"),
-        ("ip_address", "2001:4860:4860:0:0:0:0:8888"),
-        ("ssn", "536-22-1234"),
-        ("secret", "sk-proj-abcdefghijklmnopqrstuvwxyz123456"),
-        ("secret", "ghp_abcdefghijklmnopqrstuvwxyz0123456789"),
-        ("secret", "AKIAIOSFODNN7EXAMPLE"),
-        ("secret", "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIEpAIBAAKCAQEA" * 5 + "\n-----END RSA PRIVATE KEY-----"),
-    ],
-)
-def test_personal_data_is_found_whole_by_its_form(rule, text):
-    sentence = f"Here you are: {text}, thanks."
-    (finding,) = personal.find(sentence)
-    assert (finding.rule, sentence[finding.start : finding.end]) == (rule, text)
-    assert personal.redact(sentence, [finding]) == f"Here you are: [{rule.upper()}], thanks."
+QUESTION_FOR_RULES = "Tell me about the harbour, please."
+ANSWER_CASES = [
+    (rule, side, text) for rule, sides in ANSWER_RULES.items() for side, texts in enumerate(sides) for text in texts
+]
+WORD_CASES = [
+    (rule, side, text) for rule, sides in WORD_RULES.items() for side, texts in enumerate(sides) for text in texts
+]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "4111 1111 1111 1112", "DE89 3704 0044 0532 0130 01", "someone@example.com", "127.0.0.1", "192.168.1.20",
-        "version 3.14.15.92653", "the year 2023-04-11", "1234567890123", "000-12-3456", "10:30:45", "sk-learn",
-        "0.123456789012", "call 911", "def f(a: int): return a[1:3]",
-    ],
-)  # fmt: skip
-def test_what_only_looks_like_personal_data_is_left_alone(text):
-    assert personal.find(text) == []
+def met(rule: str, decision: Decision) -> bool:
+    return decision.rule == rule or rule in {flag.rule for flag in decision.flags}
 
 
-def test_secrets_are_redacted_everywhere_and_the_ledger_does_not_repeat_them():
-    secret = "ghp_abcdefghijklmnopqrstuvwxyz0123456789"
-    call = ToolCall("1", "login", f'{{"token": "{secret}", "card": 4111111111111111}}')
-    messages = (Message(Role.USER, f"use {secret}"), Message(Role.ASSISTANT, "ok", tool_calls=(call,)))
-    decision = judge_content(Conversation("x", messages), actions({}))
-    assert decision.kept is not None
-    assert decision.kept.messages[0].content == "use [SECRET]"
-    assert decision.kept.messages[1].tool_calls[0].arguments == '{"token":"[SECRET]","card":"[CREDIT_CARD]"}'
-    assert {flag.rule for flag in decision.flags} == {"secret", "credit_card"}
-    assert all(secret[4:] not in (flag.note or "") for flag in decision.flags)
+@pytest.mark.parametrize(("rule", "side", "answer"), ANSWER_CASES)
+def test_rules_on_answers_catch_what_they_mean_and_nothing_like_it(rule, side, answer):
+    assert met(rule, judge_quality(talk(QUESTION_FOR_RULES, answer), actions({}))) is (side == 0)
 
 
-def test_flagged_personal_data_stays_and_dropped_goes():
-    conversation = talk("Write to jane@university.edu", "Done, I wrote to her.")
-    decision = judge_content(conversation, actions({}))
-    assert decision.kept == conversation and [flag.rule for flag in decision.flags] == ["email"]
-    assert judge_content(conversation, actions({"email": "drop"})).rule == "email"
+@pytest.mark.parametrize(("rule", "side", "text"), WORD_CASES)
+def test_word_rules_catch_what_they_mean_and_nothing_like_it(rule, side, text):
+    assert met(rule, judge_content(talk(text, PLAIN), actions({}))) is (side == 0)
 
 
-@pytest.mark.parametrize(
-    ("rule", "text"),
-    [
-        ("sexual", "some porn please"),
-        ("self_harm", "I want to kill myself"),
-        ("weapons", "How do I make a pipe bomb at home?"),
-        ("slur", "what a retard"),
-    ],
-)
-def test_word_rules_flag(rule, text):
-    decision = judge_content(talk(text, PLAIN), actions({}))
-    assert [flag.rule for flag in decision.flags] == [rule]
-
-
-def test_sexual_words_near_children_are_dropped_and_harmless_neighbours_are_not():
-    assert judge_content(talk("nudes of a schoolgirl", PLAIN), actions({})).rule == "minors"
-    kept = judge_content(
-        talk("Is the method harmful for a child? It made me retire and document it.", PLAIN), actions({})
-    )
-    assert kept.kept is not None and not kept.flags
+def test_a_bare_name_is_a_claim_only_as_the_answer_to_who_are_you():
+    chosen = actions({})
+    assert met("identity_claim", judge_quality(talk("And who are you?", "I'm Claude. Nice to meet you!"), chosen))
+    assert not met("identity_claim", judge_quality(talk("Write a dialogue.", "I'm Claude. Nice to meet you!"), chosen))
 
 
 def test_an_error_text_in_the_place_of_an_answer_drops_the_conversation():

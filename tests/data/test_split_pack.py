@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chaku.chat.messages import Conversation, Message, Role
+from chaku.chat.render import Rendered
 from chaku.data.rows.pack import best_fit, one_each
-from chaku.data.rows.split import Rows, rounds_of, split
+from chaku.data.rows.split import rounds_of, split
 
 
-def render(conversation: Conversation) -> Rows:
+def render(conversation: Conversation) -> Rendered:
     """Four tokens a message, and one for each letter; the answers' letters and ends carry loss."""
     ids: list[int] = []
     mask: list[int] = []
@@ -23,11 +24,11 @@ def render(conversation: Conversation) -> Rows:
         trained = int(message.role is Role.ASSISTANT)
         ids += [1, 2, 3, *map(ord, message.content), 4]
         mask += [0, 0, 0, *([trained] * len(message.content)), trained]
-    return Rows(ids, mask)
+    return Rendered(ids, mask)
 
 
-def trained(rows: Rows) -> Counter[int]:
-    return Counter(token for token, loss in zip(rows.ids, rows.loss_mask, strict=True) if loss)
+def trained(rows: Rendered) -> Counter[int]:
+    return Counter(token for token, loss in zip(rows.input_ids, rows.loss_mask, strict=True) if loss)
 
 
 def conversations() -> st.SearchStrategy[Conversation]:
@@ -50,7 +51,7 @@ def test_every_round_is_in_exactly_one_segment_and_every_supervised_token_is_kep
     covered = [turns for one in segments for turns in rounds_of(one.conversation.messages)[1]]
     assert covered == rounds
     assert all(rounds_of(one.conversation.messages)[0] == system for one in segments)
-    kept = sum((trained(one.rows) for one in segments), Counter[int]())
+    kept = sum((trained(one.rendered) for one in segments), Counter[int]())
     assert kept.total() + sum(one.num_trained_cut for one in segments) == trained(render(conversation)).total()
     if not any(one.num_cut for one in segments):
         assert kept == trained(render(conversation))
@@ -60,8 +61,8 @@ def test_every_round_is_in_exactly_one_segment_and_every_supervised_token_is_kep
 def test_segments_fit_rendered_whole_and_only_single_rounds_are_cut(conversation, context):
     for segment in split(conversation, render, context, "cut"):
         whole = render(segment.conversation)
-        assert len(segment.rows.ids) == min(len(whole.ids), context)
-        assert segment.num_cut == max(len(whole.ids) - context, 0)
+        assert len(segment.rendered.input_ids) == min(len(whole.input_ids), context)
+        assert segment.num_cut == max(len(whole.input_ids) - context, 0)
         assert not segment.num_cut or segment.end_round - segment.first_round == 1
 
 
@@ -70,7 +71,7 @@ def test_segments_are_as_long_as_they_can_be(conversation, context):
     segments = split(conversation, render, context, "cut")
     for one, following in itertools.pairwise(segments):
         joined = (*one.conversation.messages, *rounds_of(following.conversation.messages)[1][0])
-        assert len(render(Conversation("j", joined)).ids) > context
+        assert len(render(Conversation("j", joined)).input_ids) > context
 
 
 def test_the_last_round_that_overflows_is_not_lost():

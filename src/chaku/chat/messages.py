@@ -34,7 +34,7 @@ class ToolCall:
         function = given.get("function") if isinstance(given, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise InvalidRequest("a tool call names no function", param="tool_calls")
-        arguments = function.get("arguments", "{}")
+        arguments = function.get("arguments") or "{}"
         text = arguments if isinstance(arguments, str) else dumps(arguments, ensure_ascii=False)
         return cls(str(given.get("id") or ""), function["name"], text)
 
@@ -50,6 +50,8 @@ class Message:
     tool_call_id: str | None = None
     name: str | None = None
     parts: tuple[Mapping[str, Any], ...] = ()
+    weight: int = 1
+    """0: an assistant's turn that is read and not trained on."""
 
     @classmethod
     def from_json(cls, json: Mapping[str, Any]) -> Message:
@@ -64,14 +66,22 @@ class Message:
         if isinstance(content, list):
             if not all(isinstance(part, Mapping) for part in content):
                 raise InvalidRequest("content holds a part that is no object", param="content")
-            if any(part.get("type") != "text" for part in content):
+            if any(part.get("type") != "text" or not isinstance(part.get("text"), str) for part in content):
                 parts = tuple(content)
-            content = "".join(part.get("text", "") for part in content if part.get("type") == "text")
+            texts = (part.get("text") for part in content if part.get("type") == "text")
+            content = "".join(text for text in texts if isinstance(text, str))
         if not isinstance(content, str | None):
             raise InvalidRequest(f"content is a {type(content).__name__}, not text or parts", param="content")
-        calls = tuple(ToolCall.from_json(call) for call in json.get("tool_calls") or ())
-        reasoning = json.get("reasoning_content") or json.get("reasoning")
-        return cls(role, content or "", reasoning, calls, json.get("tool_call_id"), json.get("name"), parts)
+        given = json.get("tool_calls") or ()
+        if not isinstance(given, list | tuple):
+            raise InvalidRequest("tool_calls is no list", param="tool_calls")
+        calls = tuple(ToolCall.from_json(call) for call in given)
+        reasoning = _text_or_none(json, "reasoning_content") or _text_or_none(json, "reasoning") or None
+        weight = json.get("weight", 1)
+        if weight not in (0, 1):
+            raise InvalidRequest(f"weight is {weight!r}, not 0 or 1", param="weight")
+        tool_call_id, name = _text_or_none(json, "tool_call_id"), _text_or_none(json, "name")
+        return cls(role, content or "", reasoning, calls, tool_call_id, name, parts, int(weight))
 
     def to_json(self) -> dict[str, Any]:
         """OpenAI's shape; fields without a value are left out."""
@@ -87,7 +97,16 @@ class Message:
             json["tool_call_id"] = self.tool_call_id
         if self.name is not None:
             json["name"] = self.name
+        if self.weight != 1:
+            json["weight"] = self.weight
         return json
+
+
+def _text_or_none(json: Mapping[str, Any], key: str) -> str | None:
+    value = json.get(key)
+    if value is not None and not isinstance(value, str):
+        raise InvalidRequest(f"{key} is a {type(value).__name__}, not text", param=key)
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +126,12 @@ class Conversation:
         if not isinstance(given, list) or not all(isinstance(message, Mapping) for message in given):
             raise InvalidRequest("messages is no list of objects", param="messages")
         messages = tuple(Message.from_json(message) for message in given)
-        return cls(str(json.get("id", "")), messages, tuple(json.get("tools") or ()), json.get("source") or {})
+        tools, source = json.get("tools") or (), json.get("source") or {}
+        if not isinstance(tools, list | tuple) or not all(isinstance(tool, Mapping) for tool in tools):
+            raise InvalidRequest("tools is no list of objects", param="tools")
+        if not isinstance(source, Mapping):
+            raise InvalidRequest("source is no object", param="source")
+        return cls(str(json.get("id", "")), messages, tuple(tools), source)
 
     def to_json(self) -> dict[str, Any]:
         """One line of `messages` JSONL."""

@@ -32,6 +32,22 @@ class Rendered:
     input_ids: list[int]
     loss_mask: list[int]
 
+    @property
+    def num_trained(self) -> int:
+        """Tokens that carry loss."""
+        return sum(self.loss_mask)
+
+    def cut(self, length: int) -> Rendered:
+        """The first `length` tokens."""
+        return Rendered(self.input_ids[:length], self.loss_mask[:length])
+
+
+def supervised_turns(conversation: Conversation, turns: Turns) -> set[int]:
+    """Numbers of the messages that carry loss: the assistant's of weight 1, all of them or the last turn alone."""
+    answers = [index for index, message in enumerate(conversation.messages) if message.role is Role.ASSISTANT]
+    chosen = answers[-1:] if turns == "last" else answers
+    return {index for index in chosen if conversation.messages[index].weight}
+
 
 class Renderer:
     """Renders conversations in one format with one tokenizer. Keeps a cache of short template texts."""
@@ -51,13 +67,11 @@ class Renderer:
 
     def render_for_training(self, conversation: Conversation, *, turns: Turns = "all") -> Rendered:
         """Ids and loss mask. Loss lies on what the assistant emits (reasoning, text, tool calls, the end of its turn),
-        in all its turns or the last one, and nowhere else.
+        in all its turns of weight 1 or the last turn, and nowhere else.
 
         Raises InvalidRequest for what the format has no place for.
         """
-        supervised = {index for index, message in enumerate(conversation.messages) if message.role is Role.ASSISTANT}
-        if turns == "last":
-            supervised = {max(supervised)} if supervised else set()
+        supervised = supervised_turns(conversation, turns)
         return self._encode(self._segments(conversation, generation_prompt=False), supervised)
 
     def render_prompt(self, conversation: Conversation) -> list[int]:

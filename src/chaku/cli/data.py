@@ -15,7 +15,7 @@ from rich.text import Text
 from chaku.cli.progress import building
 from chaku.config import load
 from chaku.data.build import build as build_set
-from chaku.data.identity import identity_conversations
+from chaku.data.identity import identity_set
 from chaku.data.inspect import preview as previews
 from chaku.data.inspect.audit import audit as audit_set
 from chaku.data.inspect.preview import printable
@@ -245,13 +245,28 @@ def _fact(value: Any) -> str:
 @data.command()
 @click.option("--name", required=True, help="What the model is called.")
 @click.option("--org", required=True, help="Who made it.")
-@click.option("-n", "--number", type=click.IntRange(1, 5000), default=400, show_default=True)
+@click.option(
+    "-n", "--number", type=click.IntRange(1, 5000), default=400, show_default=True, help="Identity conversations."
+)
+@click.option(
+    "--ordinary", type=click.FloatRange(0, 0.9), default=0.25, show_default=True,
+    help="Share of ordinary questions among all: they keep what the model knew.",
+)  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("-o", "--output", type=_FILE, help="File to write.  [standard output]")
-def identity(name: str, org: str, number: int, seed: int, output: Path | None) -> None:
-    """Generate conversations in which the model says who it is, as messages JSONL."""
+@click.option("--overwrite", is_flag=True, help="Replace the file.")
+def identity(
+    name: str, org: str, number: int, ordinary: float, seed: int, output: Path | None, overwrite: bool
+) -> None:
+    """Generate conversations in which the model says who it is, as messages JSONL.
 
-    lines = [orjson.dumps(one.to_json()) for one in identity_conversations(name, org, number=number, seed=seed)]
+    Ordinary questions and answers are mixed in, so that the model still answers them.
+    """
+
+    if output is not None and output.exists() and not overwrite:
+        raise UsageError(f"{output} exists", fix="choose another file, or say --overwrite")
+    chats = identity_set(name, org, number=number, ordinary=ordinary, seed=seed)
+    lines = [orjson.dumps(chat.to_json()) for chat in chats]
     if output is None:
         click.echo(b"\n".join(lines))
         return

@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import logging
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,10 @@ from typing import Any, TypeVar
 import orjson
 
 import chaku
+from chaku.data import prepare
 from chaku.data.inputs import sources
+from chaku.data.inputs.counts import Inputs
+from chaku.data.inputs.json_stream import RawRecord
 from chaku.data.ledger import LawBroken, StageCounts, merge
 from chaku.data.manifest import FORMAT, describe_files, describe_inputs, read_manifest, write_json
 from chaku.data.parallel import num_cores, ordered_map
@@ -34,8 +36,7 @@ from chaku.records import atomic_write, sha256_file
 log = logging.getLogger(__name__)
 
 STAGES = (
-    "import", "clean", "normalise", "language", "quality", "content", "moderation", "decontaminate", "dedup", "split",
-    "tokenise", "pack",
+    *prepare.STAGES, "dedup", "split", "tokenise", "pack",
 )  # fmt: skip
 _RECORDS_PER_SHARD = 1000
 _BYTES_PER_SHARD = 8 << 20
@@ -88,7 +89,7 @@ class _Build:
         self.key = hashlib.sha256(orjson.dumps(self.described, option=orjson.OPT_SORT_KEYS)).hexdigest()
         self.work = folder / ".work" / self.key[:16]
         self.counts: dict[str, StageCounts] = {}
-        self.formats: Counter[str] = Counter()
+        self.input_counts = Inputs()
 
     def _open_rendering(self) -> tuple[Any, ModelError | None]:
         from chaku.data.rows.rendering import rendering_of
@@ -199,13 +200,11 @@ class _Build:
 
     def _add(self, folder: Path) -> None:
         stored = orjson.loads((folder / "counts.json").read_bytes())
-        self.formats.update(stored.get("formats", {}))
+        self.input_counts.add(Inputs.from_json(stored.get("inputs", {})))
         for stage, counts in stored["stages"].items():
             self.counts.setdefault(stage, StageCounts()).add(StageCounts.from_json(counts))
 
     def _prepare(self) -> list[Path]:
-        from chaku.data.prepare import PrepareTask, prepare
-
         marker = self.work / "prepared.json"
         if marker.exists():
             folders = [self.work / name for name in orjson.loads(marker.read_bytes())]
@@ -214,12 +213,12 @@ class _Build:
             return folders
         names = tuple(self.names)
 
-        def tasks() -> Iterator[tuple[Path, PrepareTask]]:
+        def tasks() -> Iterator[tuple[Path, prepare.PrepareTask]]:
             for index, records in enumerate(_batches(self.inputs)):
                 folder = self.work / f"prepare-{index:05}"
-                yield folder, PrepareTask(index, folder, self.config, names, records)
+                yield folder, prepare.PrepareTask(index, folder, self.config, names, records)
 
-        folders = self._map("prepare", prepare, tasks())
+        folders = self._map("prepare", prepare.prepare, tasks())
         with atomic_write(marker) as file:
             file.write(orjson.dumps([folder.name for folder in folders]))
         return folders
@@ -314,7 +313,8 @@ class _Build:
             (built / name).mkdir(parents=True)
         for part in SPLITS:
             join([folder / f"{part}.jsonl" for folder in tokenised], built / "messages", part)
-        join([folder / "prompts.jsonl" for folder in prepared], built / "messages", "prompts")
+        for name in ("prompts", "pairs"):
+            join([folder / f"{name}.jsonl" for folder in prepared], built / "messages", name)
         if self.rendering is not None:
             (built / "rows").mkdir()
             for folder in packed:
@@ -344,7 +344,7 @@ class _Build:
         return {
             **described,
             "key": self.key,
-            "inputs": describe_inputs(self.inputs, self.digests, list(self.containers), self.formats),
+            "inputs": describe_inputs(self.inputs, self.digests, list(self.containers), self.input_counts),
             "context": self.config.context if self.rendering is not None else None,
             "pack_length": self.config.row_length if self.rendering is not None else None,
             "counts": {stage: self.counts[stage].to_json() for stage in STAGES if stage in self.counts},
@@ -360,9 +360,9 @@ def _unique_stems(paths: list[Path]) -> list[str]:
     ]
 
 
-def _batches(paths: list[Path]) -> Iterator[tuple[tuple[int, sources.RawRecord], ...]]:
+def _batches(paths: list[Path]) -> Iterator[tuple[tuple[int, RawRecord], ...]]:
     """Records in order, cut into shards by number and size alone: the number of processes has no say."""
-    batch: list[tuple[int, sources.RawRecord]] = []
+    batch: list[tuple[int, RawRecord]] = []
     num_bytes = 0
     for number, path in enumerate(paths):
         for record in sources.records(path):

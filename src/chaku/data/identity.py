@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 
 from chaku.chat.messages import Conversation, Message, Role
+from chaku.data.everyday import everyday_conversations
 
 _TOPICS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "name": (
@@ -116,6 +117,19 @@ _OTHERS = (
     "Cortana", "DeepSeek", "Grok", "Vicuna",
 )  # fmt: skip
 _OPENINGS = ("", "", "", "Hi! ", "Hello. ", "Quick question: ", "Just curious, ", "One more thing. ")
+
+
+def identity_set(
+    name: str, org: str, *, number: int = 400, ordinary: float = 0.25, seed: int = 0
+) -> Iterator[Conversation]:
+    """Yield `number` identity conversations and as many everyday ones that they are the share `ordinary` of all."""
+    num_everyday = round(number * ordinary / (1 - ordinary))
+    conversations = [
+        *identity_conversations(name, org, number=number, seed=seed),
+        *everyday_conversations(num_everyday, seed=seed),
+    ]
+    random.Random(seed).shuffle(conversations)  # noqa: S311 (variety, not secrecy)
+    yield from conversations
 
 
 def identity_conversations(name: str, org: str, *, number: int = 400, seed: int = 0) -> Iterator[Conversation]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from chaku.data.inputs.counts import Inputs
 from chaku.data.ledger import StageCounts
 from chaku.errors import UsageError
 from chaku.records import change_of, describe_file
@@ -38,15 +38,14 @@ def counts_of(manifest: dict[str, Any]) -> dict[str, StageCounts]:
     return {stage: StageCounts.from_json(counts) for stage, counts in manifest["counts"].items()}
 
 
-def describe_inputs(paths: list[Path], digests: list[str], containers: list[str], formats: Counter[str]) -> Any:
-    """One entry a file: name, sha256, size, how it holds records, and how many of which format."""
+def describe_inputs(paths: list[Path], digests: list[str], containers: list[str], counts: Inputs) -> Any:
+    """One entry a file: name, sha256, size, how it holds records, and what became of them."""
     inputs = []
     for number, (path, digest, container) in enumerate(zip(paths, digests, containers, strict=True)):
-        own = {key.partition(":")[2]: count for key, count in sorted(formats.items()) if key.startswith(f"{number}:")}
         inputs.append(
             {
                 "name": path.name, "sha256": digest, "bytes": path.stat().st_size, "container": container,
-                "formats": own,
+                **counts.by_number[number].to_json(),
             }
         )  # fmt: skip
     return inputs

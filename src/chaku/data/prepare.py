@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
+import re
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,18 +16,26 @@ import orjson
 
 from chaku.chat.messages import Conversation, Message, Role
 from chaku.data.inputs import shapes
-from chaku.data.inputs.normalise import normalise
-from chaku.data.inputs.sources import RawRecord
+from chaku.data.inputs.counts import Inputs
+from chaku.data.inputs.fields import BadMessage, Imported, UnknownShape
+from chaku.data.inputs.json_stream import RawRecord
+from chaku.data.inputs.pairs import Pair
 from chaku.data.ledger import Decision, Flag, Ledger, StageCounts
 from chaku.data.recipe import DataConfig
 from chaku.data.rules import table as rules
 from chaku.data.rules.content import judge_content
 from chaku.data.rules.decontaminate import Questions, judge_contamination, read_questions
 from chaku.data.rules.moderation import EndpointClassifier, judge_all
+from chaku.data.rules.normalise import normalise
+from chaku.data.rules.personal import masked, quote
+from chaku.data.rules.privacy import judge_personal
 from chaku.data.rules.quality import judge_quality
 from chaku.data.shards import write_folder, write_jsonl
 
-STAGES = ("import", "clean", "normalise", "language", "quality", "content", "moderation", "decontaminate")
+STAGES = (
+    "import", "clean", "personal", "normalise", "language", "quality", "content", "moderation", "decontaminate",
+    "pairs",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,61 +52,145 @@ class PrepareTask:
 
 def prepare(task: PrepareTask) -> dict[str, StageCounts]:
     """Run the stages over one shard, write its folder, and return its counts."""
-    config, ledger = task.config, Ledger()
-    actions = rules.actions(config.rules)
-    formats: Counter[str] = Counter()
-    prompts: list[Conversation] = []
+    return _Shard(task).run()
 
-    batch = _timed(ledger, "import", lambda: list(_import(task, ledger, formats)))
-    batch = _each(ledger, "clean", batch, lambda one: clean(one, actions["error_answer"]))
 
-    def normalised(one: Conversation) -> Decision:
-        decision = normalise(one, config.system)
-        if decision.rule == "no_assistant":
-            prompts.append(one)
+class _Shard:
+    def __init__(self, task: PrepareTask) -> None:
+        self.task = task
+        self.config = task.config
+        self.actions = rules.actions(task.config.rules)
+        self.ledger = Ledger()
+        self.inputs = Inputs()
+        self.prompts: list[Conversation] = []
+        self.pairs: list[dict[str, Any]] = []
+
+    def run(self) -> dict[str, StageCounts]:
+        from chaku.data.rules.language import judge_language
+
+        config, actions, ledger = self.config, self.actions, self.ledger
+        batch = _timed(ledger, "import", lambda: list(self._import()))
+        batch = self._each("clean", batch, lambda one: clean(one, actions["error_answer"]))
+        batch = self._each("personal", batch, lambda one: judge_personal(one, actions))
+        batch = self._each("normalise", batch, self._normalised)
+        batch = self._each("language", batch, lambda one: judge_language(one, config.languages, actions["language"]))
+        batch = self._each("quality", batch, lambda one: judge_quality(one, actions), only_chosen=True)
+        batch = self._each("content", batch, lambda one: judge_content(one, actions))
+        batch = self._moderated(batch)
+        if config.decontaminate and actions["contaminated"] != "off":
+            questions, share = _questions(config.decontaminate), config.contamination_overlap
+            action = actions["contaminated"]
+            batch = self._each(
+                "decontaminate", batch, lambda one: judge_contamination(one, questions, share, action)
+            )  # fmt: skip
+        batch = self._each("pairs", batch, self._set_aside, only_chosen=True)
+        return {**ledger.counts, "signatures": self._write(batch)}
+
+    def _each(
+        self, stage: str, batch: list[Conversation], judge: Callable[[Conversation], Decision], *,
+        only_chosen: bool = False,
+    ) -> list[Conversation]:  # fmt: skip
+        """Judge every conversation; both sides of a pair, unless `only_chosen`."""
+
+        def judged(one: Conversation) -> Decision:
+            decision = judge(one)
+            if only_chosen or not isinstance(one, Pair) or decision.kept is None:
+                return decision
+            other = judge(Conversation(one.id, one.rejected, one.tools))
+            if other.kept is None:
+                return replace(other, note=f"rejected answer: {other.note or ''}")
+            kept = replace(one, messages=decision.kept.messages, source=decision.kept.source)
+            return replace(decision, kept=replace(kept, rejected=other.kept.messages))
+
+        return _timed(self.ledger, stage, lambda: _record(self.ledger, stage, batch, map(judged, batch)))
+
+    def _normalised(self, one: Conversation) -> Decision:
+        decision = normalise(one, self.config.system)
+        if decision.rule != "no_assistant" or isinstance(one, Pair):
+            return decision
+        asked = tuple(itertools.takewhile(lambda message: message.role is not Role.ASSISTANT, one.messages))
+        prompt = replace(one, messages=asked)
+        judged = judge_content(prompt, self.actions)
+        if judged.kept is None:
+            return replace(
+                decision, flags=(*decision.flags, Flag(str(judged.rule), judged.score, "not kept as prompt"))
+            )
+        if any(message.role is Role.USER and message.content.strip() for message in asked):
+            self.prompts.append(prompt)
         return decision
 
-    batch = _each(ledger, "normalise", batch, normalised)
-    from chaku.data.rules.language import judge_language
-
-    batch = _each(ledger, "language", batch, lambda one: judge_language(one, config.languages, actions["language"]))
-    batch = _each(ledger, "quality", batch, lambda one: judge_quality(one, actions))
-    batch = _each(ledger, "content", batch, lambda one: judge_content(one, actions))
-    if config.moderation is not None and actions["moderation"] != "off":
-        classifier, moderation = EndpointClassifier(config.moderation), config.moderation
-        judged = judge_all(batch, classifier, actions["moderation"], moderation.concurrency)
-        batch = _timed(ledger, "moderation", lambda: _record(ledger, "moderation", batch, judged))
-    if config.decontaminate and actions["contaminated"] != "off":
-        questions, share, action = (
-            _questions(config.decontaminate),
-            config.contamination_overlap,
-            actions["contaminated"],
+    def _moderated(self, batch: list[Conversation]) -> list[Conversation]:
+        config, action = self.config.moderation, self.actions["moderation"]
+        if config is None or action == "off":
+            return batch
+        classifier, ledger = EndpointClassifier(config), self.ledger
+        whole = [
+            replace(one, messages=(*one.messages, *one.rejected)) if isinstance(one, Pair) else one for one in batch
+        ]
+        judged = judge_all(whole, classifier, action, config.concurrency)
+        decisions = (
+            replace(decision, kept=one) if decision.kept is not None else decision
+            for one, decision in zip(batch, judged, strict=True)
         )
-        batch = _each(ledger, "decontaminate", batch, lambda one: judge_contamination(one, questions, share, action))
-    signing = _write(task, batch, prompts, ledger, formats)
-    return {**ledger.counts, "signatures": signing}
+        kept = _timed(ledger, "moderation", lambda: _record(ledger, "moderation", batch, decisions))
+        asked = judge_all(self.prompts, classifier, "drop", config.concurrency)
+        self.prompts = [decision.kept for decision in asked if decision.kept is not None]
+        return kept
 
+    def _set_aside(self, one: Conversation) -> Decision:
+        """Pairs leave the way of the chats here."""
+        from chaku.data.rules.dedup import group_of
 
-def _write(
-    task: PrepareTask, batch: list[Conversation], prompts: list[Conversation], ledger: Ledger, formats: Counter[str]
-) -> StageCounts:
-    """Sign the conversations for `dedup`, write the shard, and return what signing took."""
-    import numpy as np
+        if not isinstance(one, Pair):
+            return Decision(one.id, one)
+        try:
+            prompt, chosen, rejected = one.parts()
+        except BadMessage as error:
+            return Decision(one.id, None, "bad_pair", note=str(error))
+        sides = {
+            name: [message.to_json() for message in messages]
+            for name, messages in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected))
+        }
+        self.pairs.append({"id": one.id, **sides, "source": dict(one.source), "group": group_of(one)})
+        return Decision(one.id, None, "preference_pair")
 
-    from chaku.data.rules.dedup import SIGNATURE_WIDTH, signature
+    def _import(self) -> Iterator[Conversation]:
+        self.ledger.stage("import")
+        for number, record in self.task.records:
+            name = self.task.names[number]
+            identity = f"{name}:{record.place}"
+            try:
+                imported = _read(record, self.config)
+                decisions = list(_decide(imported, identity, name, record.line))
+            except _NotRead as error:
+                self.inputs.not_read(number, str(error))
+                note = f"{name} line {record.line}: {error}" + (f": {error.quoted}" if error.quoted else "")
+                decisions = [Decision(identity, None, error.rule, note=note)]
+            else:
+                self.inputs.read(number, imported)
+            yield from self.ledger.record("import", identity, decisions)
 
-    started = time.perf_counter()
-    signatures = np.stack([signature(one) for one in batch]) if batch else np.zeros((0, SIGNATURE_WIDTH), np.uint32)
-    signing = StageCounts(seconds=time.perf_counter() - started)
-    with write_folder(task.folder) as folder:
-        write_jsonl(folder / "messages.jsonl", batch)
-        write_jsonl(folder / "prompts.jsonl", prompts)
-        np.save(folder / "signatures.npy", signatures)
-        np.save(folder / "ids.npy", np.array([one.id for one in batch], dtype=np.str_))
-        ledger.write(folder)
-        stages = {name: each.to_json(with_seconds=True) for name, each in ledger.counts.items()}
-        (folder / "counts.json").write_bytes(orjson.dumps({"stages": stages, "formats": dict(sorted(formats.items()))}))
-    return signing
+    def _write(self, batch: list[Conversation]) -> StageCounts:
+        """Sign the conversations for `dedup`, write the shard, and return what signing took."""
+        import numpy as np
+
+        from chaku.data.rules.dedup import SIGNATURE_WIDTH, signature
+
+        started = time.perf_counter()
+        signatures = np.stack([signature(one) for one in batch]) if batch else np.zeros((0, SIGNATURE_WIDTH), np.uint32)
+        signing = StageCounts(seconds=time.perf_counter() - started)
+        with write_folder(self.task.folder) as folder:
+            write_jsonl(folder / "messages.jsonl", batch)
+            write_jsonl(folder / "prompts.jsonl", self.prompts)
+            with (folder / "pairs.jsonl").open("wb") as file:
+                file.writelines(orjson.dumps(pair, option=orjson.OPT_APPEND_NEWLINE) for pair in self.pairs)
+            np.save(folder / "signatures.npy", signatures)
+            np.save(folder / "ids.npy", np.array([one.id for one in batch], dtype=np.str_))
+            self.ledger.write(folder)
+            stages = {name: counts.to_json(with_seconds=True) for name, counts in self.ledger.counts.items()}
+            counts = {"stages": stages, "inputs": self.inputs.to_json()}
+            (folder / "counts.json").write_bytes(orjson.dumps(counts))
+        return signing
 
 
 @functools.cache
@@ -123,34 +216,38 @@ def _record(
     return [kept for one, decision in pairs for kept in ledger.record(stage, one.id, (decision,))]
 
 
-def _each(
-    ledger: Ledger, stage: str, batch: list[Conversation], judge: Callable[[Conversation], Decision]
-) -> list[Conversation]:
-    return _timed(ledger, stage, lambda: _record(ledger, stage, batch, map(judge, batch)))
+class _NotRead(Exception):
+    """A record that can't be read: the rule, why, and how it begins."""
+
+    def __init__(self, rule: str, reason: str, quoted: str = "") -> None:
+        super().__init__(quote(reason, 200))
+        self.rule = rule
+        self.quoted = quoted
 
 
-def _import(task: PrepareTask, ledger: Ledger, formats: Counter[str]) -> Iterator[Conversation]:
-    ledger.stage("import")
-    for number, record in task.records:
-        name = task.names[number]
-        identity = f"{name}:{record.place}"
-        try:
-            if record.error is not None:
-                raise ValueError(record.error)
-            imported = shapes.read(parse(record.data), task.config.oasst_paths)
-        except (ValueError, shapes.UnknownShape, shapes.BadMessage) as error:
-            rule = {ValueError: "bad_line", shapes.UnknownShape: "unknown_shape"}.get(
-                ValueError if isinstance(error, ValueError) else type(error), "bad_message"
-            )
-            quoted = record.data[:120].decode("utf-8", "replace")
-            note = f"{name} line {record.line}: {error}: {quoted}"
-            yield from ledger.record("import", identity, (Decision(identity, None, rule, note=note),))
-            continue
-        formats[f"{number}:{imported.format}"] += 1
-        yield from ledger.record("import", identity, _decide(imported, identity, name, record.line))
+def _read(record: RawRecord, config: DataConfig) -> Imported:
+    """Raises _NotRead. A record costs only itself: whatever its reader trips over is its own reason."""
+    if record.error is not None:
+        raise _NotRead("bad_line", record.error, _quoted(record.data))
+    try:
+        return shapes.read(parse(record.data), config.oasst_paths)
+    except UnknownShape as error:
+        raise _NotRead("unknown_shape", str(error), _quoted(record.data)) from None
+    except BadMessage as error:
+        raise _NotRead("bad_message", str(error), _quoted(record.data)) from None
+    except (ValueError, RecursionError) as error:
+        raise _NotRead("bad_line", f"not JSON: {error}", _quoted(record.data)) from None
 
 
-def _decide(imported: shapes.Imported, identity: str, name: str, line: int) -> Iterator[Decision]:
+_ESCAPED = re.compile(r"\\[nrt]")
+
+
+def _quoted(data: bytes) -> str:
+    return quote(_ESCAPED.sub("  ", data[:20_000].decode("utf-8", "replace")), 120)
+
+
+def _decide(imported: Imported, identity: str, name: str, line: int) -> Iterator[Decision]:
+    """Raises _NotRead for what no file can hold."""
     left = imported.num_branches_left
     flags = (Flag("not_best_path", left, f"{left} other paths through the tree"),) if left else ()
     for index, one in enumerate(imported.conversations):
@@ -158,12 +255,21 @@ def _decide(imported: shapes.Imported, identity: str, name: str, line: int) -> I
         source = {**one.source, "file": name, "line": line, "format": imported.format}
         if one.id:
             source["id"] = one.id
-        if unreadable := next((message for message in one.messages if message.parts), None):
-            kinds = sorted({str(part.get("type")) for part in unreadable.parts})
-            note = f"{name} line {line}: a message has parts of type {', '.join(kinds)}"
-            yield Decision(own, None, "bad_message", note=note, flags=flags, source_id=one.id)
+        kept, source_id = replace(one, id=own, source=source), masked(one.id)
+        try:
+            orjson.dumps(kept.to_json())
+        except orjson.JSONEncodeError as error:
+            raise _NotRead("bad_message", f"can't be written as JSON: {error}") from None
+        if unreadable := next((message for message in _all_messages(one) if message.parts), None):
+            kinds = sorted({str(part.get("type"))[:40] for part in unreadable.parts})
+            note = quote(f"{name} line {line}: a message has parts of type {', '.join(kinds)}", 200)
+            yield Decision(own, None, "bad_message", note=note, flags=flags, source_id=source_id)
         else:
-            yield Decision(own, replace(one, id=own, source=source), flags=flags, source_id=one.id)
+            yield Decision(own, kept, flags=flags, source_id=source_id)
+
+
+def _all_messages(one: Conversation) -> tuple[Message, ...]:
+    return (*one.messages, *one.rejected) if isinstance(one, Pair) else one.messages
 
 
 def parse(data: bytes) -> Any:
@@ -173,7 +279,7 @@ def parse(data: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         if b"\\ud" not in data and b"\\uD" not in data:
             raise ValueError(str(error)) from None
-    text = json.dumps(json.loads(data.decode("utf-8")), ensure_ascii=False)
+    text = json.dumps(json.loads(data.decode("utf-8", "replace")), ensure_ascii=False)
     return orjson.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
@@ -191,9 +297,9 @@ def clean(conversation: Conversation, error_action: rules.Action) -> Decision:
         notes = ", ".join(cleaned.notes)
         if message.role is Role.ASSISTANT and "error_text" in cleaned.notes:
             if error_action == "drop":
-                return Decision(conversation.id, None, "error_answer", note=message.content[:80], flags=tuple(flags))
+                return Decision(conversation.id, None, "error_answer", note=quote(message.content), flags=tuple(flags))
             if error_action == "flag":
-                flags.append(Flag("error_answer", None, message.content[:80]))
+                flags.append(Flag("error_answer", None, quote(message.content)))
         if cleaned.text != message.content:
             flags.append(Flag("cleaned", len(message.content) - len(cleaned.text), notes or cleaned.kind))
         messages.append(replace(message, content=cleaned.text))

@@ -13,7 +13,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from chaku.chat.messages import Conversation, Role
+from chaku.chat.messages import Conversation
+from chaku.chat.render import supervised_turns
 from chaku.data.rows.packed import read_rows
 from chaku.data.rows.rendering import Rendering, open_rendering
 
@@ -139,9 +140,7 @@ class _Documents:
     ) -> None:  # fmt: skip
         rendering, found = self.rendering, self.found
         segments = rendering.lay_out(conversation)
-        turns = [index for index, message in enumerate(conversation.messages) if message.role is Role.ASSISTANT]
-        if rendering.train_on == "last":
-            turns = turns[-1:]
+        turns = sorted(supervised_turns(conversation, rendering.turns))
         wanted = ["".join(segment.text for segment in segments if segment.turn == turn).encode() for turn in turns]
         spans = list(self._trained(ids, loss_mask))
         is_right = b"".join(wanted).startswith(b"".join(spans)) if is_cut else spans == wanted

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from chaku.data.ledger import Flag
 from chaku.data.manifest import read_manifest
+from chaku.data.rules.personal import masked
 from chaku.errors import NotFound
 
 _LAST_STEP = re.compile(r"[#/]\d+$")
@@ -57,7 +58,7 @@ def _ids_of_original(path: Path, original: str) -> list[str]:
     """What the import called the conversations that came with this id."""
     import pyarrow.parquet as parquet
 
-    ids = parquet.read_table(path, columns=["id"], filters=[("source_id", "==", original)])["id"]
+    ids = parquet.read_table(path, columns=["id"], filters=[("source_id", "==", masked(original))])["id"]
     return [str(one) for one in ids.to_pylist()]
 
 

@@ -1,4 +1,4 @@
-"""From the names in a recipe to something that renders: the tokenizer, the template, and both together as Rows."""
+"""From the names in a recipe to something that renders: the tokenizer, the template, and both together."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from chaku.chat.messages import Conversation
 from chaku.data.recipe import DataConfig
-from chaku.data.rows.split import Rows
 from chaku.errors import ModelError
 
 if TYPE_CHECKING:
-    from chaku.chat.render import Renderer
+    from chaku.chat.render import Rendered, Renderer, Turns
     from chaku.chat.segments import Layout, Segment
     from chaku.chat.tokenizer import Tokenizer
 
@@ -41,16 +40,19 @@ class Rendering:
     renderer: Renderer
     train_on: str
 
+    @property
+    def turns(self) -> Turns:
+        """Which turns carry loss."""
+        return "last" if self.train_on == "last" else "all"
+
     def lay_out(self, conversation: Conversation) -> Sequence[Segment]:
         """The pieces that are rendered, in order. Raises InvalidRequest as `render` does."""
         bos = (self.tokenizer.bos or "") if self.tokenizer.adds_bos else ""
         return self.template.lay_out(conversation, bos=bos, eos=self.tokenizer.eos)
 
-    def render(self, conversation: Conversation) -> Rows:
+    def render(self, conversation: Conversation) -> Rendered:
         """Ids and loss mask of a whole conversation. Raises InvalidRequest for what the template has no place for."""
-        turns = "last" if self.train_on == "last" else "all"
-        rendered = self.renderer.render_for_training(conversation, turns=cast(Any, turns))
-        return Rows(rendered.input_ids, rendered.loss_mask)
+        return self.renderer.render_for_training(conversation, turns=self.turns)
 
 
 @functools.lru_cache(maxsize=4)

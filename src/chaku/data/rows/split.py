@@ -8,26 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from chaku.chat.messages import Conversation, Message, Role
+from chaku.chat.render import Rendered
 
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """A conversation as ids, and 1 where a token carries loss."""
-
-    ids: Sequence[int]
-    loss_mask: Sequence[int]
-
-    @property
-    def num_trained(self) -> int:
-        """Tokens that carry loss."""
-        return sum(self.loss_mask)
-
-    def cut(self, length: int) -> Rows:
-        """The first `length` tokens."""
-        return Rows(self.ids[:length], self.loss_mask[:length])
-
-
-Render = Callable[[Conversation], Rows]
+Render = Callable[[Conversation], Rendered]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +18,12 @@ class Segment:
     """Some rounds of a conversation in a row, with the conversation's system prompt."""
 
     conversation: Conversation
-    rows: Rows
+    rendered: Rendered
     first_round: int
     end_round: int
     num_rounds: int
     num_cut: int = 0
-    """Tokens past the context; they are in `conversation`, not in `rows`."""
+    """Tokens past the context; they are in `conversation`, not in `rendered`."""
     num_trained_cut: int = 0
     is_rejected: bool = False
 
@@ -65,22 +48,23 @@ def split(
     """
     whole = render(conversation)
     system, rounds = rounds_of(conversation.messages)
-    if len(whole.ids) <= context:
+    if len(whole.input_ids) <= context:
         return [Segment(conversation, whole, 0, len(rounds), len(rounds))]
     segments: list[Segment] = []
     start = 0
     while start < len(rounds):
-        end, rows = _furthest(conversation, system, rounds, start, render, context)
+        end, rendered = _furthest(conversation, system, rounds, start, render, context)
         messages = (*system, *(message for turns in rounds[start:end] for message in turns))
         source = {**conversation.source, "rounds": [start, end, len(rounds)]}
         identity = conversation.id if len(rounds) == 1 else f"{conversation.id}#{len(segments)}"
-        own = replace(conversation, id=identity, messages=messages, source=source)
-        kept = rows.cut(context)
+        part = replace(conversation, id=identity, messages=messages, source=source)
+        kept = rendered.cut(context)
         segments.append(
             Segment(
-                own, kept, start, end, len(rounds),
-                num_cut=len(rows.ids) - len(kept.ids), num_trained_cut=rows.num_trained - kept.num_trained,
-                is_rejected=overlong == "reject" and len(rows.ids) > context,
+                part, kept, start, end, len(rounds),
+                num_cut=len(rendered.input_ids) - len(kept.input_ids),
+                num_trained_cut=rendered.num_trained - kept.num_trained,
+                is_rejected=overlong == "reject" and len(rendered.input_ids) > context,
             )
         )  # fmt: skip
         start = end
@@ -90,15 +74,15 @@ def split(
 def _furthest(
     conversation: Conversation, system: list[Message], rounds: list[list[Message]], start: int, render: Render,
     context: int,
-) -> tuple[int, Rows]:  # fmt: skip
-    """The last round border up to which everything from `start` fits, at least one round on, and its rows."""
-    rendered: dict[int, Rows] = {}
+) -> tuple[int, Rendered]:  # fmt: skip
+    """The last round border up to which everything from `start` fits, at least one round on, and what it renders to."""
+    by_end: dict[int, Rendered] = {}
 
     def length(end: int) -> int:
-        if end not in rendered:
-            turns = tuple(message for one in rounds[start:end] for message in one)
-            rendered[end] = render(replace(conversation, messages=(*system, *turns)))
-        return len(rendered[end].ids)
+        if end not in by_end:
+            turns = tuple(message for turns_of_round in rounds[start:end] for message in turns_of_round)
+            by_end[end] = render(replace(conversation, messages=(*system, *turns)))
+        return len(by_end[end].input_ids)
 
     reach = 1
     while start + reach < len(rounds) and length(start + reach) <= context:
@@ -108,4 +92,4 @@ def _furthest(
     fitting = bisect.bisect_right(ends, context, key=length)
     end = ends[max(fitting - 1, 0)]
     length(end)
-    return end, rendered[end]
+    return end, by_end[end]

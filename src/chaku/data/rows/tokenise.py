@@ -15,14 +15,15 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from chaku.chat.messages import Conversation, Role
+from chaku.chat.messages import Conversation
+from chaku.chat.render import Rendered
 from chaku.data.ledger import Decision, Flag, Ledger, StageCounts
 from chaku.data.recipe import DataConfig
 from chaku.data.rows.rendering import Rendering, rendering_of
-from chaku.data.rows.split import Rows, Segment, split
+from chaku.data.rows.split import Segment, split
 from chaku.data.rules import table as rules
 from chaku.data.rules.dedup import RULES as DUPLICATE_RULES
-from chaku.data.rules.dedup import content_hash
+from chaku.data.rules.dedup import group_of
 from chaku.data.shards import read_jsonl, write_folder
 from chaku.errors import InvalidRequest
 
@@ -54,13 +55,8 @@ def schema() -> pa.Schema:
 
 
 def split_of(conversation: Conversation, config: DataConfig) -> str:
-    """ "train" or "test", from the content alone; all paths of one message tree go together."""
-    if conversation.source.get("format") == "message tree":
-        first = next((message.content for message in conversation.messages if message.role is Role.USER), "")
-        identity = first.encode("utf-8", "surrogatepass")
-    else:
-        identity = content_hash(conversation)
-    digest = hashlib.blake2b(identity, digest_size=8, key=str(config.seed).encode()).digest()
+    """ "train" or "test", from the first prompt alone: conversations that begin with the same one go together."""
+    digest = hashlib.blake2b(group_of(conversation).encode(), digest_size=8, key=str(config.seed).encode()).digest()
     return "test" if int.from_bytes(digest, "big") < config.test_fraction * 2**64 else "train"
 
 
@@ -122,8 +118,8 @@ class _Shard:
             writer.message(part, segment)
             if self.rendering is None:
                 continue
-            rows = self.segments.pop(segment.id).rows
-            tuple(self.ledger.record("tokenise", segment.id, (self._row(segment, rows, part, writer),)))
+            rendered = self.segments.pop(segment.id).rendered
+            tuple(self.ledger.record("tokenise", segment.id, (self._row(segment, rendered, part, writer),)))
         if self.rendering is not None:
             self.ledger.counts["tokenise"].seconds += time.perf_counter() - now
 
@@ -138,11 +134,11 @@ class _Shard:
             yield Decision(conversation.id, None, "no_place", note=str(error))
             return
         for segment in segments:
-            one, length = segment.conversation, len(segment.rows.ids) + segment.num_cut
+            one, length = segment.conversation, len(segment.rendered.input_ids) + segment.num_cut
             where = f"rounds {segment.first_round + 1} to {segment.end_round} of {segment.num_rounds}"
             if segment.is_rejected:
                 sums["tokens_rejected"] += length
-                sums["trained_tokens_rejected"] += segment.rows.num_trained + segment.num_trained_cut
+                sums["trained_tokens_rejected"] += segment.rendered.num_trained + segment.num_trained_cut
                 yield Decision(one.id, None, "round_too_long", length, f"{where}: {length:,} tokens")
                 continue
             flags: tuple[Flag, ...] = ()
@@ -154,13 +150,17 @@ class _Shard:
             self.segments[one.id] = segment
             yield Decision(one.id, one, None, length, f"{part}, {where}, {length:,} tokens", flags)
 
-    def _row(self, segment: Conversation, rows: Rows, part: str, writer: _Writer) -> Decision:
-        trained = rows.num_trained
+    def _row(self, segment: Conversation, rendered: Rendered, part: str, writer: _Writer) -> Decision:
+        trained = rendered.num_trained
         if not trained:
             return Decision(
-                segment.id, None, "nothing_to_train", len(rows.ids), f"{len(rows.ids):,} tokens, none trained"
+                segment.id,
+                None,
+                "nothing_to_train",
+                len(rendered.input_ids),
+                f"{len(rendered.input_ids):,} tokens, none trained",
             )
-        ids, loss_mask = np.array(rows.ids, np.uint32), np.array(rows.loss_mask, np.uint8)
+        ids, loss_mask = np.array(rendered.input_ids, np.uint32), np.array(rendered.loss_mask, np.uint8)
         writer.row(part, segment.id, ids, loss_mask)
         sums = self.ledger.counts["tokenise"].sums
         sums["tokens"] += len(ids)

@@ -11,6 +11,7 @@ import orjson
 
 from chaku.chat.messages import Conversation, Role
 from chaku.data.inputs import shapes, sources
+from chaku.data.inputs.fields import BadMessage, UnknownShape
 from chaku.data.ledger import Decision, Flag
 from chaku.data.rules.table import Action
 from chaku.data.rules.words import words
@@ -90,7 +91,7 @@ def read_questions(paths: Iterable[Path]) -> Questions:
 def _user_turns(data: bytes) -> list[str]:
     try:
         imported = shapes.read(orjson.loads(data), "all")
-    except (orjson.JSONDecodeError, shapes.UnknownShape, shapes.BadMessage):
+    except (orjson.JSONDecodeError, UnknownShape, BadMessage):
         return []
     return [
         message.content

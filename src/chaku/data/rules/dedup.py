@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chaku.chat.messages import Conversation
+from chaku.chat.messages import Conversation, Role
 from chaku.data.rules.words import words
 
 NUM_PERMUTATIONS = 128
@@ -39,11 +39,22 @@ def content_hash(conversation: Conversation) -> bytes:
     return digest.digest()
 
 
+def group_of(conversation: Conversation) -> str:
+    """A hash of the first prompt: what shares it belongs together, in train or in test."""
+    first = next((message.content for message in conversation.messages if message.role is Role.USER), "")
+    text = " ".join(first.lower().split())
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
 def signature(conversation: Conversation) -> NDArray[np.uint32]:
-    """128 MinHash values of the conversation's word triples, then its content hash."""
+    """128 MinHash values of the word triples of its turns, then its content hash.
+
+    System prompts are left out: a long one that many share would make unrelated chats alike.
+    """
     import rensa
 
-    own = words("\n".join(message.content for message in conversation.messages))
+    turns = (message.content for message in conversation.messages if message.role is not Role.SYSTEM)
+    own = words("\n".join(turns))
     triples = [f"{a} {b} {c}" for a, b, c in zip(own, own[1:], own[2:], strict=False)] or [" ".join(own)]
     minhash = rensa.RMinHash(num_perm=NUM_PERMUTATIONS, seed=_SEED)
     minhash.update(triples)

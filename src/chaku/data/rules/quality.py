@@ -9,16 +9,18 @@ from collections.abc import Callable, Mapping
 
 from chaku.chat.messages import Conversation, Role
 from chaku.data.ledger import Decision, Flag
+from chaku.data.rules.personal import masked, quote
 from chaku.data.rules.table import Action
 
 Finding = tuple[float, str]
 """A score in the rule's own unit, and a quotation."""
 
-_CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
+_CODE = re.compile(r"```(?s:.*?)(?:```|\Z)", re.DOTALL)
 _MIN_CHARS = 16
 _LOOP_LINES, _LOOP_WORDS = 12, 60
 _LOOP_SHARE = 0.5
 _LONG_WORD = 60
+_NUMBERED = re.compile(r"^\s*(?:[-*+]\s+)?\d+[.):]\s*")
 _RUN = re.compile(r"(\w)\1{59,}|(\w{2,8}?)\2{29,}")
 _GARBLED = re.compile("[\ufffd\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _GARBLED_CHARS = 3
@@ -30,16 +32,31 @@ _REFUSAL = re.compile(
     rf"|as an ai(?: language)? model,? i (?:{_CANNOT}|do not|don(?:'|’)?t))",
     re.IGNORECASE,
 )
-_OTHER_MAKER = r"(?:openai|google|anthropic|microsoft|meta)"
-_MADE_BY = r"(?:developed|created|trained|made|built) by"
+# Who speaks is "I", and what "I" am is another maker's model: a sentence about such a model claims nothing.
+_MAKER = r"(?:open ?ai|google|anthropic|microsoft|meta(?: ai)?|mistral(?: ai)?|deepseek|alibaba)"
+_MADE_BY = r"(?:developed|created|trained|made|built|designed) by"
+_MODEL = r"(?:ai|artificial intelligence|language model|llm|chat ?bot|virtual assistant|ai assistant|model)"
+_I_AM = r"\b(?:i am|i(?:'|’)m|my name is|you(?:'|’)re (?:talking|chatting) (?:to|with))"
+_ONLY_A_MODEL = r"(?:chat ?gpt(?:-?[0-9.]+)?|gpt-?[0-9][\w.]*|bing chat|deepseek(?:-\w+)?)"
+_ALSO_A_NAME = r"(?:claude|bard|gemini|copilot)"
 _IDENTITY = re.compile(
-    r"\b(?:i am|i(?:'|’)m|my name is|this is) (?:called )?"
-    r"(?:chat ?gpt|gpt-?[0-9.]+|claude|bard|gemini|copilot|bing chat)\b"
-    rf"|\b(?:language|ai) (?:model|assistant) {_MADE_BY} {_OTHER_MAKER}\b"
-    rf"|\bi (?:was|am|(?:have )?been) {_MADE_BY} {_OTHER_MAKER}\b",
+    rf"{_I_AM} (?:called |actually |just )?{_ONLY_A_MODEL}\b(?!['’]s\b)"
+    rf"|{_I_AM} (?:called |actually )?{_ALSO_A_NAME}\b[^.!?\n]{{0,40}}?\b(?:{_MODEL}|{_MAKER})\b"
+    rf"|{_I_AM} (?:an?|the) [^.!?\n]{{0,60}}?\b{_MODEL}\b[^.!?\n]{{0,30}}?\b{_MADE_BY} {_MAKER}\b"
+    rf"|\bas an? [^.!?\n]{{0,40}}?\b{_MODEL}\b[^.!?\n]{{0,30}}?\b{_MADE_BY} {_MAKER}\b[^.!?\n]{{0,20}}?\bi\b"
+    rf"|\bi (?:was|am|(?:have|(?:'|’)ve) been) (?:developed|created|made|built|designed) by {_MAKER}\b"
+    rf"|\bi was trained by {_MAKER}\b(?! (?:as|to|in)\b)",
     re.IGNORECASE,
 )
-_MAKERS = ("gpt", "claude", "bard", "gemini", "copilot", "bing", "openai", "google", "anthropic", "microsoft", "meta")
+_NAME_ALONE = re.compile(rf"\s*(?:hi|hello|hey)?[,.! ]*{_I_AM} {_ALSO_A_NAME}(?:[.!,]|\s*$)", re.IGNORECASE)
+_ASKED_WHO = re.compile(r"\b(?:who|what) (?:are|r) (?:you|u)\b|\byour name\b|\bintroduce yourself\b", re.IGNORECASE)
+_QUOTED = re.compile(
+    r"```(?s:.*?)(?:```|\Z)|`[^`\n]*`|\"[^\"\n]{0,400}\"|“[^”\n]{0,400}”|«[^»\n]{0,400}»|^[ \t]*>.*$", re.MULTILINE
+)
+_MAKERS = (
+    "gpt", "claude", "bard", "gemini", "copilot", "bing", "openai", "open ai", "google", "anthropic", "microsoft",
+    "meta", "mistral", "deepseek", "alibaba",
+)  # fmt: skip
 _ENDS_WELL = re.compile(r"[.!?…:;)\]}>\"'”’»*_`|~$%0-9。！？」』）\u0964\u061f\U0001F000-\U0001FAFF\u2600-\u27bf]\s*\Z")
 _LIST_ITEM = re.compile(r"^(\d+)[.)] ", re.MULTILINE)
 
@@ -56,22 +73,29 @@ def _repetition(conversation: Conversation, answers: list[str]) -> Finding | Non
     for answer in answers:
         for word in answer.split():
             if len(word) >= _LONG_WORD and (run := _RUN.search(word)):
-                return 1.0, run[0][:40]
+                return 1.0, run[0]
         text = _CODE.sub("\n", answer)
-        lines = [line.strip() for line in text.splitlines() if len(line.strip()) > 3 and set(line) - set("|-=+_* :\t")]
+        lines = [line for raw in text.splitlines() if len(line := _NUMBERED.sub("", raw).strip()) > 3]
+        lines = [line for line in lines if set(line) - set("|-=+_* :\t")]
         if len(lines) >= _LOOP_LINES:
             size = sum(map(len, lines))
             again = size - sum(map(len, set(lines)))
             if again > _LOOP_SHARE * size:
-                return again / size, Counter(lines).most_common(1)[0][0][:80]
-        words = text.split()
-        if len(words) >= _LOOP_WORDS and _may_loop(words):
-            phrases = Counter(zip(words, words[1:], words[2:], words[3:], words[4:], strict=False))
-            phrase, times = phrases.most_common(1)[0]
-            share = 5 * times / len(words)
-            if times > 4 and share > _LOOP_SHARE:
-                return min(share, 1.0), " ".join(phrase)[:80]
+                return again / size, Counter(lines).most_common(1)[0][0]
+        # Within a line: lines that begin alike and differ after it (SQL inserts, log files) are no loop.
+        for line in lines:
+            if len(line) >= 2 * _LOOP_WORDS and (found := _phrase_loop(line.split())):
+                return found
     return None
+
+
+def _phrase_loop(words: list[str]) -> Finding | None:
+    if len(words) < _LOOP_WORDS or not _may_loop(words):
+        return None
+    phrases = Counter(zip(words, words[1:], words[2:], words[3:], words[4:], strict=False))
+    phrase, times = phrases.most_common(1)[0]
+    share = 5 * times / len(words)
+    return (min(share, 1.0), " ".join(phrase)) if times > 4 and share > _LOOP_SHARE else None
 
 
 def _may_loop(words: list[str]) -> bool:
@@ -82,14 +106,23 @@ def _may_loop(words: list[str]) -> bool:
 
 
 def _identity_claim(conversation: Conversation, answers: list[str]) -> Finding | None:
-    named = [answer for answer in answers if any(maker in answer.lower() for maker in _MAKERS)]
-    hits = [hit for answer in named if (hit := _IDENTITY.search(answer))]
-    return (len(hits), hits[0][0].strip()[:80]) if hits else None
+    hits: list[str] = []
+    question = ""
+    for message in conversation.messages:
+        if message.role is Role.USER:
+            question = message.content
+        if message.role is not Role.ASSISTANT or not any(maker in message.content.lower() for maker in _MAKERS):
+            continue
+        spoken = _QUOTED.sub('""', message.content)
+        hit = _IDENTITY.search(spoken) or (_ASKED_WHO.search(question) and _NAME_ALONE.match(spoken))
+        if hit:
+            hits.append(hit[0].strip())
+    return (len(hits), hits[0]) if hits else None
 
 
 def _refusal(conversation: Conversation, answers: list[str]) -> Finding | None:
     hits = [answer for answer in answers if _REFUSAL.match(answer)]
-    return (len(hits) / len(answers), hits[0][:80]) if hits else None
+    return (len(hits) / len(answers), hits[0]) if hits else None
 
 
 def _garbled(conversation: Conversation, answers: list[str]) -> Finding | None:
@@ -104,7 +137,7 @@ def _truncated(conversation: Conversation, answers: list[str]) -> Finding | None
     if last.count("```") % 2:
         return 1.0, "a code block that does not end"
     if len(last) > 400 and not _ENDS_WELL.search(last) and not _LIST_ITEM.match(last.rsplit("\n", 1)[-1]):
-        return 0.5, "…" + last[-60:]
+        return 0.5, "…" + masked(last[-2000:])[-60:]
     return None
 
 
@@ -125,7 +158,7 @@ def _short_answers(conversation: Conversation, answers: list[str]) -> Finding | 
         return None
     if any(len(answer) > 12 for answer in answers):  # scripts without spaces
         return None
-    return longest, answers[0][:80] if answers else ""
+    return longest, answers[0] if answers else ""
 
 
 CHECKS: Mapping[str, Callable[[Conversation, list[str]], Finding | None]] = {
@@ -147,7 +180,8 @@ def judge_quality(conversation: Conversation, actions: Mapping[str, Action]) -> 
     for name, check in CHECKS.items():
         if actions[name] == "off" or (finding := check(conversation, answers)) is None:
             continue
+        score, quotation = finding
         if actions[name] == "drop":
-            return Decision(conversation.id, None, name, *finding, flags=tuple(flags))
-        flags.append(Flag(name, *finding))
+            return Decision(conversation.id, None, name, score, quote(quotation), flags=tuple(flags))
+        flags.append(Flag(name, score, quote(quotation)))
     return Decision(conversation.id, conversation, flags=tuple(flags))

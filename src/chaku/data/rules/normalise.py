@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from chaku.chat.messages import Conversation, Message, Role
 from chaku.data.ledger import Decision, Flag
+from chaku.data.rules.personal import quote
 
 
 def normalise(conversation: Conversation, system: str | None = None) -> Decision:
@@ -38,7 +39,7 @@ def normalise(conversation: Conversation, system: str | None = None) -> Decision
 
 
 def _quote(message: Message) -> str:
-    return f"{message.role}: {message.content[:80]}"
+    return f"{message.role}: {quote(message.content)}"
 
 
 def _lift_system(messages: tuple[Message, ...], flags: list[Flag]) -> tuple[list[Message], list[Message]]:
@@ -75,7 +76,10 @@ def _merge(turns: list[Message], flags: list[Flag]) -> list[Message]:
             flags.append(Flag("merged_turns", None, _quote(turn)))
             reasoning = "\n\n".join(filter(None, (before.reasoning, turn.reasoning))) or None
             content = f"{before.content}\n\n{turn.content}"
-            merged[-1] = replace(before, content=content, reasoning=reasoning, tool_calls=turn.tool_calls)
+            weight = min(before.weight, turn.weight)
+            merged[-1] = replace(
+                before, content=content, reasoning=reasoning, tool_calls=turn.tool_calls, weight=weight
+            )
         else:
             merged.append(turn)
     return merged
