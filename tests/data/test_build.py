@@ -246,6 +246,93 @@ def test_bad_lines_are_quoted_with_their_numbers_and_prompts_are_kept(tmp_path, 
     ]
 
 
+CANARIES = {
+    "secret": "ghp_abcdefghijklmnopqrstuvwxyz0123456789",
+    "credit_card": "4111 1111 1111 1111",
+    "iban": "AT61 1904 3002 3457 3201",
+    "ssn": "536-22-1234",
+    "email": "jane.doe@mail.university.edu",
+    "phone": "+49 30 901820",
+    "ip_address": "8.8.4.4",
+}
+
+
+def test_a_canary_of_every_kind_is_nowhere_in_the_built_folder(tmp_path, tokenizer):
+    """In answers, prompts, dropped turns, pairs, ids, facts, tools and records that can't be read."""
+    records: list[object] = [*sharegpt(4)]
+    for rule, canary in CANARIES.items():
+        ask = {"from": "human", "value": f"My {rule} is {canary} and it is mine."}
+        reply = {"from": "gpt", "value": f"I noted {canary}, thank you. The harbour is quiet today."}
+        more = {"from": "human", "value": f"And {canary} again"}
+        refusal = {"from": "gpt", "value": f"I'm sorry, but I can't help with {canary} and the like."}
+        loop = {"from": "gpt", "value": f"{canary} is what I say. " * 40}
+        records += [
+            {"id": canary, "conversations": [ask, reply, more], "source": {"by": canary}},
+            {"conversations": [ask]},
+            {"conversations": [reply, ask, refusal]},
+            {"conversations": [ask, loop]},
+            {"conversations": [ask, {"from": "gpt", "value": f"network error {canary}"}]},
+            {"conversations": [{"from": canary, "value": "x"}]},
+            {canary: "a key"},
+            {"prompt": ask["value"], "chosen": reply["value"], "rejected": refusal["value"]},
+            {"messages": [{"role": "user", "content": ask["value"], "name": canary},
+                          {"role": "assistant", "content": "Fine, I will look it up for you."}]},
+        ]  # fmt: skip
+    source = write_lines(tmp_path / "in.jsonl", records)
+    with source.open("a") as file:
+        file.writelines(f'{{"broken": "\\n{canary}\n' for canary in CANARIES.values())
+    folder = built(tmp_path / "set", tokenizer, source, rules=dict.fromkeys(CANARIES, "redact")).folder
+    import pyarrow.parquet as parquet
+
+    ledgers = "".join(str(parquet.read_table(path).to_pylist()) for path in (folder / "ledger").glob("*.parquet"))
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".parquet"]
+    everything = ledgers + "".join(path.read_bytes().decode("utf-8", "replace") for path in files)
+    assert (folder / "messages/pairs-00000.jsonl").stat().st_size and "[IBAN]" in everything
+    for canary in CANARIES.values():
+        assert canary not in everything
+        assert canary[len(canary) // 2 :] not in ledgers
+
+
+def test_pairs_are_kept_beside_the_chats_with_the_group_of_their_prompt(tmp_path, tokenizer):
+    pair = {"prompt": "How deep is it?", "chosen": "It is twelve metres deep.", "rejected": "I am not sure."}
+    same = {"prompt": "How deep is it?", "chosen": "Fine.", "rejected": "Fine."}
+    source = write_lines(tmp_path / "in.jsonl", [*sharegpt(3), pair, same])
+    result = built(tmp_path / "set", tokenizer, source)
+    (line,) = (result.folder / "messages/pairs-00000.jsonl").read_text().splitlines()
+    stored = json.loads(line)
+    assert [message["content"] for key in ("prompt", "chosen", "rejected") for message in stored[key]] == [
+        "How deep is it?", "It is twelve metres deep.", "I am not sure.",
+    ]  # fmt: skip
+    assert len(stored["group"]) == 16 and stored["source"]["file"] == "in"
+    assert result.manifest["counts"]["pairs"]["drops"] == {"preference_pair": 1}
+
+
+def test_conversations_with_the_same_first_prompt_go_to_the_same_part():
+    from chaku.chat.messages import Conversation, Message, Role
+    from chaku.data.recipe import DataConfig
+    from chaku.data.rows.tokenise import split_of
+
+    config = DataConfig(test_fraction=0.5)
+    for number in range(40):
+        ask = Message(Role.USER, f"Question {number}?")
+        parts = {
+            split_of(Conversation(str(n), (ask, Message(Role.ASSISTANT, f"Answer {n}."))), config) for n in range(8)
+        }
+        assert len(parts) == 1
+
+
+def test_a_turn_of_weight_0_carries_no_loss(tmp_path, tokenizer):
+    turns = [
+        {"role": "user", "content": "One?"}, {"role": "assistant", "content": "Not this one.", "weight": 0},
+        {"role": "user", "content": "Two?"}, {"role": "assistant", "content": "This one, yes."},
+    ]  # fmt: skip
+    source = write_lines(tmp_path / "in.jsonl", [{"messages": turns}])
+    folder = built(tmp_path / "set", tokenizer, source, test_fraction=0).folder
+    (row,) = read_rows(folder / "rows/train-00000.arrow")
+    trained = bytes(int(token) for token in row.ids[row.loss_mask == 1] if token < 256)
+    assert b"Not" not in trained and row.loss_mask.sum() == len("This one, yes.") + 1
+
+
 def test_a_story_is_found_by_our_id_by_the_original_id_and_by_a_segments_id(tmp_path, tokenizer, mixed):
     folder = built(tmp_path / "set", tokenizer, *mixed, context=256).folder
     segment = next(one.id for one in read_jsonl(folder / "messages/train-00000.jsonl") if "#1" in one.id)

@@ -51,7 +51,7 @@ def test_report_adds_up_with_examples_and_writes_one_page_without_outside_reques
 
 def test_why_tells_one_conversations_story(made):
     out = run("why", made, "chat0-3")
-    assert [line.split()[0] for line in out.splitlines() if " kept" in line][:3] == ["import", "clean", "normalise"]
+    assert [line.split()[0] for line in out.splitlines() if " kept" in line][:3] == ["import", "clean", "personal"]
     with pytest.raises(ChakuError, match="nobody"):
         run("why", made, "nobody")
 
@@ -74,9 +74,13 @@ def test_audit_exits_with_one_when_training_must_not_start(made, tmp_path):
 
 def test_identity_conversations_are_varied_and_name_the_model_and_its_makers(tmp_path, tokenizer):
     run("identity", "--name", "Kusi", "--org", "Our Lab", "-n", 300, "-o", tmp_path / "id.jsonl")
-    lines = [json.loads(line) for line in (tmp_path / "id.jsonl").read_text().splitlines()]
+    everything = [json.loads(line) for line in (tmp_path / "id.jsonl").read_text().splitlines()]
+    assert len(everything) == 400
+    lines = [line for line in everything if line["source"]["origin"] == "identity"]
     assert len(lines) == 300 and len({json.dumps(line["messages"]) for line in lines}) == 300
     assert all("Kusi" in json.dumps(line) or "Our Lab" in json.dumps(line) for line in lines)
+    ordinary = [line for line in everything if line["source"]["origin"] == "everyday"]
+    assert len(ordinary) == 100 and "Kusi" not in json.dumps(ordinary) and "France" not in json.dumps(ordinary)
     assert len({message["content"] for line in lines for message in line["messages"][::2]}) > 80
     out = run("build", tmp_path / "id.jsonl", "-o", tmp_path / "set", "--tokenizer", tokenizer, "--processes", 1)
     assert "audit: passed" in out
@@ -101,11 +105,45 @@ def test_a_recipe_and_flags_make_one_configuration(tmp_path, tokenizer):
 def test_importing_chaku_data_loads_neither_torch_nor_the_heavy_packages():
     code = (
         "import sys, chaku.data, chaku.data.build, chaku.data.recipe, chaku.cli.data\n"
-        "heavy = ('torch', 'transformers', 'pyarrow', 'tokenizers', 'rensa', 'rich')\n"
+        "heavy = ('torch', 'transformers', 'pyarrow', 'tokenizers', 'rensa')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     assert subprocess.check_output([sys.executable, "-c", code], text=True, env=environment).strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"# Title\n\nSome prose.\n", "2 of 2 records not read: not JSON"),
+        (b"%PDF-1.7\n%abc", "1 of 1 records not read: PDF is not read"),
+        (b'{"judge": 1}\n{"judge": 2}\n', "2 of 2 records not read: an object with the keys judge"),
+    ],
+)
+def test_a_file_of_which_nothing_is_read_is_named_and_the_build_fails(tmp_path, tokenizer, content, reason):
+    source = tmp_path / "in.txt"
+    source.write_bytes(content)
+    out = run("build", source, "-o", tmp_path / "set", "--tokenizer", tokenizer, "--processes", 1, code=1)
+    assert reason in out and "NOT fit" in out
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b" \n"])
+def test_a_file_without_records_is_an_error_in_two_lines(tmp_path, tokenizer, content):
+    (tmp_path / "in.json").write_bytes(content)
+    with pytest.raises(ChakuError, match="no records"):
+        run("build", tmp_path / "in.json", "-o", tmp_path / "set", "--tokenizer", tokenizer, "--processes", 1)
+
+
+def test_text_that_is_not_used_is_named_and_an_identity_file_is_not_overwritten(tmp_path, tokenizer):
+    records = [{**record, "notes": "look here"} for record in sharegpt(6)]
+    source = write_lines(tmp_path / "in.jsonl", records)
+    out = run(
+        "build", source, "-o", tmp_path / "set", "--tokenizer", tokenizer, "--context", 512, "--processes", 1,
+        "--test-fraction", 0,
+    )  # fmt: skip
+    assert "in.jsonl: text that is not used: notes (6)" in out
+    with pytest.raises(ChakuError, match="exists"):
+        run("identity", "--name", "Kusi", "--org", "us", "-o", source)
 
 
 @pytest.mark.model

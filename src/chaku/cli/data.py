@@ -16,6 +16,7 @@ from chaku.cli.progress import building
 from chaku.config import load
 from chaku.data.build import build as build_set
 from chaku.data.identity import identity_set
+from chaku.data.inputs.counts import sentences
 from chaku.data.inspect import preview as previews
 from chaku.data.inspect.audit import audit as audit_set
 from chaku.data.inspect.preview import printable
@@ -61,8 +62,15 @@ def data() -> None:
 @click.option("--processes", type=click.IntRange(1), help="Worker processes.  [all cores]")
 @click.option("--overwrite", is_flag=True, help="Replace another set in the folder.")
 @needs("data")
+@click.pass_context
 def build(
-    folder: Path, recipe: Path | None, processes: int | None, overwrite: bool, rules: tuple[str, ...], **flags: Any
+    ctx: click.Context,
+    folder: Path,
+    recipe: Path | None,
+    processes: int | None,
+    overwrite: bool,
+    rules: tuple[str, ...],
+    **flags: Any,
 ) -> None:
     """Build training rows from INPUTS: ShareGPT, OpenAI messages, Alpaca, message trees, prompts; also .gz and .zst.
 
@@ -80,6 +88,8 @@ def build(
     if built.was_there:
         click.echo(f"{folder} holds this very set already: nothing to do")
     _print_summary(folder, built.manifest)
+    if not built.manifest["audit"]["passed"]:
+        ctx.exit(1)
 
 
 def _rules(chosen: tuple[str, ...]) -> dict[str, str] | None:
@@ -107,6 +117,8 @@ def _print_summary(folder: Path, manifest: dict[str, Any]) -> None:
             f"{facts['rows']:,} rows of {manifest['pack_length']:,}, {facts['fill']:.1%} full;"
             f" {facts['tokens']:,} tokens, {facts['trained_share']:.1%} of them trained"
         )
+    for line in sentences(manifest["inputs"]):
+        click.echo(line)
     _print_verdict(manifest["audit"])
     click.echo(f"chaku data report {folder}    shows what went where and why")
 
@@ -262,7 +274,6 @@ def identity(
 
     Ordinary questions and answers are mixed in, so that the model still answers them.
     """
-
     if output is not None and output.exists() and not overwrite:
         raise UsageError(f"{output} exists", fix="choose another file, or say --overwrite")
     chats = identity_set(name, org, number=number, ordinary=ordinary, seed=seed)
@@ -270,7 +281,6 @@ def identity(
     if output is None:
         click.echo(b"\n".join(lines))
         return
-
     with atomic_write(output) as file:
         file.write(b"\n".join(lines) + b"\n")
     click.echo(f"{len(lines):,} conversations in {output}")
