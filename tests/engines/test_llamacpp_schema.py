@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chaku.engines.llamacpp.schema import call_schema, check_schema
 from chaku.errors import InvalidRequest
@@ -82,3 +85,26 @@ def test_a_call_s_arguments_keep_what_their_references_meant(num_functions: int)
 
 def test_a_function_without_parameters_takes_an_object() -> None:
     assert call_schema([{"name": "f"}])["$defs"] == {"f0": {"type": "object"}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "limit"),
+    [
+        ({"type": "string", "pattern": "(" * 3000 + "a" + ")" * 3000}, "100 groups"),
+        ({"type": "string", "pattern": "a" * 1001}, "1,000 characters"),
+        ({"enum": [str(number) for number in range(501)]}, "500 values"),
+        ({"type": "object", "properties": {str(number): {} for number in range(500)}}, "500 properties"),
+        ({"anyOf": [{"anyOf": [{}] * 100}] * 10}, "500 properties"),
+    ],
+)
+def test_a_schema_that_costs_too_much_is_refused_with_the_limit(schema: dict[str, Any], limit: str) -> None:
+    with pytest.raises(InvalidRequest, match=limit) as caught:
+        check_schema(schema, "response_format")
+    assert caught.value.code == "invalid_json_schema"
+
+
+@given(st.text(st.sampled_from("()[]{}*+?|\\a1,^$.:"), max_size=40), st.integers(0, 3000))
+def test_any_pattern_is_taken_or_refused(pattern: str, depth: int) -> None:
+    nested = "(" * depth + pattern + ")" * depth
+    with contextlib.suppress(InvalidRequest):
+        check_schema({"type": "string", "pattern": nested}, "response_format")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote
 
+from chaku.complaints import shown
 from chaku.errors import InvalidRequest
 
 _ANNOTATIONS = frozenset({
@@ -28,6 +29,13 @@ _SINGLES = ("items", "additionalProperties")
 _COUNTS = ("minItems", "maxItems", "minLength", "maxLength")
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _MOST_COUNTED = 2000
+MAX_SCHEMAS = 500
+MAX_CHOICES = 500
+"""1,000 properties that may be left out took llama.cpp half a minute, 5,000 values of an enum over a minute; 500 take
+seconds."""
+MAX_PATTERN_CHARS = 1000
+MAX_GROUPS = 100
+"""Python's own compiler gives up near 1,000 groups inside each other."""
 _LARGEST_BOUND = 2**53
 """Whole numbers above are not told apart by every JSON reader; llama.cpp clips at 2**63."""
 _REGEX = re.compile(
@@ -38,14 +46,33 @@ _REGEX = re.compile(
 
 def check_schema(schema: Any, param: str) -> None:
     """Raises InvalidRequest with the path of the first keyword that llama.cpp does not enforce as its `param`."""
-    _check(schema, param, schema)
+    _check(schema, param, schema, _Size(param))
 
 
-def _check(schema: Any, param: str, root: Any) -> None:
+class _Size:
+    """Counts what a grammar grows with: every token of every stream waits while llama.cpp works on a large one."""
+
+    def __init__(self, param: str) -> None:
+        self._param = param
+        self._num_schemas = self._num_choices = 0
+
+    def add(self, schema: dict[str, Any]) -> None:
+        """Raises InvalidRequest where the whole schema is over a limit."""
+        self._num_schemas += 1
+        choices = schema.get("enum")
+        self._num_choices += len(choices) if isinstance(choices, list) else 0
+        if self._num_schemas > MAX_SCHEMAS:
+            raise _refuse(self._param, f"at most {MAX_SCHEMAS} properties and inner schemas can be enforced")
+        if self._num_choices > MAX_CHOICES:
+            raise _refuse(self._param, f"at most {MAX_CHOICES} values of enum can be enforced")
+
+
+def _check(schema: Any, param: str, root: Any, size: _Size) -> None:
     if isinstance(schema, bool):
         return
     if not isinstance(schema, dict):
-        raise _refuse(param, f"{schema!r:.60} is no JSON schema")
+        raise _refuse(param, f"{shown(schema)} is no JSON schema")
+    size.add(schema)
     for keyword, value in schema.items():
         here = f"{param}.{keyword}"
         if keyword in _ANNOTATIONS:
@@ -54,29 +81,31 @@ def _check(schema: Any, param: str, root: Any) -> None:
             raise _refuse(here, f"llama.cpp does not enforce {keyword}: leave it out, and check the answer yourself")
         _check_value(keyword, value, here, root)
     for path, inner in _inner_schemas(schema):
-        _check(inner, f"{param}.{path}", root)
+        _check(inner, f"{param}.{path}", root, size)
 
 
 def _check_value(keyword: str, value: Any, here: str, root: Any) -> None:
     if keyword == "type":
         kinds = value if isinstance(value, list) else [value]
         if not kinds or not all(isinstance(kind, str) and kind in _TYPES for kind in kinds):
-            raise _refuse(here, f"{value!r:.60} is no type of JSON: there are {', '.join(sorted(_TYPES))}")
+            raise _refuse(here, f"{shown(value)} is no type of JSON: there are {', '.join(sorted(_TYPES))}")
     elif keyword == "$ref":
         if not isinstance(value, str) or not _resolves(value, root):
-            raise _refuse(here, f"{value!r:.60} leads nowhere: it must point into this schema, as #/$defs/name does")
+            raise _refuse(here, f"{shown(value)} leads nowhere: it must point into this schema, as #/$defs/name does")
     elif keyword == "pattern":
+        if isinstance(value, str) and (len(value) > MAX_PATTERN_CHARS or value.count("(") > MAX_GROUPS):
+            raise _refuse(here, f"at most {MAX_PATTERN_CHARS:,} characters and {MAX_GROUPS} groups can be enforced")
         if not isinstance(value, str) or not _is_simple_regex(value):
-            raise _refuse(here, f"{value!r:.60} can't be enforced: plain regular expressions can, without look-around")
+            raise _refuse(here, f"{shown(value)} can't be enforced: plain regular expressions can, without look-around")
     elif keyword == "format":
         if value not in _FORMATS:
-            raise _refuse(here, f"{value!r:.60} is not enforced: {', '.join(sorted(_FORMATS))} are")
+            raise _refuse(here, f"{shown(value)} is not enforced: {', '.join(sorted(_FORMATS))} are")
     elif keyword in _COUNTS:
         if type(value) is not int or not 0 <= value <= _MOST_COUNTED:
-            raise _refuse(here, f"{value!r:.60} can't be enforced: 0 to {_MOST_COUNTED:,} can")
+            raise _refuse(here, f"{shown(value)} can't be enforced: 0 to {_MOST_COUNTED:,} can")
     elif keyword in _BOUNDS:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > _LARGEST_BOUND:
-            raise _refuse(here, f"{value!r:.60} can't be enforced: numbers up to 2**53 can")
+            raise _refuse(here, f"{shown(value)} can't be enforced: numbers up to 2**53 can")
     elif keyword == "required":
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
             raise _refuse(here, "it must be a list of property names")
