@@ -18,7 +18,7 @@ from chaku_server import CACHE, ChakuServer
 pytestmark = pytest.mark.model
 
 HERE = Path(__file__).parent / "node"
-NUM_TESTS = 6
+NUM_TESTS = 7
 
 
 def node_and_npm() -> tuple[str, list[str]]:

@@ -106,6 +106,28 @@ def test_a_pydantic_model_is_filled_from_a_stream(client: OpenAI) -> None:
     assert isinstance(final.choices[0].message.parsed, City)
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # of the SDK, about its own message
+def test_a_conversation_goes_on_with_the_helpers_own_messages(client: OpenAI) -> None:
+    """What `create`, `stream` and `parse` return carries fields of the SDK's; they are sent back as they are."""
+    short = {"model": MODEL, "temperature": 0, "max_completion_tokens": 40}
+    messages: list[object] = [*FRANCE]
+    messages.append(client.chat.completions.create(messages=messages, **short).choices[0].message)  # type: ignore[call-overload]
+    messages.append({"role": "user", "content": "And of Spain?"})
+    with client.chat.completions.stream(messages=messages, **short) as stream:  # type: ignore[arg-type]
+        messages.append(stream.get_final_completion().choices[0].message)
+    messages.append({"role": "user", "content": "Describe it."})
+    parsed = client.chat.completions.parse(
+        messages=messages,  # type: ignore[arg-type]
+        response_format=City,
+        **{**short, "max_completion_tokens": 200},  # type: ignore[arg-type]
+    )
+    messages.append(parsed.choices[0].message)
+    messages.append({"role": "user", "content": "Thank you."})
+    last = client.chat.completions.with_raw_response.create(messages=messages, **short)  # type: ignore[call-overload]
+    assert last.parse().choices[0].message.content
+    assert last.headers["x-chaku-note"] == "dropped from past messages: parsed"
+
+
 def test_n_answers_come_apart_and_logprobs_belong_to_the_tokens(client: OpenAI) -> None:
     answer = client.chat.completions.create(
         model=MODEL, messages=COUNT, n=3, max_completion_tokens=8, logprobs=True, top_logprobs=4, seed=5

@@ -272,3 +272,11 @@ async def test_models_are_watched_again_after_an_unexpected_error(
         async with asyncio.timeout(PATIENCE_S):
             assert (await anext(events))[1]["type"] == "models"
     assert "task=models-watcher" in caplog.text and "RuntimeError: planted" in caplog.text
+
+
+async def test_a_body_of_countless_values_is_refused_before_it_is_parsed_and_before_any_login(database: Path) -> None:
+    async with page_gateway(database) as g:
+        body = b'{"key":[' + b"[]," * 300_000 + b"1]}"
+        async with g.http.post(g.url + "/api/login", data=body, headers={"X-Chaku": "1"}) as r:
+            assert r.status == 413
+            assert "5,000 arrays" in (await r.json())["error"]["message"]

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from chaku.errors import InvalidRequest, NotFound, PayloadTooLarge
+from chaku.protocol.json_scan import JsonLimits, scan
 from chaku.protocol.validation import check
 from chaku.store.conversations import Conversation, Conversations, title_from
 from chaku.store.database import Store
@@ -24,6 +25,15 @@ from chaku.web.answers import Answers
 from chaku.web.logins import Logins, Visitor
 
 MAX_BODY_BYTES = 32 * 2**20
+PAGE_LIMITS = JsonLimits(
+    body_bytes=MAX_BODY_BYTES,
+    text_bytes=8 * 2**20,
+    structure_bytes=2**20,
+    num_values=20_000,
+    num_containers=5_000,
+    num_strings=20_000,
+)
+"""Of one request of the page; an import is read elsewhere."""
 MAX_PAGE = 200
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -276,8 +286,11 @@ async def read_body(request: Request) -> bytes:
 
 async def read_json(request: Request, kind: type[Shape]) -> Shape:
     """The body in shape. Raises InvalidRequest naming the field at fault."""
+    content = await read_body(request)
+    for _ in scan(content, PAGE_LIMITS):
+        await asyncio.sleep(0)
     try:
-        body = orjson.loads(await read_body(request))
+        body = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the body is not JSON: {error}", code="invalid_json") from None
     return check(kind, body)

@@ -88,3 +88,14 @@ test("embeddings, completions and models answer too", async () => {
   for await (const one of client.models.list()) names.push(one.id);
   assert.deepEqual(names, [model]);
 });
+
+test("a conversation goes on with the helpers' own messages", async () => {
+  const messages = [...france.messages];
+  const ask = { model, temperature: 0, max_completion_tokens: 30 };
+  messages.push((await client.chat.completions.create({ ...ask, messages })).choices[0].message);
+  messages.push({ role: "user", content: "And of Spain?" });
+  messages.push(await client.chat.completions.stream({ ...ask, messages }).finalMessage());
+  messages.push({ role: "user", content: "Thank you." });
+  const last = await client.chat.completions.create({ ...ask, messages });
+  assert.ok(last.choices[0].message.content);
+});
