@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from chaku.errors import InvalidRequest
 from chaku.protocol.history import tidy
 from chaku.protocol.openai import ChatRequest
-from chaku.protocol.validation import ReadRequest, read_request
+from chaku.protocol.validation import ReadRequest, read_request_in_steps
 
 HI = {"role": "user", "content": "hi"}
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
 
 
 def read(*messages: Any, **fields: Any) -> ReadRequest[ChatRequest]:
-    steps = read_request(ChatRequest, {"model": "m", "messages": copy.deepcopy(list(messages)), **fields})
+    steps = read_request_in_steps(ChatRequest, {"model": "m", "messages": copy.deepcopy(list(messages)), **fields})
     while True:
         try:
             next(steps)
@@ -154,7 +154,7 @@ def test_vllms_running_usage_is_accepted_with_a_note() -> None:
 
 def test_a_long_conversation_is_read_in_steps_and_wholly() -> None:
     messages = [HI, answer(parsed=1)] * 500
-    steps = read_request(ChatRequest, {"model": "m", "messages": copy.deepcopy(messages)})
+    steps = read_request_in_steps(ChatRequest, {"model": "m", "messages": copy.deepcopy(messages)})
     num_steps = 0
     try:
         while True:

@@ -33,6 +33,7 @@ _ASK_FOR_NOTHING: dict[str, Any] = {"functions": [], "function_call": "none", "t
 """Values that ask for what happens without the field as well."""
 _OF_TOOLS = {"tool_choice": ("none", "auto"), "parallel_tool_calls": (True, False)}
 """Values that ask for nothing where there are no tools."""
+_MAY_ASK_FOR_NOTHING = frozenset({*_ASK_FOR_NOTHING, *_OF_TOOLS})
 MAX_FIELDS = 200
 MAX_COMPLAINTS = 64
 """More are counted, but not spelled out: that costs 2 microseconds and 1 KB each."""
@@ -40,7 +41,7 @@ MESSAGES_PER_STEP = 200
 _MESSAGES: TypeAdapter[list[ChatMessage]] = TypeAdapter(list[ChatMessage])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReadRequest(Generic[Model]):
     """A request that fits its shape."""
 
@@ -64,40 +65,58 @@ def check(kind: type[Model], body: Any) -> Model:
         raise _refusal(error, body) from None
 
 
-def read_request(kind: type[Model], body: Any) -> Generator[None, None, ReadRequest[Model]]:
-    """Clean and check a parsed body, some messages at a time; the generator's value is the request.
+def read_request(kind: type[Model], body: Any) -> ReadRequest[Model]:
+    """Clean and check a parsed body. `body` is changed: pass one that nobody else holds.
 
-    Each step takes a few milliseconds at most. `body` is changed: pass one that nobody else holds.
     Raises InvalidRequest as `check` does.
     """
-    if not isinstance(body, dict):
-        raise InvalidRequest("the body must be a JSON object", code="invalid_json")
-    _drop_what_asks_for_nothing(body)
-    notes = _tidy_stream_options(body)
+    notes = _clean(body)
     messages = body.get("messages")
-    if not isinstance(messages, list):
-        return ReadRequest(check(kind, body), body, tuple(notes))
+    dropped = tidy(messages) if isinstance(messages, list) else None
+    return _result(check(kind, body), body, notes, dropped)
+
+
+def read_request_in_steps(kind: type[Model], body: Any) -> Generator[None, None, ReadRequest[Model]]:
+    """The same for a long conversation, some messages at a time; the generator's value is the request.
+
+    Each step takes a few milliseconds at most.
+    """
+    messages = body.get("messages") if isinstance(body, dict) else None
+    if not isinstance(messages, list) or len(messages) <= MESSAGES_PER_STEP:
+        return read_request(kind, body)
+    notes = _clean(body)
     dropped = tidy(messages[:MESSAGES_PER_STEP])
-    if len(messages) <= MESSAGES_PER_STEP:
-        typed = check(kind, body)
-    else:
-        typed = check(kind, {**body, "messages": messages[:MESSAGES_PER_STEP]})
-        for first in range(MESSAGES_PER_STEP, len(messages), MESSAGES_PER_STEP):
-            yield
-            some = messages[first : first + MESSAGES_PER_STEP]
-            dropped |= tidy(some, first)
-            try:
-                typed.messages += _MESSAGES.validate_python(some, strict=True)  # type: ignore[attr-defined]
-            except ValidationError as error:
-                raise _refusal(error, body, ("messages",), first) from None
+    typed = check(kind, {**body, "messages": messages[:MESSAGES_PER_STEP]})
+    for first in range(MESSAGES_PER_STEP, len(messages), MESSAGES_PER_STEP):
+        yield
+        some = messages[first : first + MESSAGES_PER_STEP]
+        dropped |= tidy(some, first)
+        try:
+            typed.messages += _MESSAGES.validate_python(some, strict=True)  # type: ignore[attr-defined]
+        except ValidationError as error:
+            raise _refusal(error, body, ("messages",), first) from None
+    return _result(typed, body, notes, dropped)
+
+
+def _result(typed: Model, body: dict[str, Any], notes: list[str], dropped: set[str] | None) -> ReadRequest[Model]:
     if dropped:
         notes.append(f"dropped from past messages: {', '.join(sorted(dropped))}")
     return ReadRequest(typed, body, tuple(notes))
 
 
+def _clean(body: Any) -> list[str]:
+    """Drop nulls and what asks for nothing; returns notes."""
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body must be a JSON object", code="invalid_json")
+    if None in body.values():
+        for field in [field for field, value in body.items() if value is None]:
+            del body[field]
+    if not _MAY_ASK_FOR_NOTHING.isdisjoint(body):
+        _drop_what_asks_for_nothing(body)
+    return _tidy_stream_options(body) if "stream_options" in body else []
+
+
 def _drop_what_asks_for_nothing(body: dict[str, Any]) -> None:
-    for field in [field for field, value in body.items() if value is None]:
-        del body[field]
     for field, nothing in _ASK_FOR_NOTHING.items():
         if field in body and body[field] == nothing and body[field] is not False:
             del body[field]
@@ -108,7 +127,7 @@ def _drop_what_asks_for_nothing(body: dict[str, Any]) -> None:
 
 
 def _tidy_stream_options(body: dict[str, Any]) -> list[str]:
-    options = body.get("stream_options")
+    options = body["stream_options"]
     if not isinstance(options, dict):
         return []
     if all(value is None or value is False for value in options.values()):

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from chaku.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 from chaku.protocol.json_scan import JsonLimits, check_depth, scan
-from chaku.protocol.validation import ReadRequest, read_request
+from chaku.protocol.validation import ReadRequest, read_request, read_request_in_steps
 
 Model = TypeVar("Model", bound=BaseModel)
 Value = TypeVar("Value")
@@ -67,13 +67,13 @@ class BodyReader:
         content = await read_bytes(headers, receive, limits.body_bytes)
         if len(content) <= SMALL_BYTES:
             check_depth(content)
-            return await _in_steps(read_request(kind, parse(content)))
+            return read_request(kind, parse(content))
         async with self._large:
             await _in_steps(scan(content, limits))
             body = parse(content)
             del content
             await asyncio.sleep(0)
-            return await _in_steps(read_request(kind, body))
+            return await _in_steps(read_request_in_steps(kind, body))
 
 
 async def _in_steps(steps: Generator[None, None, Value]) -> Value:
@@ -97,13 +97,9 @@ def parse(content: bytes | bytearray) -> Any:
 
 async def read_bytes(headers: Headers, receive: Receive, max_bytes: int) -> bytes | bytearray:
     """The whole body, unpacked. Raises PayloadTooLarge, or UnsupportedMedia for an unknown Content-Encoding."""
-    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
-    if encoding not in _WINDOWS and encoding not in (b"identity", b""):
-        raise UnsupportedMedia(
-            f"Content-Encoding {encoding.decode('latin-1')[:40]!r} is not read here", fix="send gzip, or none"
-        )
-    length = headers.get(b"content-length", b"0")
-    if length.isdigit() and int(length[:20]) > max_bytes:
+    window = _window(headers[b"content-encoding"]) if b"content-encoding" in headers else None
+    length = headers.get(b"content-length")
+    if length is not None and length.isdigit() and int(length[:20]) > max_bytes:
         raise _too_large(max_bytes)
     message = await receive()
     content = message.get("body", b"")
@@ -118,7 +114,17 @@ async def read_bytes(headers: Headers, receive: Receive, max_bytes: int) -> byte
         if isinstance(content, bytes):
             content = bytearray(content)
         content += message.get("body", b"")
-    return await _unpack(content, _WINDOWS[encoding], max_bytes) if encoding in _WINDOWS else content
+    return content if window is None else await _unpack(content, window, max_bytes)
+
+
+def _window(encoding: bytes) -> int | None:
+    """zlib's word for a Content-Encoding; None where nothing is packed. Raises UnsupportedMedia."""
+    encoding = encoding.strip().lower()
+    if encoding not in _WINDOWS and encoding not in (b"identity", b""):
+        raise UnsupportedMedia(
+            f"Content-Encoding {encoding.decode('latin-1')[:40]!r} is not read here", fix="send gzip, or none"
+        )
+    return _WINDOWS.get(encoding)
 
 
 async def _unpack(packed: bytes | bytearray, window: int, max_bytes: int) -> bytearray:
