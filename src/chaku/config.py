@@ -80,6 +80,8 @@ class ModelConfig(Frozen):
     seconds as soon as another program needs a core."""
     gpu_layers: int | None = Field(None, ge=0)
     """Layers put on the GPU. Default: all that fit."""
+    force: bool = False
+    """Serve the model even if the memory plan says that it does not fit."""
     kv_type: Literal["f16", "q8_0"] = "f16"
     """Number type of the key-value cache: q8_0 takes half the memory at the same speed, and rounds what it keeps."""
     quant: Literal["f16", "bf16", "q8_0", "q4_0"] | None = None
@@ -228,7 +230,8 @@ def _explain_flag(error: ValidationError, names: Mapping[str, str]) -> ConfigErr
 
 _EXAMPLES = {
     "models": "[{source: smollm2-135m}]", "source": "smollm2-135m", "name": "my-model", "context": "4096", "slots": "8",
-    "threads": "4", "spin": "true", "gpu_layers": "0", "kv_type": "q8_0", "quant": "q4_0", "lora": "[adapter.gguf]",
+    "threads": "4", "spin": "true", "force": "true", "gpu_layers": "0", "kv_type": "q8_0", "quant": "q4_0",
+    "lora": "[adapter.gguf]",
     "mmproj": "mmproj.gguf", "embeddings": "false", "idle_unload_s": "600", "queue_limit": "64", "deadline_s": "600",
     "api_key_env": "UPSTREAM_KEY", "upstream_model": "gpt-4o", "extensions": "[top_k]", "host": "127.0.0.1",
     "port": str(DEFAULT_PORT), "allowed_hosts": "[gpu-box.lan]", "cors_origins": "[https://app.example]", "ui": "false",

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chaku.config import ModelConfig
-from chaku.engines.opening import Memory, check_settings, open_engine
+from chaku.engines.llamacpp import devices
+from chaku.engines.llamacpp.engine import LlamaCppEngine, Settings
+from chaku.engines.opening import Resources, check_settings, open_engine, physical_cores
 from chaku.errors import ConfigError, ModelError
+from chaku.models.files import gguf
 from chaku.models.reference import LocalFile, Scripted
 from gguf_files import write_gguf
 
@@ -27,7 +34,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_what_one_model_takes_is_not_there_for_the_next(model: Path) -> None:
-    memory = Memory(2_500_000_000)
+    memory = Resources(2_500_000_000)
     config = ModelConfig(source=str(model), context=8192, slots=8)
     open_engine("first", config, LocalFile(model), model, memory)
     assert memory.available_bytes is not None
@@ -39,7 +46,7 @@ def test_what_one_model_takes_is_not_there_for_the_next(model: Path) -> None:
 def test_the_process_for_embeddings_is_counted_where_there_is_one(model: Path) -> None:
     left = []
     for embeddings in (True, False):
-        memory = Memory(4_000_000_000)
+        memory = Resources(4_000_000_000)
         config = ModelConfig(source=str(model), context=2048, slots=2, embeddings=embeddings)
         open_engine("m", config, LocalFile(model), model, memory)
         left.append(memory.available_bytes)
@@ -65,3 +72,84 @@ def test_what_an_engine_cannot_honour_is_known_before_anything_is_fetched(tmp_pa
     with pytest.raises(ModelError, match=r"none\.gguf"):
         config = ModelConfig(source="x", lora=(tmp_path / "none.gguf",))
         check_settings("m", config, LocalFile(tmp_path / "x.gguf"))
+
+
+GB = 10**9
+
+
+@pytest.fixture
+def large(model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The small model's shape with weights of 40 GB, on a machine with a GPU of 80 GB."""
+    real = gguf.read_metadata
+    monkeypatch.setattr(gguf, "read_metadata", lambda path: dataclasses.replace(real(path), file_bytes=40 * GB))
+    monkeypatch.setattr(devices, "free_gpu_bytes", lambda: 80 * GB)
+    return model
+
+
+def opened(model: Path, resources: Resources, **config: Any) -> Settings:
+    engine = open_engine("large", ModelConfig(source=str(model), **config), LocalFile(model), model, resources)
+    assert isinstance(engine, LlamaCppEngine)
+    return engine._settings
+
+
+def test_a_model_larger_than_main_memory_is_served_from_a_gpu_that_holds_it(large: Path) -> None:
+    resources = Resources(32 * GB)
+    assert opened(large, resources).gpu_layers == 31
+    assert resources.gpu_bytes is not None and resources.gpu_bytes < 40 * GB
+    assert resources.available_bytes is not None and resources.available_bytes > 30 * GB
+    second = opened(large, resources)  # what is left holds a part of it
+    assert second.gpu_layers is not None and 0 < second.gpu_layers < 31
+
+
+def test_without_layers_on_the_gpu_it_does_not_fit(large: Path) -> None:
+    with pytest.raises(ModelError, match=r"32\.00 GB are available"):
+        opened(large, Resources(32 * GB), gpu_layers=0)
+    with pytest.raises(ModelError, match="on the GPU") as caught:
+        opened(large, Resources(32 * GB, gpu_bytes=20 * GB), gpu_layers=31)
+    assert "--gpu-layers" in str(caught.value)
+
+
+def test_force_goes_ahead_and_says_what_it_overrides(large: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = opened(large, Resources(32 * GB), gpu_layers=0, force=True)
+    assert not settings.limits_memory
+    assert "--force" in caplog.text and "32.00 GB are available" in caplog.text
+
+
+@pytest.mark.parametrize(("num_local", "cores", "threads"), [(1, 8, None), (2, 8, 4), (3, 8, 2), (16, 8, 1)])
+def test_engines_share_the_cores(
+    model: Path, monkeypatch: pytest.MonkeyPatch, num_local: int, cores: int, threads: int | None
+) -> None:
+    monkeypatch.setattr("chaku.engines.opening.physical_cores", lambda: cores)
+    assert opened(model, Resources(num_local=num_local)).threads == threads
+
+
+def test_more_threads_than_cores_are_taken_with_a_warning(
+    model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("chaku.engines.opening.physical_cores", lambda: 4)
+    assert opened(model, Resources(num_local=2), threads=2).threads == 2
+    assert "more threads than cores" not in caplog.text
+    assert opened(model, Resources(num_local=2), threads=3).threads == 3
+    assert "more threads than cores" in caplog.text
+
+
+def test_threads_of_one_core_are_counted_once(tmp_path: Path) -> None:
+    for cpu, siblings in enumerate(("0,2", "1,3", "0,2", "1,3")):
+        folder = tmp_path / f"cpu{cpu}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(siblings)
+    assert 1 <= physical_cores(tmp_path) <= max(2, len(os.sched_getaffinity(0)) - 2)
+
+
+def test_a_machine_without_a_gpu_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "python_argv", lambda module: ["/nonexistent"])
+    assert devices.free_gpu_bytes(tmp_path) == 0
+
+
+@pytest.mark.parametrize(("answer", "num_bytes"), [('{"gpu_free_bytes": 7}', 7), ("no JSON", 0), ("", 0)])
+def test_gpus_are_asked_for_in_a_child_and_no_answer_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, num_bytes: int
+) -> None:
+    (tmp_path / "nvidiactl").touch()
+    monkeypatch.setattr(devices, "python_argv", lambda module: [sys.executable, "-c", f"print({answer!r})"])
+    assert devices.free_gpu_bytes(tmp_path) == num_bytes

@@ -106,7 +106,7 @@ def _engine() -> Check:
     except subprocess.TimeoutExpired:
         return Check("FAIL", "llama.cpp", "importing xllamacpp took more than 60 s", "chaku doctor, on an idle machine")
     if child.returncode == 0:
-        return Check("ok", "llama.cpp", "loads")
+        return Check("ok", "llama.cpp", "loads; waiting threads sleep (--spin is faster on an idle machine)")
     if child.returncode < 0:
         why = f"dies of {signal.Signals(-child.returncode).name}: it was built for another CPU"
     else:

@@ -20,7 +20,7 @@ import uvloop
 from chaku import logs
 from chaku.cli.progress import fetching
 from chaku.config import ServeConfig, database_url, environment, load
-from chaku.engines.opening import Memory, check_settings, open_engine
+from chaku.engines.opening import Resources, check_settings, open_engine
 from chaku.errors import UsageError
 from chaku.models.fetch.pull import pull
 from chaku.models.plan.free_memory import available_bytes
@@ -48,6 +48,7 @@ _PER_MODEL = (
         "slots",
         "threads",
         "spin",
+        "force",
         "gpu_layers",
         "kv_type",
         "quant",
@@ -80,10 +81,11 @@ def _model_options(command: Any) -> Any:
         (
             click.option("--context", type=int, help="Tokens that one request may use, prompt and answer together."),
             click.option("--slots", type=int, help="Requests decoded at the same time."),
-            click.option("--threads", type=int, help="CPU threads. Default: the physical cores."),
+            click.option("--threads", type=int, help="CPU threads. Default: the cores, shared by the models."),
             click.option(
                 "--spin/--no-spin", default=None, help="Threads wait without sleeping. Faster only on an idle machine."
             ),
+            click.option("--force/--no-force", default=None, help="Serve even what the memory plan refuses."),
             click.option("--gpu-layers", type=int, help="Layers put on the GPU. Default: all that fit."),
             click.option("--kv-type", type=click.Choice(["f16", "q8_0"]), help="Key-value cache; q8_0 halves it."),
             click.option(
@@ -184,16 +186,17 @@ def _name(config: ServeConfig) -> list[Named]:
 def _open_engines(named: list[Named]) -> Iterator[tuple[Engine, ModelConfig]]:
     """An engine for every model, in their order. Those that need no file go first: their mistakes cost no download."""
 
-    memory = Memory(available_bytes())
+    num_local = sum(not isinstance(reference, Upstream | Scripted) for _, _, reference in named)
+    resources = Resources(available_bytes(), num_local=num_local)
     engines: dict[str, Engine] = {}
     for name, model, reference in named:
         if isinstance(reference, Upstream | Scripted):
-            engines[name] = open_engine(name, model, reference, None, memory)
+            engines[name] = open_engine(name, model, reference, None, resources)
     for name, model, reference in named:
         if name not in engines:
             with fetching(name) as progress:
                 path = pull(reference, progress=progress, quant=model.quant).path
-            engines[name] = open_engine(name, model, reference, path, memory)
+            engines[name] = open_engine(name, model, reference, path, resources)
     for name, model, _ in named:
         yield engines[name], model
 

@@ -41,6 +41,8 @@ class Settings:
     """Threads wait for each other without sleeping: faster on an idle machine, stalls of seconds on a busy one."""
     gpu_layers: int | None = None
     """Layers on the GPU. None: all that fit."""
+    limits_memory: bool = True
+    """Let an allocation beyond the free memory fail at once."""
     kv_type: Literal["f16", "q8_0"] = "f16"
     """Of the KV cache. q8_0 needs a head size that 32 divides."""
     batch: int | None = None
@@ -93,7 +95,10 @@ async def start_chat(name: str, settings: Settings) -> LlamaServer:
 
 
 async def start_embeddings(name: str, settings: Settings) -> LlamaServer:
-    """Load the model for embeddings of inputs up to the context, at most 2,048 tokens. Raises as `start_chat`."""
+    """Load the model for embeddings of inputs up to the context, at most 2,048 tokens. Raises as `start_chat`.
+
+    On the CPU: a GPU would hold the weights a second time.
+    """
     tokens = min(settings.context, _MOST_EMBEDDED_TOKENS)
     params = {
         "n_parallel": EMBEDDING_SLOTS,
@@ -119,7 +124,8 @@ async def _start(name: str, settings: Settings, params: dict[str, Any]) -> Llama
         "batch": settings.batch,
         "kv_type": settings.kv_type,
         "threads": settings.threads,
-        "gpu_layers": settings.gpu_layers,
+        "limits_memory": settings.limits_memory,
+        "gpu_layers": 0 if params.get("embedding") else settings.gpu_layers,
         "mmproj": str(settings.mmproj) if settings.mmproj and not params.get("embedding") else None,
         "lora": [str(path) for path in settings.lora],
     }

@@ -9,10 +9,10 @@ from __future__ import annotations
 import resource
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 from chaku.engines.process import Lifeline
+from chaku.models.plan.free_memory import available_bytes
 
 _THREAD_STACK_BYTES = 8 << 20
 _ALL_SAMPLING_FIELDS = 0xFFF
@@ -31,7 +31,8 @@ def main() -> int:
         lifeline.say({"error": str(error), "kind": "missing"})
         return 3
     try:
-        _limit_memory(reserve_bytes=lifeline.config["params"]["n_threads_http"] * _THREAD_STACK_BYTES)
+        if lifeline.config["limits_memory"]:
+            _limit_memory(reserve_bytes=lifeline.config["params"]["n_threads_http"] * _THREAD_STACK_BYTES)
         server = xllamacpp.Server(_parameters(xllamacpp, lifeline.config))
     except Exception as error:  # whatever llama.cpp threw; the parent makes a sentence of it and of our stderr
         lifeline.say({"error": str(error), "kind": "load"})
@@ -42,14 +43,12 @@ def main() -> int:
 
 
 def _limit_memory(*, reserve_bytes: int) -> None:
-    """Make an allocation beyond the memory that is free fail at once.
+    """Make an allocation beyond the free memory, of the machine or of the container, fail at once.
 
-    Linux would grant it and, as it is filled, end some process of its choice. Elsewhere nothing is done.
+    Linux would grant it and kill some process as it is filled. On other systems nothing is done.
     """
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        free_bytes = int(lines["MemAvailable"].split()[0]) * 1024
+    free_bytes = available_bytes() if sys.platform == "linux" else None
+    if free_bytes is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (free_bytes + reserve_bytes, hard))
 

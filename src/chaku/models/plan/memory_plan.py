@@ -7,6 +7,7 @@ tokens take 1.5 GB and 3.5 s.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +44,12 @@ class MemoryPlan:
     compute_bytes: int
     available_bytes: int | None
     """None: unknown, and then everything is taken to fit."""
+    gpu_available_bytes: int = 0
+    """Free on the GPUs that the engine can use."""
+    gpu_layers: int = 0
+    """Layers that lie on GPUs, the output layer counted as one."""
+    num_layers: int = 1
+    """All layers, the output layer counted as one."""
     embedding_bytes: int = 0
     """What the process for embeddings takes beside the weights, which both map."""
     notes: tuple[str, ...] = ()
@@ -58,14 +65,26 @@ class MemoryPlan:
         return self.total_context * self.kv_bytes_per_token
 
     @property
+    def gpu_bytes(self) -> int:
+        """What lies on GPUs: the weights and the cache of their layers, and the compute buffers."""
+        if not self.gpu_layers:
+            return 0
+        return (self.weights_bytes + self.total_kv_bytes) * self.gpu_layers // self.num_layers + self.compute_bytes
+
+    @property
     def total_bytes(self) -> int:
-        """Everything the engine's processes take."""
-        return self.weights_bytes + self.total_kv_bytes + self.compute_bytes + self.embedding_bytes
+        """Main memory that the engine's processes take."""
+        everything = self.weights_bytes + self.total_kv_bytes + self.compute_bytes + self.embedding_bytes
+        if not self.gpu_layers:
+            return everything
+        beside_gpu = _PROCESS_BYTES if self.gpu_layers == self.num_layers else self.compute_bytes
+        return everything - self.gpu_bytes + beside_gpu
 
     @property
     def fits(self) -> bool:
-        """Whether it is less than what is available."""
-        return self.available_bytes is None or self.total_bytes <= self.available_bytes
+        """Whether it is less than what is available, in main memory and on the GPUs."""
+        in_memory = self.available_bytes is None or self.total_bytes <= self.available_bytes
+        return in_memory and self.gpu_bytes <= self.gpu_available_bytes
 
     def describe(self) -> str:
         """One line for a person: what a request really gets, and what it takes."""
@@ -73,8 +92,14 @@ class MemoryPlan:
         available = f" of {gigabytes(self.available_bytes)} available" if self.available_bytes is not None else ""
         return (
             f"{slots_of_tokens(self)}{trained}; "
-            f"cache {gigabytes(self.total_kv_bytes)}, in all {gigabytes(self.total_bytes)}{available}"
+            f"cache {gigabytes(self.total_kv_bytes)}, in all {gigabytes(self.total_bytes)}{available}{self._on_gpu()}"
         )
+
+    def _on_gpu(self) -> str:
+        if not self.gpu_layers:
+            return ""
+        of = f"{gigabytes(self.gpu_bytes)} of {gigabytes(self.gpu_available_bytes)}"
+        return f"; {self.gpu_layers} of {self.num_layers} layers on GPU, {of}"
 
 
 def kv_bytes_per_token(metadata: GgufMetadata, kv_type: KvType = "f16") -> int:
@@ -104,6 +129,8 @@ def plan(
     available_bytes: int | None,
     kv_type: KvType = "f16",
     embeddings: bool = False,
+    gpu_available_bytes: int = 0,
+    gpu_layers: int | None = None,
 ) -> MemoryPlan:
     """Fill in what is not given. Says nothing about fitting: see `MemoryPlan.fits` and `require_fit`.
 
@@ -113,7 +140,8 @@ def plan(
     trained = metadata.context_length
     per_token = kv_bytes_per_token(metadata, kv_type)
     beside = embedding_bytes(metadata, kv_type) if embeddings else 0
-    left = None if available_bytes is None else available_bytes - beside
+    usable = gpu_available_bytes if gpu_layers != 0 else 0
+    left = None if available_bytes is None else available_bytes + usable - beside
     budget = _default_cache_tokens(metadata, per_token, left)
     longest = trained or _UNKNOWN_CONTEXT
     if slots is None:
@@ -128,7 +156,7 @@ def plan(
         notes.append(f"trained for {trained:,} tokens: answers get worse beyond that")
     if metadata.sliding_window and per_token:
         notes.append(f"layers with a window of {metadata.sliding_window:,} tokens take less cache than planned")
-    return MemoryPlan(
+    whole = MemoryPlan(
         model=metadata.path.stem,
         context_per_slot=context,
         slots=slots,
@@ -138,8 +166,21 @@ def plan(
         compute_bytes=compute_bytes(metadata, slots),
         available_bytes=available_bytes,
         embedding_bytes=beside,
+        gpu_available_bytes=usable,
+        num_layers=len(metadata.head_count_kv) + 1,
         notes=tuple(notes),
     )
+    return dataclasses.replace(whole, gpu_layers=_gpu_layers(whole, gpu_layers))
+
+
+def _gpu_layers(plan: MemoryPlan, wanted: int | None) -> int:
+    """As many layers as wanted; by default as many as fit. None at all without a GPU."""
+    if not plan.gpu_available_bytes:
+        return 0
+    if wanted is not None:
+        return min(wanted, plan.num_layers)
+    per_layer = max(1, (plan.weights_bytes + plan.total_kv_bytes) // plan.num_layers)
+    return min(plan.num_layers, max(0, plan.gpu_available_bytes - plan.compute_bytes) // per_layer)
 
 
 def _default_cache_tokens(metadata: GgufMetadata, per_token: int, available_bytes: int | None) -> int:
@@ -154,6 +195,12 @@ def require_fit(plan: MemoryPlan) -> None:
     """Raise ModelError when there is too little memory, with settings that would fit."""
     if plan.fits:
         return
+    if plan.gpu_bytes > plan.gpu_available_bytes:
+        raise ModelError(
+            f"{plan.gpu_layers} layers of {plan.model} need {gigabytes(plan.gpu_bytes)} on the GPU, "
+            f"{gigabytes(plan.gpu_available_bytes)} are free",
+            fix="lower --gpu-layers, or leave it out: then as many layers as fit go there",
+        )
     available = plan.available_bytes or 0
     what = f"{plan.model} with {slots_of_tokens(plan)}"
     room = available - (plan.total_bytes - plan.total_kv_bytes)
