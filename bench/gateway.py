@@ -222,11 +222,11 @@ PEERS = {
     ],
     "vllm-router": lambda upstream, port: [
         *("vllm-router", "--worker-urls", upstream.removesuffix("/v1"), "--host", "127.0.0.1", "--port", str(port)),
-        *("--policy", "round_robin"),
+        *("--policy", "round_robin", "--prometheus-port", str(port + 1)),
     ],
     "smg": lambda upstream, port: [
         *("smg", "launch", "--worker-urls", upstream.removesuffix("/v1"), "--host", "127.0.0.1", "--port", str(port)),
-        *("--policy", "round_robin", "--backend", "openai"),
+        *("--policy", "round_robin", "--backend", "openai", "--prometheus-port", str(port + 1)),
     ],
 }
 
