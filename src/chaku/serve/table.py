@@ -153,11 +153,11 @@ class Served:
         self.embedding_admission.slots = _sum([one.embedding_slots for one in known])
 
     def fit(self, route: Route, body: dict[str, Any]) -> Fitting:
-        """The available replicas that can honour a request.
+        """The replicas that can honour a request, of those that `is_available` has just counted.
 
         Raises the first replica's InvalidRequest where none can, EngineUnavailable where none is available.
         """
-        if not self.is_available():
+        if not self._counted:
             raise self.unavailable()
         pairs: list[tuple[Replica, dict[str, Any]]] = []
         refusal: InvalidRequest | None = None
