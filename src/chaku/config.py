@@ -194,7 +194,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text())
     except OSError as error:
-        raise ConfigError(f"can't read {file}: {error.strerror}", fix="check the path given to --config") from None
+        raise ConfigError(f"can't read {file}: {error.strerror}", fix="check the path") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not YAML: {str(error).splitlines()[0]}") from None
     if content is None:

@@ -48,7 +48,7 @@ def test_samples_come_before_the_first_step(output: str) -> None:
 def test_a_dry_run_trains_nothing(recipe: Path) -> None:
     result = chaku("train", recipe, "--dry-run", "--set", "name=dry", "--set", "train.epochs=1")
     assert result.exit_code == 0 and "1 epoch;" in result.output
-    assert not (recipe.parent / "runs" / "dry").exists()
+    assert not list((recipe.parent / "runs").glob("dry*"))
 
 
 def test_resuming_a_finished_run_changes_nothing(recipe: Path, output: str) -> None:
@@ -123,3 +123,37 @@ def test_runs_are_plotted(recipe: Path, output: str, tmp_path: Path) -> None:
 )
 def test_axes_have_round_numbers_around_the_values(values: list[float], shown: list[float]) -> None:
     assert ticks(values) == pytest.approx(shown)
+
+
+def test_a_finished_run_says_so_and_bare_resume_means_auto(recipe: Path, output: str) -> None:
+    for words in (("--resume", recipe), (recipe, "--resume"), (recipe, "--resume", "auto")):
+        result = chaku("train", *words)
+        assert result.exit_code == 0 and "mine is finished: " in result.output
+        assert "resuming" not in result.output
+
+
+@pytest.mark.parametrize("name", ["../k2", "a/b", "..", "a\\b"])
+def test_a_name_that_leaves_the_runs_folder_is_refused(recipe: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="is no name for a run's folder"):
+        chaku("train", recipe, "--set", f"name={name}", "--dry-run")
+
+
+def test_a_recipe_that_is_not_there_is_said_without_options_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"can't read .*nofile\.yaml: No such file") as refused:
+        chaku("train", tmp_path / "nofile.yaml")
+    assert "--config" not in str(refused.value)
+
+
+def test_an_example_recipe_is_one(tmp_path: Path) -> None:
+    from chaku.train.config import read_recipe, train_config
+
+    written = tmp_path / "first.yaml"
+    assert "holds an example" in chaku("train", written, "--init").output
+    assert train_config(read_recipe(written)).preset == "tiny"
+    with pytest.raises(UsageError, match="exists"):
+        chaku("train", written, "--init")
+
+
+def test_presets_are_listed() -> None:
+    output = chaku("train", "--presets").output
+    assert "vicuna-7b-16k  " in output and "adapters over a base held in 4 bits" in output

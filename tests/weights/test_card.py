@@ -120,3 +120,9 @@ def test_what_is_no_run_is_refused(tmp_path, content, said) -> None:
         read_manifest(tmp_path)
     with pytest.raises(ModelError, match=r"no manifest\.json"):
         read_manifest(tmp_path / "nowhere" / "deeper")
+
+
+def test_a_licence_of_the_recipe_does_not_hide_the_bases() -> None:
+    card = model_card({**MANIFEST, "licence": "CC-BY-4.0"})
+    assert "**Licence:** CC-BY-4.0\n" in card and "**Licence of the base:** Apache-2.0\n" in card
+    assert "Licence of the base" not in model_card(MANIFEST)

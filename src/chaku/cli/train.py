@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,39 +21,87 @@ from chaku.data.recipe import differences
 from chaku.errors import ModelError, UsageError
 from chaku.models.sources import shape_of
 from chaku.packages import needs
+from chaku.records import atomic_write
 from chaku.train.config import read_recipe, run_folder
 from chaku.train.estimate import job_of_rows
+from chaku.train.presets import PRESETS
 from chaku.train.prices import price_file, read_prices
 
 if TYPE_CHECKING:
+    from chaku.data.recipe import Recipe
     from chaku.train.plan import Plan
 
 _NUM_SAMPLES = 3
 
 
-@click.command()
+_EXAMPLE = """\
+# A recipe for `chaku train`. What stands here wins over the preset; `chaku train --presets` lists those.
+name: my-first-run
+base: smollm2-135m             # chaku pull smollm2-135m; or a folder, a .gguf, an id of the hub
+data:                          # or the folder that `chaku data build` wrote
+  inputs: [shares.jsonl]
+train:
+  preset: tiny                 # vicuna-7b, lora, qlora, ... on GPUs
+  epochs: 3
+  # lr: 1.0e-4
+  # sample_prompts: ["Who are you?"]
+"""
+
+
+class _BareResume(click.Command):
+    """A command whose `--resume` without a word means `--resume auto`, wherever it stands."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = []
+        for at, word in enumerate(args):
+            words.append("--resume=auto" if word == "--resume" and args[at + 1 : at + 2] != ["auto"] else word)
+        return super().parse_args(ctx, words)
+
+
+def _show_presets(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        width = max(map(len, PRESETS))
+        for name, preset in PRESETS.items():
+            click.echo(f"{name:<{width}}  {preset.meaning}")
+        ctx.exit()
+
+
+@click.command(cls=_BareResume)
 @click.argument("recipe", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--init", is_flag=True, help="Write an example recipe to RECIPE, and stop.")
+@click.option(
+    "--presets",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_presets,
+    help="List the presets, and stop.",
+)
 @click.option(
     "--set", "settings", multiple=True, metavar="A.B=C", help="Change a value of the recipe; repeat it for more."
 )
 @click.option("--dry-run", is_flag=True, help="Check and plan everything, train nothing.")
-@click.option("--resume", type=click.Choice(["auto"]), help="Go on from the newest valid checkpoint, if there is one.")
+@click.option("--resume", type=click.Choice(["auto"]), help="Resume from the newest valid checkpoint, if any.  [auto]")
 @click.option(
     "--continue-from", metavar="RUN", help="Begin with the weights of another run (train.continue_from in the recipe)."
 )
-@click.option("--overwrite", is_flag=True, help="Delete what an earlier run of this name left, and start anew.")
+@click.option("--overwrite", is_flag=True, help="Delete what an earlier run of this name left, and start again.")
 @needs("train")
 def train(
-    recipe: Path, settings: tuple[str, ...], dry_run: bool, resume: str | None, continue_from: str | None,
-    overwrite: bool,
+    recipe: Path, init: bool, settings: tuple[str, ...], dry_run: bool, resume: str | None,
+    continue_from: str | None, overwrite: bool,
 ) -> None:  # fmt: skip
     """Fine-tune a model as RECIPE (YAML: name, base, data, train) says; the result is OUTPUT/NAME/final.
 
     Raw files under `data: inputs:` are built into training rows first. The same command runs alone and under torchrun.
-    SIGTERM saves and exits with 75; --resume auto goes on.
+    SIGTERM saves and exits with 75; --resume continues from there.
     """
+    if init:
+        _write_example(recipe)
+        return
     from chaku.train import run
     from chaku.train.plan import make_plan
+    from chaku.train.run_records import claim, is_finished
 
     read = read_recipe(recipe, settings)
     if continue_from:
@@ -60,22 +109,47 @@ def train(
     is_rank_zero = os.environ.get("RANK", "0") == "0"
     folder = run_folder(read)
     if overwrite and resume:
-        raise click.UsageError("--overwrite deletes what --resume goes on from")
+        raise click.UsageError("--overwrite deletes what --resume continues")
     if overwrite and is_rank_zero and not dry_run:
         _delete(folder)
+    if dry_run:
+        _dry_run(read, is_rank_zero)
+        return
     data = training_set(read, is_rank_zero=is_rank_zero)
     plan = make_plan(read, data)
+    if resume and is_finished(plan):
+        if is_rank_zero:
+            claim(plan, resume=True)
+            click.echo(f"{folder} is finished: {folder / 'final'} holds the model (chaku serve {folder})")
+        return
     if is_rank_zero:
         _show_plan(plan)
         _show_samples(data)
-    if dry_run:
-        if is_rank_zero:
-            _show_cost(plan)
-        return
     with training(is_rank_zero) as progress:
         final = run.execute(plan, progress, resume=resume is not None)
     if is_rank_zero:
         click.echo(f"{final} holds the model; {folder / 'log.jsonl'} how it came about (chaku runs show {folder})")
+
+
+def _dry_run(read: Recipe, is_rank_zero: bool) -> None:
+    """Show what would be trained and what it costs. A set that is not built yet is built in a scratch folder."""
+    from chaku.train.plan import make_plan
+
+    with tempfile.TemporaryDirectory(prefix="chaku-dry-run-") as scratch:
+        data = training_set(read, is_rank_zero=is_rank_zero, scratch=Path(scratch))
+        plan = make_plan(read, data)
+        if is_rank_zero:
+            _show_plan(plan)
+            _show_samples(data)
+            _show_cost(plan)
+
+
+def _write_example(path: Path) -> None:
+    if path.exists():
+        raise UsageError(f"{path} exists", fix="name a new file")
+    with atomic_write(path) as file:
+        file.write(_EXAMPLE.encode())
+    click.echo(f"{path} holds an example: name your base and files there, then chaku train {path} --dry-run")
 
 
 def _delete(folder: Path) -> None:

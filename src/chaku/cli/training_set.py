@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from chaku.data.recipe import Recipe
 
 
-def training_set(read: Recipe, *, is_rank_zero: bool = True) -> Path:
-    """The folder of a recipe's built set; raw files are built beside the run first, by one process."""
+def training_set(read: Recipe, *, is_rank_zero: bool = True, scratch: Path | None = None) -> Path:
+    """The folder of a recipe's built set; raw files are built beside the run first, or in `scratch`, by one process."""
 
     config = data_config(read)
     if isinstance(config, Path):
@@ -29,7 +29,7 @@ def training_set(read: Recipe, *, is_rank_zero: bool = True) -> Path:
     folder = run_folder(read)
     if is_rank_zero and read.base == config.tokenizer:
         at_hub(find_base(read.base), folder)  # its tokenizer, where it is on the hub
-    target = folder.with_name(f"{folder.name}-data")
+    target = (scratch or folder.parent) / f"{folder.name}-data"
     if is_rank_zero:
         with building() as watcher:
             built = build(config, target, name=read.name, watcher=watcher)

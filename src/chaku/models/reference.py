@@ -132,7 +132,7 @@ def parse_reference(source: str) -> Reference:
     if colon and scheme in _SCHEMES:
         return _SCHEMES[scheme](source, rest)
     folder = Path(source).expanduser()
-    if source and (is_model_folder(folder) or is_run(folder)):
+    if source and (is_model_folder(folder) or is_run(folder) or is_checkpoint(folder)):
         return LocalFolder(folder)
     looks_like_path = source.endswith(".gguf") or "/" in source or source.startswith("~")
     if Path(source).exists() or (looks_like_path and not _is_release(source)):
@@ -153,6 +153,11 @@ def _is_release(source: str) -> bool:
 def is_model_folder(path: Path) -> bool:
     """Whether a folder holds a model as transformers or an adapter as peft saves it."""
     return (path / CONFIG).is_file() or (path / ADAPTER_CONFIG).is_file()
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder is one checkpoint of a training run: RUN/checkpoints/step-N."""
+    return path.resolve().parent.name == "checkpoints" and (path / "manifest.json").is_file()
 
 
 def is_run(path: Path) -> bool:
@@ -260,8 +265,10 @@ def default_name(reference: Reference) -> str | None:
 
 
 def folder_name(path: Path) -> str:
-    """What a model in a folder is called: the folder's name, or the run's."""
+    """What a model in a folder is called: the folder's name, the run's, or RUN-step-N of one checkpoint."""
     path = path.expanduser().resolve()
+    if is_checkpoint(path):
+        return f"{path.parent.parent.name}-{path.name}"
     return path.parent.name if path.name == "final" else path.name
 
 

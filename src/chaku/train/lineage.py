@@ -133,7 +133,7 @@ def start_from(parent: Parent | None, run: Path, trainee: Trainee, world: World)
     """
     origin, line = world.broadcast(_settle(parent, run) if world.is_rank_zero else (None, ""))
     if (origin.folder / "manifest.json").is_file():
-        _load_checkpoint(origin.folder, trainee, world)
+        load_weights(origin.folder, trainee, world)
     else:
         _load_final(origin.folder, trainee, world)
     return str(line)
@@ -205,7 +205,8 @@ def _origin(folder: Path, steps: int) -> Origin | None:
     return Origin(folder, steps, digest.hexdigest()) if files else None
 
 
-def _load_checkpoint(folder: Path, trainee: Trainee, world: World) -> None:
+def load_weights(folder: Path, trainee: Trainee, world: World) -> None:
+    """Put the weights of a checkpoint into the trainee, and nothing else of it."""
     options = StateDictOptions(ignore_frozen_params=True, strict=False)
     state = {"model": get_model_state_dict(trainee, options=options)}
     load_state(state, checkpoint_id=folder, no_dist=world.size == 1)

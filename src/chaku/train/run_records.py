@@ -50,6 +50,15 @@ def _with_defaults(before: dict[str, Any]) -> dict[str, Any]:
     return {f"train.{key}": value for key, value in defaults.items()} | before
 
 
+def is_finished(plan: Plan) -> bool:
+    """Whether the run of a plan has trained to its end and its result is there."""
+    path = plan.folder / "manifest.json"
+    if not path.exists() or not any((plan.folder / "final").glob("*.safetensors")):
+        return False
+    manifest = orjson.loads(path.read_bytes())
+    return manifest["finished"] is not None and manifest["result"]["steps"] == plan.total
+
+
 def recorded(plan: Plan) -> dict[str, Any]:
     """Everything that decides a run's numbers, flat."""
     train = plan.config.model_dump(mode="json")

@@ -9,6 +9,7 @@ import click
 from chaku.cli.progress import passing
 from chaku.cli.weights.gguf import convert_to_gguf
 from chaku.cli.weights.options import FOLDER, output_option, overwrite_option, shard_option
+from chaku.cli.weights.readable import readable
 from chaku.errors import UsageError
 from chaku.packages import needs
 from chaku.weights.convert import convert as convert_weights
@@ -48,26 +49,27 @@ def convert(
     """Write MODEL, a folder with safetensors, .bin or Paddle's .pdparams, in another dtype, sharding or layout.
 
     With --to gguf the output is one file for llama.cpp; MODEL may also be an adapter, a run, or a .gguf to requantise.
+    MODEL may be RUN/checkpoints/step-N too, or the name of a pulled model.
     """
     if processor is not None:
         _check_processor(processor, to)
-    if to == "gguf":
-        if dtype is not None:
-            raise UsageError("--dtype is for safetensors", fix="a GGUF takes --quant")
-        convert_to_gguf(model, output, quant, overwrite=overwrite, progress_fd=progress_fd)
-        return
-    if quant is not None:
+    if to == "gguf" and dtype is not None:
+        raise UsageError("--dtype is for safetensors", fix="a GGUF takes --quant")
+    if to != "gguf" and quant is not None:
         raise UsageError("--quant is for GGUF files", fix="add --to gguf, or take --dtype")
-
-    with passing(f"converting {model.name}") as watch:
-        if to == "paddle":
-            files = to_paddle(model, output, dtype=dtype, processor=processor, overwrite=overwrite, watch=watch)
-        else:
-            shards = convert_weights(
-                model, output, dtype=dtype, shard_bytes=shard_bytes, overwrite=overwrite, watch=watch
-            )
-            files = [shard.name for shard in shards]
-    click.echo(f"{output}: {', '.join(files)}")
+    with readable(model, as_gguf=to == "gguf") as source:
+        if to == "gguf":
+            convert_to_gguf(source, output, quant, overwrite=overwrite, progress_fd=progress_fd)
+            return
+        with passing(f"converting {model.name}") as watch:
+            if to == "paddle":
+                files = to_paddle(source, output, dtype=dtype, processor=processor, overwrite=overwrite, watch=watch)
+            else:
+                shards = convert_weights(
+                    source, output, dtype=dtype, shard_bytes=shard_bytes, overwrite=overwrite, watch=watch
+                )
+                files = [shard.name for shard in shards]
+        click.echo(f"{output}: {', '.join(files)}")
 
 
 def _check_processor(processor: Path, to: str) -> None:

@@ -11,7 +11,7 @@ from chaku import config
 from chaku.errors import ModelError
 from chaku.models.fetch import cache
 from chaku.models.files.modelconfig import ADAPTER_CONFIG, CONFIG, read_adapter_config
-from chaku.models.reference import BuiltIn, HubFile, UrlFile, WheelFile, is_model_folder, parse_reference
+from chaku.models.reference import BuiltIn, HubFile, UrlFile, WheelFile, is_checkpoint, is_model_folder, parse_reference
 from chaku.models.registry import BUILT_IN
 from chaku.records import atomic_write, sha256_file
 
@@ -30,7 +30,9 @@ _PARTS = (
 
 
 def model_folder(path: Path) -> Path:
-    """The folder that holds the model: `path`, or a run's final/. Raises ModelError where there is none."""
+    """The folder that holds the model: `path`, a run's final/, or one of its checkpoints. Raises ModelError."""
+    if is_checkpoint(path):
+        return path
     for folder in (path, path / "final"):
         if is_model_folder(folder):
             return folder
@@ -96,6 +98,8 @@ def content_hash(path: Path) -> str:
     """Sha256 over a model's files, and over its base's where it is an adapter. Unchanged files are not read."""
     if path.is_file():
         return _file_hash(path)
+    if is_checkpoint(path):
+        return _file_hash(path / "manifest.json")  # it holds the hashes of all files
     files = sorted({file for part in _PARTS for file in path.glob(part) if file.is_file()})
     digest = hashlib.sha256()
     for file in files:

@@ -1,0 +1,39 @@
+"""What `chaku weights convert` is given, as a folder or file that holds weights."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from chaku.models.reference import folder_name, is_checkpoint
+from chaku.models.registry import BUILT_IN
+
+
+@contextlib.contextmanager
+def readable(model: Path, *, as_gguf: bool) -> Iterator[Path]:
+    """The model's folder or file. A pulled name is looked up; a checkpoint of a run is exported first.
+
+    A GGUF is dequantised first, unless `as_gguf`. What is written for that is gone after the block. Raises ModelError.
+    """
+    if not model.exists() and str(model) in BUILT_IN:
+        from chaku.train.base import find_base
+
+        found = find_base(str(model)).path
+        assert found is not None, "a built-in model that is here has a file"
+        model = found
+    with tempfile.TemporaryDirectory(prefix="chaku-convert-") as scratch:
+        if is_checkpoint(model):
+            from chaku.train.export import export_checkpoint
+
+            folder = Path(scratch) / folder_name(model)
+            export_checkpoint(model, folder)
+            yield folder
+        elif model.suffix == ".gguf" and not as_gguf:
+            from chaku.weights.dequantise import save_dequantised
+
+            save_dequantised(model, Path(scratch))
+            yield Path(scratch)
+        else:
+            yield model
