@@ -119,7 +119,7 @@ class Checkpoints:
     _group: Any = None
 
     def __post_init__(self) -> None:
-        _expect_one_process()
+        expect_one_process()
         if self.in_background and self.world.size > 1:
             self._group = dist.new_group(backend="gloo", timeout=LOADING_TIMEOUT)
 
@@ -265,7 +265,7 @@ def _state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]
     return {"model": weights, "optimiser": moments}
 
 
-def _expect_one_process() -> None:
+def expect_one_process() -> None:
     """DCP warns, in its thread too, when there is one process; that is what was asked for."""
     warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
 

@@ -209,6 +209,7 @@ def load_weights(folder: Path, trainee: Trainee, world: World) -> None:
     """Put the weights of a checkpoint into the trainee, and nothing else of it."""
     options = StateDictOptions(ignore_frozen_params=True, strict=False)
     state = {"model": get_model_state_dict(trainee, options=options)}
+    checkpoints.expect_one_process()
     load_state(state, checkpoint_id=folder, no_dist=world.size == 1)
     set_model_state_dict(trainee, state["model"], options=options)
 
