@@ -14,6 +14,7 @@ import aiohttp
 from chaku.config import ModelConfig, ServeConfig
 from chaku.engines.base import Engine
 from chaku.engines.scripted import Reply, Script, ScriptedEngine
+from chaku.runs import ROOT
 from chaku.serve.access import KeyRing
 from chaku.serve.app import describe_model
 from chaku.serve.exchange import Exchange
@@ -114,7 +115,12 @@ async def gateway(
 
 @contextlib.asynccontextmanager
 async def page_gateway(
-    database: Path, *engines: Engine, static: Path = STATIC, lease_s: float = LEASE_S, **options: Any
+    database: Path,
+    *engines: Engine,
+    static: Path = STATIC,
+    lease_s: float = LEASE_S,
+    runs: Path = ROOT,
+    **options: Any,
 ) -> AsyncIterator[Running]:
     """The same with its page, over a real database."""
 
@@ -132,6 +138,7 @@ async def page_gateway(
                 base_url=f"{url}/v1",
                 page=Page(static),
                 lease_s=lease_s,
+                runs=runs,
             )
         )
 

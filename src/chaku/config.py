@@ -126,6 +126,8 @@ class ServeConfig(Frozen):
     """Longest time for a request's body to arrive, and a second more for each 64 KiB of it."""
     ui: bool = True
     """Serve the page beside the API."""
+    runs: str = "runs"
+    """Folder whose training runs the page shows, to the local user alone."""
     database: str | None = None
     """SQLAlchemy URL. Default: CHAKU_DATABASE, or an SQLite file in the data folder."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

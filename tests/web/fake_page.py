@@ -10,6 +10,8 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import uvicorn
@@ -18,6 +20,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from chaku.errors import ChakuError
+from chaku.web.machine import Machine
 from chaku.web.page import Page
 
 
@@ -47,6 +51,7 @@ class World:
     models: list[dict[str, Any]] = field(default_factory=lambda: [model("vicuna-7b"), model("alpaca-7b")])
     sayings: dict[str, Saying] = field(default_factory=dict)
     key: str | None = None
+    runs: Path = Path("/nonexistent")
     chats: dict[str, dict[str, Any]] = field(default_factory=dict)
     deleted: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -136,7 +141,6 @@ class FakePage:
     def _app(self) -> Starlette:
         chat = "/api/chats/{chat}"
         routes = [
-            *Page().routes(),
             Route("/api/session", self._session),
             Route("/api/login", self._login, methods=["POST"]),
             Route("/api/models", lambda _: answer_json({"models": self.world.models})),
@@ -151,14 +155,17 @@ class FakePage:
             Route(f"{chat}/answers", self._answer, methods=["POST"]),
             Route(f"{chat}/messages/{{message}}/stop", self._stop, methods=["POST"]),
             Route(f"{chat}/messages/{{message}}/stream", self._stream),
+            *(Route(f"/api{path}", local(handler)) for _, path, handler in Machine(self.world.runs).routes()),
+            *Page().routes(),
         ]
-        return Starlette(routes=routes)
+        return Starlette(routes=routes, exception_handlers={ChakuError: refused})
 
     async def _session(self, request: Request) -> Response:
         key = self.world.key
         is_in = key is None or request.cookies.get("chaku_session") == key
         user = {"name": "me", "kind": "key" if key else "local"} if is_in else None
-        return answer_json({"version": "0.0.0", "login_required": key is not None, "user": user})
+        known = {"version": "0.0.0", "login_required": key is not None, "user": user}
+        return answer_json({**known, "sees_runs": is_in and key is None})
 
     async def _login(self, request: Request) -> Response:
         if (await request.json())["key"] != self.world.key:
@@ -317,6 +324,20 @@ class FakePage:
 def answer_json(content: Any, status: int = 200) -> Response:
     """JSON in ASCII: half a character is a text that a model can write, and UTF-8 can't."""
     return Response(json.dumps(content), status, media_type="application/json")
+
+
+def local(handler: Any) -> Any:
+    """A handler of the real application, for the user of this machine."""
+
+    async def handle(request: Request) -> Response:
+        request.state.visitor = SimpleNamespace(key_id=None)
+        return await handler(request)
+
+    return handle
+
+
+async def refused(request: Request, error: Any) -> Response:
+    return refusal(error.http_status, error.message, error.code)
 
 
 def cut(text: str, size: int) -> list[str]:

@@ -121,10 +121,31 @@ def test_the_libraries_are_there_whole_and_with_their_licences() -> None:
     vendor = chaku.web.page.STATIC / "vendor"
     if not vendor.exists():
         pytest.skip("the page's libraries were not fetched (make page)")
-    names = ("preact.js", "hooks.js", "htm.js", "markdown-it.js", "dompurify.js", "highlight/core.js", "katex/katex.js")
+    names = (
+        "uplot/uplot.js",
+        "preact.js",
+        "hooks.js",
+        "htm.js",
+        "markdown-it.js",
+        "dompurify.js",
+        "highlight/core.js",
+        "katex/katex.js",
+    )
     for name in (*names, "katex/katex.css", "highlight/languages/python.js"):
         assert (vendor / name).stat().st_size > 500, name
-    assert len(list((vendor / "licences").iterdir())) == 6
+    assert len(list((vendor / "licences").iterdir())) == 7
     for script in vendor.rglob("*.js"):
         bare = re.findall(rb"""\b(?:from|import)\s*["'](\w[\w@/.-]*)["']""", script.read_bytes())
         assert not bare, f"{script.name} imports {bare} by a name that no import map resolves"
+
+
+async def test_a_browser_that_goes_to_any_screen_gets_the_page_and_a_program_that_errs_is_told(database: Path) -> None:
+    async with page_gateway(database) as g, tab(g) as me:
+        browser, program = {"accept": "text/html,*/*;q=0.8"}, {"accept": "application/json"}
+        for path in ("/", "/chat/x", "/training", "/training/run%201?with=a", "/library", "/a/screen/to/come"):
+            status, html, headers = await me.raw("GET", path, headers=browser)
+            assert (status, b'id="app"' in html, headers["content-security-policy"]) == (200, True, POLICY), path
+        for path in ("/v1/nothing", "/api/nothing", "/assets/x/none.js", "/favicon.ico", "/health/x"):
+            assert (await me.raw("GET", path, headers=browser))[0] == 404, path
+        status, answer, _ = await me.raw("GET", "/trainings", headers=program)
+        assert (status, b"not_found" in answer) == (404, True)

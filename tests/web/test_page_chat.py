@@ -312,3 +312,23 @@ def test_screen_readers_hear_that_an_answer_began_and_ended_and_not_its_text(bro
         page.wait_for_function("() => heard.length >= 2")
         assert page.evaluate("heard") == ["Answer started", "Answer finished, 7 tokens"]
         assert page.locator("[role=log]").get_attribute("aria-live") == "off"
+
+
+def test_what_a_models_makers_advise_is_applied_and_shown_until_something_else_is_set(browser, world, fake):
+    advice = {"system": "You are a helpful assistant.", "sampling": {"temperature": 0.2, "repetition_penalty": 1.1}}
+    world.models[0]["recommended"] = advice
+    with open_page(browser, fake.url) as page:
+        page.get_by_role("button", name="Chat settings", exact=True).click()
+        expect(page.get_by_label("Temperature")).to_have_attribute("placeholder", "default 0.2")
+        expect(page.get_by_label("System prompt")).to_have_attribute("placeholder", re.compile("You are a helpful"))
+        page.get_by_label("Temperature").fill("0.7")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Escape")
+        ask(page, "Hi")
+        wait_for_answer(page)
+        assert world.requests[-1][1]["settings"] == {"temperature": 0.7, "repetition_penalty": 1.1}
+        (chat,) = world.chats.values()
+        assert chat["system"] == "You are a helpful assistant."
+        page.reload()
+        page.get_by_role("button", name="Chat settings, 1 set").click()
+        expect(page.get_by_label("Temperature")).to_have_value("0.7")

@@ -22,8 +22,8 @@ AXE = """async () => (await axe.run(document, {resultTypes: ['violations']})).vi
   .filter(v => ['serious', 'critical'].includes(v.impact))
   .map(v => v.id + ': ' + v.nodes.slice(0, 3).map(n => n.html).join(' | '))"""
 
-TOO_WIDE = """() => [...document.querySelectorAll('.main *')]
-  .filter(e => !e.closest('pre, .table-frame, .math, .visually-hidden'))
+TOO_WIDE = """() => [...document.querySelectorAll('main *')]
+  .filter(e => !e.closest('pre, .table-frame, .data-table, .math, .visually-hidden'))
   .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
   .map(e => e.className || e.tagName)"""
 

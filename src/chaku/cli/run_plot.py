@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from chaku.cli.run_folders import find_run, steps_of
 from chaku.errors import UsageError
 from chaku.records import atomic_write
+from chaku.runs import find_run, steps_of
 
 QUANTITIES = {
     "loss": "loss (nats a trained token); dots: held out",

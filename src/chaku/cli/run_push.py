@@ -7,10 +7,10 @@ import typing
 
 import click
 
-from chaku.cli.run_folders import find_run
 from chaku.errors import UsageError
 from chaku.models.plan.memory_plan import gigabytes
 from chaku.packages import needs
+from chaku.runs import find_run
 from chaku.train import publish
 from chaku.weights.card import read_manifest
 

@@ -10,10 +10,9 @@ from typing import Any
 import click
 import orjson
 
-from chaku.cli.run_folders import find_run, steps_of
 from chaku.cli.run_plot import plot
 from chaku.cli.run_push import push
-from chaku.train.log import read_log
+from chaku.runs import find_run, read_log, run_folders, steps_of
 from chaku.weights.card import lineage as lineage_of
 from chaku.weights.card import read_manifest
 
@@ -35,8 +34,7 @@ runs.add_command(push)
 @click.option("--json", "as_json", is_flag=True, help="Print the same as JSON.")
 def list_runs(root: Path, as_json: bool) -> None:
     """Runs below ROOT, newest last: steps, loss, and whether they are finished."""
-    folders = [path.parent for path in root.glob("*/manifest.json") if (path.parent / "config.yaml").is_file()]
-    rows = [_row(folder) for folder in sorted(folders, key=lambda path: str(read_manifest(path)["started"]))]
+    rows = [_row(folder) for folder in sorted(run_folders(root), key=lambda path: str(read_manifest(path)["started"]))]
     if as_json:
         click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
         return

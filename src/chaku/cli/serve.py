@@ -118,6 +118,7 @@ def _model_options(command: Any) -> Any:
 @click.option("--allowed-host", "allowed_hosts", multiple=True, help="Further Host name to answer to.")
 @click.option("--cors-origin", "cors_origins", multiple=True, help="Origin of pages that may call the API.")
 @click.option("--ui/--no-ui", default=None, help="Serve the page beside the API.")
+@click.option("--runs", type=click.Path(file_okay=False), help="Folder of training runs to show.")
 @click.option("--database", help="SQLAlchemy URL. Default: an SQLite file in the data folder.")
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), help="Default: INFO.")
 @click.option("--open", "opens_page", is_flag=True, help="Open the page in a browser.")
@@ -246,7 +247,7 @@ def _serve(
     own_host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - not bound here
     url = f"http://[{own_host}]:{port}" if ":" in own_host else f"http://{own_host}:{port}"
     if config.ui:
-        _mount_page(serving, store, keys, f"{url}/v1")
+        _mount_page(serving, store, keys, f"{url}/v1", Path(config.runs))
 
     def announce() -> None:
         click.echo(f"chaku is at {url}  (API: {url}/v1, API page: {url}/docs); Ctrl-C stops it", err=True)
@@ -264,7 +265,7 @@ def _serve(
         uvloop.run(server.run(serving, listener, announce))
 
 
-def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str) -> None:
+def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str, runs: Path) -> None:
     page = Page()
     if page.missing is not None:
         click.echo(f"there is an API but no page: {page.missing}", err=True)
@@ -272,9 +273,10 @@ def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str) ->
     def models() -> list[Any]:
         return [describe_model(row) for row in serving.table]
 
-    serving.companions.append(
-        mount(serving.app, store, keys, serving.access, models=models, base_url=base_url, page=page)
+    application = mount(
+        serving.app, store, keys, serving.access, models=models, base_url=base_url, page=page, runs=runs
     )
+    serving.companions.append(application)
 
 
 def _recorder(usage: Any) -> Any:

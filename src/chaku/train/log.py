@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import orjson
 
 from chaku.records import atomic_write
+from chaku.runs import read_log as read_log
 from chaku.train.tracker import Tracker
 
 
@@ -35,17 +35,6 @@ class StepRecord:
     """Useful share of the hardware's arithmetic, see `chaku.train.flops`; None where its peak is not known."""
     metrics: dict[str, float] | None = None
     """Further numbers of the objective, divided by the step's weight as the loss is."""
-
-
-def read_log(path: Path) -> Iterator[dict[str, Any]]:
-    """Every whole line; the last one may be half written where a run was killed."""
-    if not path.exists():
-        return
-    for line in path.read_bytes().splitlines():
-        try:
-            yield orjson.loads(line)
-        except orjson.JSONDecodeError:
-            return
 
 
 class Log:

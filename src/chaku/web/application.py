@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -16,6 +17,7 @@ from starlette.routing import Route
 
 from chaku import __version__, tasks
 from chaku.errors import ChakuError, InvalidRequest, MethodNotAllowed, NotFound
+from chaku.runs import ROOT
 from chaku.store.database import Store
 from chaku.store.keyring import KeyRing
 from chaku.store.leases import LEASE_S
@@ -24,6 +26,7 @@ from chaku.web import shapes
 from chaku.web.answers import Answers
 from chaku.web.chats import Chats, Handler, json_response, read_json
 from chaku.web.logins import COOKIE, Access, Logins, Visitor, check_same_site, set_cookie
+from chaku.web.machine import Machine
 from chaku.web.page import SECURITY_HEADERS, Page
 from chaku.web.streams import Hub
 
@@ -44,12 +47,14 @@ class Application:
         models: Callable[[], list[Any]],
         base_url: str,
         lease_s: float,
+        runs: Path,
     ) -> None:
         self._models = models
         self._closing = asyncio.Event()
         self._hub = Hub(models)
         self._logins = Logins(access, keys, Sessions(store))
         self._answers = Answers(store, base_url, access.inside_token, self._hub.tell_message, lease_s=lease_s)
+        self._machine = Machine(runs)
         self._chats = Chats(store, self._answers, self._hub, self._logins, self._closing)
         self._watching: asyncio.Task[None] | None = None
 
@@ -77,6 +82,7 @@ class Application:
             ("POST", "/logout", self._log_out),
             ("GET", "/models", self._list_models),
             ("GET", "/events", self._chats.events),
+            *self._machine.routes(),
             *self._chats.routes(),
         ]
         routes = [Route(path, self._guarded(path, handler), methods=[method]) for method, path, handler in handlers]
@@ -123,7 +129,14 @@ class Application:
 
     def _session(self, visitor: Visitor | None) -> Response:
         user = visitor and {"name": visitor.name, "kind": "local" if visitor.key_id is None else "key"}
-        return json_response({"version": __version__, "login_required": self._logins.must_log_in, "user": user})
+        return json_response(
+            {
+                "version": __version__,
+                "login_required": self._logins.must_log_in,
+                "user": user,
+                "sees_runs": visitor is not None and visitor.key_id is None,
+            }
+        )
 
 
 def mount(
@@ -136,11 +149,12 @@ def mount(
     base_url: str,
     page: Page | None = None,
     lease_s: float = LEASE_S,
+    runs: Path = ROOT,
 ) -> Application:
     """Put the page at / and its application at /api. `models` gives the rows of /v1/models, `base_url` is the /v1 of
-    this gateway. What comes back has to be started and stopped with the gateway.
+    this gateway, `runs` is where training runs lie. What comes back has to be started and stopped with the gateway.
     """
-    application = Application(store, keys, access, models, base_url, lease_s)
+    application = Application(store, keys, access, models, base_url, lease_s, runs)
     app.mount("/api", application.api())
     app.router.routes.extend((page or Page()).routes())
     return application

@@ -36,8 +36,11 @@ MAIN = "app/main.js"
 
 _IMPORT = re.compile(rb"""^(?:import|export)\b[^;"'(]*["'](\.{1,2}/[^"']+)["']""", re.MULTILINE)
 
-ADDRESSES = ("/", "/chat", "/chat/{id}")
-"""What the page itself makes of its address; all of it is one file."""
+_SCREENS = frozenset({"chat", "library", "training"})
+"""First parts of paths that are screens, whoever asks. Of others the page itself tells a browser that there is none."""
+
+_NOT_OURS = frozenset({"api", "assets", "docs", "health", "metrics", "openapi.json", "redoc", "v1"})
+"""First parts of paths whose unknown addresses are errors, and no screens of the page."""
 
 _TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -102,7 +105,20 @@ class Page:
 
     def routes(self) -> list[Route]:
         """The page's addresses, and its files below /assets/HASH/."""
-        return [*(Route(path, self.index) for path in ADDRESSES), Route("/assets/{hash}/{name:path}", self.asset)]
+        return [
+            Route("/assets/{hash}/{name:path}", self.asset),
+            Route("/", self.index, methods=["GET"]),
+            Route("/{path:path}", self.screen, methods=["GET"]),
+        ]
+
+    async def screen(self, request: Request) -> Response:
+        """The page, for a browser that goes to one of its screens; everything else is not found."""
+        path = request.path_params["path"]
+        first = path.split("/")[0]
+        is_navigation = first in _SCREENS or "text/html" in request.headers.get("accept", "")
+        if not is_navigation or first in _NOT_OURS or "." in path.rsplit("/")[-1]:
+            raise NotFound(f"no path {request.url.path[:200]!r}")
+        return await self.index(request)
 
     async def index(self, request: Request) -> Response:
         """The page, never from a cache, with today's hash in the addresses of its files."""

@@ -1,7 +1,7 @@
 /** The door, when the server has keys. */
 
 /** @import {Library} from "../data/library.js" */
-import { problemOf } from "../chat/conversation.js";
+import { problemOf } from "../data/api.js";
 import { html, useLayoutEffect, useRef, useState } from "../ui/html.js";
 
 /** @param {{library: Library}} props */

@@ -1,7 +1,7 @@
 /** Starts the page. */
 
 import { App, NotStarted } from "./app.js";
-import { problemOf } from "../chat/conversation.js";
+import { problemOf } from "../data/api.js";
 import { html, render } from "../ui/html.js";
 import { Library } from "../data/library.js";
 import { applyTheme } from "./theme.js";

@@ -8,8 +8,9 @@
 import { useChanges } from "../data/observable.js";
 import { html, useLayoutEffect, useRef, useState } from "../ui/html.js";
 import { Composer } from "./composer.js";
-import { problemOf, takesImages } from "./conversation.js";
+import { problemOf } from "../data/api.js";
 import { Messages } from "./messages.js";
+import { takesImages } from "./records.js";
 
 /**
  * @param {object} props

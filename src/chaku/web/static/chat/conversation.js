@@ -4,24 +4,29 @@
  */
 
 /** @import {Chat, Message, Model, Part, Settings} from "../data/types.js" */
-import { CallFailed, follow, get, patch, post } from "../data/api.js";
+import { follow, get, patch, post, problemOf } from "../data/api.js";
 import { Observable } from "../data/observable.js";
-import { knownSettings, titleOf } from "./records.js";
+import { knownSettings, titleOf, withoutDefaults } from "./records.js";
 import { Branches, pathTo, textOf } from "./tree.js";
 
 /** @typedef {{content: string, reasoning: string, isNew: boolean}} Piece  isNew: it replaces what was there */
 
 export class Conversation extends Observable {
-  /** @param {string | null} id  null: a chat that begins with its first message @param {Partial<Chat>} [start] */
-  constructor(id, start = {}) {
+  /**
+   * @param {string | null} id  null: a chat that begins with its first message
+   * @param {(model: string) => Model["recommended"] | undefined} [recommended]  what a model's makers advise
+   */
+  constructor(id, recommended = () => undefined) {
     super();
+    this._recommended = recommended;
     this.id = id;
     this.title = "";
     /** @type {string | null} */
-    this.model = start.model ?? null;
-    this.system = start.system ?? "";
-    /** @type {Settings} */
-    this.settings = start.settings ?? {};
+    this.model = null;
+    this.system = "";
+    /** @type {Settings} what was set here; the rest is the model's default */
+    this.settings = {};
+    this.takesNoSystem = false; // not even the model's own
     /** @type {Map<string, Message>} */
     this.messages = new Map();
     /** @type {string | null} */
@@ -68,6 +73,19 @@ export class Conversation extends Observable {
     return this.path.find((message) => message.state === "streaming");
   }
 
+  /** What the model's makers advise, which counts where nothing was set. @returns {{system: string, sampling: Settings}} */
+  get defaults() {
+    const { system, sampling } = this._recommended(this.model ?? "") ?? {};
+    return { system: system ?? "", sampling: knownSettings(sampling ?? {}) };
+  }
+
+  /** What goes with the next message. @returns {{system: string, settings: Settings}} */
+  get inForce() {
+    const { system, sampling } = this.defaults;
+    const own = this.system || this.id || this.takesNoSystem ? this.system : system;
+    return { system: own, settings: { ...sampling, ...this.settings } };
+  }
+
   /** Bring everything from the server, and take up answers that are being written. */
   async load() {
     if (!this.id) return;
@@ -98,7 +116,7 @@ export class Conversation extends Observable {
     if (this._saving) return; // what is being typed here is newer
     if (chat.model !== undefined) this.model = chat.model ?? this.model;
     if (chat.system !== undefined) this.system = chat.system ?? "";
-    if (chat.settings) this.settings = knownSettings(chat.settings);
+    if (chat.settings) this.settings = withoutDefaults(knownSettings(chat.settings), this.defaults.sampling);
   }
 
   /** Another page changed something. @param {Message | null} message @param {Chat | null} chat */
@@ -131,18 +149,20 @@ export class Conversation extends Observable {
   /** @param {string | Part[]} content @param {string | null} parentId */
   async _ask(content, parentId) {
     if (!this.id) {
-      const { model, system, settings } = this;
-      const chat = await post("/chats", { title: titleOf(content), model, system, settings });
+      const { model, inForce } = this;
+      const chat = await post("/chats", { title: titleOf(content), model, ...inForce });
+      this.system = inForce.system;
       this.id = chat.id;
       this.onCreated(chat.id);
     }
-    const body = { parent_id: parentId, content, model: this.model, settings: this.settings, answer: true };
+    const body = { parent_id: parentId, content, model: this.model, settings: this.inForce.settings, answer: true };
     return post(`/chats/${this.id}/messages`, body);
   }
 
   /** Another answer to the same message. @param {string} userId @param {string} [model] */
   answerAgain(userId, model) {
-    const body = { parent_id: userId, model: model ?? this.model, settings: this.settings };
+    const sampling = knownSettings(this._recommended(model ?? this.model ?? "")?.sampling ?? {});
+    const body = { parent_id: userId, model: model ?? this.model, settings: { ...sampling, ...this.settings } };
     return this._busy(async () => this._add((await post(`/chats/${this.id}/answers`, body)).answer));
   }
 
@@ -273,19 +293,4 @@ export class Conversation extends Observable {
   close() {
     for (const stream of this._streams.values()) stream.abort();
   }
-}
-
-/** What a caught error means to the reader. @param {unknown} error @returns {import("../data/types.js").Problem} */
-export function problemOf(error) {
-  if (error instanceof CallFailed) return { ...error.problem, type: error.problem.type ?? `HTTP ${error.status}` };
-  const message = error instanceof Error ? error.message : String(error);
-  return { code: "page_error", message, fix: "Reload the page; if it happens again, please report it with the details." };
-}
-
-/**
- * Whether a model takes images.
- * @param {Model | undefined} model
- */
-export function takesImages(model) {
-  return (model?.capabilities ?? []).some((name) => name === "vision" || name === "images" || name === "image_input");
 }

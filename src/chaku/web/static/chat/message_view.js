@@ -12,7 +12,7 @@ import { MarkdownView } from "../markdown/markdown_view.js";
 import { Attached } from "./attached.js";
 import { contentParts } from "./attachments.js";
 import { Editor } from "./editor.js";
-import { problemOf } from "./conversation.js";
+import { problemOf } from "../data/api.js";
 import { ToolCalls, Told } from "./told.js";
 import { textOf } from "./tree.js";
 

@@ -1,6 +1,6 @@
 /** What of a chat is worked out here: the title it begins with, the settings that are understood. */
 
-/** @import {Part, Settings} from "../data/types.js" */
+/** @import {Model, Part, Settings} from "../data/types.js" */
 import { writtenText } from "./tree.js";
 
 const TITLE_LENGTH = 60; // characters
@@ -18,4 +18,18 @@ export function titleOf(content) {
 export function knownSettings(settings) {
   const known = Object.entries(settings).map(([name, value]) => [name, name === "stop" && typeof value === "string" ? [value] : value]);
   return Object.fromEntries(known.filter(([, value]) => typeof value === "number" || Array.isArray(value)));
+}
+
+/** The settings that differ from what the model's makers advise. @param {Settings} settings @param {Settings} defaults @returns {Settings} */
+export function withoutDefaults(settings, defaults) {
+  const same = (/** @type {string} */ name) => JSON.stringify(defaults[name]) === JSON.stringify(settings[name]);
+  return Object.fromEntries(Object.entries(settings).filter(([name]) => !same(name)));
+}
+
+/**
+ * Whether a model takes images.
+ * @param {Model | undefined} model
+ */
+export function takesImages(model) {
+  return (model?.capabilities ?? []).some((name) => name === "vision" || name === "images" || name === "image_input");
 }

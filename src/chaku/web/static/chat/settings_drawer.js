@@ -3,7 +3,7 @@
 /** @import {Conversation} from "./conversation.js" */
 import { copyText } from "../ui/clipboard.js";
 import { Dialog } from "../ui/dialog.js";
-import { html, useState } from "../ui/html.js";
+import { html, useId, useState } from "../ui/html.js";
 import { useChanges } from "../data/observable.js";
 import { BUILT_IN, keepPresets, ownPresets } from "./presets.js";
 import { asCurl, asPython, requestBody } from "./request_code.js";
@@ -20,7 +20,7 @@ import { asCurl, asPython, requestBody } from "./request_code.js";
 
 /** @type {Setting[]} */
 const SETTINGS = [
-  { name: "temperature", label: "Temperature", help: "0 repeats itself, higher is more surprising", min: 0, max: 2, step: 0.05 },
+  { name: "temperature", label: "Temperature", help: "0 gives the same answer each time; higher is more varied", min: 0, max: 2, step: 0.05 },
   { name: "top_p", label: "Top-p", help: "Keep the likeliest tokens up to this share", min: 0, max: 1, step: 0.01 },
   { name: "min_p", label: "Min-p", help: "Drop tokens below this share of the likeliest", min: 0, max: 1, step: 0.01 },
   { name: "top_k", label: "Top-k", help: "Keep this many tokens, 0 for all", min: 0, max: 1000, step: 1 },
@@ -34,7 +34,7 @@ const SETTINGS = [
 /** @param {{conversation: Conversation, needsKey: boolean, onClose: () => void, attempt: (work: Promise<any>) => void}} props */
 export function SettingsDrawer({ conversation, needsKey, onClose, attempt }) {
   useChanges(conversation);
-  const { settings } = conversation;
+  const { settings, defaults } = conversation;
   const set = (/** @type {string} */ name, /** @type {number | string[] | null} */ value) => {
     const next = { ...settings };
     if (value === null) delete next[name];
@@ -56,8 +56,8 @@ export function SettingsDrawer({ conversation, needsKey, onClose, attempt }) {
           Reset to model default
         </button>
       </div>
-      ${SETTINGS.map((setting) => html`<${NumberSetting} key=${setting.name} setting=${setting} value=${settings[setting.name]} onSet=${set} />`)}
-      <${StopWords} value=${/** @type {string[] | undefined} */ (settings.stop)} onSet=${set} />
+      ${SETTINGS.map((setting) => html`<${NumberSetting} key=${setting.name} setting=${setting} value=${settings[setting.name]} usual=${defaults.sampling[setting.name]} onSet=${set} />`)}
+      <${StopWords} value=${/** @type {string[] | undefined} */ (settings.stop)} usual=${defaults.sampling.stop} onSet=${set} />
     </section>
     <${AsCode} conversation=${conversation} needsKey=${needsKey} />
   <//>`;
@@ -79,25 +79,30 @@ function useDraft(value, onChange) {
 
 /** @param {{conversation: Conversation, attempt: (work: Promise<any>) => void}} props */
 function SystemPrompt({ conversation, attempt }) {
+  const id = useId();
   const [own, setOwn] = useState(ownPresets);
   const [name, setName] = useState("");
   const { system } = conversation;
-  const save = (/** @type {string} */ text) => void (text !== system && attempt(conversation.update({ system: text })));
+  const usual = conversation.inForce.system;
+  const save = (/** @type {string} */ text) => {
+    conversation.takesNoSystem = text === "";
+    attempt(conversation.update({ system: text }));
+  };
   const field = useDraft(system, ({ value }) => save(value));
   const keep = (/** @type {import("./presets.js").Preset[]} */ presets) => (keepPresets(presets), setOwn(presets));
   const all = [...BUILT_IN, ...own];
   return html`<section>
-    <h3><label for="system">System prompt</label></h3>
+    <h3><label for=${id}>System prompt</label></h3>
     <textarea
-      id="system"
+      id=${id}
       dir="auto"
       rows="5"
-      placeholder="Model default: none"
+      placeholder=${`Model default: ${usual || "none"}`}
       ...${field}
     ></textarea>
     <div class="chips" role="group" aria-label="Presets">
       ${all.map((preset) => html`<button type="button" class="chip" title=${preset.text} onClick=${() => save(preset.text)}>${preset.name}</button>`)}
-      ${system && html`<button type="button" class="chip" onClick=${() => save("")}>None</button>`}
+      ${(system || usual) && html`<button type="button" class="chip" onClick=${() => save("")}>None</button>`}
     </div>
     <div class="row">
       <input
@@ -120,8 +125,9 @@ function SystemPrompt({ conversation, attempt }) {
   </section>`;
 }
 
-/** @param {{setting: Setting, value: any, onSet: (name: string, value: number | null) => void}} props */
-function NumberSetting({ setting, value, onSet }) {
+/** @param {{setting: Setting, value: any, usual: any, onSet: (name: string, value: number | null) => void}} props */
+function NumberSetting({ setting, value, usual, onSet }) {
+  const id = useId();
   const { name, label, help, min, max, step } = setting;
   const field = useDraft(String(value ?? ""), (input) => {
     const { validity } = input;
@@ -129,29 +135,30 @@ function NumberSetting({ setting, value, onSet }) {
     onSet(name, input.value === "" ? null : Number(input.value));
   });
   return html`<div class="setting">
-    <label for=${`set-${name}`}>${label}<small>${help}</small></label>
+    <label for=${id}>${label}<small>${help}</small></label>
     <input
-      id=${`set-${name}`}
+      id=${id}
       type="number"
       inputmode="decimal"
       min=${min}
       max=${max}
       step=${step < 1 ? "any" : step}
-      placeholder="model default"
+      placeholder=${usual === undefined ? "model default" : `default ${usual}`}
       ...${field}
     />
   </div>`;
 }
 
-/** @param {{value: string[] | undefined, onSet: (name: string, value: string[] | null) => void}} props */
-function StopWords({ value, onSet }) {
+/** @param {{value: string[] | undefined, usual: any, onSet: (name: string, value: string[] | null) => void}} props */
+function StopWords({ value, usual, onSet }) {
+  const id = useId();
   const field = useDraft((value ?? []).join("\n"), ({ value }) => {
     const words = value.split("\n").filter(Boolean).slice(0, 4);
     onSet("stop", words.length ? words : null);
   });
   return html`<div class="setting">
-    <label for="set-stop">Stop words<small>One a line, four at most</small></label>
-    <textarea id="set-stop" rows="2" placeholder="model default" ...${field}></textarea>
+    <label for=${id}>Stop words<small>One a line, four at most</small></label>
+    <textarea id=${id} rows="2" placeholder=${usual === undefined ? "model default" : `default ${usual}`} ...${field}></textarea>
   </div>`;
 }
 
@@ -159,7 +166,8 @@ function StopWords({ value, onSet }) {
 function AsCode({ conversation, needsKey }) {
   const [language, setLanguage] = useState("curl");
   const [isCopied, setCopied] = useState(false);
-  const { model, system, settings, path } = conversation;
+  const { model, path } = conversation;
+  const { system, settings } = conversation.inForce;
   const body = requestBody({ model: model ?? "MODEL", system, settings, path });
   const code = (language === "curl" ? asCurl : asPython)(location.origin, body, needsKey);
   const copy = async () => {

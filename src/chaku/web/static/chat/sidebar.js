@@ -78,7 +78,6 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
     <div class="search">
       <${Icon} name="search" />
       <input
-        id="search"
         type="search"
         placeholder="Search"
         aria-label="Search chats"

@@ -13,6 +13,13 @@ export class CallFailed extends Error {
   }
 }
 
+/** What a caught error means to the reader. @param {unknown} error @returns {Problem} */
+export function problemOf(error) {
+  if (error instanceof CallFailed) return { ...error.problem, type: error.problem.type ?? `HTTP ${error.status}` };
+  const message = error instanceof Error ? error.message : String(error);
+  return { code: "page_error", message, fix: "Reload the page; if it happens again, please report it with the details." };
+}
+
 const SILENCE_LIMIT_MS = 40_000; // the server says something at least every 15 s
 const RETRY_FIRST_MS = 400;
 const RETRY_LAST_MS = 5_000;

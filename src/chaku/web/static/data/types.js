@@ -47,10 +47,12 @@
  * @property {string[]} [capabilities]
  * @property {number} [running]
  * @property {number} [waiting]
+ * @property {{system?: string | null, sampling?: Settings} | null} [recommended]  what its makers advise
  *
  * @typedef {object} Session
  * @property {string} version
  * @property {boolean} login_required
+ * @property {boolean} [sees_runs]  training runs are shown
  * @property {{name: string, kind: "local" | "key"} | null} user
  */
 export {};

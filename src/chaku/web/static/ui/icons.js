@@ -4,6 +4,9 @@ import { html } from "./html.js";
 
 /** @type {Record<string, string>} */
 const PATHS = {
+  box: "M2.500 5l5.500-2.500L13.500 5v6L8 13.500 2.500 11zM2.500 5L8 7.500 13.500 5M8 7.500v6",
+  chart: "M2.500 2.500v11h11M5 10l2.500-3 2 2L13 4.500",
+  chat: "M2.500 3.500h11v7.500H7L4 13.500V11H2.500z",
   chevron: "M4 6l4 4 4-4",
   close: "M4 4l8 8M12 4l-8 8",
   copy: "M5.5 5.5V2.500h8v8h-3M2.500 5.500h8v8h-8z",
@@ -24,6 +27,7 @@ const PATHS = {
   send: "M8 13V3M4 7l4-4 4 4",
   stop: "M4.500 4.500h7v7h-7z",
   text: "M3 4h10M3 8h10M3 12h6",
+  up: "M4 10l4-4 4 4",
   theme: "M13 9.500A5.500 5.500 0 0 1 6.500 3a5.500 5.500 0 1 0 6.500 6.500z",
   trash: "M3 4.500h10M6 4.500V3h4v1.500M4.500 4.500l.5 8.500h6l.5-8.500",
   upload: "M8 10.500V3M5 6l3-3 3 3M3 13h10",

@@ -91,3 +91,10 @@ export function ErrorCard({ title, problem, onRetry, retry = "Try again" }) {
     </p>
   </div>`;
 }
+
+/** What stands where a part of the page broke; the rest goes on. @param {unknown} error @param {() => void} onRetry */
+export function Broken(error, onRetry) {
+  const message = error instanceof Error ? error.message : String(error);
+  const problem = { code: "page_error", message, fix: "Reload the page; if it happens again, please report it with the details." };
+  return html`<div class="broken"><${ErrorCard} title="This part of the page can't be shown" problem=${problem} onRetry=${onRetry} /></div>`;
+}

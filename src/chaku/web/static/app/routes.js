@@ -1,0 +1,51 @@
+/** The screens of the page and their addresses. A screen other than the chat is loaded when it is first opened. */
+
+/** @import {Session} from "../data/types.js" */
+
+/** @type {{screen: string, path: string}[]} */
+export const ROUTES = [
+  { screen: "chat", path: "/" },
+  { screen: "chat", path: "/chat" },
+  { screen: "chat", path: "/chat/:chat" },
+  { screen: "training", path: "/training" },
+  { screen: "training", path: "/training/:run" },
+  { screen: "models", path: "/library" }, // /models is where clients without /v1 in their base URL knock
+];
+
+/**
+ * @typedef {object} Screen
+ * @property {string} name
+ * @property {string} label
+ * @property {string} icon
+ * @property {string} path  where its link leads
+ * @property {(session: Session) => boolean} isThere
+ * @property {() => Promise<any>} load  the component
+ */
+
+/** @type {Screen[]} */
+export const SCREENS = [
+  {
+    name: "chat",
+    label: "Chat",
+    icon: "chat",
+    path: "/",
+    isThere: () => true,
+    load: async () => (await import("../chat/chat_screen.js")).ChatScreen,
+  },
+  {
+    name: "training",
+    label: "Training",
+    icon: "chart",
+    path: "/training",
+    isThere: (session) => session.sees_runs === true,
+    load: async () => (await import("../training/training_screen.js")).TrainingScreen,
+  },
+  {
+    name: "models",
+    label: "Models",
+    icon: "box",
+    path: "/library",
+    isThere: () => true,
+    load: async () => (await import("../models/models_screen.js")).ModelsScreen,
+  },
+];

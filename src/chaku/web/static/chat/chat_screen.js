@@ -1,0 +1,191 @@
+/** The chat: the list of chats, the bar over the one that is open, its panel and its settings. */
+
+/** @import {Model} from "../data/types.js" */
+import { chatInAddress, goTo, replaceAddress } from "../app/address.js";
+import { commandOf } from "../app/shortcuts.js";
+import { useChanges } from "../data/observable.js";
+import { copyText } from "../ui/clipboard.js";
+import { Boundary, html, useLayoutEffect, useState } from "../ui/html.js";
+import { IconButton } from "../ui/icons.js";
+import { Broken } from "../ui/notices.js";
+import { ChatPanel } from "./chat_panel.js";
+import { Conversation } from "./conversation.js";
+import { ModelPicker } from "./model_picker.js";
+import { SettingsDrawer } from "./settings_drawer.js";
+import { Sidebar } from "./sidebar.js";
+import { textOf } from "./tree.js";
+
+const LAST_MODEL = "chaku.model";
+const EXAMPLES = [
+  "Explain how a transformer predicts the next token, with a small example.",
+  "Write a Python function that merges overlapping intervals, and test it.",
+  "Compare SQLite and PostgreSQL in a table.",
+];
+
+/** @param {import("../app/app.js").ScreenProps} props */
+export function ChatScreen({ library, route, say, complain, attempt, isCovered, onShortcuts, theme }) {
+  const open = (/** @type {string | null} */ id) => new Conversation(id, (name) => library.model(name)?.recommended);
+  const [conversation, setConversation] = useState(() => open(chatInAddress()));
+  const [isListOpen, setListOpen] = useState(false);
+  const [hasSettings, setSettings] = useState(false);
+  useChanges(library);
+  useChanges(conversation);
+
+  useLayoutEffect(() => {
+    const id = chatInAddress();
+    setConversation((now) => (now.id === id ? now : open(id)));
+  }, [route]);
+
+  useLayoutEffect(() => {
+    conversation.onCreated = (id) => replaceAddress(`/chat/${id}`);
+    if (conversation.id) conversation.load();
+    else if (!matchMedia("(pointer: coarse)").matches) focusComposer();
+    const end = library.onChat((id, message, chat) => {
+      if (conversation.id && (id === conversation.id || id === "*")) conversation.heard(message, chat);
+    });
+    return () => (end(), conversation.close());
+  }, [conversation]);
+
+  // A chat without a model takes the one that was used last, or the first one that is served.
+  useLayoutEffect(() => {
+    if (!conversation.isLoaded || !library.models.length) return;
+    const { model } = conversation;
+    if (conversation.id ? model !== null : model && library.model(model)) return;
+    const last = localStorage.getItem(LAST_MODEL);
+    const start = library.model(last ?? "") ?? library.models.find((m) => m.state === "ready") ?? library.models[0];
+    conversation.model = start.id; // the server hears of it with the first message
+    conversation.changed();
+  }, [conversation, conversation.isLoaded, library.models]);
+
+  const newChat = () => {
+    if (chatInAddress()) goTo("/");
+    else setConversation(open(null));
+    setListOpen(false);
+  };
+  useLayoutEffect(() => {
+    /** @type {Record<string, () => void>} */
+    const commands = {
+      new: newChat,
+      search: () => {
+        setListOpen(true);
+        focusSearch();
+        queueMicrotask(focusSearch); // on a narrow screen the list has to be drawn first
+      },
+      model: () => /** @type {HTMLElement | null} */ (document.querySelector(".model-picker .menu-button"))?.click(),
+      settings: () => setSettings(true),
+      composer: focusComposer,
+      copy: async () => {
+        const last = conversation.path.findLast((message) => message.role === "assistant");
+        if (last) say((await copyText(textOf(last.content))) ? "Answer copied" : "This browser does not let the page copy");
+      },
+    };
+    const onKey = (/** @type {KeyboardEvent} */ event) => {
+      const command = isCovered || hasSettings ? null : commandOf(event);
+      if (!command || !commands[command]) return;
+      event.preventDefault();
+      commands[command]();
+    };
+    addEventListener("keydown", onKey);
+    return () => removeEventListener("keydown", onKey);
+  }, [conversation, hasSettings, isCovered]);
+
+  const choose = (/** @type {string} */ id) => {
+    localStorage.setItem(LAST_MODEL, id);
+    attempt(conversation.update({ model: id, settings: conversation.settings }));
+  };
+  return html`<div class="chat-screen">
+    <a class="skip" href="#message" onClick=${(/** @type {Event} */ e) => (e.preventDefault(), focusComposer())}>Go to the message field</a>
+    <${Sidebar}
+      library=${library}
+      chosen=${conversation.id}
+      isOpen=${isListOpen}
+      onClose=${() => setListOpen(false)}
+      say=${say}
+      attempt=${attempt}
+      onShortcuts=${onShortcuts}
+      theme=${theme}
+    />
+    ${isListOpen && html`<div class="shade" onClick=${() => setListOpen(false)}></div>`}
+    <main class="main">
+      <${Bar}
+        conversation=${conversation}
+        models=${library.models}
+        onList=${() => setListOpen(true)}
+        onChoose=${choose}
+        onSettings=${() => setSettings(true)}
+        onNew=${newChat}
+      />
+      ${!library.isOnline && conversation.isOnline && html`<p class="offline" role="alert">The server does not answer. Trying again…</p>`}
+      <${Boundary} key=${conversation} fallback=${Broken}>
+        <${Started} conversation=${conversation} models=${library.models} onComplain=${complain} />
+      <//>
+    </main>
+    ${hasSettings &&
+    html`<${Boundary} fallback=${Broken}>
+      <${SettingsDrawer}
+        conversation=${conversation}
+        needsKey=${library.session?.login_required ?? false}
+        onClose=${() => setSettings(false)}
+        attempt=${attempt}
+      />
+    <//>`}
+  </div>`;
+}
+
+/**
+ * @param {object} props
+ * @param {Conversation} props.conversation
+ * @param {Model[]} props.models
+ * @param {() => void} props.onList
+ * @param {(id: string) => void} props.onChoose
+ * @param {() => void} props.onSettings
+ * @param {() => void} props.onNew
+ */
+function Bar({ conversation, models, onList, onChoose, onSettings, onNew }) {
+  useChanges(conversation);
+  const numSet = Object.keys(conversation.settings).length + (conversation.system && conversation.system !== conversation.defaults.system ? 1 : 0);
+  useLayoutEffect(() => {
+    document.title = conversation.title ? `${conversation.title} · chaku` : "chaku";
+  }, [conversation.title]);
+  return html`<header class="bar">
+    <${IconButton} icon="menu" label="Chats" class="narrow-only" onClick=${onList} />
+    <${ModelPicker} models=${models} chosen=${conversation.model} onChoose=${onChoose} />
+    <h1 class="chat-title" dir="auto">${conversation.title}</h1>
+    <${IconButton} icon="plus" label="New chat" class="narrow-only" onClick=${onNew} />
+    <${IconButton}
+      icon="gear"
+      label=${numSet ? `Chat settings, ${numSet} set` : "Chat settings"}
+      class=${numSet ? "marked" : ""}
+      onClick=${onSettings}
+    />
+  </header>`;
+}
+
+/**
+ * The panel, with what teaches while the chat is empty.
+ * @param {{conversation: Conversation, models: Model[], onComplain: (text: string) => void}} props
+ */
+function Started({ conversation, models, onComplain }) {
+  const [start, setStart] = useState(/** @type {{text: string} | null} */ (null));
+  return html`<${ChatPanel} conversation=${conversation} models=${models} onComplain=${onComplain} start=${start}>
+    <div class="empty">
+      ${models.length
+        ? html`<h2>What shall we talk about?</h2>
+            <p>Programs reach the same models at <code>${location.origin}/v1</code></p>
+            <div class="examples">
+              ${EXAMPLES.map((text) => html`<button type="button" onClick=${() => setStart({ text })}>${text}</button>`)}
+            </div>`
+        : html`<h2>No model is served yet</h2>
+            <p>Stop the server and start it with one, for example the built-in 135M model:</p>
+            <pre><code>chaku serve smollm2-135m</code></pre>`}
+    </div>
+  <//>`;
+}
+
+function focusComposer() {
+  /** @type {HTMLElement | null} */ (document.querySelector(".composer textarea"))?.focus();
+}
+
+function focusSearch() {
+  /** @type {HTMLElement | null} */ (document.querySelector(".sidebar input[type=search]"))?.focus();
+}
