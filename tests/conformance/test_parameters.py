@@ -305,20 +305,36 @@ def top_logprobs(ask: Ask) -> None:
 
 def tool_choice(ask: Ask) -> None:
     ask.refuses("tools", tools=[TOOL], tool_choice="required")
+    assert ask.text(tools=[TOOL], tool_choice="none", temperature=0) == ask.text(temperature=0)
     ask.refuses("tool_choice", tool_choice="required")
     ask.refuses("tool_choice", tool_choice={"type": "function", "function": {"name": "f"}})
     assert ask.text(tool_choice="none", temperature=0) == ask.text(temperature=0)
 
 
+def continue_final_message(ask: Ask) -> None:
+    begun = [*COUNT, {"role": "assistant", "content": "One, two, three,"}]
+    going_on = ask.text(messages=begun, continue_final_message=True, temperature=0)
+    assert "four" in going_on
+    assert not going_on.startswith("One")
+    ask.refuses("continue_final_message", continue_final_message=True)  # the last message is the user's
+
+
+def add_generation_prompt(ask: Ask) -> None:
+    assert ask.text(add_generation_prompt=True, temperature=0) == ask.text(temperature=0)
+    ask.refuses("add_generation_prompt", add_generation_prompt=False)
+
+
 CHAT: dict[str, Check] = {
     **SHARED,
     "messages": messages,
+    "continue_final_message": continue_final_message,
+    "add_generation_prompt": add_generation_prompt,
     "max_completion_tokens": max_completion_tokens,
     "logprobs": chat_logprobs,
     "top_logprobs": top_logprobs,
     "tools": refused("tools", [TOOL]),
     "tool_choice": tool_choice,
-    "parallel_tool_calls": refused("parallel_tool_calls", False),
+    "parallel_tool_calls": of_no_effect("parallel_tool_calls", False, True, refuses=("no",)),
     "reasoning_effort": refused("reasoning_effort", "low", "enormous"),
     "metadata": of_no_effect("metadata", {"run": "7"}, refuses=("x",)),
     "safety_identifier": of_no_effect("safety_identifier", "someone"),

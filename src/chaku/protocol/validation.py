@@ -16,17 +16,17 @@ from chaku.protocol.messages import ChatMessage
 Model = TypeVar("Model", bound=BaseModel)
 
 KNOWN_BUT_REFUSED = {
-    "audio": "no engine here speaks",
+    "audio": "chaku does not produce audio",
     "functions": "functions is deprecated: use tools",
     "function_call": "function_call is deprecated: use tool_choice",
     "prediction": "predicted outputs are not supported",
-    "moderation": "chaku moderates no requests",
+    "moderation": "chaku does not moderate requests",
     "prompt_cache_options": "engines keep their own prompt caches: leave it out",
     "prompt_cache_retention": "engines keep their own prompt caches: leave it out",
-    "web_search_options": "chaku searches no web",
+    "web_search_options": "chaku does not search the web",
     "store": "answers are not stored on request: leave store out",
-    "service_tier": "there is one service tier: leave service_tier out",
-    "modalities": "only text comes out: leave modalities out",
+    "service_tier": "chaku has one service tier: leave service_tier out",
+    "modalities": "chaku answers in text only: leave modalities out",
     "verbosity": "no engine here honours verbosity: ask for it in the prompt",
 }
 _ASK_FOR_NOTHING: dict[str, Any] = {"functions": [], "function_call": "none", "tools": [], "top_logprobs": 0}
