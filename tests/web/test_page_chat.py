@@ -315,7 +315,7 @@ def test_screen_readers_hear_that_an_answer_began_and_ended_and_not_its_text(bro
 
 
 def test_what_a_models_makers_advise_is_applied_and_shown_until_something_else_is_set(browser, world, fake):
-    advice = {"system": "You are a helpful assistant.", "sampling": {"temperature": 0.2, "repetition_penalty": 1.1}}
+    advice = {"system": "You are a helpful assistant.", "temperature": 0.2, "repetition_penalty": 1.1, "top_p": None}
     world.models[0]["recommended"] = advice
     with open_page(browser, fake.url) as page:
         page.get_by_role("button", name="Chat settings", exact=True).click()

@@ -8,7 +8,7 @@ import re
 from playwright.sync_api import expect
 
 from web.browser import ask, follow, open_page, wait_for_answer
-from web.fake_page import FakePage
+from web.fake_page import FakePage, model
 
 NUMBERS = " ".join(map(str, range(400)))
 
@@ -89,3 +89,20 @@ def test_two_tabs_see_the_same(browser, world, fake):
         wait_for_answer(one, 3)
         assert one.locator(".answer-body").all_text_contents() == two.locator(".answer-body").all_text_contents()
         seen.assert_clean()
+
+
+def test_all_tabs_hear_the_server_over_one_connection_which_the_next_tab_takes_over(browser, world, fake):
+    world.add_chat("First")
+    with open_page(browser, fake.url) as one:
+        expect(one.get_by_role("link", name="First")).to_be_visible()
+        two = one.context.new_page()
+        two.goto(fake.url)
+        expect(two.get_by_role("link", name="First")).to_be_visible()
+        fake.announce({"type": "models", "models": [model("vicuna-7b", state="loading", progress=0.5)]})
+        for tab in (one, two):
+            expect(tab.locator(".model-picker")).to_contain_text("loading 50 %")
+        assert len(fake._listeners) == 1
+        one.close()
+        two.wait_for_timeout(300)
+        fake.announce({"type": "models", "models": [model("vicuna-7b", waiting=2)]})
+        expect(two.locator(".model-picker")).to_contain_text("busy, 2 in line")

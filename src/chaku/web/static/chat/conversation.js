@@ -75,8 +75,8 @@ export class Conversation extends Observable {
 
   /** What the model's makers advise, which counts where nothing was set. @returns {{system: string, sampling: Settings}} */
   get defaults() {
-    const { system, sampling } = this._recommended(this.model ?? "") ?? {};
-    return { system: system ?? "", sampling: knownSettings(sampling ?? {}) };
+    const { system, ...sampling } = this._recommended(this.model ?? "") ?? {};
+    return { system: system ?? "", sampling: knownSettings(sampling) };
   }
 
   /** What goes with the next message. @returns {{system: string, settings: Settings}} */
@@ -161,7 +161,7 @@ export class Conversation extends Observable {
 
   /** Another answer to the same message. @param {string} userId @param {string} [model] */
   answerAgain(userId, model) {
-    const sampling = knownSettings(this._recommended(model ?? this.model ?? "")?.sampling ?? {});
+    const sampling = knownSettings(this._recommended(model ?? this.model ?? "") ?? {});
     const body = { parent_id: userId, model: model ?? this.model, settings: { ...sampling, ...this.settings } };
     return this._busy(async () => this._add((await post(`/chats/${this.id}/answers`, body)).answer));
   }

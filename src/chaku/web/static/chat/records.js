@@ -14,10 +14,16 @@ export function titleOf(content) {
   return `${cut.slice(0, Math.max(cut.lastIndexOf(" "), TITLE_LENGTH / 2))}…`;
 }
 
+const NAMES = new Set([
+  ...["temperature", "top_p", "top_k", "min_p", "max_tokens", "repetition_penalty"],
+  ...["presence_penalty", "frequency_penalty", "seed", "stop"],
+]);
+
 /** Settings of the kinds that the page can show; what an import brought beside them stays out. @param {any} settings @returns {Settings} */
 export function knownSettings(settings) {
   const known = Object.entries(settings).map(([name, value]) => [name, name === "stop" && typeof value === "string" ? [value] : value]);
-  return Object.fromEntries(known.filter(([, value]) => typeof value === "number" || Array.isArray(value)));
+  const isKnown = (/** @type {any} */ value) => typeof value === "number" || Array.isArray(value);
+  return Object.fromEntries(known.filter(([name, value]) => NAMES.has(name) && isKnown(value)));
 }
 
 /** The settings that differ from what the model's makers advise. @param {Settings} settings @param {Settings} defaults @returns {Settings} */

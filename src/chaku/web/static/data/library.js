@@ -1,11 +1,11 @@
 /** What the frame of the page shows: who is here, which models there are, which chats; kept live by /api/events. */
 
 /** @import {Chat, Message, Model, Session} from "./types.js" */
-import { CallFailed, follow, get, patch, post, remove } from "./api.js";
+import { CallFailed, get, patch, post, remove } from "./api.js";
+import { listen } from "./events.js";
 import { Observable } from "./observable.js";
 
 const PAGE = 50;
-const HIDDEN_LIMIT_MS = 20_000;
 
 export class Library extends Observable {
   constructor() {
@@ -23,9 +23,8 @@ export class Library extends Observable {
     this.isLoaded = false;
     /** @type {Set<(chatId: string, message: Message | null, chat: Chat | null) => void>} */
     this._chatListeners = new Set();
-    /** @type {AbortController | null} */
-    this._following = null;
-    this._hidden = 0;
+    /** @type {(() => void) | null} */
+    this._end = null;
   }
 
   get needsLogin() {
@@ -56,8 +55,8 @@ export class Library extends Observable {
 
   /** The server no longer knows us: show the login. */
   forget() {
-    this._following?.abort();
-    this._following = null;
+    this._end?.();
+    this._end = null;
     this.chats = [];
     this.isLoaded = false;
     if (this.session) this.session = { ...this.session, login_required: true, user: null };
@@ -141,39 +140,19 @@ export class Library extends Observable {
     this.changed();
   }
 
-  /** Follow what happens elsewhere. A page that is long hidden lets go: a browser has few connections for one server. */
+  /** Follow what happens elsewhere. */
   _live() {
-    if (this._following) return;
-    const following = new AbortController();
-    this._following = following;
-    let wasDown = false;
-    const onConnection = (/** @type {boolean} */ isUp) => {
-      if (isUp && wasDown) this._catchUp();
-      wasDown = !isUp;
-      if (this.isOnline !== isUp) {
+    this._end ??= listen({
+      onEvent: (event) => this._event(event),
+      onConnection: (isUp) => {
+        if (this.isOnline === isUp) return;
         this.isOnline = isUp;
         this.changed();
-      }
-    };
-    follow(() => "/events", (event) => this._event(event), { signal: following.signal, onConnection }).catch((error) => {
-      if (error instanceof CallFailed && error.status === 401) this.forget();
-      else throw error;
+      },
+      onMissed: () => this._catchUp(),
+      onRefused: () => this.forget(),
     });
-    document.addEventListener("visibilitychange", this._onVisibility);
   }
-
-  _onVisibility = () => {
-    clearTimeout(this._hidden);
-    if (document.hidden) {
-      this._hidden = setTimeout(() => {
-        this._following?.abort();
-        this._following = null;
-      }, HIDDEN_LIMIT_MS);
-    } else if (!this._following && this.isLoaded) {
-      this._live();
-      this._catchUp();
-    }
-  };
 
   _catchUp() {
     Promise.all([this.refreshModels(), this.refreshChats()]).catch(ignoreLoss);

@@ -47,7 +47,7 @@
  * @property {string[]} [capabilities]
  * @property {number} [running]
  * @property {number} [waiting]
- * @property {{system?: string | null, sampling?: Settings} | null} [recommended]  what its makers advise
+ * @property {Record<string, any> | null} [recommended]  what suits it in a chat: system and settings, null where nothing is known
  *
  * @typedef {object} Session
  * @property {string} version
