@@ -74,7 +74,7 @@ def build(
 ) -> None:
     """Build training rows from INPUTS: ShareGPT, OpenAI messages, Alpaca, message trees, prompts; also .gz and .zst.
 
-    The format is detected. An interrupted build goes on where it stopped when the same command is run again.
+    The format is detected. To resume an interrupted build, run the same command again.
     """
 
     flags["rules"] = _rules(rules)

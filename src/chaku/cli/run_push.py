@@ -23,7 +23,9 @@ from chaku.weights.card import read_manifest
     help="Of a repository that is made now; one that is there stays as it is.",
 )  # fmt: skip
 @click.option("--base", metavar="ORG/NAME", help="Where others find the base model, if the run had it from a folder.")
-@click.option("--checkpoints", is_flag=True, help="Upload the checkpoints too: large, only for going on training.")
+@click.option(
+    "--checkpoints", is_flag=True, help="Upload the checkpoints too: large, needed only to continue training."
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would be uploaded.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @needs("hub")

@@ -25,7 +25,9 @@ from chaku.weights.quality import compare
     required=True,
     help="UTF-8 text to read: such as the model will see, and such as it was not trained on.",
 )
-@click.option("--chunk", "chunk_tokens", type=click.IntRange(8), default=512, show_default=True, help="Tokens a chunk.")
+@click.option(
+    "--chunk", "chunk_tokens", type=click.IntRange(8), default=512, show_default=True, help="Tokens per chunk."
+)
 @click.option("--max-chunks", type=click.IntRange(2), help="Read no more of the text than that.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @needs("train")
