@@ -41,10 +41,8 @@ class Keys:
     known: dict[str, str] = field(default_factory=dict)
 
     @property
-    def num_made(self) -> int:
+    def num_active(self) -> int:
         return len(self.known)
-
-    num_active = num_made
 
     def find(self, token: bytes) -> FoundKey | None:
         key_id = self.known.get(token.decode())

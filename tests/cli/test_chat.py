@@ -379,6 +379,15 @@ async def test_a_gateway_here_is_used_without_the_key_of_the_environment(server,
     assert not fake_serve.exists()
 
 
+async def test_a_gateway_here_gets_a_key_of_chaku_from_the_environment(server, fake_serve, monkeypatch):
+    monkeypatch.setattr(endpoint, "DEFAULT_PORT", server.port)
+    monkeypatch.setenv("OPENAI_API_KEY", "ck-mine")
+    async with endpoint.choose(None, None, None) as chosen:
+        assert chosen == endpoint.Endpoint(server.base_url, "ck-mine", None)
+    async with endpoint.choose(None, "ck-given", None) as chosen:
+        assert chosen.api_key == "ck-given"
+
+
 async def test_a_model_the_gateway_lacks_is_started(server, fake_serve, monkeypatch):
     monkeypatch.setattr(endpoint, "DEFAULT_PORT", server.port)
     async with endpoint.choose(None, None, "smollm2-135m") as chosen:

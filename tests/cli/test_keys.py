@@ -27,6 +27,7 @@ def test_create_prints_the_token_alone_on_stdout_and_the_token_works(url):
     assert result.exit_code == 0
     token = result.stdout.removesuffix("\n")
     assert "can't be shown again" in result.stderr
+    assert "From now on, every gateway on this database asks callers for a key" in result.stderr
     with open_store(url) as store:
         assert KeyRing(store).find(token).name == "laptop"
 

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from chaku.errors import InvalidRequest, NotFound
-from chaku.store import keys
+from chaku.store import keys, transcripts
 from chaku.store.conversations import KEPT_DELETED, Conversations, Place
 from chaku.store.tables import messages as messages_table
 from chaku.store.transcripts import export_jsonl, import_jsonl
@@ -312,3 +312,23 @@ def test_an_import_that_breaks_off_leaves_nothing_to_be_seen(store, mine, now, m
     mine.create("later", now=now + KEPT_DELETED * 2)
     with store.read() as connection:
         assert connection.execute(sa.select(sa.func.count()).select_from(messages_table)).scalar_one() == 0
+
+
+def test_an_export_is_whole_although_an_answer_arrives_in_the_middle_of_it(store, mine, now, monkeypatch):
+    tree = mine.tree(mine.create("x", now=now).id)
+    user = tree.append(None, "user", "Hi", now=now)
+    read = transcripts.tree.read
+    arrived = []
+
+    def slowly(row):
+        if not arrived:
+            arrived.append(True)
+            tree.append(user.id, "assistant", "Hello", now=now)
+        return read(row)
+
+    monkeypatch.setattr(transcripts.tree, "read", slowly)
+    for all_branches in (True, False):
+        arrived.clear()
+        exported = list(export_jsonl(store, None, [tree.conversation_id], all_branches=all_branches))
+        assert [json.loads(line)["messages"][0]["content"] for line in exported] == ["Hi"] * len(exported)
+        assert exported

@@ -290,3 +290,15 @@ async def test_a_session_idle_for_too_long_has_to_log_in_again(database: Path, b
             connection.exec_driver_sql("UPDATE sessions SET last_seen_at = ?", (long_ago.replace(tzinfo=None),))
         with pytest.raises(Refused, match="login_required"):
             await me.call("GET", "/chats")
+
+
+async def test_revoking_the_last_key_lets_the_local_user_in_again(database: Path, bob: NewKey) -> None:
+    async with page_gateway(database) as g, tab(g) as me, asyncio.timeout(PATIENCE_S):
+        with pytest.raises(Refused, match="login_required"):
+            await me.call("GET", "/chats")
+        assert (await me.raw("GET", "/v1/models"))[0] == 401
+        revoke(database, "bob")
+        while (await me.raw("GET", "/v1/models"))[0] != 200:
+            await asyncio.sleep(0.02)
+        assert (await me.call("GET", "/session"))["login_required"] is False
+        assert await me.call("GET", "/chats") == {"chats": [], "next": None}

@@ -62,6 +62,11 @@ def create(name: str, as_json: bool, database: str | None) -> None:
         return
     click.echo(new.token)
     click.echo(f"Key {name!r} is made. Keep the token now: it is not stored and can't be shown again.", err=True)
+    click.echo(
+        "From now on, every gateway on this database asks callers for a key and visitors of the page for a login, "
+        "until the last key is revoked.",
+        err=True,
+    )
 
 
 @keys.command(name="list")

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import TaskID
 
-from chaku.models.fetch.progress import Phase, Progress
+from chaku.models.fetch.progress import DESCRIPTIONS, Phase, Progress
 from chaku.models.plan.memory_plan import gigabytes
 
 if TYPE_CHECKING:
@@ -30,13 +30,6 @@ if TYPE_CHECKING:
 
 _LINE_EVERY_S = 5.0
 _TERMINATED = 128 + signal.SIGTERM
-_PHASES: dict[Phase, str] = {
-    "wait": "waiting for another process that pulls it",
-    "download": "downloading",
-    "unpack": "unpacking",
-    "verify": "checking the sha256",
-    "convert": "converting",
-}
 _COUNTED = {
     "prepare": ("import", "conversations"),
     "tokenise": ("dedup", "conversations"),
@@ -56,7 +49,7 @@ def fetching(name: str) -> Iterator[Progress]:
 
         def draw(phase: Phase, done_bytes: int, total_bytes: int | None) -> None:
             if phase not in tasks:
-                tasks[phase] = bars.add_task(f"{name}: {_PHASES[phase]}", total=total_bytes)
+                tasks[phase] = bars.add_task(f"{name}: {DESCRIPTIONS[phase]}", total=total_bytes)
             bars.update(tasks[phase], completed=done_bytes, total=total_bytes)
 
         yield draw
@@ -199,7 +192,7 @@ class _PhaseLines:
             self.phase, self.pace = phase, _Pace(done_bytes)
         elif not self.pace.is_due():
             return
-        click.echo(f"{self.name}: {_PHASES[phase]}{_bytes_line(self.pace, done_bytes, total_bytes)}", err=True)
+        click.echo(f"{self.name}: {DESCRIPTIONS[phase]}{_bytes_line(self.pace, done_bytes, total_bytes)}", err=True)
 
 
 class _PassLines:

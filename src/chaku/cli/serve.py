@@ -10,7 +10,6 @@ import signal
 import threading
 import time
 import webbrowser
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +19,9 @@ import uvloop
 from chaku import logs
 from chaku.cli.progress import fetching
 from chaku.config import ServeConfig, database_url, environment, load
-from chaku.engines.opening import Resources, check_settings, open_engine
+from chaku.engines.fetched import Opener
+from chaku.engines.opening import Resources, check_settings
 from chaku.errors import UsageError
-from chaku.models.fetch.pull import pull
 from chaku.models.plan.free_memory import available_bytes
 from chaku.models.reference import Scripted, Upstream, parse
 from chaku.serve import server
@@ -37,7 +36,6 @@ from chaku.web.page import Page
 
 if TYPE_CHECKING:
     from chaku.config import Loaded, ModelConfig
-    from chaku.engines.base import Engine
     from chaku.serve.exchange import Exchange
     from chaku.serve.server import Serving
     from chaku.store.database import Store
@@ -184,24 +182,6 @@ def _name(config: ServeConfig) -> list[Named]:
     return named
 
 
-def _open_engines(named: list[Named]) -> Iterator[tuple[Engine, ModelConfig]]:
-    """An engine for every model, in their order. Those that need no file go first: their mistakes cost no download."""
-
-    num_local = sum(not isinstance(reference, Upstream | Scripted) for _, _, reference in named)
-    resources = Resources(available_bytes(), num_local=num_local)
-    engines: dict[str, Engine] = {}
-    for name, model, reference in named:
-        if isinstance(reference, Upstream | Scripted):
-            engines[name] = open_engine(name, model, reference, None, resources)
-    for name, model, reference in named:
-        if name not in engines:
-            with fetching(name) as progress:
-                path = pull(reference, progress=progress, quant=model.quant).path
-            engines[name] = open_engine(name, model, reference, path, resources)
-    for name, model, _ in named:
-        yield engines[name], model
-
-
 def _only_model_of(reference: Any, model: ModelConfig) -> str:
     if model.upstream_model:
         return model.upstream_model
@@ -251,6 +231,10 @@ def _serve(
 
     def announce() -> None:
         click.echo(f"chaku is at {url}  (API: {url}/v1, API page: {url}/docs); Ctrl-C stops it", err=True)
+        if serving.access.needs_key:
+            click.echo("callers need an API key: `chaku keys create NAME` makes one", err=True)
+        else:
+            click.echo("no API key is needed on this machine, until one is created", err=True)
         if ready_fd is not None:
             # whoever started us may use what was started, whatever keys there are
             token = serving.access.inside_token(None)
@@ -260,8 +244,10 @@ def _serve(
             _open_page(url)
 
     with contextlib.closing(listener):
-        for engine, model in _open_engines(named):
-            table.add(engine, model, created=int(time.time()))
+        num_local = sum(not isinstance(reference, Upstream | Scripted) for _, _, reference in named)
+        opener = Opener(Resources(available_bytes(), num_local=num_local), fetching)
+        for name, model, reference in named:
+            table.add(opener.engine(name, model, reference), model, created=int(time.time()))
         uvloop.run(server.run(serving, listener, announce))
 
 

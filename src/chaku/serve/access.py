@@ -29,12 +29,8 @@ class KeyRing(Protocol):
     """Looks API keys up in memory; `chaku.store` has the real one."""
 
     @property
-    def num_made(self) -> int:
-        """Keys ever made, revoked ones too: 0 means that nobody has asked for access control."""
-
-    @property
     def num_active(self) -> int:
-        """Keys that open the door."""
+        """Keys that open the door: with 0, nobody on this machine needs one."""
 
     def find(self, token: bytes) -> ApiKey | None:
         """The active key of this token, in constant time with regard to its value."""
@@ -69,7 +65,7 @@ class Access:
     @property
     def needs_key(self) -> bool:
         """Whether callers must show an API key; otherwise whoever comes (over loopback) is the one local user."""
-        return bool(self._keys.num_made) or self._key_needed_always
+        return bool(self._keys.num_active) or self._key_needed_always
 
     def inside_token(self, key_id: str | None) -> str:
         """What the page, which runs in this process, sends for a key: it has seen the session, never the key's token.

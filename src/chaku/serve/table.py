@@ -271,11 +271,11 @@ class ModelTable:
         return served
 
     async def start(self) -> None:
-        """Start every replica; raises the first model's failure once all have been tried."""
+        """Start every replica. Raises the first model's failure where no model could be started."""
         await asyncio.gather(*(served.start_replica(replica) for served in self for replica in served.replicas))
-        for served in self:
-            if served.failure is not None:
-                raise served.failure
+        failures = [failure for served in self if (failure := served.failure) is not None]
+        if failures and len(failures) == len(self):
+            raise failures[0]
 
     async def stop(self) -> None:
         """Stop every engine, all at once. One that fails to stop is logged, and the others are stopped all the same."""

@@ -59,11 +59,6 @@ class KeyRing:
         return found.key
 
     @property
-    def num_made(self) -> int:
-        """Keys ever made, revoked ones too: 0 means that nobody has asked for access control yet."""
-        return self._version[0] if self._version else 0
-
-    @property
     def num_active(self) -> int:
         """Keys that open the door."""
         return len(self._by_digest)

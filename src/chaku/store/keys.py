@@ -10,12 +10,12 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from chaku.config import TOKEN_PREFIX
 from chaku.errors import InvalidRequest, NotFound
 from chaku.store.database import Store
 from chaku.store.ids import new_id
 from chaku.store.tables import api_keys
 
-TOKEN_PREFIX = "ck-"  # noqa: S105 - how a token begins, not one
 MAX_NAME_LENGTH = 64
 _SHOWN_CHARACTERS = len(TOKEN_PREFIX) + 6  # 36 of the token's 256 bits
 

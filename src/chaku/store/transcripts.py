@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import sqlalchemy as sa
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from chaku.errors import InvalidRequest
 from chaku.store import conversations, tables, tree
@@ -24,6 +24,8 @@ from chaku.store.conversations import Conversation, Conversations
 from chaku.store.database import Store
 from chaku.store.ids import new_id
 from chaku.store.tree import Message, MessageState
+
+MAX_NAME_LENGTH = 256
 
 _ROWS_AT_ONCE = 500
 """Rows per transaction of an import."""
@@ -49,19 +51,36 @@ class Skipped:
     reason: str
 
 
+def _check_moment(moment: datetime) -> datetime:
+    if not 1970 <= moment.year <= 9000:
+        raise ValueError("a time outside the years 1970 to 9000")
+    return moment
+
+
+def _check_name(text: str) -> str:
+    if not text.isprintable() or len(text) > MAX_NAME_LENGTH:
+        raise ValueError(f"not {MAX_NAME_LENGTH} printable characters at most")
+    return text
+
+
+_Moment = Annotated[AwareDatetime, AfterValidator(_check_moment)]
+_Name = Annotated[str, AfterValidator(_check_name)]
+"""Goes into a text column: PostgreSQL takes no NUL there."""
+
+
 class _MessageFacts(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: str
-    model: str | None = None
+    model: _Name | None = None
     sampling: dict[str, Any] | None = None
     usage: dict[str, Any] | None = None
     timings: dict[str, float | None] | None = None
-    finish_reason: str | None = None
+    finish_reason: _Name | None = None
     error: dict[str, Any] | None = None
     state: MessageState = MessageState.COMPLETE
-    created_at: AwareDatetime
-    updated_at: AwareDatetime
+    created_at: _Moment
+    updated_at: _Moment
 
 
 class _LineMessage(BaseModel):
@@ -78,10 +97,10 @@ class _LineFacts(BaseModel):
 
     is_pinned: bool
     is_shown: bool
-    model: str | None = None
+    model: _Name | None = None
     settings: dict[str, Any] | None = None
-    created_at: AwareDatetime
-    updated_at: AwareDatetime
+    created_at: _Moment
+    updated_at: _Moment
 
 
 class _Line(BaseModel):
@@ -103,10 +122,9 @@ def export_jsonl(
         with store.read() as connection:
             rows = connection.execute(tree.SELECT.where(tables.messages.c.conversation_id == conversation_id))
             by_id = {row.id: tree.read(row) for row in rows}
-        parents = {message.parent_id for message in by_id.values()}
-        # mine.tree orders parents before children and siblings as they are numbered: importing keeps that order.
-        leaves = [node.id for node in mine.tree(conversation_id).nodes() if node.id not in parents]
-        shown = conversation.leaf_id
+        # All of it comes from one query: an answer that arrives meanwhile is left out, whole.
+        leaves = _leaves(by_id.values())
+        shown = conversation.leaf_id if conversation.leaf_id in by_id else None
         for leaf_id in leaves if all_branches and leaves else [shown]:
             yield _write_line(conversation, _path(by_id, leaf_id), is_shown=leaf_id == shown)
 
@@ -164,6 +182,22 @@ def _in_batches(branches: list[_Branch], now: datetime) -> Iterator[tuple[Rows, 
                 begun, some = [], []
     if begun or some:
         yield begun, some
+
+
+def _leaves(messages: Iterable[Message]) -> list[str]:
+    """Messages without children, in the tree's order (siblings as they are numbered): importing keeps that order."""
+    children: dict[str | None, list[Message]] = {}
+    for message in sorted(messages, key=lambda message: message.position, reverse=True):
+        children.setdefault(message.parent_id, []).append(message)
+    leaves: list[str] = []
+    ahead = children.get(None, [])  # a stack, last sibling at the bottom
+    while ahead:
+        message = ahead.pop()
+        below = children.get(message.id, [])
+        if not below:
+            leaves.append(message.id)
+        ahead.extend(below)
+    return leaves
 
 
 def _path(by_id: dict[str, Message], leaf_id: str | None) -> list[Message]:
@@ -228,7 +262,8 @@ class _Branch:
 
     def continues_with(self, line: _Line) -> bool:
         """Whether a line is another branch of this conversation: only our own exports have those."""
-        return self.line.chaku is not None and line.chaku is not None and line.id == self.line.id
+        is_ours = self.line.chaku is not None and line.chaku is not None
+        return is_ours and line.id is not None and line.id == self.line.id
 
     def add(self, line: _Line) -> None:
         """Take a line's messages, or none of them where one is at fault."""

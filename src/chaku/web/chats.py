@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from chaku.store.transcripts import export_jsonl, import_jsonl
 from chaku.store.tree import Tree
 from chaku.web import shapes, streams
 from chaku.web.answers import Answers
+from chaku.web.imports import repair_line
 from chaku.web.logins import Logins, Visitor
 
 MAX_BODY_BYTES = 32 * 2**20
@@ -217,15 +219,23 @@ class Chats:
         return self._exported(request, ids, "chats.jsonl")
 
     async def import_all(self, request: Request) -> Response:
-        """Chats from JSONL; lines that are none are named."""
+        """Chats from JSONL. Lines that are none are named; what the page could not show is repaired and counted."""
         lines = (await read_body(request)).splitlines()
         owner_id = _visitor(request).key_id
+        repairs: Counter[str] = Counter()
         imported = await asyncio.to_thread(
-            import_jsonl, self._store, owner_id, lines, now=datetime.now(UTC), skips_bad_lines=True
+            import_jsonl,
+            self._store,
+            owner_id,
+            (repair_line(line, repairs) for line in lines),
+            now=datetime.now(UTC),
+            skips_bad_lines=True,
         )
         self._hub.publish(owner_id, {"type": "chats"})
         skipped = [{"line": one.line, "reason": one.reason} for one in imported.skipped]
-        return json_response({"imported": imported.num_conversations, "skipped": skipped})
+        return json_response(
+            {"imported": imported.num_conversations, "skipped": skipped, "repaired": dict(sorted(repairs.items()))}
+        )
 
     def _exported(self, request: Request, ids: list[str], name: str) -> Response:
         owner_id, all_branches = _visitor(request).key_id, request.query_params.get("all") == "1"

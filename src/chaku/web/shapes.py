@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -198,8 +199,10 @@ def read_cursor(cursor: str) -> Place:
     """What `cursor_after` wrote. Raises InvalidRequest."""
     try:
         is_pinned, updated_at, chat_id = json.loads(base64.urlsafe_b64decode(cursor))
-        return Place(bool(is_pinned), datetime.fromisoformat(updated_at).astimezone(UTC), str(chat_id))
-    except (ValueError, TypeError):
+        if not re.fullmatch(r"[0-9a-f-]{36}", chat_id):
+            raise ValueError("not an id")
+        return Place(bool(is_pinned), datetime.fromisoformat(updated_at).astimezone(UTC), chat_id)
+    except (ValueError, TypeError, OverflowError, RecursionError):  # whatever a stranger may write
         raise InvalidRequest(
             f"{cursor[:40]!r} is no place in the list of chats", fix="take `next` of the page before", param="before"
         ) from None

@@ -22,7 +22,7 @@ import orjson
 
 from chaku.cli.terminal.markdown import clean
 from chaku.client import Client
-from chaku.config import DEFAULT_PORT, environment
+from chaku.config import DEFAULT_PORT, TOKEN_PREFIX, environment
 from chaku.errors import ChakuError, EngineError, ModelError, NotFound, StoreError, UsageError, error_of_child
 from chaku.nearest import nearest
 
@@ -47,12 +47,15 @@ class Endpoint:
 async def choose(base_url: str | None, api_key: str | None, model: str | None) -> AsyncIterator[Endpoint]:
     """The endpoint to use; a server started for it ends with the block. Raises ChakuError.
 
-    OPENAI_API_KEY goes to the address that its owner configured, `base_url` or OPENAI_BASE_URL, and nowhere else.
+    OPENAI_API_KEY goes to the address that its owner configured, `base_url` or OPENAI_BASE_URL. The
+    gateway on this machine gets it only where it is one of chaku's own keys.
     """
     if configured := base_url or environment("OPENAI_BASE_URL"):
         yield Endpoint(configured, api_key or environment("OPENAI_API_KEY"), model)
         return
     here = f"http://127.0.0.1:{DEFAULT_PORT}"
+    if api_key is None and (key := environment("OPENAI_API_KEY") or "").startswith(TOKEN_PREFIX):
+        api_key = key
     if await _answers(here) and (model is None or await _serves(here, api_key, model)):
         yield Endpoint(f"{here}/v1", api_key, model)
         return

@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import select
 import subprocess
 import sys
 import tempfile
@@ -123,6 +124,9 @@ def _converted(source: Path, name: str, quant: str, folder: Path, needed: Sequen
     return target
 
 
+_POLL_S = 0.2
+
+
 def _run(source: Path, target: Path, quant: str, progress: Progress) -> None:
     read_end, write_end = os.pipe()
     command = [
@@ -130,7 +134,7 @@ def _run(source: Path, target: Path, quant: str, progress: Progress) -> None:
         *("--quant", quant, "-o", str(target), "--progress-fd", str(write_end)),
     ]
     progress("convert", 0, None)
-    with os.fdopen(read_end) as told, tempfile.TemporaryFile() as log:
+    with os.fdopen(read_end, "rb"), tempfile.TemporaryFile() as log:
         try:
             child = subprocess.Popen(  # noqa: S603
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(write_end,)
@@ -138,9 +142,19 @@ def _run(source: Path, target: Path, quant: str, progress: Progress) -> None:
         finally:
             os.close(write_end)
         with _ended(child):
-            for line in told:
-                done_bytes, total_bytes = map(int, line.split())
-                progress("convert", done_bytes, total_bytes)
+            done_bytes = 0
+            total_bytes: int | None = None
+            unread = b""
+            while True:
+                if not select.select([read_end], [], [], _POLL_S)[0]:
+                    progress("convert", done_bytes, total_bytes)  # it may end the conversion, also between two lines
+                    continue
+                if not (piece := os.read(read_end, 4096)):
+                    break
+                *lines, unread = (unread + piece).split(b"\n")
+                for line in lines:
+                    done_bytes, total_bytes = map(int, line.split())
+                    progress("convert", done_bytes, total_bytes)
             code = child.wait()
         if code:
             raise _why(source, code, log)

@@ -1,0 +1,110 @@
+"""Imported records are held to the API's own models: what does not fit is repaired, with a counted reason.
+
+The page may then rely on the shape of everything that it is shown. Lines that are no conversation at all pass as they
+are: the store refuses them by number.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from chaku.errors import InvalidRequest
+from chaku.protocol.messages import Content
+from chaku.web.shapes import Settings, dump
+
+_CONTENT: TypeAdapter[Any] = TypeAdapter(Content)
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+_MAX_COUNT = 2**53
+
+
+def repair_line(line: bytes, repairs: Counter[str]) -> bytes:
+    """One line of `messages` JSONL, repaired where it has to be; `repairs` counts the reasons."""
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return line  # a lone surrogate, which the store can read, or no JSON at all
+    if not isinstance(record, dict):
+        return line
+    num_before = repairs.total()
+    if isinstance(record.get("chaku"), dict):
+        _repair_settings(record["chaku"], "settings", repairs)
+    messages = record.get("messages")
+    for message in messages if isinstance(messages, list) else []:
+        if isinstance(message, dict):
+            _repair_message(message, repairs)
+    return line if repairs.total() == num_before else dump(record)
+
+
+def _repair_message(message: dict[str, Any], repairs: Counter[str]) -> None:
+    if isinstance(message.get("content"), list):
+        message["content"] = [_repair_part(part, repairs) for part in message["content"]]
+    if "tool_calls" in message and not _are_tool_calls(message["tool_calls"]):
+        del message["tool_calls"]
+        repairs["tool_calls that are none were left out"] += 1
+    facts = message.get("chaku")
+    if not isinstance(facts, dict):
+        return
+    _repair_settings(facts, "sampling", repairs)
+    if facts.get("usage") is not None and not _is_usage(facts["usage"]):
+        del facts["usage"]
+        repairs["usage that is none was left out"] += 1
+    error = facts.get("error")
+    if error is not None and not (isinstance(error, dict) and isinstance(error.get("message"), str)):
+        facts["error"] = {"message": "the reason of this failure could not be read"}
+        repairs["an error without a message got one"] += 1
+
+
+def _repair_part(part: Any, repairs: Counter[str]) -> Any:
+    try:
+        _CONTENT.validate_python([part])
+    except (ValidationError, InvalidRequest):
+        kind = part.get("type") if isinstance(part, dict) else None
+        name = kind[:40] if isinstance(kind, str) and kind.isprintable() else "unknown"
+        repairs[f"a content part of type {name} that can't be read became a note"] += 1
+        return {"type": "text", "text": f"[{name}: this part could not be imported]"}
+    return part
+
+
+def _repair_settings(holder: dict[str, Any], key: str, repairs: Counter[str]) -> None:
+    """Keep the request parameters that the API takes; a `stop` that is one text becomes a list."""
+    given = holder.get(key)
+    if given is None:
+        return
+    kept: dict[str, Any] = {}
+    for name, value in given.items() if isinstance(given, dict) else []:
+        try:
+            Settings.model_validate({name: value})
+        except ValidationError:
+            repairs[f"{key}.{name[:40]} that the API does not take was left out"] += 1
+        else:
+            kept[name] = [value] if name == "stop" and isinstance(value, str) else value
+    if not isinstance(given, dict):
+        repairs[f"{key} that are none were left out"] += 1
+    elif kept.get("stop") != given.get("stop") and "stop" in kept:
+        repairs[f"{key}.stop became a list"] += 1
+    holder[key] = kept or None
+
+
+def _is_usage(usage: Any) -> bool:
+    if not isinstance(usage, dict):
+        return False
+    details = usage.get("prompt_tokens_details") or {}
+    if not isinstance(details, dict):
+        return False
+    counts = [*(usage.get(name) for name in _COUNTS), details.get("cached_tokens")]
+    return all(count is None or (type(count) is int and 0 <= count < _MAX_COUNT) for count in counts)
+
+
+def _are_tool_calls(calls: Any) -> bool:
+    return isinstance(calls, list) and all(
+        isinstance(call, dict)
+        and isinstance(call.get("id"), str)
+        and isinstance(call.get("function"), dict)
+        and isinstance(call["function"].get("name"), str)
+        and isinstance(call["function"].get("arguments"), str)
+        for call in calls
+    )
