@@ -37,7 +37,8 @@ def examined(*arguments: str, exit_code: int = 0) -> dict[str, dict[str, Any]]:
 def test_a_healthy_machine_has_no_failures_and_nothing_is_made(home: Path) -> None:
     checks = examined()
     assert checks["python"]["level"] == "ok"
-    assert checks["llama.cpp"] == {"level": "ok", "about": "llama.cpp", "finding": "loads", "fix": None}
+    loads = "loads; waiting threads sleep (--spin is faster on an idle machine)"
+    assert checks["llama.cpp"] == {"level": "ok", "about": "llama.cpp", "finding": loads, "fix": None}
     assert "available" in checks["memory"]["finding"]
     assert checks["models"]["fix"] == "chaku pull smollm2-135m"
     assert "will be made" in checks["database"]["finding"]
