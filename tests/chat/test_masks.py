@@ -200,3 +200,35 @@ def test_an_answer_stops_at_its_end_token_or_where_there_is_none_at_its_text(
 ) -> None:
     renderer = Renderer(get_template(template_name), real_tokenizers.load(tokenizer_name))
     assert (renderer.stop_ids, renderer.stop_strings) == (ids, strings)
+
+
+@pytest.mark.parametrize("template_name", ["vicuna_v1.1", "llama3", "chatml", "mistral_v3", "gemma", "zephyr"])
+def test_trainers_over_transformers_get_our_masks_from_the_exported_template(template_name: str) -> None:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from chaku.chat.export import to_jinja
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    theirs = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(letters)}, merges=[]))
+    theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    theirs.decoder = decoders.ByteLevel()
+    template = get_template(template_name)
+    theirs.add_special_tokens([AddedToken(text, special=True) for text in ("<s>", "</s>", *template.tokens)])
+    fast = PreTrainedTokenizerFast(tokenizer_object=theirs, bos_token="<s>", eos_token="</s>")
+    turns = [
+        {"role": "user", "content": "How deep is it?"}, {"role": "assistant", "content": "Twelve metres. "},
+        {"role": "user", "content": "And wide?"}, {"role": "assistant", "content": "Forty:\n\n* here\n* there"},
+    ]  # fmt: skip
+    encoded = fast.apply_chat_template(
+        turns, chat_template=to_jinja(template, generation=True), return_assistant_tokens_mask=True, return_dict=True
+    )
+    conversation = Conversation("c", tuple(Message(Role(turn["role"]), turn["content"]) for turn in turns))
+    ids: list[int] = []
+    mask: list[int] = []
+    for segment in template.lay_out(conversation, bos="<s>", eos="</s>"):
+        tokens = theirs.encode(segment.text, add_special_tokens=False).ids
+        ids += tokens
+        mask += [int(segment.turn is not None)] * len(tokens)
+    assert encoded["input_ids"] == ids
+    assert encoded["assistant_masks"] == mask

@@ -190,6 +190,13 @@ def test_what_has_no_place_is_refused_with_the_reason(name: str, conversation: C
         render(name, conversation, generation_prompt=False)
 
 
+def test_mistral_v3_strips_spaces_after_an_answer_as_mistral_does() -> None:
+    answer = Message(Role.ASSISTANT, " Hello!  ")
+    assert render("mistral_v3", Conversation("c", (USER, answer)), generation_prompt=False).endswith(
+        "[/INST] Hello!</s>"
+    )
+
+
 def test_an_unknown_template_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="did you mean 'mistral_v3'"):
         get_template("mistral_v4")

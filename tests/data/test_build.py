@@ -426,6 +426,17 @@ def test_tool_calls_that_a_template_has_no_place_for_are_dropped_with_the_reason
     assert manifest["counts"]["split"]["drops"] == {"no_place": 1}
 
 
+@pytest.mark.parametrize("template", ["llama3", "gemma", "mistral_v3"])
+def test_a_built_in_template_whose_marks_are_no_tokens_is_refused(tokenizer, template):
+    from chaku.data.rows.rendering import open_rendering
+    from chaku.errors import ModelError
+
+    with pytest.raises(ModelError, match=f"template {template} needs the special tokens"):
+        open_rendering(str(tokenizer), template)
+    assert open_rendering(str(tokenizer), "chatml").template.name == "chatml"
+    assert open_rendering(str(tokenizer), "vicuna_v1.1").template.name == "vicuna_v1.1"
+
+
 def test_a_recipe_with_a_base_is_tokenised_for_it_unless_it_says_otherwise(tmp_path):
     from chaku.data.recipe import load_data
 

@@ -6,9 +6,10 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from chaku.chat.messages import Conversation, Message, Role
-from chaku.data.rules.dedup import find_duplicates, signature
+from chaku.data.rules.dedup import NUM_PERMUTATIONS, SIGNATURE_WIDTH, find_duplicates, signature
 from data.made import sentence
 
 
@@ -32,6 +33,26 @@ def test_exact_duplicates_differ_in_spaces_and_case_alone_and_the_first_stays(tm
         talk("Hello there", "Good day"),
     ]
     assert decide(tmp_path, same, shard=2) == [(0, -1), (0, -1), (1, 0), (1, 0)]
+
+
+def test_a_system_prompt_that_many_share_makes_no_duplicates(tmp_path):
+    chooser = random.Random(5)
+    shared = Message(Role.SYSTEM, " ".join(sentence(chooser) for _ in range(80)))
+    chats = [talk(sentence(chooser, 9), sentence(chooser, 30)) for _ in range(6)]
+    assert decide(tmp_path, [Conversation("x", (shared, *chat.messages)) for chat in chats]) == [(0, -1)] * 6
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.85, 0.95])
+def test_pairs_at_the_threshold_meet_in_a_band(tmp_path, threshold):
+    draw = np.random.default_rng(0)
+    first = draw.integers(0, 2**32, (150, SIGNATURE_WIDTH), dtype=np.uint32)
+    second = draw.integers(0, 2**32, (150, SIGNATURE_WIDTH), dtype=np.uint32)
+    for row in range(150):
+        same = draw.permutation(NUM_PERMUTATIONS)[: int(np.ceil((threshold + 0.02) * NUM_PERMUTATIONS))]
+        second[row, same] = first[row, same]
+    np.save(tmp_path / "s.npy", np.concatenate([first, second]))
+    found = find_duplicates([tmp_path / "s.npy"], threshold)
+    assert (found["rule"][150:] == 2).mean() >= 0.95 and not found["rule"][:150].any()
 
 
 def test_near_duplicates_are_found_and_different_conversations_are_not(tmp_path):

@@ -34,14 +34,19 @@ def template_variables(conversation: Conversation) -> dict[str, Any]:
     }
 
 
-def to_jinja(template: Format, *, bos: bool = True) -> str:
-    """The template as Jinja source. Without `bos` it never writes bos_token, for tokenizers that add none."""
-    return _Writer(template, bos).source()
+def to_jinja(template: Format, *, bos: bool = True, generation: bool = False) -> str:
+    """The template as Jinja source. Without `bos` it never writes bos_token, for tokenizers that add none.
+
+    With `generation`, what carries loss stands inside `{% generation %}`, so that transformers, and trainers over it
+    (TRL's `assistant_only_loss`), get our masks. Plain Jinja does not know that tag.
+    """
+    return _Writer(template, bos, generation).source()
 
 
 class _Writer:
-    def __init__(self, template: Format, bos: bool) -> None:
+    def __init__(self, template: Format, bos: bool, generation: bool) -> None:
         self.template = template
+        self.generation = generation
         self.bos = bos
         self.lines: list[str] = []
         self.depth = 0
@@ -180,6 +185,8 @@ class _Writer:
     def assistant(self) -> None:
         template, tools = self.template, self.template.tools
         self.write(template.assistant)
+        if self.generation:
+            self.line("{%- generation -%}")
         self.write(template.lead)
         self.open("if message.reasoning_content")
         if template.reasoning is None:
@@ -188,7 +195,8 @@ class _Writer:
             self.write(template.reasoning.before, self.trimmed("message.reasoning_content"), template.reasoning.after)
         self.close("if")
         self.open("if message.content")
-        self.write("", self.trimmed("message.content"))
+        stripped = "message.content.rstrip(' ')" if template.strips_answer_end else self.trimmed("message.content")
+        self.write("", stripped)
         self.close("if")
         self.open("if message.tool_calls")
         if tools is None:
@@ -197,6 +205,8 @@ class _Writer:
             self.calls(tools)
         self.close("if")
         self.write(template.end)
+        if self.generation:
+            self.line("{%- endgeneration -%}")
         self.write(template.after)
 
     def calls(self, tools: Tools) -> None:

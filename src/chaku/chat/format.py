@@ -77,3 +77,7 @@ class Format:
     tools: Tools | None = None
     stop: tuple[str, ...] = ()
     """Stop strings, where the end of an answer is no special token."""
+    tokens: tuple[str, ...] = ()
+    """Marks that must be special tokens: as plain text, anybody could write them."""
+    strips_answer_end: bool = False
+    """Answers lose the spaces at their end."""

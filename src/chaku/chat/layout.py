@@ -161,7 +161,8 @@ class _Layout:
             if template.reasoning is None:
                 raise self.refusal("reasoning")
             self.wrapped(template.reasoning, message.reasoning, turn)
-        self.content(message.content, turn)
+        text = message.content.rstrip(" ") if template.strips_answer_end else message.content
+        self.content(text, turn)
         if message.tool_calls:
             self.calls(message, turn)
         self.mark(template.end, turn)

@@ -26,8 +26,10 @@ class Template(Format):
 
     @property
     def hash(self) -> str:
-        """Sha256 of all strings and switches but the name, hexadecimal."""
-        fields = {key: value for key, value in dataclasses.asdict(self).items() if key != "name"}
+        """Sha256 of all strings and switches but the name, hexadecimal. Switches that came later count where set."""
+        fields = {key: value for key, value in dataclasses.asdict(self).items() if key not in ("name", "tokens")}
+        if not self.strips_answer_end:
+            del fields["strips_answer_end"]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     def lay_out(
@@ -135,6 +137,7 @@ _TEMPLATES = (
         system_anywhere=True,
         trims=True,
         tools=_LLAMA3_TOOLS,
+        tokens=("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     ),
     Template(
         name="chatml",
@@ -147,6 +150,7 @@ _TEMPLATES = (
         system_anywhere=True,
         reasoning=Wrap("<think>\n", "\n</think>\n\n"),
         tools=_HERMES_TOOLS,
+        tokens=("<|im_start|>", "<|im_end|>"),
     ),
     # Mistral 7B Instruct v0.1 and v0.2: markers are text.
     Template(
@@ -167,6 +171,8 @@ _TEMPLATES = (
         assistant="",
         end=EOS,
         tools=_MISTRAL_TOOLS,
+        tokens=("[INST]", "[/INST]"),
+        strips_answer_end=True,
     ),
     Template(
         name="gemma",
@@ -177,6 +183,7 @@ _TEMPLATES = (
         after="\n",
         trims=True,
         alternates=True,
+        tokens=("<start_of_turn>", "<end_of_turn>"),
     ),
     Template(
         name="zephyr",

@@ -62,9 +62,7 @@ def data() -> None:
 @click.option("--processes", type=click.IntRange(1), help="Worker processes.  [all cores]")
 @click.option("--overwrite", is_flag=True, help="Replace another set in the folder.")
 @needs("data")
-@click.pass_context
 def build(
-    ctx: click.Context,
     folder: Path,
     recipe: Path | None,
     processes: int | None,
@@ -72,11 +70,11 @@ def build(
     rules: tuple[str, ...],
     **flags: Any,
 ) -> None:
-    """Build training rows from INPUTS: ShareGPT, OpenAI messages, Alpaca, message trees, prompts; also .gz and .zst.
+    """Build training rows from INPUTS: chats, exports, instructions, preferences; JSON, CSV, Parquet, Arrow, zip.
 
     The format is detected. To resume an interrupted build, run the same command again.
+    Exit with 1 when the set is not fit to train on.
     """
-
     flags["rules"] = _rules(rules)
     loaded = load_data(recipe, flags)
     _print_config(loaded)
@@ -89,7 +87,7 @@ def build(
         click.echo(f"{folder} holds this very set already: nothing to do")
     _print_summary(folder, built.manifest)
     if not built.manifest["audit"]["passed"]:
-        ctx.exit(1)
+        click.get_current_context().exit(1)
 
 
 def _rules(chosen: tuple[str, ...]) -> dict[str, str] | None:

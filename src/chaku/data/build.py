@@ -220,8 +220,8 @@ class _Build:
 
         folders = self._map("prepare", prepare.prepare, tasks())
         if not folders:
-            names = ", ".join(str(path) for path in self.inputs)
-            raise UsageError(f"there is nothing in {names}: no records", fix="give files that hold conversations")
+            given = ", ".join(str(path) for path in self.inputs)
+            raise UsageError(f"there is nothing in {given}: no records", fix="give files that hold conversations")
         with atomic_write(marker) as file:
             file.write(orjson.dumps([folder.name for folder in folders]))
         return folders

@@ -44,7 +44,7 @@ class DataConfig(Frozen):
     """Paths taken through a message tree: the best-ranked, or every one that ends with an answer."""
     languages: tuple[str, ...] = ()
     """ISO 639-1 codes to keep. Empty keeps all."""
-    near_duplicate_similarity: float = Field(0.85, gt=0, le=1)
+    near_duplicate_similarity: float = Field(0.85, ge=0.3, le=1)
     """Estimated Jaccard similarity of word triples from which two conversations count as the same."""
     decontaminate: tuple[Path, ...] = ()
     """Question files (FastChat's question.jsonl, or anything the importer reads) that must not be trained on."""

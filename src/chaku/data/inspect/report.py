@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from chaku.data.ledger import StageCounts
 from chaku.data.manifest import counts_of, read_manifest
 from chaku.data.rules.table import RULES
 
-_EXAMPLES = 3
+_NUM_DROPS, _NUM_FLAGS = 10, 3
+"""Examples of each rule, drawn at random: drops are for a person to judge the rule by."""
 
 
 @dataclass(frozen=True)
@@ -59,42 +61,44 @@ def read_funnel(folder: Path) -> Funnel:
 
 
 def _rules(folder: Path, stage: str, counts: StageCounts) -> Iterator[RuleCount]:
-    drops, flags = _examples(folder, stage, counts)
+    drops, flags = _examples(folder, stage)
     for rule, number in sorted(counts.drops.items(), key=lambda item: (-item[1], item[0])):
         yield RuleCount(stage, rule, "dropped", number, tuple(drops.get(rule, ())))
     for rule, number in sorted(counts.flags.items(), key=lambda item: (-item[1], item[0])):
         yield RuleCount(stage, rule, "flagged", number, tuple(flags.get(rule, ())))
 
 
-def _examples(
-    folder: Path, stage: str, counts: StageCounts
-) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
-    """The first few of each rule, read batch by batch until there are enough."""
+def _examples(folder: Path, stage: str) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
+    """Some of each rule at random, the same for the same ledger; one batch of it is in memory."""
     import pyarrow.parquet as parquet
 
-    drops: dict[str, list[Example]] = {}
-    flags: dict[str, list[Example]] = {}
+    drops, flags = _Sample(_NUM_DROPS), _Sample(_NUM_FLAGS)
     for path in (folder / "ledger").glob(f"*-{stage}.parquet"):
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(columns=["id", "decision", "rule", "score", "note", "flags"]):
-                if _are_enough(drops, counts.drops) and _are_enough(flags, counts.flags):
-                    break
                 for row in batch.to_pylist():
                     if row["decision"] == "dropped":
-                        _keep(drops, row["rule"], row, row["id"])
+                        drops.add(row["rule"], row, row["id"])
                     for flag in row["flags"] or ():
-                        _keep(flags, flag["rule"], flag, row["id"])
-    return drops, flags
+                        flags.add(flag["rule"], flag, row["id"])
+    return drops.examples, flags.examples
 
 
-def _are_enough(examples: dict[str, list[Example]], counts: Counter[str]) -> bool:
-    return all(len(examples.get(rule, ())) >= min(_EXAMPLES, number) for rule, number in counts.items())
+class _Sample:
+    """At most `size` examples of each rule, each as likely as any other (reservoir sampling)."""
 
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.seen: Counter[str] = Counter()
+        self.examples: dict[str, list[Example]] = {}
+        self.chooser = random.Random(0)  # noqa: S311 (a sample, not a secret)
 
-def _keep(examples: dict[str, list[Example]], rule: str, row: dict[str, Any], identity: str) -> None:
-    kept = examples.setdefault(rule, [])
-    if len(kept) < _EXAMPLES:
-        kept.append(Example(identity, row["score"], row["note"]))
+    def add(self, rule: str, row: dict[str, Any], identity: str) -> None:
+        kept = self.examples.setdefault(rule, [])
+        self.seen[rule] += 1
+        at = len(kept) if len(kept) < self.size else self.chooser.randrange(self.seen[rule])
+        if at < self.size:
+            kept[at : at + 1] = [Example(identity, row["score"], row["note"])]
 
 
 def write_page(folder: Path, path: Path) -> None:

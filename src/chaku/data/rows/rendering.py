@@ -100,4 +100,13 @@ def _template(tokenizer: Tokenizer, name: str | None) -> Layout:
     from chaku.chat.jinja import JinjaTemplate
     from chaku.chat.templates import get_template
 
-    return JinjaTemplate.of(tokenizer) if name in (None, "own") else get_template(str(name))
+    if name in (None, "own"):
+        return JinjaTemplate.of(tokenizer)
+    template = get_template(str(name))
+    if missing := [mark for mark in template.tokens if tokenizer.special_id(mark) is None]:
+        raise ModelError(
+            f"template {template.name} needs the special tokens {', '.join(missing)}, which {tokenizer.name} lacks:"
+            " answers would never end, and anybody's text could begin a turn",
+            fix="choose the tokenizer's own template, or one whose marks are text, such as vicuna_v1.1",
+        )
+    return template

@@ -18,8 +18,7 @@ from chaku.chat.messages import Conversation, Role
 from chaku.data.rules.words import words
 
 NUM_PERMUTATIONS = 128
-_NUM_BANDS = 16
-"""Bands of 8: half of the pairs with similarity 0.68 meet in one, 99 % of those with 0.84."""
+_LEAST_RECALL = 0.98
 _HASH_WORDS = 4
 SIGNATURE_WIDTH = NUM_PERMUTATIONS + _HASH_WORDS
 _SEED = 1
@@ -62,6 +61,17 @@ def signature(conversation: Conversation) -> NDArray[np.uint32]:
     return np.concatenate([np.array(minhash.digest(), np.uint32), exact])
 
 
+def band_width(least_similarity: float) -> int:
+    """Values in a band: the most with which 98 % of the pairs at the threshold agree in one whole band.
+
+    Wide bands compare fewer pairs. Raises ValueError for a threshold that no bands serve.
+    """
+    for width in (32, 16, 8, 4, 2):
+        if 1 - (1 - least_similarity**width) ** (NUM_PERMUTATIONS // width) >= _LEAST_RECALL:
+            return width
+    raise ValueError(f"a similarity of {least_similarity} is too low to be found by bands")
+
+
 def find_duplicates(parts: Sequence[Path], least_similarity: float) -> Decisions:
     """Compare all conversations of some signature files (.npy of uint32, SIGNATURE_WIDTH wide) in their order.
 
@@ -73,12 +83,10 @@ def find_duplicates(parts: Sequence[Path], least_similarity: float) -> Decisions
     decisions["of"] = -1
     if not len(decisions):
         return decisions
+    width = band_width(least_similarity)
     groups = np.stack(
         [_groups(arrays, NUM_PERMUTATIONS, SIGNATURE_WIDTH)]
-        + [
-            _groups(arrays, band * NUM_PERMUTATIONS // _NUM_BANDS, (band + 1) * NUM_PERMUTATIONS // _NUM_BANDS)
-            for band in range(_NUM_BANDS)
-        ]
+        + [_groups(arrays, start, start + width) for start in range(0, NUM_PERMUTATIONS, width)]
     )
 
     def minhash(number: int) -> NDArray[np.uint32]:
