@@ -1,7 +1,7 @@
-"""The way chaku itself reaches a model: an asynchronous client for any OpenAI-compatible API.
+"""An asynchronous client for any OpenAI-compatible API. chaku itself reaches every model through it.
 
-It tells a whole answer from a broken one: an answer either ends with a finish_reason or raises. Light to import
-(aiohttp and orjson); what happens to the answer is the caller's business.
+An answer either ends with a finish_reason or raises, so a broken one is never taken for a whole one. Light to import:
+aiohttp and orjson.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Any OpenAI-compatible URL as an engine: a vLLM elsewhere, llama-server, a paid API, another chaku.
 
-What the upstream honours is its own business: OpenAI's fields are passed on and its refusals come back. Sampling
-extensions are passed on only where the configuration says that it knows them, since many servers drop them in silence.
+OpenAI's fields are passed on, and the upstream's refusals come back. Sampling extensions are passed on only if the
+configuration says that the upstream knows them: many servers ignore unknown ones without a word.
 """
 
 from __future__ import annotations
@@ -67,10 +67,9 @@ class UpstreamEngine(Engine):
         self._probe: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Look once whether it answers; where it does not, keep looking without failing the gateway.
+        """Ask the upstream once for its models. If it does not answer, keep asking; the gateway starts all the same.
 
-        Raises ConfigError where it answers but does not know the model. Costs no token: a paid API is not probed by
-        generating.
+        Raises ConfigError if it answers but does not know the model. Costs no token.
         """
         await self._look()
         self._probe = tasks.repeat(self._keep_looking, f"{self.name}-probe")
@@ -111,7 +110,7 @@ class UpstreamEngine(Engine):
 
     @functools.cached_property
     def capabilities(self) -> Capabilities:
-        """All of OpenAI's fields, and the extensions that the configuration vouches for."""
+        """All of OpenAI's fields, and the extensions that the configuration lists."""
         why = "an upstream is sent only the extensions listed in its configuration (extensions: [...])"
         return Capabilities(
             routes=_ROUTES - (frozenset() if self._config.embeddings else {"embeddings"}),

@@ -37,7 +37,7 @@ class _Held:
     """Slots that a call holds."""
 
     is_finished: bool = False
-    """llama.cpp is done with the call: leaving it ends nothing."""
+    """llama.cpp has finished the call, so its slots are free."""
 
 
 class LlamaCppEngine(Engine):
@@ -72,7 +72,7 @@ class LlamaCppEngine(Engine):
 
     @property
     def planner(self) -> Planner:
-        """Puts calls to the child that chats, or to the last one that did; there is one once `start` has returned."""
+        """Prepares calls for the child that chats. Available once `start` has returned."""
         assert self._planner is not None, "the engine was started"
         return self._planner
 
@@ -144,7 +144,7 @@ class LlamaCppEngine(Engine):
                 call.hold.keep_until(task)
 
     async def _until_slots_free(self, server: LlamaServer) -> None:
-        """Wait until no more slots work than calls are running: a call that was left counts until it is over."""
+        """Wait until llama.cpp uses no more slots than the running calls hold: it has dropped those that were left."""
         pause_s = 0.01
         while server.child.is_running:
             try:

@@ -1,4 +1,4 @@
-"""How a call is put to llama.cpp's server: which route, which request, how its stream is read. Or why it can't be."""
+"""Turns a call into a request to llama.cpp: route, body, and how the stream is read. Refuses what it can't do."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BROKEN_APART = "special token spellings in the messages were broken apart with U
 
 @dataclass(frozen=True)
 class PreparedCall:
-    """How a call is put to llama.cpp."""
+    """The request that llama.cpp gets for a call."""
 
     path: str
     request: dict[str, Any]
@@ -40,7 +40,7 @@ class PreparedCall:
 
 
 class Planner:
-    """Plans calls to one running server, by what was learnt of its model."""
+    """Prepares calls for one running server, using what was learnt about its model."""
 
     def __init__(self, name: str, server: LlamaServer, learned: Learned) -> None:
         """`name` is what clients call the model."""
@@ -162,10 +162,10 @@ class Planner:
         return schema
 
     async def _require_enforced(self, schema: Any, param: str) -> None:
-        """Raises InvalidRequest for a schema that llama.cpp would drop, which it does without a word.
+        """Raises InvalidRequest for a schema that llama.cpp would ignore, which it does without an error.
 
-        The keywords are known; whether they make sense together only its compiler knows. So it is asked for one token,
-        pushed as hard as a bias can towards one that begins no JSON: 0.03 s, once a schema.
+        Its keywords are checked here. Whether they can hold together only llama.cpp's compiler knows. So one token is
+        generated with a strong bias towards a token that begins no JSON: 0.03 s, once per schema.
         """
         if schema is None:
             return
