@@ -48,23 +48,23 @@ def _aws() -> str | None:
     action = _ask("/latest/meta-data/spot/instance-action", {"X-aws-ec2-metadata-token": token})
     if action is None:
         return None
-    told = orjson.loads(action)
-    return f"{told['action']} at {told['time']}"
+    notice = orjson.loads(action)
+    return f"{notice['action']} at {notice['time']}"
 
 
 def _google() -> str | None:
-    told = _ask("/computeMetadata/v1/instance/preempted", {"Metadata-Flavor": "Google"})
-    if told is None:
+    answer = _ask("/computeMetadata/v1/instance/preempted", {"Metadata-Flavor": "Google"})
+    if answer is None:
         raise OSError("it has no instance")
-    return "preempted" if told.strip() == "TRUE" else None
+    return "preempted" if answer.strip() == "TRUE" else None
 
 
 def _azure() -> str | None:
     name = _ask("/metadata/instance/compute/name?api-version=2021-02-01&format=text", {"Metadata": "true"})
-    told = _ask("/metadata/scheduledevents?api-version=2020-07-01", {"Metadata": "true"})
-    if name is None or told is None:
+    answer = _ask("/metadata/scheduledevents?api-version=2020-07-01", {"Metadata": "true"})
+    if name is None or answer is None:
         raise OSError("it has no scheduled events")
-    for event in orjson.loads(told)["Events"]:
+    for event in orjson.loads(answer)["Events"]:
         if (
             event["EventType"] == "Preempt" and name.strip() in event["Resources"]
         ):  # a scale set hears of its others too

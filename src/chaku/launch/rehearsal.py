@@ -45,7 +45,7 @@ class Rehearsal:
     folder: Path
     seed: int
     number: int
-    said: Callable[[str], None]
+    note: Callable[[str], None]
     dealt: int = 0
     _left: list[Blow] | None = None
     _job: Job | None = None
@@ -66,7 +66,7 @@ class Rehearsal:
         if self._left is None:
             total = yaml.safe_load((self.folder / "config.yaml").read_text())["steps"]
             self._left = draw(self.seed, self.number, total)
-        steps = [one for one in read_log(self.folder / "log.jsonl") if "loss" in one]
+        steps = [line for line in read_log(self.folder / "log.jsonl") if "loss" in line]
         if self._left and (steps[-1]["step"] if steps else 0) >= self._left[0].step:
             return self._deal(job, self._left.pop(0), steps)
         return False
@@ -85,6 +85,6 @@ class Rehearsal:
         number, ranks = signal.SIGTERM if blow.way == "with notice" else signal.SIGKILL, None
         if blow.way == "one process":
             ranks = [random.Random(self.seed + blow.step).randrange(len(job.processes))]  # noqa: S311
-        self.said(f"rehearsal: {number.name} after step {steps[-1]['step'] if steps else 0:,} ({blow.way})")
+        self.note(f"rehearsal: {number.name} after step {steps[-1]['step'] if steps else 0:,} ({blow.way})")
         job.send(number, ranks)
         return True

@@ -55,10 +55,10 @@ class Job:
         job = cls([])
         try:
             for rank in range(number):
-                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if number > 1 else {}
+                variables = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if number > 1 else {}
                 process = subprocess.Popen(  # noqa: S603
                     command,
-                    env={**os.environ, **where, **own},
+                    env={**os.environ, **where, **variables},
                     start_new_session=True,  # Ctrl-C in the terminal is for us, who pass it on as SIGTERM
                     preexec_fn=_end_with_parent,
                 )
@@ -105,7 +105,7 @@ class Supervisor:
     command: Sequence[str]
     processes: int
     folder: Path
-    said: Callable[[str], None]
+    note: Callable[[str], None]
     max_restarts: int | None = None
     disturber: Disturber | None = None
     restarts: int = 0
@@ -129,22 +129,22 @@ class Supervisor:
                 fruitless = 0 if saved > before or job.was_disturbed else fruitless + 1
                 reason, stop = _how_it_ended(job), self._reason_to_stop(job.code, fruitless)
                 if stop is not None:
-                    self.said(f"{reason}: {stop}")
+                    self.note(f"{reason}: {stop}")
                     return _shell_code(job.code)
                 self.restarts += 1
-                self.said(f"{reason}: restart {self.restarts}, the newest checkpoint is that of step {saved:,}")
+                self.note(f"{reason}: restart {self.restarts}, the newest checkpoint is that of step {saved:,}")
 
     def _watch(self, job: Job) -> None:
-        told = 0
+        num_passed_on = 0
         while not job.has_ended():
-            if len(self._signals) > told:
-                told = len(self._signals)
-                if told > 1:
+            if len(self._signals) > num_passed_on:
+                num_passed_on = len(self._signals)
+                if num_passed_on > 1:
                     job.send(signal.SIGKILL)
                     continue
-                self.said("asked to stop: waiting until the run has saved (ask again to end at once)")
+                self.note("asked to stop: waiting until the run has saved (ask again to end at once)")
                 job.send(signal.SIGTERM)
-            if self.disturber is not None and not told:
+            if self.disturber is not None and not num_passed_on:
                 job.was_disturbed |= self.disturber.disturb(job)
             time.sleep(_POLL_S)
         if job.code:

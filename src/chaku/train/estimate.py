@@ -229,7 +229,7 @@ def smallest(job: Job, gpu: Accelerator, prices: Prices, mfu: float | None = Non
     """On as few GPUs of one machine (1, 2, 4, 8) as it fits on; on eight where it doesn't."""
     counts = (1,) if job.config.method == "qlora" else (1, 2, 4, HOST_GPUS)
     offers = [offer(job, gpu, count, prices, mfu) for count in counts]
-    return next((one for one in offers if one.fits), offers[-1])
+    return next((offered for offered in offers if offered.fits), offers[-1])
 
 
 def _seconds(job: Job, gpu: Accelerator, count: int, mfu: float) -> tuple[float, float]:
@@ -265,7 +265,7 @@ def _way_out(job: Job, gpu: Accelerator, count: int) -> str | None:
         tried[key] = value
         saved = dataclasses.replace(job, config=job.config.model_copy(update=tried))
         if memory(saved, 1 if value == "qlora" else count, gpu.memory_bytes).total <= USABLE_SHARE * gpu.memory_bytes:
-            return ", ".join(f"{name}: {each}" for name, each in tried.items())
+            return ", ".join(f"{name}: {setting}" for name, setting in tried.items())
     return None
 
 

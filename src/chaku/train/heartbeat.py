@@ -77,17 +77,17 @@ def _watch(beat: Heartbeat, store: Any, rank: int, size: int, every_s: float, lo
         try:
             store.set(f"chaku/beat/{rank}", str(count))
             seen = store.get(f"chaku/beat/{neighbour}")
-            told = store.get(_LOST_KEY).decode() if store.check([_LOST_KEY]) else None
+            reason = store.get(_LOST_KEY).decode() if store.check([_LOST_KEY]) else None
         except Exception as error:  # whatever the store raises once its host is gone
-            told, seen = f"the store of process 0 does not answer: {str(error).splitlines()[0]}", last
+            reason, seen = f"the store of process 0 does not answer: {str(error).splitlines()[0]}", last
         if seen != last:
             last, changed = seen, time.monotonic()
         if seen != b"done" and time.monotonic() - changed > lost_after_s:
-            told = f"process {neighbour} has given no sign for {lost_after_s:.0f} s"
+            reason = f"process {neighbour} has given no sign for {lost_after_s:.0f} s"
             with contextlib.suppress(Exception):
-                store.set(_LOST_KEY, told)
-        if told is not None and not beat._ended.is_set():
-            _end(beat, f"process {rank} lost another of the {size}: {told}")
+                store.set(_LOST_KEY, reason)
+        if reason is not None and not beat._ended.is_set():
+            _end(beat, f"process {rank} lost another of the {size}: {reason}")
             return
 
 

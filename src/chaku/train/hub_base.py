@@ -36,7 +36,7 @@ def at_hub(base: Base, run: Path | None = None) -> Base:
     api = HfApi(library_name="chaku")
     try:
         found = api.model_info(base.hub_id, revision=revision, timeout=_SECONDS)
-        names = [one.rfilename for one in found.siblings or ()]
+        names = [sibling.rfilename for sibling in found.siblings or ()]
         if "config.json" not in names:
             raise ModelError(f"base {base.name} on the hub has no config.json", fix="name one in safetensors form")
         folder = Path(api.hf_hub_download(base.hub_id, "config.json", revision=revision)).parent
@@ -48,10 +48,10 @@ def at_hub(base: Base, run: Path | None = None) -> Base:
         if isinstance(cached, str) and getattr(error, "response", None) is None:  # no hub answered
             return dataclasses.replace(base, path=Path(cached).parent, revision=Path(cached).parent.name)
         raise _explained(base, revision, error) from None
-    said: dict[str, Any] = dict(vars(found.card_data)) if found.card_data else {}
-    licence = said.get("license_name") or said.get("license")
+    card: dict[str, Any] = dict(vars(found.card_data)) if found.card_data else {}
+    licence = card.get("license_name") or card.get("license")
     return dataclasses.replace(
-        base, path=folder, revision=folder.name, licence=licence, licence_url=said.get("license_link")
+        base, path=folder, revision=folder.name, licence=licence, licence_url=card.get("license_link")
     )
 
 

@@ -90,31 +90,31 @@ def check_fit(parent: Parent, config: TrainConfig, base: Base, set_manifest: dic
             way = f"merge its adapter (chaku weights merge BASE {final} -o DIR) and say base: DIR"
         apart.append(("method", before["method"], config.method, way))
     elif config.method != "full":
-        ours = config.lora.model_dump(mode="json")
+        lora = config.lora.model_dump(mode="json")
         for key in ("rank", "alpha", "targets"):
-            one, other = before["lora"][key], ours[key]
-            if (sorted(one) != sorted(other)) if key == "targets" else one != other:
-                apart.append((f"lora.{key}", one, other, f"say lora: {{{key}: {one}}}"))
+            theirs, ours = before["lora"][key], lora[key]
+            if (sorted(theirs) != sorted(ours)) if key == "targets" else theirs != ours:
+                apart.append((f"lora.{key}", theirs, ours, f"say lora: {{{key}: {theirs}}}"))
     if before.get("rope_scaling") != config.rope_scaling:
         was = before.get("rope_scaling")
         apart.append(("rope_scaling", was, config.rope_scaling, f"say rope_scaling: {was or 'null'}"))
     elif config.rope_scaling and data.get("pack_length") not in (None, set_manifest["pack_length"]):
-        one, other = data["pack_length"], set_manifest["pack_length"]
-        apart.append(("pack_length", one, other, f"build the set with pack_length: {one}"))
+        theirs, ours = data["pack_length"], set_manifest["pack_length"]
+        apart.append(("pack_length", theirs, ours, f"build the set with pack_length: {theirs}"))
     if data.get("tokenizer_sha256") not in (None, set_manifest["tokenizer"]["hash"]):
-        one, other = data["tokenizer"], set_manifest["tokenizer"]["source"]
-        apart.append(("tokenizer", one, other, "build the set with the tokenizer of that run"))
+        theirs, ours = data["tokenizer"], set_manifest["tokenizer"]["source"]
+        apart.append(("tokenizer", theirs, ours, "build the set with the tokenizer of that run"))
     if apart:
-        what, one, other, way = apart[0]
-        raise UsageError(f"{parent.folder} was trained with {what} {one}, this recipe says {other}", fix=way)
+        what, theirs, ours, way = apart[0]
+        raise UsageError(f"{parent.folder} was trained with {what} {theirs}, this recipe says {ours}", fix=way)
 
 
 def _is_same_base(before: dict[str, Any], base: Base) -> bool:
     for mine, theirs in ((base.sha256, before.get("sha256")), (base.revision, before.get("revision"))):
         if mine or theirs:
             return mine == theirs
-    one, other = (Path(name).expanduser() for name in (base.name, before["name"]))
-    return one == other or one.resolve() == other.resolve()
+    ours, theirs = (Path(name).expanduser() for name in (base.name, before["name"]))
+    return theirs == ours or theirs.resolve() == ours.resolve()
 
 
 def describe(parent: Parent, set_manifest: dict[str, Any]) -> list[str]:
@@ -185,9 +185,9 @@ def _choose(parent: Parent) -> tuple[Origin, list[tuple[str, str]]]:
     else:
         found, skipped = checkpoints.newest_in(parent.folder / "checkpoints")
         if found is None:
-            said = "".join(f"; {name}: {reason}" for name, reason in skipped)
+            reasons = "".join(f"; {name}: {reason}" for name, reason in skipped)
             raise UsageError(
-                f"{parent.folder} has neither final weights nor a valid checkpoint{said}", fix="let it train first"
+                f"{parent.folder} has neither final weights nor a valid checkpoint{reasons}", fix="let it train first"
             )
         return Origin(found.folder, found.step, sha256_file(found.folder / "manifest.json")), skipped
     if origin is None:

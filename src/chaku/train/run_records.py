@@ -22,7 +22,7 @@ from chaku.train.plan import Plan
 
 
 def claim(plan: Plan, resume: bool) -> None:
-    """Make the folder of a new run, or see that it holds this very one."""
+    """Make the folder of a new run, or see that it holds this very step."""
     path = plan.folder / "config.yaml"
     wanted = recorded(plan)
     if path.exists():
@@ -111,13 +111,13 @@ def write_manifest(plan: Plan, result: dict[str, Any] | None) -> None:
 
 def result_of(plan: Plan, world: World) -> dict[str, Any]:
     """What a finished run's manifest says of its outcome."""
-    steps = [StepRecord(**one) for one in read_log(plan.folder / "log.jsonl") if "loss" in one]
+    steps = [StepRecord(**line) for line in read_log(plan.folder / "log.jsonl") if "loss" in line]
     hardware = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.machine() + " CPU"
-    measured = [one.heldout_loss for one in steps if one.heldout_loss is not None]
-    paid = [one.dollars for one in steps if one.dollars is not None]
+    measured = [step.heldout_loss for step in steps if step.heldout_loss is not None]
+    paid = [step.dollars for step in steps if step.dollars is not None]
     result = {
         "steps": len(steps), "epochs": plan.config.epochs, "final_loss": steps[-1].loss,
-        "heldout_loss": measured[-1] if measured else None, "hours": sum(one.seconds for one in steps) / 3600,
+        "heldout_loss": measured[-1] if measured else None, "hours": sum(step.seconds for step in steps) / 3600,
         "dollars": paid[-1] if paid else None, "hardware": f"{world.size} x {hardware}",
     }  # fmt: skip
     return {key: value for key, value in result.items() if value is not None}
