@@ -5,6 +5,7 @@ The environment is read here and nowhere else.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -121,6 +122,8 @@ class ServeConfig(Frozen):
     """Further Host names to answer to (a reverse proxy's name)."""
     cors_origins: tuple[str, ...] = ()
     """Origins of web pages that may call the API from a browser."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks (CIDR) of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
     max_connections: int = Field(1000, ge=1)
     """Clients connected at the same time; the one that has waited longest without asking anything makes room."""
     body_timeout_s: float = Field(30.0, gt=0)
@@ -140,6 +143,16 @@ class ServeConfig(Frozen):
             if not re.fullmatch(HOST_NAME, host):
                 raise ValueError(f"{host!r} is no host name: write it without scheme and port, such as gpu-box.lan")
         return hosts
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for network in networks:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError:
+                raise ValueError(f"{network!r} is no network: write an address or CIDR, such as 10.0.0.0/8") from None
+        return networks
 
     @field_validator("cors_origins")
     @classmethod
@@ -238,7 +251,7 @@ _EXAMPLES = {
     "mmproj": "mmproj.gguf", "embeddings": "false", "idle_unload_s": "600", "queue_limit": "64", "deadline_s": "600",
     "api_key_env": "UPSTREAM_KEY", "upstream_model": "gpt-4o", "extensions": "[top_k]", "host": "127.0.0.1",
     "port": str(DEFAULT_PORT), "allowed_hosts": "[gpu-box.lan]", "cors_origins": "[https://app.example]", "ui": "false",
-    "max_connections": "1000", "body_timeout_s": "30",
+    "trusted_proxies": "[10.0.0.0/8]", "max_connections": "1000", "body_timeout_s": "30",
     "database": "sqlite:///chaku.db", "log_level": "INFO", "match": "hello", "replies": "[{text: hello}]",
 }  # fmt: skip
 

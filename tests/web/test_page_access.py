@@ -302,3 +302,29 @@ async def test_revoking_the_last_key_lets_the_local_user_in_again(database: Path
             await asyncio.sleep(0.02)
         assert (await me.call("GET", "/session"))["login_required"] is False
         assert await me.call("GET", "/chats") == {"chats": [], "next": None}
+
+
+async def test_behind_a_trusted_proxy_wrong_logins_are_counted_by_visitor_and_the_cookie_is_secure(
+    database: Path, bob: NewKey
+) -> None:
+    spoofed = {"x-forwarded-for": "1.1.1.1, 203.0.113.9"}  # the visitor's own word, then the proxy's
+    async with page_gateway(database, trusted_proxies=("127.0.0.0/8",)) as g, tab(g) as me:
+        for _ in range(10):
+            with pytest.raises(Refused, match="401"):
+                await me.call("POST", "/login", {"key": "ck-wrong"}, headers=spoofed)
+        from_there, from_elsewhere = {"x-forwarded-for": "203.0.113.9"}, {"x-forwarded-for": "203.0.113.10"}
+        with pytest.raises(Refused, match="too_many_logins"):
+            await me.call("POST", "/login", {"key": bob.token}, headers=from_there)
+        tls = {**from_elsewhere, "x-forwarded-proto": "https"}
+        for headers, is_secure in ((tls, True), (from_elsewhere, False)):
+            _, _, answered = await me.raw("POST", "/api/login", {"key": bob.token}, headers=headers)
+            assert ("Secure" in answered["set-cookie"]) is is_secure
+
+
+async def test_without_a_trusted_proxy_forwarded_headers_count_for_nothing(database: Path, bob: NewKey) -> None:
+    async with page_gateway(database, trusted_proxies=("203.0.113.0/24",)) as g, tab(g) as me:
+        for number in range(10):
+            with pytest.raises(Refused, match="401"):
+                await me.call("POST", "/login", {"key": "ck-wrong"}, headers={"x-forwarded-for": f"1.1.1.{number}"})
+        with pytest.raises(Refused, match="too_many_logins"):
+            await me.call("POST", "/login", {"key": bob.token}, headers={"x-forwarded-for": "9.9.9.9"})

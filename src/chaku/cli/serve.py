@@ -66,6 +66,7 @@ _FLAGS = {
     "extensions": "--extension",
     "allowed_hosts": "--allowed-host",
     "cors_origins": "--cors-origin",
+    "trusted_proxies": "--trusted-proxy",
     "models": "MODEL",
 }
 """Spelled otherwise than the setting's name."""
@@ -115,6 +116,7 @@ def _model_options(command: Any) -> Any:
 @_model_options
 @click.option("--allowed-host", "allowed_hosts", multiple=True, help="Further Host name to answer to.")
 @click.option("--cors-origin", "cors_origins", multiple=True, help="Origin of pages that may call the API.")
+@click.option("--trusted-proxy", "trusted_proxies", multiple=True, help="CIDR whose X-Forwarded headers are believed.")
 @click.option("--ui/--no-ui", default=None, help="Serve the page beside the API.")
 @click.option("--runs", type=click.Path(file_okay=False), help="Folder of training runs to show.")
 @click.option("--database", help="SQLAlchemy URL. Default: an SQLite file in the data folder.")

@@ -59,6 +59,7 @@ class Access:
                 fix="create one with `chaku keys create NAME`, or leave --host at 127.0.0.1",
                 param="host",
             )
+        self._trusted = [ipaddress.ip_network(network) for network in config.trusted_proxies]
         self._key_needed_always = config.host not in LOOPBACK_HOSTS
         self._inside = secrets.token_urlsafe(32)
 
@@ -88,6 +89,28 @@ class Access:
             name = host_name(text)
             fix = f"if it leads here, start with --allowed-host {name}" if name else None
             raise PermissionRefused(f"Host {text!r} is not one of this gateway's names", fix=fix)
+
+    def client_of(self, peer: str, forwarded_for: str) -> str:
+        """The client's address: the peer's, or the last one in X-Forwarded-For that is no trusted proxy's."""
+        address = peer
+        for hop in reversed(forwarded_for.split(",")):
+            if not self.trusts(address):
+                break
+            try:
+                address = str(ipaddress.ip_address(hop.strip()))
+            except ValueError:
+                break
+        return address
+
+    def trusts(self, peer: str) -> bool:
+        """Whether an address is a trusted proxy's."""
+        if not self._trusted:
+            return False
+        try:
+            address = ipaddress.ip_address(peer)
+        except ValueError:
+            return False
+        return any(address in network for network in self._trusted)
 
     def _is_known(self, host: str) -> bool:
         name = host_name(host).removesuffix(".")

@@ -115,7 +115,7 @@ class Application:
         visitor, token = await self._logins.log_in(request, login.key)
         response = self._session(visitor)
         if token:
-            set_cookie(response, request, token)
+            set_cookie(response, token, is_secure=self._logins.came_over_tls(request))
         return response
 
     async def _log_out(self, request: Request) -> Response:

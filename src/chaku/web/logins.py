@@ -29,6 +29,12 @@ class Access(Protocol):
     def needs_key(self) -> bool:
         """Whether there are keys, so that visitors must log in."""
 
+    def client_of(self, peer: str, forwarded_for: str) -> str:
+        """The client's address, looking through trusted proxies."""
+
+    def trusts(self, peer: str) -> bool:
+        """Whether an address is a trusted proxy's."""
+
     def inside_token(self, key_id: str | None) -> str:
         """The API key with which the page asks the gateway on behalf of a key."""
 
@@ -76,7 +82,7 @@ class Logins:
         """Begin a session; the visitor and the cookie's token. Raises AuthenticationFailed or Overloaded."""
         if not self.must_log_in:
             return Visitor(None, "local"), ""
-        address = request.client.host if request.client else ""
+        address = self._access.client_of(_peer(request), request.headers.get("x-forwarded-for", ""))
         self._check_failures(address)
         token = key.strip()
         found = self._keys.find(token)
@@ -92,6 +98,12 @@ class Logins:
         await self.log_out(request)
         session = await asyncio.to_thread(self._sessions.open, found.id, now=datetime.now(UTC))
         return Visitor(found.id, found.name), session
+
+    def came_over_tls(self, request: Request) -> bool:
+        """Whether the browser's connection was encrypted, by this server's or a trusted proxy's word."""
+        if self._access.trusts(_peer(request)):
+            return request.headers.get("x-forwarded-proto", "").split(",")[-1].strip().lower() == "https"
+        return request.url.scheme == "https"
 
     async def log_out(self, request: Request) -> None:
         """End the session that the request shows, if any."""
@@ -114,14 +126,18 @@ class Logins:
             )
 
 
-def set_cookie(response: Response, request: Request, token: str) -> None:
-    """Let the browser show the session again: to this site only, never to a script, over TLS only if it came so."""
+def _peer(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+def set_cookie(response: Response, token: str, *, is_secure: bool) -> None:
+    """Let the browser show the session again: to this site only, never to a script, over TLS only if `is_secure`."""
     response.set_cookie(
         COOKIE,
         token,
         max_age=int(MAX_IDLE.total_seconds()),
         path="/",
-        secure=request.url.scheme == "https",
+        secure=is_secure,
         httponly=True,
         samesite="strict",
     )
