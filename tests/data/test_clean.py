@@ -180,6 +180,19 @@ def test_suspicious_text_is_flagged_and_kept() -> None:
     assert clean_text(WRAP.format("<p>x</p>") + " why?").notes == {"html_left_alone": 1}
 
 
+def test_formulas_whose_tex_stands_on_an_ancestor_keep_it() -> None:
+    inner = '<span class="katex"><span class="katex-html" aria-hidden="true">ab</span></span>'
+    formula = f'<span role="math" data-math-source="a \\\\le b">{inner}</span>'.replace("\\\\", "\\")
+    assert clean_text(f'<div class="markdown prose"><p>If {formula} then</p></div>').text == "If $a \\le b$ then"
+
+
+@pytest.mark.parametrize("line", ["<div class='cm-line'>{}</div>", "<div>{}</div>", "<div>{}</div>\n"])
+def test_code_whose_lines_are_blocks_keeps_its_lines(line: str) -> None:
+    code = "".join(line.format(text) for text in ("def f():", "    x = 1", "", "    return x"))
+    page = f'<div class="markdown prose"><pre><code class="language-python">{code}</code></pre></div>'
+    assert clean_text(page).text == "```python\ndef f():\n    x = 1\n\n    return x\n```"
+
+
 def test_a_page_that_spells_html_is_not_cleaned_twice() -> None:
     page = '<div data-message-author-role="user"><div class="whitespace-pre-wrap">&lt;p&gt;Hi&lt;/p&gt;</div></div>'
     once = clean_text(page)

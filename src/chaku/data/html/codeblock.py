@@ -16,7 +16,9 @@ _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9+#._-]{0,31}(?: ?(?:script|basic))?")
 _NOT_A_LANGUAGE = frozenset(
     ("copy", "copied", "code", "edit", "run", "wrap", "download", "collapse", "expand", "preview")
 )
-_CLUTTER = "br, button, svg, script, style"
+_CLUTTER = "br, button, svg, script, style, div, p, li"
+_LINES = frozenset(("div", "p", "li"))
+"""Editors put each line of code into a block of its own."""
 _WITHOUT = frozenset(("button", "svg", "script", "style", "template"))
 
 
@@ -50,10 +52,16 @@ def code_text(node: LexborNode) -> str:
     while True:
         while child is not None:
             if child.is_text_node:
-                pieces.append(child.text_content or "")
+                text = child.text_content or ""
+                if not (text.isspace() and child.prev is not None and child.prev.tag in _LINES):
+                    pieces.append(text)
             elif child.tag == "br":
                 pieces.append("\n")
+            elif child.tag in _LINES and child.first_child is None:
+                pieces.append("\n" if not pieces or pieces[-1].endswith("\n") else "\n\n")
             elif child.tag not in _WITHOUT and child.first_child is not None:
+                if child.tag in _LINES and pieces and not pieces[-1].endswith("\n"):
+                    pieces.append("\n")
                 opened.append(child)
                 child = child.first_child
                 continue

@@ -93,6 +93,9 @@ def enter_span(page: Page, node: LexborNode) -> Leave | None:
     if not attributes:
         return nothing
     classes = attributes.get("class") or ""
+    if source := attributes.get("data-math-source"):
+        add_math(page, source, display=node.css_first(".katex-display") is not None)
+        return None
     if "katex" in classes or "math" in classes:
         if "katex-display" in classes:
             return enter_math(page, node, display=True)
