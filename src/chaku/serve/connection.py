@@ -49,7 +49,9 @@ class Phase(enum.Enum):
     """Both are complete; uvicorn closes it after five seconds."""
 
 
-_WAITING = (Phase.HEAD, Phase.DRAIN, Phase.IDLE)
+# Looking a member up in its class costs as much as the comparison that it is for.
+_HEAD, _BODY, _ANSWER, _DRAIN, _IDLE = Phase.HEAD, Phase.BODY, Phase.ANSWER, Phase.DRAIN, Phase.IDLE
+_WAITING = (_HEAD, _DRAIN, _IDLE)
 
 
 class Watch:
@@ -92,7 +94,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection in, or refuse it where all are busy."""
-        self.phase = Phase.HEAD
+        self.phase = _HEAD
         self.since = self.loop.time()
         self._read_bytes = self._body_bytes = 0
         self._is_refused = False
@@ -111,15 +113,15 @@ class Connection(HttpToolsProtocol):
 
     def _check_size(self) -> None:
         limits = self.watch.limits
-        if self.phase is Phase.HEAD:
+        if self.phase is _HEAD:
             if self._read_bytes > limits.head_bytes:
                 self._refuse_head()
-        elif self.phase is not Phase.ANSWER and self._read_bytes > limits.framing_bytes + 2 * self._body_bytes:
+        elif self.phase is not _ANSWER and self._read_bytes > limits.framing_bytes + 2 * self._body_bytes:
             self._refuse(400, "invalid_request", "the body has more chunk extensions and trailers than content")
 
     def on_message_begin(self) -> None:
         """Note that a head begins."""
-        self.phase = Phase.HEAD
+        self.phase = _HEAD
         self.since = self.loop.time()
         super().on_message_begin()
 
@@ -133,7 +135,7 @@ class Connection(HttpToolsProtocol):
             if size > limits.head_bytes or len(self.headers) > limits.num_headers:
                 self._refuse_head()
                 return
-        self.phase = Phase.BODY
+        self.phase = _BODY
         self.since = self.loop.time()
         self._read_bytes = self._body_bytes = 0
         super().on_headers_complete()
@@ -150,18 +152,18 @@ class Connection(HttpToolsProtocol):
         """Note that the request is whole."""
         if self._is_refused:
             return
-        if self.phase is Phase.DRAIN:
-            self.phase = Phase.IDLE
+        if self.phase is _DRAIN:
+            self.phase = _IDLE
             self.since = self.loop.time()
         else:
-            self.phase = Phase.ANSWER
+            self.phase = _ANSWER
         self._read_bytes = self._body_bytes = 0
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Wait for the next request, or for the rest of this one's body."""
-        if not self.pipeline and self.phase in (Phase.BODY, Phase.ANSWER):
-            self.phase = Phase.DRAIN if self.phase is Phase.BODY else Phase.IDLE
+        if not self.pipeline and self.phase in (_BODY, _ANSWER):
+            self.phase = _DRAIN if self.phase is _BODY else _IDLE
         self.since = self.loop.time()
         super().on_response_complete()
 
@@ -169,16 +171,16 @@ class Connection(HttpToolsProtocol):
         """Refuse a client that is too slow. `now` is the loop's time."""
         limits = self.watch.limits
         waited_s = now - self.since
-        if self.phase is Phase.HEAD and self.cycle is not None and not self.cycle.response_complete:
+        if self.phase is _HEAD and self.cycle is not None and not self.cycle.response_complete:
             self.since = now  # it sends its next request while this one is answered
-        elif self.phase is Phase.HEAD and waited_s > limits.head_s:
+        elif self.phase is _HEAD and waited_s > limits.head_s:
             self._refuse(408, "request_timeout", f"the request's head did not come within {limits.head_s:g} s")
-        elif self.phase is Phase.BODY:
+        elif self.phase is _BODY:
             if self.flow.read_paused:  # it waits for us
                 self.since += SWEEP_EVERY_S
             elif waited_s > limits.body_s + self._body_bytes / limits.body_bytes_per_s:
                 self._refuse(408, "request_timeout", f"the request's body did not come within {waited_s:.0f} s")
-        elif self.phase is Phase.DRAIN and waited_s > limits.drain_s:
+        elif self.phase is _DRAIN and waited_s > limits.drain_s:
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
