@@ -6,7 +6,7 @@ ORG := the chaku project
 LANES := --numprocesses 2 --dist loadgroup
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test prove check train-demo types imports docs format lint bench page wheel clean
+.PHONY: help demo test prove check train-demo types imports words docs format lint bench page wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ prove: $(VENV)/.dev ## run the proofs that take minutes and write bench/results/
 	@scripts/test-services
 	scripts/prove $(BIN)/python
 
-check: lint types imports ## what CI checks before the tests
+check: lint types imports words ## what CI checks before the tests
 
 train-demo: $(VENV)/.dev ## fine-tune the 135M model on CPU until it says that its name is Kusi
 	@$(BIN)/chaku pull smollm2-135m
@@ -38,6 +38,10 @@ types: $(VENV)/.dev ## mypy, strict
 
 imports: $(VENV)/.dev ## the import contracts
 	$(BIN)/lint-imports
+
+words: $(VENV)/.dev ## pages in step with the code, and in plain English
+	$(BIN)/python scripts/write-docs --check
+	$(BIN)/python scripts/check-words
 
 docs: $(VENV)/.dev ## write docs/cli.md and docs/settings.md from the code
 	$(BIN)/python scripts/write-docs
