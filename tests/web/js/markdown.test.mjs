@@ -45,3 +45,10 @@ test("coloured code is taken apart into text and classes that make up the same t
   assert.ok(many.length < 25_000);
   assert.equal(many.filter((_, i) => i % 2 === 0).join(""), "ab".repeat(30_000));
 });
+
+test("a line break in a cell breaks the line, a math fence is a formula, and no other tag is believed", () => {
+  const html = (source) => piecesOf(source, {}).map((piece) => piece.html).join("");
+  assert.match(html("| a<br>b<BR/>c |\n|---|\n"), /a<br>\s*b<br>\s*c/);
+  assert.match(html("```math\nx^2\n```"), /data-tex="x\^2" data-display="1"/);
+  assert.doesNotMatch(html("<br onclick=x> <b>c</b> <brx>"), /<b[r ]/);
+});

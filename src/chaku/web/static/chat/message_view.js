@@ -64,6 +64,7 @@ function UserMessage({ message, conversation, isBusy, version, attempt }) {
     <div class="actions">
       <${Siblings} message=${message} conversation=${conversation} version=${version} attempt=${attempt} />
       <${CopyButton} text=${text} />
+      <${Time} at=${message.created_at} />
       <${IconButton} icon="edit" label="Edit" class="edit" disabled=${isBusy} onClick=${() => setEdited(true)} />
     </div>
   `;
@@ -102,6 +103,7 @@ function Answer({ message, conversation, models, isLast, isBusy, version, attemp
         }))}
       />`}
       <span class="facts">${[message.model, ...answerFacts(message)].filter(Boolean).join(" · ")}</span>
+      <${Time} at=${message.created_at} />
     </div>`}
   `;
 }
@@ -175,6 +177,15 @@ function Siblings({ message, conversation, version, attempt }) {
     <span>${version}</span>
     <${IconButton} icon="right" label="Next version" disabled=${number === total} onClick=${() => go(1)} />
   </span>`;
+}
+
+/** When a message was sent; the whole date on hover. @param {{at: string}} props */
+function Time({ at }) {
+  const time = new Date(at);
+  if (Number.isNaN(time.getTime())) return null;
+  const isToday = time.toDateString() === new Date().toDateString();
+  const short = time.toLocaleString("en", isToday ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
+  return html`<time class="time" datetime=${at} title=${time.toLocaleString("en", { dateStyle: "full", timeStyle: "medium" })}>${short}</time>`;
 }
 
 /** @param {{text: string}} props */

@@ -67,6 +67,7 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
     { label: "Import chats…", onChoose: () => chooser.current?.click() },
     { label: `Theme: ${theme.name}`, onChoose: theme.next },
     { label: "Keyboard shortcuts", onChoose: onShortcuts },
+    { label: "API reference", onChoose: () => window.open("/docs", "_blank", "noopener") },
     ...(user?.kind === "key" ? [{ label: "Log out", onChoose: () => attempt(library.logout()) }] : []),
   ];
   return html`<nav class=${`sidebar${isOpen ? " open" : ""}`} aria-label="Chats">

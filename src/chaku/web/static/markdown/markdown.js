@@ -16,6 +16,14 @@ const md = new MarkdownIt({ html: false, linkify: true, maxNesting: 40 });
 md.linkify.set({ fuzzyLink: false, fuzzyEmail: false, fuzzyIP: false });
 md.validateLink = (/** @type {string} */ url) => LINK.test(url) || DATA_IMAGE.test(url);
 addMath(md);
+// The one tag that models write into cells of tables.
+md.inline.ruler.before("escape", "line_break", (state, silent) => {
+  const found = state.src[state.pos] === "<" && /^<br ?\/?>/i.exec(state.src.slice(state.pos, state.pos + 6));
+  if (!found) return false;
+  if (!silent) state.push("hardbreak", "br", 0);
+  state.pos += found[0].length;
+  return true;
+});
 
 const rules = md.renderer.rules;
 const escape = md.utils.escapeHtml;
@@ -37,7 +45,10 @@ for (const cell of ["th_open", "td_open"]) {
 rules.table_open = () => '<div class="table-frame"><table>';
 rules.table_close = () => "</table></div>";
 // Code becomes a frame with its bar when it is on the page, wherever it stands.
-rules.fence = (tokens, i) => `<pre data-info="${escape(tokens[i].info.trim())}">${escape(tokens[i].content)}</pre>`;
+rules.fence = (tokens, i) =>
+  tokens[i].info.trim() === "math"
+    ? `<p><span class="math" data-tex="${escape(tokens[i].content.trim())}" data-display="1">${escape(tokens[i].content)}</span></p>`
+    : `<pre data-info="${escape(tokens[i].info.trim())}">${escape(tokens[i].content)}</pre>`;
 rules.code_block = (tokens, i) => `<pre data-info="">${escape(tokens[i].content)}</pre>`;
 // A picture from elsewhere would tell that place what is said here. It becomes a link that the reader may follow.
 rules.image = (tokens, i) => {

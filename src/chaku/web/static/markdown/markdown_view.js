@@ -153,9 +153,10 @@ export class MarkdownView {
 
   /** @param {import("./blocks.js").Block} block @param {number} i @param {boolean} isResting */
   _drawBlock(block, i, isResting) {
+    const isFormula = block.kind === "code" && block.info === "math";
     let drawn = this._drawn[i];
     if (!drawn) {
-      drawn = this._drawn[i] = block.kind === "code" ? new CodeView(block.info) : new TextView(this._env, this._allowance);
+      drawn = this._drawn[i] = block.kind === "code" && !isFormula ? new CodeView(block.info) : new TextView(this._env, this._allowance);
       this._root.append(drawn.element);
       if (i) this._lengthDrawn += this._splitter.blocks[i - 1].source.length;
     }
@@ -165,7 +166,7 @@ export class MarkdownView {
       if (block.isClosed) void drawn.finish();
       else drawn.setTail(this._splitter.codeTail());
     } else if (!drawn.isDone && !(isResting && !block.isClosed && drawn.shown)) {
-      drawn.draw(block.source, block.isClosed, this._onDrawn);
+      drawn.draw(isFormula ? `\`\`\`math\n${block.source}\`\`\`` : block.source, block.isClosed, this._onDrawn);
     }
   }
 
