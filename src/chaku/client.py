@@ -83,9 +83,13 @@ class Client:
 
     async def models(self) -> list[str]:
         """The names that `model` may take, in the server's order."""
+        return list(await self.model_rows())
+
+    async def model_rows(self) -> dict[str, dict[str, Any]]:
+        """Name to row of the server's list of models, in its order; a row may say more than OpenAI's fields."""
         content = await self._object("GET", "/models")
         try:
-            return [str(model["id"]) for model in content["data"]]
+            return {str(row["id"]): row for row in content["data"]}
         except (KeyError, TypeError):
             raise EngineError(f"{self.base_url}/models is no list of models", fix=_V1_HINT) from None
 

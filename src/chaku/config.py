@@ -206,17 +206,26 @@ def load(
         raise explain(error, kind, where=str(file) if file else "configuration") from None
 
 
+_YAML_FIX = "write it as lines of `key: value`; examples/ in the repository has one of each kind"
+
+
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text())
     except OSError as error:
         raise ConfigError(f"can't read {file}: {error.strerror}", fix="check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not YAML: {str(error).splitlines()[0]}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not UTF-8 text: byte {error.start} is none", fix=_YAML_FIX) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{file}{at}: {error.problem}", fix="mend that line; `key: value` needs the space") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not YAML: {str(error).splitlines()[0]}", fix=_YAML_FIX) from None
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigError(f"{file} holds a {type(content).__name__}, not a mapping of keys to values")
+        raise ConfigError(f"{file} holds a {type(content).__name__}, not a mapping of keys to values", fix=_YAML_FIX)
     return content
 
 
@@ -230,10 +239,11 @@ def explain(error: ValidationError, kind: type[BaseModel], *, where: str) -> Con
         near = nearest(unknown, known)
         fix = f"did you mean {near!r}?" if near else f"known keys: {', '.join(sorted(kind.model_fields))}"
         return ConfigError(f"{where}: unknown key {path!r}", fix=fix, param=path)
+    fix = _example(first, "{key}: {example}") or f"known keys: {', '.join(sorted(kind.model_fields))}"
     if first["type"] == "missing":
-        return ConfigError(f"{where}: {path} is missing", fix=_example(first, "{key}: {example}"), param=path)
+        return ConfigError(f"{where}: {path} is missing", fix=fix, param=path)
     found = f"{path} is {shown(first['input'])}" if path else f"it is {shown(first['input'])}"
-    return ConfigError(f"{where}: {found}, {in_words(first)}", fix=_example(first, "{key}: {example}"), param=path)
+    return ConfigError(f"{where}: {found}, {in_words(first)}", fix=fix, param=path)
 
 
 def _explain_flag(error: ValidationError, names: Mapping[str, str]) -> ConfigError:

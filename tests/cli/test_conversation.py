@@ -7,6 +7,7 @@ import pytest
 
 from chaku.cli.terminal.answer import Answer
 from chaku.cli.terminal.commands import COMMANDS, Session, run
+from chaku.cli.terminal.recommended import Suits, recommended
 from chaku.cli.terminal.settings import SETTINGS, parse
 from chaku.cli.terminal.transcript import Transcript, load
 from chaku.client import TokenUsage
@@ -118,7 +119,13 @@ def test_settings_keep_to_their_range(session, name):
 
 @pytest.mark.parametrize(
     ("line", "fix"),
-    [("/hepl", "/help"), ("/set temprature 1", "temperature"), ("/model othr", "other"), ("/save", "/save talk.jsonl")],
+    [
+        ("/hepl", "/help"),
+        ("/set temprature 1", "temperature"),
+        ("/set temp 1", "temperature"),
+        ("/model othr", "other"),
+        ("/save", "/save talk.jsonl"),
+    ],
 )
 def test_a_slip_is_answered_with_the_nearest_word(session, line, fix):
     with pytest.raises(UsageError) as raised:
@@ -157,3 +164,26 @@ def test_tokens_are_counted_over_all_answers(session):
 
 def test_help_names_every_command(session):
     assert all(name in run(session, "/help").text for name in COMMANDS)
+
+
+@pytest.mark.parametrize("word", ["/bye", "/exit", "/quit"])
+def test_every_word_that_people_type_to_leave_leaves(session, word):
+    assert run(session, word).leave
+
+
+def test_what_the_model_recommends_is_sent_and_shown_until_the_person_sets_something(session):
+    session.suits = {"fake": recommended({"recommended": {"temperature": 0.2, "max_tokens": 99, "system": "Be kind."}})}
+    assert session.to_sample == {"temperature": 0.2, "max_tokens": 99}
+    assert session.model_suits.system == "Be kind."
+    assert "temperature is 0.2, the model's" in run(session, "/set temperature").text
+    run(session, "/set temperature 1")
+    assert session.to_sample["temperature"] == 1
+    assert session.model_suits.shown(session.sampling) == "max_tokens 99: the model's"
+    assert "0.2, the model's again" in run(session, "/set temperature default").text
+
+
+@pytest.mark.parametrize(
+    "row", [{}, {"recommended": None}, {"recommended": 3}, {"recommended": {"temperature": "hot", "system": 7}}]
+)
+def test_a_server_that_recommends_nothing_or_nonsense_is_left_alone(row):
+    assert recommended(row) == Suits()

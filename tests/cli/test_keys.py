@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from chaku.cli.keys import keys
-from chaku.errors import InvalidRequest, NotFound, StoreError
+from chaku.errors import InvalidRequest, NotFound, StoreError, UsageError
 from chaku.store.database import open_store
 from chaku.store.keyring import KeyRing
 from chaku.store.usage import Usage, record
@@ -111,3 +111,13 @@ def test_a_table_is_drawn_on_a_terminal_and_a_name_is_not_markup(url, monkeypatc
     assert "[bold]x[/bold]" in result.stdout
     assert "\t" not in result.stdout
     assert len(result.stdout.splitlines()) == 2  # no cell is folded at 80 columns
+
+
+def test_a_database_that_is_not_there_is_no_empty_list(tmp_path):
+    with pytest.raises(UsageError, match="there is no database"):
+        CliRunner().invoke(keys, ["list", "--database", f"sqlite:///{tmp_path}/typo.db"], catch_exceptions=False)
+    assert not (tmp_path / "typo.db").exists()
+
+
+def test_a_new_key_says_how_the_terminal_takes_it(url):
+    assert "OPENAI_API_KEY=" in CliRunner().invoke(keys, ["create", "two", "--database", url]).stderr

@@ -7,15 +7,18 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 
+from chaku import packages
+from chaku.cli import serve as serve_module
 from chaku.config import ServeConfig, load
 from chaku.errors import ConfigError, UsageError
 from chaku.serve import server
-from chaku_server import chaku_environment, run_chaku
+from chaku_server import chaku_environment, run_chaku, serving
 from processes import PATIENCE_S
 
 
@@ -51,7 +54,37 @@ def test_the_settings_show_the_database_in_use_without_its_password_and_every_mo
     assert "database = 'postgresql://me:***@127.0.0.1:1/chaku" in done.stderr
     assert "(CHAKU_DATABASE)" in done.stderr
     assert "    slots = 2  (flag)" in done.stderr
-    assert "    queue_limit = 64  (default)" in done.stderr
+    assert "queue_limit" not in done.stderr and "log_level" not in done.stderr
+    everything = run_chaku(
+        tmp_path, "serve", "m=scripted:", "--port", "0", "--show-settings", CHAKU_DATABASE=url
+    ).stderr
+    assert "    queue_limit = 64  (default)" in everything and "log_level = 'INFO'  (default)" in everything
+    assert "hunter" not in everything
+
+
+def test_a_mistake_is_said_before_any_setting(tmp_path: Path) -> None:
+    done = run_chaku(tmp_path, "serve", "m=scripted:", "--threads", "2", "--port", "0")
+    assert done.stderr.startswith("error: ")
+
+
+def test_the_last_line_of_a_start_says_that_it_is_ready_and_what_to_try(tmp_path: Path) -> None:
+    with serving(tmp_path, "scripted:") as running:
+        deadline = time.monotonic() + PATIENCE_S
+        while "ready: " not in running.log:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        before, last = running.log.splitlines()[-2:]
+        assert before == "in another terminal, try: chaku chat"
+        assert last == f"ready: {running.url} (Ctrl-C stops it)"
+
+
+def test_a_missing_extra_is_said_before_anything_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = packages.version
+    monkeypatch.setattr(packages, "version", lambda name: None if name == "xllamacpp" else real(name))
+    monkeypatch.setenv("CHAKU_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UsageError, match="xllamacpp is not installed"):
+        serve_module.run(("smollm2-135m",), None)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_port_in_use_is_said_before_a_model_is_fetched(tmp_path: Path) -> None:

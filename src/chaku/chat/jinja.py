@@ -18,6 +18,7 @@ from chaku.chat.messages import Conversation, Message, Role
 from chaku.chat.segments import Segment
 from chaku.chat.tokenizer import Tokenizer
 from chaku.errors import InvalidRequest, ModelError
+from chaku.packages import install_command
 
 # Private-use characters around a number stand for a content while the template is taken apart.
 _OPEN, _CLOSE = "\ue010", "\ue011"
@@ -37,7 +38,7 @@ def compile_jinja(source: str) -> Render:
         from jinja2.ext import loopcontrols
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError:
-        raise ModelError("a model's own chat template needs jinja2", fix="pip install 'chaku[data]'") from None
+        raise ModelError("a model's own chat template needs jinja2", fix=install_command("data")) from None
 
     def raise_exception(message: str) -> NoReturn:
         raise TemplateError(message)

@@ -14,6 +14,7 @@ from chaku.cli.terminal import settings
 from chaku.cli.terminal.answer import with_way_out
 from chaku.cli.terminal.endpoint import choose
 from chaku.cli.terminal.one_shot import answer_once
+from chaku.cli.terminal.recommended import recommended
 from chaku.cli.terminal.repl import Repl
 from chaku.cli.terminal.transcript import Transcript
 from chaku.client import Client
@@ -76,20 +77,25 @@ def chat(
     if question is None and (json or not sys.stdout.isatty()):
         raise UsageError("there is no prompt, and the output is no terminal", fix='give one: chaku chat "…"')
     transcript = Transcript()
-    transcript.system = system
     given = {name: value for name, value in sampling.items() if value is not None}
     console = Console(no_color=True if ctx.color is False else None, highlight=False)
 
     async def talk() -> None:
         async with choose(base_url, api_key, model) as endpoint, Client(endpoint.base_url, endpoint.api_key) as client:
             try:
-                models = await _models(client, endpoint.model)
+                rows = await _models(client, endpoint.model)
+                models = list(rows)
                 chosen = endpoint.model or models[0]
+                suits = recommended(rows.get(chosen, {}))
+                transcript.system = system if system is not None else suits.system
                 if question is None:
-                    await Repl(client, chosen, models, transcript, given, console, raw=raw).run()
+                    await Repl(client, chosen, rows, transcript, given, console, raw=raw).run()
                 else:
                     transcript.say(question)
-                    await answer_once(client, transcript, chosen, given, console, raw=raw, json=json)
+                    if sys.stdout.isatty() and (shown := suits.shown(given)):
+                        click.echo(click.style(shown, dim=True), err=True)
+                    sampling = {**suits.sampling, **given}
+                    await answer_once(client, transcript, chosen, sampling, console, raw=raw, json=json)
             except ChakuError as failure:
                 raise await with_way_out(failure, client, endpoint.model or "") from None
 
@@ -110,14 +116,14 @@ def _question(prompt: str | None) -> str | None:
     return question
 
 
-async def _models(client: Client, model: str | None) -> list[str]:
-    """The server's models. A server without such a list is fine when the model is named."""
+async def _models(client: Client, model: str | None) -> dict[str, dict[str, Any]]:
+    """The server's models and what it says of them. A server without such a list is fine when the model is named."""
     try:
-        models = await client.models()
+        models = await client.model_rows()
     except NotFound:
         if model is None:
             raise
-        return [model]
+        return {model: {}}
     if not models and model is None:
         raise ChakuError(f"{client.base_url} serves no models", fix="name one with -m")
     return models

@@ -26,6 +26,7 @@ from chaku.models.fetch.cache import free_disk_bytes, models_dir, pulled
 from chaku.models.plan.free_memory import available_bytes
 from chaku.models.plan.memory_plan import gigabytes
 from chaku.models.registry import DEFAULT_MODEL
+from chaku.packages import install_command
 
 Level = Literal["ok", "warn", "FAIL"]
 _LOW_BYTES = 10**9
@@ -33,6 +34,8 @@ _LOW_BYTES = 10**9
 _EXTRAS = {
     "local": ("xllamacpp", "serves models on this machine", "102 MB"),
     "hub": ("huggingface_hub", "pulls hf: models", "20 MB"),
+    "data": ("pyarrow", "builds training rows", "250 MB"),
+    "train": ("torch", "trains, and works on weights", "2 GB"),
     "postgres": ("psycopg", "keeps the store in PostgreSQL", "13 MB"),
 }
 """Extra: its import name, what it is for, what it adds to the disk."""
@@ -94,7 +97,7 @@ def _extra(name: str) -> Check:
     package, purpose, size = _EXTRAS[name]
     if importlib.util.find_spec(package):
         return Check("ok", f"[{name}]", f"{package} {importlib.metadata.version(package)}: {purpose}")
-    fix = f"pip install 'chaku[{name}]'  (about {size})"
+    fix = f"{install_command(name)}  (about {size})"
     return Check("warn", f"[{name}]", f"{package} is missing: it {purpose}", fix)
 
 
@@ -111,7 +114,7 @@ def _engine() -> Check:
         why = f"dies of {signal.Signals(-child.returncode).name}: it was built for another CPU"
     else:
         why = (child.stderr.strip().splitlines() or ["no message"])[-1]
-    fix = "pip install --force-reinstall --no-cache-dir xllamacpp"
+    fix = f"{sys.executable} -m pip install --force-reinstall --no-cache-dir xllamacpp"
     return Check("FAIL", "llama.cpp", f"importing xllamacpp failed: {why}", fix)
 
 
@@ -200,7 +203,7 @@ def _database() -> Check:
                 version = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalar()
         engine.dispose()
     except (SQLAlchemyError, ImportError) as error:
-        fix = "pip install 'chaku[postgres]'" if isinstance(error, ImportError) else "check CHAKU_DATABASE"
+        fix = install_command("postgres") if isinstance(error, ImportError) else "check CHAKU_DATABASE"
         return Check("FAIL", "database", f"{shown}: {str(error).splitlines()[0]}", fix)
     return Check("ok", "database", f"{shown}, {f'version {version}' if version else 'empty'}")
 

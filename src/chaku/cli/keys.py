@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chaku import config
+from chaku.errors import UsageError
 from chaku.store.database import open_store
 from chaku.store.keys import create as create_key
 from chaku.store.keys import list_keys
@@ -38,6 +40,13 @@ def _database_option(command: Command) -> Command:
 
 def _open(database: str | None) -> Store:
     return open_store(database or config.database_url())
+
+
+def _require_database(database: str | None) -> None:
+    """A path that was mistyped must not become a new, empty database."""
+    path = (database or "").removeprefix("sqlite:///")
+    if database and path != database and path and not Path(path).exists():
+        raise UsageError(f"there is no database {path}", fix="check --database; `chaku paths` shows the default one")
 
 
 @click.group()
@@ -67,6 +76,7 @@ def create(name: str, as_json: bool, database: str | None) -> None:
         "until the last key is revoked.",
         err=True,
     )
+    click.echo(f"To use it in the terminal: OPENAI_API_KEY={new.key.prefix}... chaku chat", err=True)
 
 
 @keys.command(name="list")
@@ -78,6 +88,7 @@ def create(name: str, as_json: bool, database: str | None) -> None:
 def list_command(as_json: bool, with_usage: bool, database: str | None) -> None:
     """List the keys, revoked ones too, and what was used with them."""
 
+    _require_database(database)
     with _open(database) as store:
         made = list_keys(store)
         used = {total.key_id: total for total in totals(store, by=["key"])} if with_usage else {}

@@ -6,6 +6,7 @@ and the version may be imported here.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -124,14 +125,47 @@ def _run(args: Sequence[str] | None) -> int:
     except click.exceptions.NoArgsIsHelpError as help_page:
         click.echo(help_page.format_message(), err=True)
         return help_page.exit_code
-    except (ChakuError, click.ClickException) as error:
+    except (ChakuError, click.ClickException, OSError, UnicodeError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
         if style.traceback:
             import traceback
 
             traceback.print_exc()
-        failure = error if isinstance(error, ChakuError) else _from_click(error)
+        failure = _failure(error)
         tell(failure, color=style.color)
         return failure.exit_code
+
+
+def _failure(error: Exception) -> ChakuError:
+    """What to print of an error: ours, click's, or what the system says of a file or an address."""
+    if isinstance(error, ChakuError):
+        return error
+    if isinstance(error, click.ClickException):
+        return _from_click(error)
+    if isinstance(error, UnicodeEncodeError):
+        fix = "use a UTF-8 locale: export LC_ALL=C.UTF-8, or PYTHONUTF8=1"
+        return UsageError(f"this terminal can't show {error.object[error.start : error.end]!r}", fix=fix)
+    if isinstance(error, UnicodeError):
+        return UsageError(f"a file that should hold UTF-8 text does not: {error}", fix="convert it to UTF-8")
+    assert isinstance(error, OSError)
+    where = f"{error.filename}: " if error.filename is not None else ""
+    cause = f"{where}{(error.strerror or str(error)).lower()}"
+    return ChakuError(cause, fix=_WAYS_OUT.get(error.errno or 0, "--traceback shows where this comes from"))
+
+
+_WAYS_OUT = {
+    errno.ENOENT: "check the path",
+    errno.EISDIR: "name a file, not a folder",
+    errno.ENOTDIR: "a part of this path is a file: name a folder",
+    errno.EACCES: "it belongs to another user: change its permissions, or take another place",
+    errno.EPERM: "it belongs to another user: change its permissions, or take another place",
+    errno.EROFS: "this disk can't be written: take another place",
+    errno.ENOSPC: "the disk is full: free some space, or take another place",
+    errno.EDQUOT: "your quota is used up: free some space, or take another place",
+    errno.ENAMETOOLONG: "take a shorter name",
+    errno.EMFILE: "too many files are open: raise the limit with ulimit -n 65536",
+}
 
 
 def _from_click(error: click.ClickException) -> ChakuError:

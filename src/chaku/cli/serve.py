@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime as dt
 import json
@@ -16,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 import click
 import uvloop
 
-from chaku import logs
+from chaku import logs, packages, tasks
 from chaku.cli.progress import fetching
 from chaku.config import ServeConfig, database_url, environment, load
+from chaku.engines.base import State
 from chaku.engines.fetched import Opener
 from chaku.engines.opening import Resources, check_settings
 from chaku.errors import UsageError
 from chaku.models.plan.free_memory import available_bytes
-from chaku.models.reference import Scripted, Upstream, parse
+from chaku.models.reference import HubFile, Scripted, Upstream, parse
 from chaku.serve import server
 from chaku.serve.app import describe_model
 from chaku.serve.table import ModelTable
@@ -121,6 +123,7 @@ def _model_options(command: Any) -> Any:
 @click.option("--runs", type=click.Path(file_okay=False), help="Folder of training runs to show.")
 @click.option("--database", help="SQLAlchemy URL. Default: an SQLite file in the data folder.")
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), help="Default: INFO.")
+@click.option("--show-settings", is_flag=True, help="Print every setting and where it comes from.")
 @click.option("--open", "opens_page", is_flag=True, help="Open the page in a browser.")
 @click.option("--ready-fd", type=int, hidden=True, help="Write one JSON line there once the API answers.")
 @click.option("--exit-with-parent", is_flag=True, hidden=True, help="End when the parent process is gone.")
@@ -141,6 +144,7 @@ def run(
     opens_page: bool = False,
     ready_fd: int | None = None,
     exit_with_parent: bool = False,
+    show_settings: bool = False,
     **flags: Any,
 ) -> None:
     """Serve until a signal; `flags` are fields of ServeConfig and ModelConfig, None or () where not given."""
@@ -160,9 +164,10 @@ def run(
     loaded = load(ServeConfig, config_file, given, flag_names=_FLAGS)
     logs.set_up(loaded.config.log_level)
     named = _name(loaded.config)
-    _print_settings(loaded, named)
     for name, model, reference in named:
         check_settings(name, model, reference)
+        packages.require(*_extras(reference))
+    _print_settings(loaded, named, everything=show_settings)
 
     database = loaded.config.database or database_url()
     with open_store(database) as store, KeyRing(store) as keys, UsageWriter(store) as usage:
@@ -193,23 +198,34 @@ def _only_model_of(reference: Any, model: ModelConfig) -> str:
     )
 
 
-def _print_settings(loaded: Loaded[ServeConfig], named: list[Named]) -> None:
-    """Every setting and where it came from, on standard error; no password."""
+def _extras(reference: Any) -> list[str]:
+    """The extras that serving a model needs: known before anything is fetched."""
+    match reference:
+        case Upstream() | Scripted():
+            return []
+        case HubFile():
+            return ["hub", "local"]
+    return ["local"]
 
-    click.echo("settings:", err=True)
+
+def _print_settings(loaded: Loaded[ServeConfig], named: list[Named], *, everything: bool) -> None:
+    """The settings that differ from the default, or all of them, with their origin; on standard error, no password."""
     for key, origin in loaded.origins.items():
         value = getattr(loaded.config, key)
         if key == "database":
             if value is None and environment("CHAKU_DATABASE"):
                 origin = "CHAKU_DATABASE"
             value = without_password(value or database_url())
-        if key != "models":
+        if key != "models" and (everything or origin != "default"):
             click.echo(f"  {key} = {value!r}  ({origin})", err=True)
     for name, model, _ in named:
-        click.echo(f"  model {name}: {model.source}  ({loaded.origins['models']})", err=True)
-        for key in _PER_MODEL:
-            origin = loaded.origins["models"] if key in model.model_fields_set else "default"
-            click.echo(f"    {key} = {getattr(model, key)!r}  ({origin})", err=True)
+        origin = loaded.origins["models"]
+        chosen = [key for key in _PER_MODEL if everything or key in model.model_fields_set]
+        if chosen or name != model.source:
+            click.echo(f"  model {name}: {model.source}  ({origin})", err=True)
+        for key in chosen:
+            whose = origin if key in model.model_fields_set else "default"
+            click.echo(f"    {key} = {getattr(model, key)!r}  ({whose})", err=True)
 
 
 def _serve(
@@ -244,6 +260,7 @@ def _serve(
             os.write(ready_fd, json.dumps(line).encode() + b"\n")
         if opens_page:
             _open_page(url)
+        tasks.start(_announce_ready(serving, url), "ready-line")
 
     with contextlib.closing(listener):
         num_local = sum(not isinstance(reference, Upstream | Scripted) for _, _, reference in named)
@@ -251,6 +268,19 @@ def _serve(
         for name, model, reference in named:
             table.add(opener.engine(name, model, reference), model, created=int(time.time()))
         uvloop.run(server.run(serving, listener, announce))
+
+
+_SETTLED = (State.READY, State.FAILED)
+
+
+async def _announce_ready(serving: Serving, url: str) -> None:
+    """The last line of a start, once every model answers: where it is, and what to try next."""
+    while any(row.status().state not in _SETTLED for row in serving.table):  # noqa: ASYNC110 - it is only asked for
+        await asyncio.sleep(0.1)
+    if not any(row.status().state is State.READY for row in serving.table):
+        return
+    click.echo("in another terminal, try: chaku chat", err=True)
+    click.echo(f"ready: {url} (Ctrl-C stops it)", err=True)
 
 
 def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str, runs: Path) -> None:

@@ -30,6 +30,17 @@ class WheelPart:
 
 
 @dataclass(frozen=True)
+class Recommended:
+    """What suits a model in a chat. The page and the terminal use it and show it; the API keeps OpenAI's defaults."""
+
+    temperature: float
+    repetition_penalty: float
+    max_tokens: int
+    """Longest answer: a small model may not end by itself."""
+    system: str
+
+
+@dataclass(frozen=True)
 class BuiltInModel:
     """A model that can be named instead of located. `parts`, joined in order, are the file with this sha256."""
 
@@ -50,6 +61,7 @@ class BuiltInModel:
     notes: str = ""
     hub_id: str | None = None
     """Where its makers publish it."""
+    recommended: Recommended | None = None
 
 
 _APACHE = Licence("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
@@ -84,6 +96,9 @@ BUILT_IN: dict[str, BuiltInModel] = {
             ),
             notes="from huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct; its template knows no tools",
             hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+            recommended=Recommended(
+                temperature=0.0, repetition_penalty=1.1, max_tokens=512, system="You are a helpful assistant."
+            ),
         ),
         BuiltInModel(
             name="gemma3-270m",
@@ -139,3 +154,9 @@ def built_in(name: str) -> BuiltInModel:
         if near
         else f"known: {', '.join(BUILT_IN)}; or give a path to a .gguf, hf:org/name, pypi:..., or an https URL",
     )
+
+
+def recommended(source: str) -> Recommended | None:
+    """What suits the model of this source in a chat; None where nothing is known of it."""
+    row = BUILT_IN.get(source)
+    return row.recommended if row else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import orjson
@@ -14,6 +15,7 @@ from typing_extensions import TypedDict
 from chaku import __version__
 from chaku.engines.base import State
 from chaku.errors import ChakuError, InvalidRequest, MethodNotAllowed, NotFound
+from chaku.models.registry import recommended
 from chaku.protocol.errors import body_of
 from chaku.serve.metrics import Metrics
 from chaku.serve.openapi import describe, error_responses
@@ -35,6 +37,8 @@ class ServedModel(TypedDict):
     capabilities: list[str]
     running: int
     waiting: int
+    recommended: dict[str, Any] | None
+    """Sampling, answer limit and system message that suit the model in a chat; requests don't get them unasked."""
 
 
 class ServedModels(TypedDict):
@@ -73,6 +77,7 @@ def describe_model(served: Served) -> ServedModel:
         "capabilities": sorted(abilities),
         "running": served.admission.num_running,
         "waiting": served.admission.num_waiting,
+        "recommended": dataclasses.asdict(suits) if (suits := recommended(served.config.source)) else None,
     }
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import event, exc
 
 import chaku
 from chaku.errors import StoreError
+from chaku.packages import install_command
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ def _engine(text: str) -> sa.Engine:
         engine = sa.create_engine(url, **options)
     except ModuleNotFoundError as error:
         raise StoreError(
-            f"the PostgreSQL driver {error.name} is not installed", fix="pip install 'chaku[postgres]'"
+            f"the PostgreSQL driver {error.name} is not installed", fix=install_command("postgres")
         ) from None
     if backend == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)

@@ -19,6 +19,7 @@ from chaku.errors import ModelError, UsageError
 from chaku.models.fetch.folders import is_adapter
 from chaku.models.files.modelconfig import ADAPTER_CONFIG
 from chaku.models.reference import is_model_folder
+from chaku.packages import install_command
 from chaku.weights.card import model_card, read_manifest
 from chaku.weights.local_paths import absolute_in, shown, without_paths
 
@@ -143,7 +144,7 @@ def check_id(repo: str) -> None:
         from huggingface_hub.errors import HFValidationError
         from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
     except ImportError:
-        raise UsageError("pushing needs the package huggingface_hub", fix="pip install 'chaku[hub]'") from None
+        raise UsageError("pushing needs the package huggingface_hub", fix=install_command("hub")) from None
     try:
         validate_repo_id(repo)
     except HFValidationError as error:

@@ -84,7 +84,7 @@ async def with_way_out(failure: ChakuError, client: Client, model: str) -> Chaku
     if failure.fix:
         return failure
     if isinstance(failure, AuthenticationFailed):
-        failure.fix = "give the key with --api-key, or in OPENAI_API_KEY together with OPENAI_BASE_URL"
+        failure.fix = "give the key with --api-key KEY, or set OPENAI_API_KEY (for another server: OPENAI_BASE_URL too)"
     elif isinstance(failure, ContextOverflow):
         failure.fix = "shorten it: fewer or shorter messages, or a lower max_tokens"
     elif isinstance(failure, NotFound):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from chaku.cli.terminal import settings
 from chaku.cli.terminal.answer import Answer
+from chaku.cli.terminal.recommended import Suits
 from chaku.cli.terminal.transcript import Transcript, load
 from chaku.errors import UsageError
 from chaku.nearest import did_you_mean
@@ -22,10 +23,29 @@ class Session:
     model: str
     models: list[str]
     sampling: dict[str, settings.Value]
+    suits: dict[str, Suits] = field(default_factory=dict)
+    """What the server recommends for each model."""
     last: Answer | None = None
     num_answers: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+    @property
+    def model_suits(self) -> Suits:
+        """What the server recommends for the model in use."""
+        return self.suits.get(self.model, Suits())
+
+    @property
+    def to_sample(self) -> dict[str, settings.Value]:
+        """What is sent: what the model recommends, under what the person has set."""
+        return {**self.model_suits.sampling, **self.sampling}
+
+    def value(self, name: str) -> str:
+        """A setting's value, and whose it is."""
+        if name in self.sampling:
+            return str(self.sampling[name])
+        theirs = self.model_suits.sampling.get(name)
+        return "default" if theirs is None else f"{theirs}, the model's"
 
     def count(self, answer: Answer) -> None:
         """Add an answer to the totals."""
@@ -61,6 +81,7 @@ class Command:
 def run(session: Session, line: str) -> Outcome:
     """Run one line that begins with a slash. Raises UsageError, naming the nearest command where there is none."""
     name, _, rest = line.strip().partition(" ")
+    name = _ALSO.get(name, name)
     if name not in COMMANDS:
         fix = did_you_mean(name, COMMANDS, "/help lists the commands.")
         raise UsageError(
@@ -102,18 +123,15 @@ def _set(session: Session, rest: str) -> Outcome:
     name, _, text = rest.partition(" ")
     text = text.removeprefix("=").strip()
     if not name:
-        rows = [
-            f"{name:20}{session.sampling.get(name, 'default')!s:10}{setting.range}"
-            for name, setting in settings.SETTINGS.items()
-        ]
+        rows = [f"{name:20}{session.value(name):20}{setting.range}" for name, setting in settings.SETTINGS.items()]
         rows.append("/set NAME says what one does, /set NAME VALUE changes it.")
         return Outcome("\n".join(rows))
     setting = settings.find(name)
     if not text:
-        return Outcome(f"{name} is {session.sampling.get(name, 'default')}; {setting.range}: {setting.meaning}")
+        return Outcome(f"{name} is {session.value(name)}; {setting.range}: {setting.meaning}")
     if text == "default":
         session.sampling.pop(name, None)
-        return Outcome(f"{name} is the server's default again.")
+        return Outcome(f"{name} is {session.value(name)} again.")
     session.sampling[name] = settings.parse(name, text)
     return Outcome(f"{name} is {session.sampling[name]}.")
 
@@ -202,6 +220,9 @@ def _first_words(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= 60 else f"{line[:57]}…"
 
+
+_ALSO = {"/bye": "/quit", "/exit": "/quit", "/?": "/help"}
+"""What people type from habit."""
 
 COMMANDS = {
     "/help": Command(_help, "", "this list"),

@@ -27,6 +27,7 @@ from chaku.cli.terminal.answer import Answer, ask, with_way_out
 from chaku.cli.terminal.commands import COMMANDS, Session
 from chaku.cli.terminal.markdown import clean
 from chaku.cli.terminal.one_shot import why_it_ended
+from chaku.cli.terminal.recommended import recommended
 from chaku.cli.terminal.settings import SETTINGS, Value
 from chaku.cli.terminal.transcript import Transcript
 from chaku.cli.terminal.view import view_for
@@ -44,7 +45,7 @@ class Repl:
         self,
         client: Client,
         model: str,
-        models: list[str],
+        rows: dict[str, dict[str, Any]],
         transcript: Transcript,
         sampling: dict[str, Value],
         console: Console,
@@ -52,7 +53,8 @@ class Repl:
         raw: bool = False,
     ) -> None:
         self._client = client
-        self._session = Session(transcript, model, models, sampling)
+        self._session = Session(transcript, model, list(rows), sampling)
+        self._session.suits = {name: recommended(row) for name, row in rows.items()}
         self._console = console
         self._raw = raw
         self._prompt = _prompt_session(self._session, color=not console.no_color)
@@ -66,6 +68,8 @@ class Repl:
         others = len(self._session.models) - 1
         also = f" ({others} more: /model)" if others > 0 else ""
         self._say(f"chaku {__version__} · {self._session.model}{also} at {self._client.base_url} · /help")
+        if shown := self._session.model_suits.shown(self._session.sampling):
+            self._say(f"{shown} (/set, /system)")
         prefill = ""
         interrupted = False
         while True:
@@ -88,9 +92,11 @@ class Repl:
             prefill = outcome.prefill
 
     async def _take(self, typed: str) -> commands.Outcome:
-        """Do what was typed. An error is shown and what was typed comes back for another try."""
+        """Do what was typed. A command that is refused is shown with its reason."""
         if not typed.strip():
             return commands.Outcome()
+        if typed.strip().lower() in ("exit", "quit"):
+            return commands.Outcome(leave=True)
         if not typed.startswith("/"):
             self._session.transcript.say(_without_quotes(typed))
             return await self._answer()
@@ -98,7 +104,7 @@ class Repl:
             outcome = commands.run(self._session, typed)
         except ChakuError as failure:
             self._tell(failure)
-            return commands.Outcome(prefill=typed)
+            return commands.Outcome()  # the arrow up brings it back
         if outcome.text:
             self._say(outcome.text)
         return await self._answer() if outcome.ask else outcome
@@ -108,7 +114,7 @@ class Repl:
         view = view_for(self._console, raw=self._raw)
         self._console.print()
         asking = asyncio.create_task(
-            ask(self._client, session.transcript, session.model, session.sampling, view, answer)
+            ask(self._client, session.transcript, session.model, session.to_sample, view, answer)
         )
         try:
             async with _interrupt_cancels(asking):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
 import click
 
+from chaku.cli.progress import counting
 from chaku.cli.weights.options import FOLDER
 from chaku.errors import UsageError
 from chaku.packages import needs
@@ -43,11 +43,10 @@ def quality(a: Path, b: Path, text_file: Path, chunk_tokens: int, max_chunks: in
     try:
         text = text_file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{text_file} is not UTF-8 text: byte {error.start} is none") from None
+        raise UsageError(f"{text_file} is not UTF-8 text: byte {error.start} is none", fix="convert it") from None
 
     def step(done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            click.echo(f"\r{done} of {total} chunks", err=True, nl=done == total)
+        counting(done, total, "chunks")
 
     found = compare(a, b, text, chunk_tokens=chunk_tokens, max_chunks=max_chunks, step=step)
     if as_json:

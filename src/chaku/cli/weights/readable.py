@@ -9,6 +9,8 @@ from pathlib import Path
 
 from chaku.models.reference import folder_name, is_checkpoint
 from chaku.models.registry import BUILT_IN
+from chaku.train.base import find_base
+from chaku.weights.dequantise import save_dequantised
 
 
 @contextlib.contextmanager
@@ -18,8 +20,6 @@ def readable(model: Path, *, as_gguf: bool) -> Iterator[Path]:
     A GGUF is dequantised first, unless `as_gguf`. What is written for that is gone after the block. Raises ModelError.
     """
     if not model.exists() and str(model) in BUILT_IN:
-        from chaku.train.base import find_base
-
         found = find_base(str(model)).path
         assert found is not None, "a built-in model that is here has a file"
         model = found
@@ -31,8 +31,6 @@ def readable(model: Path, *, as_gguf: bool) -> Iterator[Path]:
             export_checkpoint(model, folder)
             yield folder
         elif model.suffix == ".gguf" and not as_gguf:
-            from chaku.weights.dequantise import save_dequantised
-
             save_dequantised(model, Path(scratch))
             yield Path(scratch)
         else:

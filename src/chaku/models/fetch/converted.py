@@ -27,6 +27,7 @@ from chaku.models.fetch.folders import base_of, content_hash, is_adapter, model_
 from chaku.models.fetch.progress import Progress
 from chaku.models.files.gguf import read_metadata
 from chaku.models.reference import folder_name
+from chaku.packages import install_command
 
 DEFAULT_QUANT = "q8_0"
 """For folders; docs/weights.md has the tables that argue for it."""
@@ -103,9 +104,7 @@ def from_file(path: Path, quant: str, progress: Progress, folder: Path | None = 
 def _require(modules: Sequence[str]) -> None:
     for module in modules:
         if importlib.util.find_spec(module) is None:
-            raise UsageError(
-                f"converting models needs {module}, which is not installed", fix="pip install 'chaku[train]'"
-            )
+            raise UsageError(f"converting models needs {module}, which is not installed", fix=install_command("train"))
 
 
 def _converted(source: Path, name: str, quant: str, folder: Path, needed: Sequence[str], progress: Progress) -> Path:

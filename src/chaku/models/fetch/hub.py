@@ -10,6 +10,7 @@ from chaku.errors import ModelError
 from chaku.models.fetch.progress import Progress
 from chaku.models.files.gguf import shard_paths
 from chaku.models.reference import HubFile
+from chaku.packages import install_command
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -28,7 +29,7 @@ def pull(reference: HubFile, progress: Progress) -> Path:
         from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]  # httpx's own
     except ImportError:
         message = f"hf:{reference.repo} needs the package huggingface_hub"
-        raise ModelError(message, fix="pip install 'chaku[hub]'") from None
+        raise ModelError(message, fix=install_command("hub")) from None
     try:
         return _pull(reference, huggingface_hub.HfApi(library_name="chaku"), progress)
     except (HfHubHTTPError, HTTPError, OSError, ValueError) as error:

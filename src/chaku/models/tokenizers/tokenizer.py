@@ -29,6 +29,7 @@ from chaku.models.tokenizers.encoders import (
     sentencepiece_model,
 )
 from chaku.models.tokenizers.vocabulary import CONTROL, UNKNOWN, USER_DEFINED, read_vocabulary
+from chaku.packages import install_command
 
 # Everything a conversation may hold and a lossy tokenizer would change.
 _PROBE = " a\n\n  b\tc\r\n x='1234567'; é ﬁ 中文 \u200d👩🏽‍🚀 </s> <|im_end|> [INST]  "
@@ -112,12 +113,16 @@ def load_tokenizer(path: Path) -> LoadedTokenizer:
         if path.suffix == ".json":
             data = path.read_bytes()
             content = json.loads(data)
+            if not isinstance(content, dict):
+                raise ValueError("it holds no JSON object")
             return (_from_tekken if "model" not in content and "vocab" in content else _from_json)(path, data, content)
         return _from_sentencepiece(path)
     except ImportError as error:
-        raise ModelError(f"reading {path} needs {error.name}", fix="pip install 'chaku[data]'") from None
+        raise ModelError(f"reading {path} needs {error.name}", fix=install_command("data")) from None
     except (OSError, ValueError) as error:
         raise ModelError(f"can't read the tokenizer {path}: {error}", fix="check the file") from None
+    except (KeyError, TypeError, AttributeError) as error:  # JSON of another shape
+        raise ModelError(f"{path} is no tokenizer.json: {error!r}", fix="check the file") from None
 
 
 def _from_json(path: Path, data: bytes, content: dict[str, Any]) -> LoadedTokenizer:
