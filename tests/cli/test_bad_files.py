@@ -120,7 +120,12 @@ FINE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", list(FILES))
+_ALWAYS = {"missing", "binary", "empty folder"}
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind in _ALWAYS else pytest.param(kind, marks=pytest.mark.prove) for kind in FILES]
+)
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_a_file_that_is_not_what_it_should_be_is_one_error_and_a_way_out(
     command: str, kind: str, home: Path, capfd: pytest.CaptureFixture[str]
