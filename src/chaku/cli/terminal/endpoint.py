@@ -25,7 +25,6 @@ from chaku.client import Client
 from chaku.config import DEFAULT_PORT, TOKEN_PREFIX, environment
 from chaku.errors import ChakuError, EngineError, ModelError, NotFound, StoreError, UsageError, error_of_child
 from chaku.nearest import nearest
-from chaku.store.keys import TOKEN_PREFIX
 
 BUILT_IN_MODEL = "smollm2-135m"
 PROBE_S = 0.4
