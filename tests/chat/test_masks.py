@@ -23,6 +23,7 @@ def answers(template: Template, conversation: Conversation, eos: str) -> list[st
     for message in conversation.messages:
         if message.role is Role.ASSISTANT:
             content = message.content.strip() if template.trims else message.content
+            content = content.rstrip(" ") if template.strips_answer_end else content
             thoughts = f"<think>\n{message.reasoning}\n</think>\n\n" if message.reasoning else ""
             found.append(template.lead + thoughts + content + template.end.replace(EOS, eos))
     return found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
 from chaku_server import MODEL, SMALL, SOURCE, run_chaku, serving
 from gguf_files import gguf_bytes, llama_values, tensor
+from processes import PATIENCE_S
 
 
 def failure(home: Path, *arguments: str, **extra: str) -> tuple[int, str, str]:
@@ -156,9 +158,20 @@ def test_a_setting_that_an_engine_cannot_honour_is_refused(tmp_path: Path) -> No
     assert "threads can't be honoured" in cause
 
 
-def test_a_model_that_fails_stops_the_others_and_the_api(tmp_path: Path) -> None:
+def test_a_model_that_cant_be_opened_says_why_and_the_others_are_served(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(gguf_bytes(llama_values(), [tensor(shape=(64, 2000))]))
-    code, cause, _ = failure(tmp_path, "scripted:", str(broken), "--port", "0")
+    with serving(tmp_path / "home", "fine=scripted:", f"broken={broken}", wait=False) as server:
+        deadline = time.monotonic() + PATIENCE_S
+        while server.get("/health")[1]["models"] != {"fine": "ready", "broken": "failed"}:
+            assert time.monotonic() < deadline, server.log
+            time.sleep(0.05)
+        assert "broken.gguf" in server.get("/v1/models/broken")[1]["detail"]
+
+
+def test_the_only_model_that_cant_be_opened_ends_the_command_with_the_reason(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(gguf_bytes(llama_values(), [tensor(shape=(64, 2000))]))
+    code, cause, _ = failure(tmp_path, str(broken), "--port", "0")
     assert code == 3
     assert "broken" in cause

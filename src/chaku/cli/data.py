@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from chaku.cli.main import tell
 from chaku.cli.progress import building
 from chaku.config import load
 from chaku.data.build import build as build_set
@@ -25,7 +26,7 @@ from chaku.data.inspect.story import story
 from chaku.data.parallel import num_cores
 from chaku.data.recipe import Recipe, load_data
 from chaku.data.rules.table import RULES
-from chaku.errors import UsageError
+from chaku.errors import ChakuError, UsageError
 from chaku.packages import needs
 from chaku.records import atomic_write
 
@@ -87,7 +88,21 @@ def build(
         click.echo(f"{folder} holds this very set already: nothing to do")
     _print_summary(folder, built.manifest)
     if not built.manifest["audit"]["passed"]:
+        reason = _top_reason(folder, built.manifest)
+        fix = f"chaku data report {folder} shows what was dropped, where and why"
+        tell(ChakuError(f"{folder} is not fit to train on: {reason}", fix=fix))
         click.get_current_context().exit(1)
+
+
+def _top_reason(folder: Path, manifest: dict[str, Any]) -> str:
+    """Why a set is not fit, in one line: the rule that dropped most, else the audit's first error."""
+    num_records = manifest["counts"].get("import", {}).get("in", 0)
+    dropped = [rule for rule in read_funnel(folder).rules if rule.action == "dropped"]
+    if not num_records or not dropped:
+        return str(manifest["audit"]["errors"][0])
+    top = max(dropped, key=lambda rule: rule.number)
+    meaning = RULES[top.rule].meaning if top.rule in RULES else top.rule
+    return f"{top.number:,} of {num_records:,} records were dropped by {top.rule} ({meaning})"
 
 
 def _rules(chosen: tuple[str, ...]) -> dict[str, str] | None:
