@@ -51,6 +51,8 @@ def test_all_sections_together_take_at_most_eight_minutes(check: ModuleType) -> 
     assert sum(section.limit_s for section in check.SECTIONS) <= 480
 
 
+@pytest.mark.prove
+@pytest.mark.timeout(1200)
 def test_the_rehearsal_trains_and_writes_its_report(tmp_path: Path) -> None:
     out = tmp_path / "result.md"
     sections = ("gpu tests", "methods", "two ranks")
