@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,4 +96,4 @@ def test_a_missing_extra_says_what_it_brings_and_costs(monkeypatch: pytest.Monke
     )
     check = examined()["[hub]"]
     assert (check["level"], check["finding"]) == ("warn", "huggingface_hub is missing: it pulls hf: models")
-    assert check["fix"].startswith("pip install 'chaku[hub]'")
+    assert check["fix"].startswith(f"{sys.executable} -m pip install 'chaku[hub]'")
