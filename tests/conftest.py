@@ -19,6 +19,7 @@ settings.load_profile("patient")
 smollm2.gguf()  # before any test points the cache elsewhere
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort tests into lanes for `make test`, which runs two processes.
 

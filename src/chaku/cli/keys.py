@@ -46,7 +46,7 @@ def _require_database(database: str | None) -> None:
     """A path that was mistyped must not become a new, empty database."""
     path = (database or "").removeprefix("sqlite:///")
     if database and path != database and path and not Path(path).exists():
-        raise UsageError(f"there is no database {path}", fix="check --database; `chaku paths` shows the default one")
+        raise UsageError(f"there is no database {path}", fix="check --database; `chaku doctor` shows the default one")
 
 
 @click.group()
