@@ -81,7 +81,7 @@ def checked(served: ChakuServer, schemas: dict[str, Any], path: str, body: dict[
     """The chunks of a stream, each of them checked."""
     *data, done = events(served, path, {"model": MODEL, "temperature": 0, "max_tokens": 24, "stream": True, **body})
     assert done == "[DONE]"
-    name = "Completion" if kind is Completion else "ChatChunk"
+    name = "TextCompletion" if kind is Completion else "ChatChunk"
     ours = jsonschema_rs.validator_for({"$ref": f"#/components/schemas/{name}", "components": schemas})
     chunks = [json.loads(one) for one in data]
     for chunk in chunks:
