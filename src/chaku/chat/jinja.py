@@ -67,8 +67,9 @@ class JinjaTemplate:
     """A tokenizer's own chat template, proven prefix-stable by probes.
 
     Proven means: messages render to a prefix of the same messages with one more; the generation prompt begins every
-    assistant turn; contents go in once, in order, as they are or without the white space around them (`trims`);
-    every answer ends with a special token. Raises ModelError with the reason where that is not so.
+    assistant turn; contents go in once, in order, as they are, without the white space around them (`trims`), or
+    answers without the spaces at their end (`strips_answer_end`); every answer ends with a special token. Raises
+    ModelError with the reason where that is not so.
     Tool calls, results and reasoning are refused: what a foreign template does with them can't be told from outside.
     """
 
@@ -87,6 +88,7 @@ class JinjaTemplate:
         self.end = ""
         """What ends an answer, up to its special token."""
         self.trims = False
+        self.strips_answer_end = False
         """Contents lose the white space around them."""
         self.default_system: str | None = None
         """What the template writes before the first message of a conversation without a system prompt."""
@@ -118,7 +120,7 @@ class JinjaTemplate:
             raise InvalidRequest(
                 "the model's own template is used without functions", fix="choose a built-in template", param="tools"
             )
-        contents = [message.content.strip() if self.trims else message.content for message in conversation.messages]
+        contents = [self._written(message) for message in conversation.messages]
         roles = tuple(message.role for message in conversation.messages)
         segments = [
             Segment(contents[int(segment.text)], True, segment.turn) if segment.is_content else segment
@@ -193,6 +195,7 @@ class JinjaTemplate:
             for length in range(1, len(turns) + 1):
                 self._skeleton(turns[:length], turns[length - 1] is Role.USER)
             self.trims = self._find_trims()
+            self.strips_answer_end = not self.trims and self._find_strips_answer_end()
             self.end = [segment.text for segment in self._skeleton(turns[:2], False) if segment.turn is not None][-1]
         except InvalidRequest as error:
             raise ModelError(error.message, fix="choose a built-in template") from None
@@ -209,6 +212,26 @@ class JinjaTemplate:
                 self._skeleton(roles, roles[-1] is Role.USER)
         except InvalidRequest:
             self.accepts_system = False
+
+    def _written(self, message: Message) -> str:
+        """The content as the template writes it."""
+        if self.trims:
+            return message.content.strip()
+        if self.strips_answer_end and message.role is Role.ASSISTANT:
+            return message.content.rstrip(" ")
+        return message.content
+
+    def _find_strips_answer_end(self) -> bool:
+        """Whether answers lose the spaces at their end, as Mistral's do. Raises InvalidRequest for another change."""
+        roles, contents = (Role.USER, Role.ASSISTANT, Role.USER), ("q", "a  ", "q")
+        messages = tuple(map(Message, roles, contents))
+        text = self._text(Conversation("", messages), True)
+        for answer in ("a  ", "a"):
+            told = ("q", answer, "q")
+            skeleton = self._skeleton(roles, True)
+            if text == "".join(told[int(part.text)] if part.is_content else part.text for part in skeleton):
+                return answer == "a"
+        raise self._unproven("it changes the end of answers")
 
     def _find_trims(self) -> bool:
         """Whether contents lose the white space around them. Raises InvalidRequest if they change otherwise."""
