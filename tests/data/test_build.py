@@ -23,6 +23,7 @@ from chaku.data.ledger import LawBroken, StageCounts
 from chaku.data.manifest import counts_of
 from chaku.data.recipe import DataConfig
 from chaku.data.rows.packed import read_rows
+from chaku.data.rows.rendering import open_rendering
 from chaku.data.shards import read_jsonl
 from chaku.data.watcher import Silent
 from chaku.errors import ConfigError, NotFound, UsageError
@@ -362,6 +363,7 @@ def test_the_test_set_is_stable_when_data_is_added(tmp_path, tokenizer, mixed):
 
 def test_without_a_tokenizer_the_build_stops_after_messages_and_says_so(tmp_path, mixed, monkeypatch):
     monkeypatch.setenv("CHAKU_CACHE", str(tmp_path / "cache"))
+    open_rendering.cache_clear()  # another test of this process may have opened the default tokenizer
     said: list[str] = []
 
     class Watcher(Silent):
