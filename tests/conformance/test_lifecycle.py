@@ -92,7 +92,7 @@ def test_ctrl_c_and_sigterm_are_a_normal_end_that_leaves_no_process(
 def test_ctrl_c_while_streams_run_ends_them_within_the_grace_time(small: ChakuServer) -> None:
     ends: list[object] = []
 
-    def stream_until_it_ends() -> None:
+    def stream_until_it_ends(started: threading.Event) -> None:
         with openai(small) as client:
             try:
                 with client.chat.completions.create(**{**ENDLESS, "max_tokens": 450}, stream=True) as stream:
@@ -103,11 +103,11 @@ def test_ctrl_c_while_streams_run_ends_them_within_the_grace_time(small: ChakuSe
             except APIError as error:
                 ends.append(error.message)
 
-    started = threading.Event()
-    threads = [threading.Thread(target=stream_until_it_ends) for _ in range(2)]
+    begun = [threading.Event() for _ in range(2)]
+    threads = [threading.Thread(target=stream_until_it_ends, args=(started,)) for started in begun]
     for thread in threads:
         thread.start()
-    assert started.wait(PATIENCE_S)
+    assert all(started.wait(PATIENCE_S) for started in begun)
     engines = small.engines()
     began = time.monotonic()
     assert small.end(signal.SIGINT) == 0
