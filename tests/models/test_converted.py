@@ -114,7 +114,7 @@ def test_what_can_not_be_converted_says_why_and_leaves_nothing(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
     with pytest.raises(UsageError, match="needs torch") as missing:
         pull(LocalFolder(llama[0]))
-    assert missing.value.fix == "pip install 'chaku[train]'"
+    assert missing.value.fix == f"{sys.executable} -m pip install 'chaku[train]'"
 
 
 def test_a_pulled_file_is_requantised_once_and_kept_beside_it(

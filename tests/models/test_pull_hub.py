@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,7 +104,10 @@ def test_the_missing_extra_is_named(pull: Pull, tmp_path: Path) -> None:
     (tmp_path / "hidden" / "huggingface_hub").mkdir(parents=True)
     (tmp_path / "hidden" / "huggingface_hub" / "__init__.py").write_text("raise ImportError('not here')")
     code, _, error = pull("hf:org/x", PYTHONPATH=f"{tmp_path / 'hidden'}:{SOURCES}")
-    assert (code, error) == (3, "hf:org/x needs the package huggingface_hub: pip install 'chaku[hub]'")
+    assert (code, error) == (
+        3,
+        f"hf:org/x needs the package huggingface_hub: {sys.executable} -m pip install 'chaku[hub]'",
+    )
 
 
 FILES = ["README.md", "m-F16.gguf", "m-Q2_K.gguf", "m-Q4_K_M.gguf", "m-Q8_0.gguf", "mmproj-m-f16.gguf"]

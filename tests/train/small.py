@@ -40,7 +40,7 @@ def write_base(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def write_set(folder: Path, tokenizer: Path, number: int = 60) -> Path:
+def write_set(folder: Path, tokenizer: Path, number: int = 70) -> Path:
     """Short conversations, about three to a row of 256; 20 rows or so."""
     chooser = random.Random(0)
     turns = [
