@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,6 @@ def test_resuming_a_finished_run_changes_nothing(recipe: Path, output: str) -> N
 
 
 def test_a_set_that_failed_its_audit_is_refused(recipe: Path, small_set: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "set"
     shutil.copytree(small_set, copy)
     manifest = json.loads((copy / "manifest.json").read_text())
@@ -72,8 +71,6 @@ def test_a_set_that_failed_its_audit_is_refused(recipe: Path, small_set: Path, t
 
 
 def test_a_set_for_another_tokenizer_is_refused_with_both_names(recipe: Path, tmp_path: Path, base: Path) -> None:
-    import shutil
-
     other = tmp_path / "other"
     shutil.copytree(base, other)
     content = json.loads((other / "tokenizer.json").read_text())
@@ -100,15 +97,21 @@ def test_runs_are_plotted(recipe: Path, output: str, tmp_path: Path) -> None:
     import xml.etree.ElementTree as tree
 
     folder = recipe.parent / "runs" / "mine"
-    for quantity in QUANTITIES.keys() - {"heldout_loss"}:
+    for quantity in QUANTITIES:
         target = tmp_path / f"{quantity}.svg"
         assert "of 2 runs" in chaku("runs", "plot", folder, folder, "--of", quantity, "-o", target).output
         root = tree.parse(target).getroot()
         lines = [each.attrib["points"].split() for each in root.iter("{http://www.w3.org/2000/svg}polyline")]
-        assert [len(line) for line in lines] == [6, 6], quantity
+        assert [len(line) for line in lines] == ([2, 2] if quantity == "heldout_loss" else [6, 6]), quantity
         assert "step" in [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]
-    with pytest.raises(UsageError, match="mine: no heldout_loss is logged yet"):
-        chaku("runs", "plot", folder, "--of", "heldout_loss")
+
+
+def test_a_quantity_that_was_not_logged_is_not_plotted(recipe: Path, output: str, tmp_path: Path) -> None:
+    shutil.copytree(recipe.parent / "runs" / "mine", tmp_path / "young")
+    log = tmp_path / "young" / "log.jsonl"
+    log.write_text(log.read_text().replace('"heldout_loss"', '"other"'))
+    with pytest.raises(UsageError, match="young: no heldout_loss is logged yet"):
+        chaku("runs", "plot", tmp_path / "young", "--of", "heldout_loss")
 
 
 @pytest.mark.parametrize(

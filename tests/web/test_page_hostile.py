@@ -85,6 +85,15 @@ def test_a_giant_table_shows_its_beginning_and_the_rest_when_asked(browser, worl
         expect(page.locator(".answer-body table")).to_have_count(1)
 
 
+def test_a_reader_who_asked_for_the_rest_keeps_it_while_more_comes(browser, world, fake):
+    table = "| n |\n|---|\n" + "\n".join(f"| {i} |" for i in range(4000))
+    world.say("Table", table + "\n" + "\n".join(f"| {i} |" for i in range(4000, 5000)), chunk=len(table), delay_s=3)
+    with open_page(browser, fake.url) as page:
+        ask(page, "Table")
+        page.get_by_role("button", name="Show the rest").click()
+        expect(page.locator(".answer-body tbody tr")).to_have_count(5000)
+
+
 def test_characters_that_turn_the_reading_direction_can_be_seen(browser, world, fake):
     text = "a\u202eb\n\n```py\nif x:\u2066 # \u2069\n```"
     world.say("Bidi", text)

@@ -41,7 +41,7 @@ export function Messages({ conversation, models, problem, attempt, sent, childre
   const showEarlier = () => {
     const box = /** @type {HTMLElement} */ (scroller.current);
     keepInPlace(box, /** @type {HTMLElement} */ (box.querySelector(".message")));
-    setNumShown(numShown + MORE_SHOWN);
+    setNumShown((number) => number + MORE_SHOWN);
   };
   return html`<div class="messages-area">
     <div class="messages" ref=${scroller} onScroll=${onScroll} role="log" aria-live="off" aria-label="Messages" tabindex="0">

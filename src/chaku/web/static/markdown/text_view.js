@@ -28,6 +28,7 @@ export class TextView {
     this._env = env;
     this._allowance = allowance;
     this._version = 0;
+    this._room = FIRST_ELEMENTS; // elements that the reader wants to see: what they asked for holds when more text comes
     /** @type {string | null} */
     this._next = null;
     this._isReading = false;
@@ -90,7 +91,7 @@ export class TextView {
       this._offerRest(pieces, next, version);
       onDone();
     };
-    this._add(root, pieces, 0, Math.min(FIRST_ELEMENTS, this._allowance.left), version, finish);
+    this._add(root, pieces, 0, Math.min(this._room, this._allowance.left), version, finish);
   }
 
   /**
@@ -123,6 +124,7 @@ export class TextView {
     button.textContent = "Show the rest";
     button.addEventListener("click", () => {
       button.remove();
+      this._room += MORE_ELEMENTS;
       this._add(this.element, pieces, next, MORE_ELEMENTS, version, (after) => this._offerRest(pieces, after, version));
     });
     this.element.append(button);
