@@ -96,6 +96,20 @@ def test_a_model_that_can_not_be_opened_is_failed_with_its_reason_and_the_others
         row = gateway.row("broken")
         assert (row["state"], "broken.gguf" in row["detail"]) == ("failed", True)
         assert gateway.row("small")["state"] == "ready"
+        assert gateway.get("/health")[0] == 200
+        printed = read_until(gateway.process, "ready: ")
+        (line,) = [line for line in printed if line.startswith("broken is not served: ")]
+        assert "broken.gguf" in line
+
+
+def read_until(process: subprocess.Popen[str], start: str) -> list[str]:
+    """The lines of standard error up to the one that begins with `start`."""
+    assert process.stderr is not None
+    lines: list[str] = []
+    while not lines or not lines[-1].startswith(start):
+        lines.append(process.stderr.readline())
+        assert lines[-1], lines  # the end of the command
+    return lines
 
 
 def test_the_only_model_that_can_not_be_opened_ends_the_command_with_its_reason(tmp_path: Path) -> None:

@@ -274,11 +274,14 @@ _SETTLED = (State.READY, State.FAILED)
 
 
 async def _announce_ready(serving: Serving, url: str) -> None:
-    """The last line of a start, once every model answers: where it is, and what to try next."""
+    """Print the end of a start, once every model is ready or has failed: who failed, where it is, what to try next."""
     while any(row.status().state not in _SETTLED for row in serving.table):  # noqa: ASYNC110 - it is only asked for
         await asyncio.sleep(0.1)
     if not any(row.status().state is State.READY for row in serving.table):
         return
+    for row in serving.table:
+        if (status := row.status()).state is State.FAILED:
+            click.echo(f"{row.name} is not served: {status.detail}", err=True)
     click.echo("in another terminal, try: chaku chat", err=True)
     click.echo(f"ready: {url} (Ctrl-C stops it)", err=True)
 

@@ -42,6 +42,11 @@ class Exchange:
         """Seconds since the request came in."""
         return time.perf_counter() - self.started
 
+    def begin(self, status: int) -> None:
+        """Note that the headers go out with this status: a later failure can't have a status any more."""
+        self.status = status
+        self.has_headers_sent = True
+
     def take_usage(self, usage: Mapping[str, Any] | None) -> None:
         """Note the token counts that the engine reported."""
         if usage:

@@ -32,7 +32,7 @@ from chaku.serve.endpoints import EndpointTable
 from chaku.serve.exchange import Exchange
 from chaku.serve.head import as_get
 from chaku.serve.metrics import Metrics
-from chaku.serve.relay import AsgiMessage, Receive, Send, relay
+from chaku.serve.relay import AsgiMessage, Headers, Receive, Send, relay, relay_whole, send_json
 from chaku.serve.table import Fitting, ModelTable, Served
 from chaku.serve.wires import Wire
 
@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
 
 HUNG_UP = 499  # nginx's number for a client that left first; it only appears in logs and metrics
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
@@ -165,13 +164,8 @@ class Gateway:
                     headers = work.headers + _note_headers(answer.notes)
                     if call.stream:
                         await relay(answer.blocks(), exchange, send, headers, wire, shows_usage=work.shows_usage)
-                        return
-                    whole = await answer.whole()
-                    exchange.take_usage(whole.get("usage"))
-                    exchange.status = 200
-                    exchange.has_headers_sent = True
-                    await _send_bytes(send, 200, wire.whole(whole), headers)
-                    exchange.is_complete = True
+                    else:
+                        await relay_whole(await answer.whole(), exchange, send, headers, wire)
 
     async def _refuse(
         self, exchange: Exchange, error: ChakuError, wire: Wire | None, send: Send, base_headers: Headers
@@ -191,7 +185,7 @@ class Gateway:
         if error.http_status == 405:
             headers.append((b"allow", b"POST"))
         body = wire.error(error) if wire is not None else orjson.dumps(body_of(error))
-        await _send_bytes(send, error.http_status, body, headers)
+        await send_json(send, error.http_status, body, headers)
 
     def _account(self, exchange: Exchange) -> None:
         exchange.duration_s = exchange.since_start_s()
@@ -228,13 +222,6 @@ def num_answers(request: Any) -> int:
     return len(prompts) * (getattr(request, "n", None) or 1)
 
 
-async def _send_bytes(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    length = (b"content-length", str(len(body)).encode())
-    kind = (b"content-type", b"application/json")
-    await send({"type": "http.response.start", "status": status, "headers": [kind, length, *headers]})
-    await send({"type": "http.response.body", "body": body})
-
-
 def _note_headers(notes: Iterable[str]) -> Headers:
     return [(b"x-chaku-note", note.encode("ascii", "replace")) for note in notes]
 
@@ -255,7 +242,7 @@ def _cors_headers(origin: str, headers: dict[bytes, bytes]) -> Headers:
 def _with_headers(send: Send, extra: Headers, exchange: Exchange) -> Send:
     async def send_with_headers(message: AsgiMessage) -> None:
         if message["type"] == "http.response.start":
-            exchange.has_headers_sent = True
+            exchange.begin(message["status"])
             message["headers"] = [*message.get("headers", ()), *extra]
         await send(message)
 

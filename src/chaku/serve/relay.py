@@ -1,8 +1,8 @@
-"""Pass an engine's blocks on to the client, and note what accounting needs."""
+"""Send an engine's answer to the client, in blocks or whole, and note what accounting needs."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from chaku.engines.base import Block
@@ -12,6 +12,7 @@ from chaku.serve.wires import Wire
 AsgiMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[AsgiMessage]]
 Send = Callable[[AsgiMessage], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
 
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -24,7 +25,7 @@ async def relay(
     blocks: AsyncIterator[Block],
     exchange: Exchange,
     send: Send,
-    headers: list[tuple[bytes, bytes]],
+    headers: Headers,
     wire: Wire,
     *,
     shows_usage: bool,
@@ -38,9 +39,8 @@ async def relay(
         if block.usage is not None:
             exchange.take_usage(block.usage)
         if not exchange.has_headers_sent:
-            # Held back until the engine has said something: until then a failure can still have its own status.
-            exchange.has_headers_sent = True
-            exchange.status = 200
+            # Headers wait for the engine's first block: until then a failure can still have its own status.
+            exchange.begin(200)
             await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS + headers})
         piece = wire.piece(block, shows_usage=shows_usage)
         if piece or block.is_last:
@@ -49,3 +49,19 @@ async def relay(
     if not exchange.is_complete:
         await send({"type": "http.response.body", "body": b""})
         exchange.is_complete = True
+
+
+async def relay_whole(answer: dict[str, Any], exchange: Exchange, send: Send, headers: Headers, wire: Wire) -> None:
+    """Send a whole answer, in the words of `wire`; note its usage on `exchange`."""
+    exchange.take_usage(answer.get("usage"))
+    exchange.begin(200)
+    await send_json(send, 200, wire.whole(answer), headers)
+    exchange.is_complete = True
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Send a response that is one JSON text."""
+    length = (b"content-length", str(len(body)).encode())
+    kind = (b"content-type", b"application/json")
+    await send({"type": "http.response.start", "status": status, "headers": [kind, length, *headers]})
+    await send({"type": "http.response.body", "body": body})

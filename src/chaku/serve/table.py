@@ -101,7 +101,8 @@ class Served:
         self.admission = Admission(self.name, None, limit)
         self.embedding_admission = Admission(self.name, None, limit)
         """Embeddings have slots of their own, so that they take none from chats."""
-        self._counted: list[Replica] = []
+        self._available: list[Replica] = []
+        """As of the last `refresh`."""
         self._generation = 0
 
     def admission_of(self, route: Route) -> Admission:
@@ -116,15 +117,12 @@ class Served:
         return Status(best.state, best.detail, best.progress, best.retry_after_s, best.pid, num_restarts)
 
     @property
-    def available(self) -> list[Replica]:
-        """Replicas that take requests."""
-        return [replica for replica in self.replicas if replica.takes_requests]
-
-    @property
     def capabilities(self) -> Capabilities | None:
-        """What the first available replica can do; slots of all together. None while there is none."""
-        available = self.available
-        return available[0].engine.capabilities if available else None
+        """What the first available replica can do, its slots included. None while no replica is available.
+
+        `admission.slots` has the slots of all replicas.
+        """
+        return next((replica.engine.capabilities for replica in self.replicas if replica.takes_requests), None)
 
     @property
     def failure(self) -> ChakuError | None:
@@ -132,36 +130,31 @@ class Served:
         failures = [replica.failure for replica in self.replicas]
         return failures[0] if failures and None not in failures else None
 
-    def is_available(self) -> bool:
-        """Whether any replica takes requests now.
+    def refresh(self) -> list[Replica]:
+        """Look which replicas take requests now, tell the queues their number of slots, and return the replicas.
 
-        Tells the queues how many slots there are where other replicas are available than the last time; where there is
-        none, the last number stays.
+        While no replica takes requests, the queues keep the last number.
         """
-        available = self.available
-        if available == self._counted:
-            return bool(available)
-        self._counted = available
-        self._generation += 1
-        if available:
-            self._count_slots(available)
-        return bool(available)
-
-    def _count_slots(self, available: list[Replica]) -> None:
-        known = [replica.engine.capabilities for replica in available]
-        self.admission.slots = _sum([one.slots for one in known])
-        self.embedding_admission.slots = _sum([one.embedding_slots for one in known])
+        available = [replica for replica in self.replicas if replica.takes_requests]
+        if available != self._available:
+            self._available = available
+            self._generation += 1
+            known = [replica.engine.capabilities for replica in available]
+            if known:
+                self.admission.slots = _sum([one.slots for one in known])
+                self.embedding_admission.slots = _sum([one.embedding_slots for one in known])
+        return available
 
     def fit(self, route: Route, body: dict[str, Any]) -> Fitting:
-        """The replicas that can honour a request, of those that `is_available` has just counted.
+        """The replicas that can honour a request, of those that the last `refresh` found.
 
-        Raises the first replica's InvalidRequest where none can, EngineUnavailable where none is available.
+        Raises the first replica's InvalidRequest if none can, EngineUnavailable if none is available.
         """
-        if not self._counted:
+        if not self._available:
             raise self.unavailable()
         pairs: list[tuple[Replica, dict[str, Any]]] = []
         refusal: InvalidRequest | None = None
-        for replica in self._counted:
+        for replica in self._available:
             try:
                 wanted = capability.fit(self.name, route, body, replica.engine.capabilities)
             except InvalidRequest as error:
@@ -177,7 +170,7 @@ class Served:
 
         Replicas that came while the request waited count too. Raises as `fit`.
         """
-        self.is_available()
+        self.refresh()
         if fitting.generation != self._generation:
             fitting = self.fit(fitting.route, fitting.body)
         if len(fitting.pairs) == 1:
@@ -213,7 +206,7 @@ class Served:
             log.exception("model failed model=%s", self.name)
             replica.failure = EngineUnavailable(f"unexpected {type(error).__name__}: {error}", fix="see the log")
             return
-        self.is_available()
+        self.refresh()
         if replica.engine.status().state is not State.READY:
             return  # an upstream that is away: it has said so, and comes back by itself
         known = replica.engine.capabilities
@@ -228,7 +221,7 @@ class Served:
     async def remove(self, replica: Replica) -> None:
         """Send no more requests to a replica, wait until those that run are over, then stop its engine."""
         replica.is_draining = True
-        self.is_available()
+        self.refresh()
         await replica.drained()
         self.replicas.remove(replica)
         await replica.engine.stop()
@@ -266,12 +259,15 @@ class ModelTable:
             near = difflib.get_close_matches(name, self._served, n=1)
             fix = f"did you mean {near[0]!r}?" if near else f"models here: {', '.join(self._served) or 'none'}"
             raise NotFound(f"no model {name!r} is served here", fix=fix, param="model", code="model_not_found")
-        if not served.is_available():
+        if not served.refresh():
             raise served.unavailable()
         return served
 
     async def start(self) -> None:
-        """Start every replica. Raises the first model's failure where no model could be started."""
+        """Start every replica. A model that can't be started stays in the table as failed, and the others serve.
+
+        Raises the first model's failure if no model could be started.
+        """
         await asyncio.gather(*(served.start_replica(replica) for served in self for replica in served.replicas))
         failures = [failure for served in self if (failure := served.failure) is not None]
         if failures and len(failures) == len(self):
