@@ -16,12 +16,12 @@ _CONTENT = re.compile(rb'"(?:content|text|reasoning_content|arguments)": ?"[^"]'
 _USAGE = re.compile(rb'"usage": ?\{')
 
 
-def blocks_of_events(events: bytes) -> Iterator[Block]:
+def blocks_of_events(events: bytes) -> list[Block]:
     """Whole server-sent events of a conformant server. They are parsed only where one carries token counts."""
     has_usage = b'"usage"' in events and _USAGE.search(events)
     if not has_usage:
-        yield Block(events, num_tokens=len(_CONTENT.findall(events)), is_last=events.endswith(DONE))
-        return
+        return [_unparsed(events)]
+    blocks: list[Block] = []
     before: list[bytes] = []
     for text in events.split(b"\n\n"):
         if not text:
@@ -32,11 +32,13 @@ def blocks_of_events(events: bytes) -> Iterator[Block]:
             continue
         chunk = orjson.loads(text[6:])
         if before:
-            yield _unparsed(before)
+            blocks.append(_unparsed(b"".join(before)))
             before = []
-        yield Block(data, num_tokens=len(_CONTENT.findall(text)), usage=chunk["usage"], is_usage_only=_is_bare(chunk))
+        num_tokens = len(_CONTENT.findall(text))
+        blocks.append(Block(data, num_tokens=num_tokens, usage=chunk["usage"], is_usage_only=_is_bare(chunk)))
     if before:
-        yield _unparsed(before)
+        blocks.append(_unparsed(b"".join(before)))
+    return blocks
 
 
 def blocks_of_chunks(chunks: Iterable[dict[str, Any] | None]) -> Iterator[Block]:
@@ -58,9 +60,8 @@ def blocks_of_chunks(chunks: Iterable[dict[str, Any] | None]) -> Iterator[Block]
         yield Block(b"".join(together), num_tokens=num_tokens, is_last=together[-1] is DONE)
 
 
-def _unparsed(events: list[bytes]) -> Block:
-    data = b"".join(events)
-    return Block(data, num_tokens=len(_CONTENT.findall(data)), is_last=events[-1] == DONE)
+def _unparsed(events: bytes) -> Block:
+    return Block(events, num_tokens=len(_CONTENT.findall(events)), is_last=events.endswith(DONE))
 
 
 def _is_bare(chunk: dict[str, Any]) -> bool:

@@ -125,7 +125,7 @@ class _PassedAnswer(Answer):
         if self._renames:
             events = _rename(events, self._name, self._who)
         try:
-            return list(blocks_of_events(events))
+            return blocks_of_events(events)
         except (AttributeError, KeyError, TypeError, ValueError):
             raise EngineError(f"{self._who} sent token counts in an event that is not a JSON object") from None
 

@@ -133,7 +133,7 @@ class Gateway:
         work = _Work(
             served=served,
             fitting=served.fit(wire.route, request.body),
-            num_slots=num_answers(asked),
+            num_slots=num_answers(request.body),
             shows_usage=bool(options and options.include_usage),
             headers=base_headers + _note_headers(request.notes),
         )
@@ -216,10 +216,9 @@ class _Work:
     headers: Headers
 
 
-def num_answers(request: Any) -> int:
+def num_answers(body: dict[str, Any]) -> int:
     """How many answers are generated side by side, each in a slot of its own: n for every prompt."""
-    prompts = prompts_of(getattr(request, "input", None) or getattr(request, "prompt", None))
-    return len(prompts) * (getattr(request, "n", None) or 1)
+    return len(prompts_of(body.get("input") or body.get("prompt"))) * (body.get("n") or 1)
 
 
 def _note_headers(notes: Iterable[str]) -> Headers:
