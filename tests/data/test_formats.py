@@ -240,11 +240,11 @@ JSON = st.recursive(
 
 def stages(conversation: Conversation) -> None:
     """Every stage that judges one conversation."""
-    from chaku.data.prepare import clean
+    from chaku.data.rules.cleaning import judge_cleaned
 
     chosen = actions({})
     for stage in (
-        lambda one: clean(one, "drop"),
+        lambda one: judge_cleaned(one, chosen),
         lambda one: judge_personal(one, chosen),
         normalise,
         lambda one: judge_quality(one, chosen),

@@ -9,7 +9,7 @@ import pytest
 
 from chaku.chat.messages import Conversation, Message, Role, ToolCall
 from chaku.data.ledger import Decision
-from chaku.data.prepare import clean
+from chaku.data.rules.cleaning import judge_cleaned
 from chaku.data.rules.content import judge_content
 from chaku.data.rules.decontaminate import Questions, judge_contamination
 from chaku.data.rules.language import identify, judge_language
@@ -182,14 +182,48 @@ def test_a_bare_name_is_a_claim_only_as_the_answer_to_who_are_you():
 
 def test_an_error_text_in_the_place_of_an_answer_drops_the_conversation():
     error = "Too many requests in 1 hour. Try again later."
-    assert clean(talk("Q", error), "drop").rule == "error_answer"
-    assert clean(talk(error, "A"), "drop").kept is not None
-    assert [flag.rule for flag in clean(talk("Q", error), "flag").flags] == ["error_answer"]
+    assert judge_cleaned(talk("Q", error), actions({})).rule == "error_answer"
+    assert judge_cleaned(talk(error, "A"), actions({})).kept is not None
+    flagged = judge_cleaned(talk("Q", error), actions({"error_answer": "flag"}))
+    assert [flag.rule for flag in flagged.flags] == ["error_answer"]
+
+
+FRACTION = (
+    '<span class="katex"><span class="katex-html" aria-hidden="true"><span class="mord"><span class="mfrac">'
+    '<span class="vlist"><span>b</span></span><span class="vlist"><span>a</span></span></span></span></span></span>'
+)
+
+
+def test_an_answer_whose_formula_lost_its_tex_is_dropped_and_a_line_of_letters_is_not():
+    page = '<div class="markdown prose"><p>Take {} of it.</p></div>'
+    lost = judge_cleaned(talk("Q", page.format(FRACTION)), actions({}))
+    assert (lost.rule, lost.note) == ("formula_lost", "Take ba of it.")
+    asked = judge_cleaned(talk(page.format(FRACTION), "A"), actions({}))
+    assert asked.kept is not None
+    letters = "<math><mi>x</mi><mo>=</mo><mn>2</mn></math>"
+    kept = judge_cleaned(talk("Q", page.format(letters)), actions({}))
+    assert roles_and_texts(kept.kept)[1] == ("assistant", "Take x=2 of it.")
+    power = "<math><msup><mi>x</mi><mn>2</mn></msup></math>"
+    chosen = actions({"formula_lost": "flag"})
+    flags = judge_cleaned(talk("Q", page.format(power)), chosen).flags
+    assert [flag.rule for flag in flags] == ["formula_lost", "cleaned"]
+    mathjax = "<mjx-container><mjx-math><mjx-mi></mjx-mi></mjx-math></mjx-container>"
+    assert judge_cleaned(talk("Q", page.format(mathjax)), actions({})).rule == "formula_lost"
+
+
+def test_a_chat_page_left_in_a_text_is_flagged_and_may_drop():
+    broken = 'Look:\n\n<pre class="overflow-visible!" data-start="1"><div>x'
+    for turns in ((broken, "A"), ("Q", broken)):
+        decision = judge_cleaned(talk(*turns), actions({}))
+        assert [flag.rule for flag in decision.flags] == ["page_html"]
+        assert judge_cleaned(talk(*turns), actions({"page_html": "drop"})).rule == "page_html"
+    for text in (f"```html\n{broken}\n```", 'Use `<div class="markdown prose">` there.', "The class markdown prose"):
+        assert judge_cleaned(talk("Q", text), actions({})).flags == ()
 
 
 def test_cleaning_reports_what_it_changed_and_leaves_plain_text_alone():
     page = '<div class="markdown prose"><p>Hello <strong>you</strong></p></div>'
-    decision = clean(talk("if a < b: <b>x</b>", page), "drop")
+    decision = judge_cleaned(talk("if a < b: <b>x</b>", page), actions({}))
     assert roles_and_texts(decision.kept) == [("user", "if a < b: <b>x</b>"), ("assistant", "Hello **you**")]
     assert [flag.rule for flag in decision.flags] == ["cleaned"]
 

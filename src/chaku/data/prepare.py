@@ -66,11 +66,12 @@ class _Shard:
         self.pairs: list[dict[str, Any]] = []
 
     def run(self) -> dict[str, StageCounts]:
+        from chaku.data.rules.cleaning import judge_cleaned
         from chaku.data.rules.language import judge_language
 
         config, actions, ledger = self.config, self.actions, self.ledger
         batch = _timed(ledger, "import", lambda: list(self._import()))
-        batch = self._each("clean", batch, lambda one: clean(one, actions["error_answer"]))
+        batch = self._each("clean", batch, lambda one: judge_cleaned(one, actions))
         batch = self._each("personal", batch, lambda one: judge_personal(one, actions))
         batch = self._each("normalise", batch, self._normalised)
         batch = self._each("language", batch, lambda one: judge_language(one, config.languages, actions["language"]))
@@ -281,36 +282,3 @@ def parse(data: bytes) -> Any:
             raise ValueError(str(error)) from None
     text = json.dumps(json.loads(data.decode("utf-8", "replace")), ensure_ascii=False)
     return orjson.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-
-
-def clean(conversation: Conversation, error_action: rules.Action) -> Decision:
-    """Turn the HTML in each turn to Markdown; an answer that is an error text decides by its rule."""
-    from chaku.data.html.clean import clean_text
-
-    flags: list[Flag] = []
-    messages: list[Message] = []
-    for message in conversation.messages:
-        if message.role is Role.TOOL or not message.content:
-            messages.append(message)
-            continue
-        cleaned = clean_text(message.content)
-        notes = ", ".join(cleaned.notes)
-        if message.role is Role.ASSISTANT and "error_text" in cleaned.notes:
-            if error_action == "drop":
-                return Decision(conversation.id, None, "error_answer", note=quote(message.content), flags=tuple(flags))
-            if error_action == "flag":
-                flags.append(Flag("error_answer", None, quote(message.content)))
-        if cleaned.text != message.content:
-            flags.append(Flag("cleaned", len(message.content) - len(cleaned.text), notes or cleaned.kind))
-        messages.append(replace(message, content=cleaned.text))
-    return Decision(conversation.id, replace(conversation, messages=tuple(messages)), flags=_gathered(flags))
-
-
-def _gathered(flags: Sequence[Flag]) -> tuple[Flag, ...]:
-    """One `cleaned` flag a conversation: characters that went, and all that was done."""
-    cleaned = [flag for flag in flags if flag.rule == "cleaned"]
-    if len(cleaned) < 2:
-        return tuple(flags)
-    notes = ", ".join(dict.fromkeys(note for flag in cleaned for note in (flag.note or "").split(", ") if note))
-    total = Flag("cleaned", sum(flag.score or 0 for flag in cleaned), notes)
-    return (total, *(flag for flag in flags if flag.rule != "cleaned"))

@@ -11,7 +11,7 @@ from functools import partial
 from selectolax.lexbor import LexborNode
 
 from chaku.data.html import markdown
-from chaku.data.html.inline import enter_math, plain_line
+from chaku.data.html.inline import add_math, enter_math, plain_line, tex_of
 from chaku.data.html.markdown import Item
 from chaku.data.html.page import MAX_NESTING, Leave, Page, is_hidden, nothing, number_of
 
@@ -42,6 +42,12 @@ def enter_block(page: Page, node: LexborNode) -> Leave | None:
     classes = attributes.get("class") or ""
     if is_hidden(attributes, classes):
         page.notes["hidden_removed"] += 1
+        return None
+    if attributes.get("role") == "button":
+        page.notes["button_removed"] += 1
+        return None
+    if source := tex_of(attributes):
+        add_math(page, source, display=True)
         return None
     parent = page.frames[-1]
     prose = "markdown" in classes or "prose" in classes

@@ -18,6 +18,7 @@ from selectolax.lexbor import LexborNode
 
 from chaku.data.html.bounds import bounded
 from chaku.data.html.convert import parse, to_markdown
+from chaku.data.html.fragments import CHAT_MARKS, has_chat_marks, without_fragments
 
 Kind = Literal["html", "markdown", "plain"]
 
@@ -47,28 +48,15 @@ ERROR_TEXTS = (
 """How ChatGPT's page says, in the place of an answer, that there is none (2023 to 2025); compared in lower case."""
 _ERROR_TAIL_CHARS = 200
 
-_START = re.compile(r"<([A-Za-z][A-Za-z0-9]*)(?=[\s>/])")
-_FIRST = frozenset("div p ul ol pre h1 h2 h3 h4 h5 h6 blockquote table hr dl article section main figure".split())  # noqa: SIM905
-_PAGE_MARKS = (
-    "markdown prose",
-    "result-streaming",
-    "katex-mathml",
-    "!whitespace-pre",
-    "whitespace-pre!",
-    "whitespace-pre-wrap",
-    "hljs language-",
-    "data-message-author-role",
-    "data-message-id",
-    "data-start=",
-    "contain-inline-size",
-    "min-h-[20px]",
-    "text-token-",
-    "webpage-citation-pill",
-    "cm-content",
-    ">Copy code<",
-    "Copy code</",
-    "</svg>Copy",
+_START = re.compile(r"<([A-Za-z][A-Za-z0-9-]*)(?=[\s>/])")
+_FIRST = frozenset(
+    """div p ul ol pre h1 h2 h3 h4 h5 h6 blockquote table hr dl article section main figure
+    message-content response-element code-block""".split()  # noqa: SIM905
 )
+_PAGE_MARKS = (
+    *CHAT_MARKS, "result-streaming", "whitespace-pre-wrap", "min-h-[20px]", "text-token-", "cm-content",
+)  # fmt: skip
+"""Marks that also stand in other sites' HTML count only where the text is nothing but elements."""
 _VOCABULARY = frozenset(
     """div p span ul ol li pre code h1 h2 h3 h4 h5 h6 blockquote table thead tbody tfoot tr th td caption colgroup col
     hr br dl dt dd strong b em i del s strike a img sup sub mark kbd q cite figure figcaption article section main
@@ -93,8 +81,8 @@ _MARKDOWN = re.compile(
 class Cleaned:
     """The text after cleaning, what it was, and how often each rule acted or found something (for the ledger).
 
-    Rules ending in `_removed`, `_dropped`, `_flattened`, `_repaired`, `_replaced` changed the text; the others
-    (`error_text`, `error_box`, `pager_like`, `page_html_in_text`, `html_left_alone`, …) only say what was seen.
+    Rules ending in `_removed`, `_dropped`, `_flattened`, `_repaired`, `_replaced`, `_converted` changed the text; the
+    others (`error_text`, `formula_lost`, `pager_like`, `page_html_in_text`, …) only say what was seen.
     """
 
     text: str
@@ -102,12 +90,17 @@ class Cleaned:
     notes: Mapping[str, int] = field(default_factory=dict)
 
 
-def clean_text(text: str) -> Cleaned:
-    """Clean one message. Never raises on any `str`; time and memory are linear in its length."""
+def clean_text(text: str, *, is_answer: bool = False) -> Cleaned:
+    """Clean one message. Never raises on any `str`; time and memory are linear in its length.
+
+    In an answer, pieces of a chat page between Markdown are converted too: what a user writes may ask about them.
+    """
     notes: Counter[str] = Counter()
     text = _without_surrogates(text, notes)
     body = _page_body(text, notes)
     if body is None:
+        if is_answer:
+            text = without_fragments(text, notes)
         _look_at_plain(text, notes)
         kind: Kind = "markdown" if _MARKDOWN.search(text) else "plain"
     else:
@@ -136,7 +129,7 @@ def _page_body(text: str, notes: Counter[str]) -> LexborNode | None:
     if body is not None and is_whole and (has_marks or _is_rendered_markdown(body, text)):
         notes.update(found)
         return body
-    if has_marks or is_whole:
+    if is_whole:
         notes["html_left_alone"] += 1
     return None
 
@@ -187,7 +180,7 @@ def _without_surrogates(text: str, notes: Counter[str]) -> str:
 def _look_at_plain(text: str, notes: Counter[str]) -> None:
     if re.match(r"\s*\d{1,3} / \d{1,3}(?!\d)", text):
         notes["pager_like"] += 1
-    if "<pre" in text and any(page_mark in text for page_mark in _PAGE_MARKS):
+    if has_chat_marks(text):
         notes["page_html_in_text"] += 1
 
 

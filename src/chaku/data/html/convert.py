@@ -42,6 +42,7 @@ _ENTER: dict[str | None, Callable[[Page, LexborNode], Leave | None]] = {
     "kbd": inline.enter_code,
     "li": blocks.enter_item,
     "math": inline.enter_mathml,
+    "mjx-container": inline.enter_mathjax,
     "ol": blocks.enter_list,
     "pre": inline.enter_pre,
     "samp": inline.enter_code,

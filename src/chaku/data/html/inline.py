@@ -20,6 +20,12 @@ _UNSAFE = ("javascript:", "vbscript:", "data:", "blob:", "file:")
 _TRACKING = ("?utm_source=chatgpt.com", "&utm_source=chatgpt.com")
 
 
+# A formula's parts above, below and under one another, which its text alone can't tell.
+_STRUCTURE = (
+    "mfrac, msup, msub, msubsup, msqrt, mroot, munder, mover, munderover, mtable, .vlist, .mfrac, .msupsub, .sqrt"
+)
+
+
 def plain_line(page: Page, node: LexborNode) -> str | None:
     """The finished line of an element that holds only text, emphasis and code, as most do; else None.
 
@@ -93,8 +99,11 @@ def enter_span(page: Page, node: LexborNode) -> Leave | None:
     if not attributes:
         return nothing
     classes = attributes.get("class") or ""
-    if source := attributes.get("data-math-source"):
+    if source := tex_of(attributes):
         add_math(page, source, display=node.css_first(".katex-display") is not None)
+        return None
+    if attributes.get("role") == "button":
+        page.notes["button_removed"] += 1
         return None
     if "katex" in classes or "math" in classes:
         if "katex-display" in classes:
@@ -108,6 +117,11 @@ def enter_span(page: Page, node: LexborNode) -> Leave | None:
         page.notes["hidden_removed"] += 1
         return None
     return nothing
+
+
+def tex_of(attributes: dict[str, str | None]) -> str:
+    """The TeX that an element carries beside what it shows: ChatGPT's and Gemini's attributes."""
+    return attributes.get("data-math-source") or attributes.get("data-math") or ""
 
 
 def _enter_citation(page: Page, node: LexborNode) -> None:
@@ -197,9 +211,18 @@ def enter_math(page: Page, node: LexborNode, *, display: bool) -> Leave | None:
     if "katex-error" in (node.attributes.get("class") or ""):
         add_math(page, node.text(deep=True), display=display)
         return None
-    page.notes["math_without_tex"] += 1
+    page.notes["formula_lost" if node.css_first(_STRUCTURE) is not None else "math_without_tex"] += 1
     visual = node.css_first("math, .katex-mathml") or node.css_first(".katex-html") or node
     page.text(code_text(visual))
+    return None
+
+
+def enter_mathjax(page: Page, node: LexborNode) -> Leave | None:
+    """MathJax draws its glyphs by style sheet: without the MathML for screen readers nothing is left of a formula."""
+    mathml = node.css_first("math")
+    if mathml is not None:
+        return enter_math(page, mathml, display=node.attributes.get("display") == "true")
+    page.notes["formula_lost"] += 1
     return None
 
 

@@ -165,6 +165,13 @@ def fence(text: str, language: str) -> str:
     return f"{ticks}{language}\n{text}\n{ticks}" if text else f"{ticks}{language}\n{ticks}"
 
 
+def parts_of_fence(block: str) -> tuple[str, str, str]:
+    """A fenced block as its opening ticks, its language and the rest."""
+    first, newline, rest = block.partition("\n")
+    language = first.lstrip("`")
+    return first[: len(first) - len(language)], language, newline + rest
+
+
 def link(text: str, href: str, *, image: bool = False) -> str:
     """`[text](href)`, or the bare address where the text says the same."""
     if not image and unmark(text) in (href, href.removeprefix("mailto:")):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from chaku.data.html import markdown
+from chaku.data.html.languages import canonical, language_of_label
 from chaku.data.html.markdown import BREAK, Item, mark
 
 MAX_NESTING = 16
@@ -172,8 +173,22 @@ class Page:
             if not frame.items:
                 frame.items.append(Item([]))
             frame.items[-1].blocks.append((kind, text))
-        else:
-            frame.blocks.append((kind, text))
+            return
+        if kind == "code" and frame.blocks and frame.kind not in ("li", "cell"):
+            text = self.labelled(frame, text)
+        frame.blocks.append((kind, text))
+
+    def labelled(self, frame: Frame, code: str) -> str:
+        """A code block under a paragraph that is a language's name: the page's label becomes the fence's language."""
+        kind, label = frame.blocks[-1]
+        ticks, language, rest = markdown.parts_of_fence(code)
+        if kind not in ("text", "p") or not (named := language_of_label(label)):
+            return code
+        if language and canonical(language) != canonical(named):
+            return code
+        frame.blocks.pop()
+        self.notes["label_removed"] += 1
+        return f"{ticks}{language or named}{rest}"
 
     def finish_mark(self, frame: Frame, finished: Mark) -> None:
         """Close the innermost mark's buffer into the one around it."""

@@ -37,6 +37,8 @@ RULES: dict[str, Rule] = {
         Rule("not_best_path", "import", "flag", "branches of a message tree that were not taken", _SEEN),
         Rule("cleaned", "clean", "flag", "HTML became Markdown, or page furniture went", _SEEN),
         Rule("error_answer", "clean", "drop", "an answer is the chat page's own error text"),
+        Rule("formula_lost", "clean", "drop", "an answer's formula has lost its TeX: fractions and powers fall flat"),
+        Rule("page_html", "clean", "flag", "a chat page's HTML between other text, which could not be converted"),
         Rule("no_assistant", "normalise", "drop", "nobody answers; kept as a prompt for evaluation", _ALWAYS),
         Rule("no_user", "normalise", "drop", "no user turn comes before an answer", _ALWAYS),
         Rule("bad_tool_order", "normalise", "drop", "a tool result that no call asked for", _ALWAYS),
