@@ -146,7 +146,7 @@ async def test_what_does_not_fit_is_refused_with_the_field_at_fault(
 async def test_a_body_that_is_too_large_is_refused_before_it_is_held(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chaku.web.chats.MAX_BODY_BYTES", 2**16)
+    monkeypatch.setattr("chaku.web.requests.MAX_BODY_BYTES", 2**16)
     async with page_gateway(database) as g, tab(g) as me:
         chat = await me.chat()
         with pytest.raises(Refused, match="413"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from chaku import __version__, tasks
@@ -22,13 +22,14 @@ from chaku.store.database import Store
 from chaku.store.keyring import KeyRing
 from chaku.store.leases import LEASE_S
 from chaku.store.sessions import Sessions
-from chaku.web import shapes
+from chaku.web import shapes, streams
 from chaku.web.answers import Answers
-from chaku.web.chats import Chats, Handler, json_response, read_json
+from chaku.web.chats import Chats
 from chaku.web.logins import COOKIE, Access, Logins, Visitor, check_same_site, set_cookie
 from chaku.web.machine import Machine
+from chaku.web.messages import Messages
 from chaku.web.page import SECURITY_HEADERS, Page
-from chaku.web.streams import Hub
+from chaku.web.requests import Handler, json_response, read_json, visitor_of
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +52,12 @@ class Application:
     ) -> None:
         self._models = models
         self._closing = asyncio.Event()
-        self._hub = Hub(models)
+        self._hub = streams.Hub(models)
         self._logins = Logins(access, keys, Sessions(store))
         self._answers = Answers(store, base_url, access.inside_token, self._hub.tell_message, lease_s=lease_s)
         self._machine = Machine(runs)
-        self._chats = Chats(store, self._answers, self._hub, self._logins, self._closing)
+        self._chats = Chats(store, self._answers, self._hub)
+        self._messages = Messages(store, self._answers, self._hub, self._open_stream)
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -81,9 +83,10 @@ class Application:
             ("POST", "/login", self._log_in),
             ("POST", "/logout", self._log_out),
             ("GET", "/models", self._list_models),
-            ("GET", "/events", self._chats.events),
+            ("GET", "/events", self._show_events),
             *self._machine.routes(),
             *self._chats.routes(),
+            *self._messages.routes(),
         ]
         routes = [Route(path, self._guarded(path, handler), methods=[method]) for method, path, handler in handlers]
         return Starlette(routes=routes, exception_handlers={HTTPException: _refuse_http})
@@ -126,6 +129,18 @@ class Application:
 
     async def _list_models(self, request: Request) -> Response:
         return json_response({"models": self._models()})
+
+    async def _show_events(self, request: Request) -> Response:
+        return self._open_stream(request, self._hub.listen(visitor_of(request).key_id))
+
+    def _open_stream(self, request: Request, events: AsyncGenerator[streams.Numbered]) -> Response:
+        """A stream that ends when the gateway closes, or when the visitor is no longer welcome."""
+        visitor = visitor_of(request)
+
+        async def is_welcome() -> bool:
+            return await self._logins.find(request) == visitor
+
+        return StreamingResponse(streams.written(events, self._closing, is_welcome), headers=streams.HEADERS)
 
     def _session(self, visitor: Visitor | None) -> Response:
         user = visitor and {"name": visitor.name, "kind": "local" if visitor.key_id is None else "key"}

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from chaku.errors import NotFound, PermissionRefused
 from chaku.runs import read_log, run_folders, steps_of
-from chaku.web.chats import Handler, json_response
+from chaku.web.requests import Handler, json_response
 
 MAX_POINTS = 2000
 """Steps of one run that are sent for a plot; of a longer run, every n-th."""

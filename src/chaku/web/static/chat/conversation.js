@@ -4,12 +4,11 @@
  */
 
 /** @import {Chat, Message, Model, Part, Settings} from "../data/types.js" */
-import { follow, get, patch, post, problemOf } from "../data/api.js";
+import { get, patch, post, problemOf } from "../data/api.js";
 import { Observable } from "../data/observable.js";
+import { LiveAnswers } from "./live_answers.js";
 import { knownSettings, titleOf, withoutDefaults } from "./records.js";
-import { Branches, pathTo, textOf } from "./tree.js";
-
-/** @typedef {{content: string, reasoning: string, isNew: boolean}} Piece  isNew: it replaces what was there */
+import { Branches, pathTo } from "./tree.js";
 
 export class Conversation extends Observable {
   /**
@@ -39,10 +38,7 @@ export class Conversation extends Observable {
     this.onCreated = () => {};
     /** @type {(text: string) => void} what a screen reader should hear */
     this.announce = () => {};
-    /** @type {Map<string, Set<(piece: Piece) => void>>} */
-    this._readers = new Map();
-    /** @type {Map<string, AbortController>} */
-    this._streams = new Map();
+    this.answers = new LiveAnswers(this);
     /** @type {Message[] | null} */
     this._path = null;
     /** @type {Branches | null} */
@@ -95,7 +91,7 @@ export class Conversation extends Observable {
       const fresh = new Map(chat.messages.map((/** @type {Message} */ m) => [m.id, m]));
       for (const [id, message] of fresh) {
         const own = this.messages.get(id);
-        if (own && this._streams.has(id) && message.state === "streaming") fresh.set(id, own); // ours is further on
+        if (own && this.answers.isFollowed(id) && message.state === "streaming") fresh.set(id, own); // ours is further on
       }
       this.messages = fresh;
       this._restructured();
@@ -123,7 +119,7 @@ export class Conversation extends Observable {
   heard(message, chat) {
     if (this._sending) return void this._unheard.push([message, chat]); // most of it is our own doing
     const isKnown = message ? this.messages.get(message.id)?.state === message.state : false;
-    const isFollowed = message ? this._streams.has(message.id) : false;
+    const isFollowed = message ? this.answers.isFollowed(message.id) : false;
     if (chat) {
       const leaf = chat.leaf_id;
       this._take({ ...chat, leaf_id: leaf && this.messages.has(leaf) ? leaf : undefined });
@@ -180,7 +176,7 @@ export class Conversation extends Observable {
   /** @param {string} messageId */
   async stop(messageId) {
     const { answer } = await post(`/chats/${this.id}/messages/${messageId}/stop`);
-    if (answer.state !== "streaming") this._settle(answer);
+    if (answer.state !== "streaming") this.answers.settle(answer);
   }
 
   /** Read the branch that goes through this message. @param {string} messageId */
@@ -207,90 +203,30 @@ export class Conversation extends Observable {
 
   /** @param {Message} message */
   _add(message) {
-    this.messages.set(message.id, message);
+    this.replace(message);
     this.leafId = message.id;
-    this._restructured();
     this._followPath();
     this.changed();
   }
 
-  /** Hear the pieces of an answer as they come. @param {string} id @param {(piece: Piece) => void} reader */
-  read(id, reader) {
-    const readers = this._readers.get(id) ?? new Set();
-    this._readers.set(id, readers.add(reader));
-    return () => void readers.delete(reader);
-  }
-
-  _followPath() {
-    for (const message of this.path) {
-      if (message.state === "streaming" && !this._streams.has(message.id)) this._follow(message.id);
-    }
-  }
-
-  /** @param {string} id */
-  async _follow(id) {
-    const stream = new AbortController();
-    this._streams.set(id, stream);
-    this.announce("Answer started");
-    const path = (/** @type {string} */ after) =>
-      `/chats/${this.id}/messages/${id}/stream${after ? `?after=${encodeURIComponent(after)}` : ""}`;
-    const onConnection = (/** @type {boolean} */ isUp) => {
-      if (this.isOnline === isUp) return;
-      this.isOnline = isUp;
-      this.changed();
-    };
-    try {
-      await follow(path, (event) => this._piece(id, event), { signal: stream.signal, onConnection });
-    } catch (error) {
-      const message = this.messages.get(id);
-      if (message) this._settle({ ...message, state: "failed", error: problemOf(error) });
-    } finally {
-      this._streams.delete(id);
-    }
-  }
-
-  /** @param {string} id @param {any} event @returns {boolean} whether it was the last */
-  _piece(id, event) {
-    const message = this.messages.get(id);
-    if (!message) return true;
-    if (event.type === "delta") {
-      const content = event.content ?? "";
-      const reasoning = event.reasoning ?? "";
-      message.content = /** @type {string} */ (message.content ?? "") + content;
-      message.reasoning = (message.reasoning ?? "") + reasoning;
-      this._tell(id, { content, reasoning, isNew: false });
-      return false;
-    }
-    if (event.type === "snapshot") {
-      const fresh = { ...message, ...event.message };
-      this.messages.set(id, fresh);
-      this._restructured();
-      this._tell(id, { content: textOf(fresh.content), reasoning: fresh.reasoning ?? "", isNew: true });
-      this.changed();
-      return false;
-    }
-    this._settle(event.message);
-    return true;
-  }
-
-  /** @param {string} id @param {Piece} piece */
-  _tell(id, piece) {
-    for (const reader of this._readers.get(id) ?? []) reader(piece);
-  }
-
-  /** An answer has ended. @param {Message} message */
-  _settle(message) {
-    this._streams.get(message.id)?.abort();
+  /** An answer's new record. @param {Message} message */
+  replace(message) {
     this.messages.set(message.id, message);
     this._restructured();
-    this.isOnline = true;
-    const tokens = message.usage?.completion_tokens;
-    const how = { complete: "finished", stopped: "stopped", failed: "failed", streaming: "goes on" }[message.state];
-    this.announce(`Answer ${how}${tokens == null ? "" : `, ${tokens} tokens`}`);
+  }
+
+  /** @param {boolean} isUp */
+  setOnline(isUp) {
+    if (this.isOnline === isUp) return;
+    this.isOnline = isUp;
     this.changed();
   }
 
+  _followPath() {
+    this.answers.followAll(this.path);
+  }
+
   close() {
-    for (const stream of this._streams.values()) stream.abort();
+    this.answers.close();
   }
 }

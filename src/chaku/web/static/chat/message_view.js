@@ -117,7 +117,7 @@ function Reasoning({ message, conversation }) {
   const text = message.reasoning ?? "";
   useLayoutEffect(() => {
     if (!isRunning) return;
-    return conversation.read(message.id, ({ content, reasoning, isNew }) => {
+    return conversation.answers.read(message.id, ({ content, reasoning, isNew }) => {
       if (content) setThinking(false);
       if (!reasoning && !isNew) return;
       if (reasoning) setThere(true);
@@ -153,7 +153,7 @@ function Markdown({ message, conversation }) {
       return () => drawing.destroy();
     }
     drawing.set(text, false);
-    const end = conversation.read(message.id, ({ content, isNew }) => {
+    const end = conversation.answers.read(message.id, ({ content, isNew }) => {
       if (isNew) drawing.set(content, false);
       else if (content) drawing.append(content);
       if (content) setEmpty(false);
