@@ -77,6 +77,9 @@ CODE_AND_MATH = [
     "$\\rule{1000000em}{1000000em}$",
     f'$"><img src=x onerror={RUN}>$',
     f"$$\n<script>{RUN}</script>\n$$",
+    f"\\begin{{align}}<img src=x onerror={RUN}>\\end{{align}}",
+    f'Note[^"><img]\n\n[^"><img]: <img src=x onerror={RUN}>',
+    f"- [x] <img src=x onerror={RUN}>",
 ]
 
 SHAPES = [
@@ -131,5 +134,14 @@ BLOCKING = {
     "one long word": "a" * 400_000,
     "backticks": "`" * 150_000,
     "link targets": "[\n" * 30_000,
+    "footnotes in one another": "[^1]: " * 50_000,
+    "footnotes": "[^a]: x\n" * 30_000,
+    "marks of a footnote": "[^1]: x\n\n" + "[^1]" * 30_000,
+    "footnotes that never end": "[^1]: x\n\n" + "[^" * 60_000,
+    "tasks": "- [ ] a\n" * 30_000,
+    "unclosed environments": "\\begin{align}\n" * 20_000,
+    "environments in one another": "\\begin{align}\n" * 10_000 + "\\end{align}\n" * 10_000,
+    "environments that end in a sentence": "\\begin{align} " * 10_000 + "\\end{align} " * 10_000 + "and so on",
+    "east asian emphasis": "字**「" * 20_000 + "」**字" * 20_000,
 }
 """What is dear to draw: each held up the tab, or could, for seconds."""

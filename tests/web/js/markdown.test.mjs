@@ -47,8 +47,44 @@ test("coloured code is taken apart into text and classes that make up the same t
 });
 
 test("a line break in a cell breaks the line, a math fence is a formula, and no other tag is believed", () => {
-  const html = (source) => piecesOf(source, {}).map((piece) => piece.html).join("");
   assert.match(html("| a<br>b<BR/>c |\n|---|\n"), /a<br>\s*b<br>\s*c/);
   assert.match(html("```math\nx^2\n```"), /data-tex="x\^2" data-display="1"/);
   assert.doesNotMatch(html("<br onclick=x> <b>c</b> <brx>"), /<b[r ]/);
+});
+
+const html = (source, env = {}) => piecesOf(source, env).map((piece) => piece.html).join("");
+
+test("a task is a list item whose text begins with a box, and a footnote mark needs its footnote", () => {
+  assert.equal(html("- [ ] a\n- [X] b\n- [x]c\n").match(/class="task[^"]*"/g).join(), 'class="task",class="task done"');
+  assert.match(html("[ ] a"), /<p>\s*\[ \] a<\/p>/);
+  assert.match(html("a[^b]"), /a\[\^b\]/);
+  assert.match(html("a[^constructor]\n\n[^c]: d"), /a\[\^constructor\]/);
+  assert.match(html("a[^b]\n\n[^b]: c\nd\n\n    e\n\nf"), /<sup data-note="b">.*<div class="note" data-note="b">.*c\s+d.*e.*<\/div>.*f/s);
+});
+
+test("emphasis needs no space beside east asian letters, and still one beside latin ones", () => {
+  for (const text of ["彼は**「はい」**と", "**「重要」**である", "中文**（注）**后", "한국어**(주)**는", "これは~~「古い」~~です"]) {
+    assert.match(html(text), /<(strong|s)>/, text);
+  }
+  for (const text of ['a**"b"**c', "字 ** 字 ** 字", "字_「a」_字"]) assert.doesNotMatch(html(text), /<(strong|em)>/, text);
+});
+
+test("the new rules take time in proportion to the text", () => {
+  const texts = {
+    "notes in notes": (n) => "[^1]: ".repeat(n),
+    notes: (n) => "[^a]: x\n".repeat(n),
+    environments: (n) => "\\begin{align}\n".repeat(n) + "\\end{align} x\n".repeat(n),
+    tasks: (n) => "- [ ] a\n".repeat(n),
+    emphasis: (n) => "字**「".repeat(n) + "」**字".repeat(n),
+  };
+  for (const [name, text] of Object.entries(texts)) {
+    const time = (n) => {
+      const start = performance.now();
+      piecesOf(text(n), {});
+      return performance.now() - start;
+    };
+    time(2_000); // warm
+    const [short, long] = [Math.max(1, time(2_000)), time(16_000)];
+    assert.ok(long < short * 8 * 5, `${name}: ${short} ms, then ${long} ms`); // quadratic takes 64 times as long
+  }
 });

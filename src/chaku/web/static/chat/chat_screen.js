@@ -8,13 +8,14 @@ import { copyText } from "../ui/clipboard.js";
 import { Boundary, html, useLayoutEffect, useState } from "../ui/html.js";
 import { IconButton } from "../ui/icons.js";
 import { Broken } from "../ui/notices.js";
+import { onDemand } from "../ui/on_demand.js";
 import { ChatPanel } from "./chat_panel.js";
 import { Conversation } from "./conversation.js";
 import { ModelPicker } from "./model_picker.js";
-import { SettingsDrawer } from "./settings_drawer.js";
 import { Sidebar } from "./sidebar.js";
 import { textOf } from "./tree.js";
 
+const SettingsDrawer = onDemand(async () => (await import("./settings_drawer.js")).SettingsDrawer);
 const LAST_MODEL = "chaku.model";
 const EXAMPLES = [
   "Explain how a transformer predicts the next token, with a small example.",

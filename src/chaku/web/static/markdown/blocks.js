@@ -5,6 +5,8 @@
  * at the margin. In doubt nothing is cut: a block that is too long costs time, one that is too short changes the text.
  */
 
+import { ENVIRONMENT } from "./math_syntax.js";
+
 /**
  * @typedef {object} Block
  * @property {"text" | "code"} kind
@@ -78,9 +80,9 @@ export class BlockSplitter {
     if (!this._settled) this._isList = LIST.test(line);
     const inner = INNER_FENCE.exec(line);
     if (inner) this._innerFence = inner[1];
-    const math = /^\s*(\$\$|\\\[)/.exec(line);
+    const math = /^\s*(\$\$|\\\[)/.exec(line) ?? ENVIRONMENT.exec(line);
     if (math && !inner) {
-      const closing = math[1] === "$$" ? "$$" : "\\]";
+      const closing = math[1] === "$$" ? "$$" : math[1] === "\\[" ? "\\]" : `\\end{${math[1]}}`;
       if (!line.slice(math[0].length).includes(closing)) this._math = closing;
     }
     this._openText();
@@ -183,4 +185,12 @@ export function splitBlocks(text) {
   splitter.push(text);
   splitter.finish();
   return splitter.blocks;
+}
+
+/**
+ * The language that the line after the fence names, "" if none.
+ * @param {string} info
+ */
+export function languageOf(info) {
+  return (info.trim().split(/[\s{,:]/)[0] ?? "").toLowerCase().slice(0, 30);
 }

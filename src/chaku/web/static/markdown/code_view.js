@@ -3,7 +3,7 @@
 import { copyButton, copyText } from "../ui/clipboard.js";
 import { withVisibleControls } from "../ui/format.js";
 import { inBackground } from "./background.js";
-import { languageOf } from "./highlight.js";
+import { languageOf } from "./blocks.js";
 import { hasTime, nextSlice } from "./slices.js";
 
 const CHUNK = 4_000; // characters that are laid out together

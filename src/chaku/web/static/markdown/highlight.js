@@ -1,6 +1,7 @@
 /** Colours code, one language at a time: each grammar is loaded when its first block is seen. Runs in a worker. */
 
 import { withVisibleControls } from "../ui/format.js";
+import { languageOf } from "./blocks.js";
 
 const LIMIT = 400_000; // characters; beyond that code stays plain
 const MAX_SPANS = 10_000; // beyond that the rest stays plain
@@ -29,14 +30,6 @@ const EMBEDDED = { xml: ["javascript", "css"], markdown: ["xml"], "python-repl":
 const grammars = new Map();
 /** @type {any} */
 let core = null;
-
-/**
- * The language that the line after the fence names, "" if none.
- * @param {string} info
- */
-export function languageOf(info) {
-  return (info.trim().split(/[\s{,:]/)[0] ?? "").toLowerCase().slice(0, 30);
-}
 
 /** @param {string} language @returns {Promise<boolean>} whether it is here now */
 function load(language) {

@@ -4,6 +4,7 @@
  */
 
 import { withVisibleControls } from "../ui/format.js";
+import { addExtensions } from "./extensions.js";
 import { addMath } from "./math_syntax.js";
 import MarkdownIt from "../vendor/markdown-it.js";
 
@@ -16,14 +17,7 @@ const md = new MarkdownIt({ html: false, linkify: true, maxNesting: 40 });
 md.linkify.set({ fuzzyLink: false, fuzzyEmail: false, fuzzyIP: false });
 md.validateLink = (/** @type {string} */ url) => LINK.test(url) || DATA_IMAGE.test(url);
 addMath(md);
-// The one tag that models write into cells of tables.
-md.inline.ruler.before("escape", "line_break", (state, silent) => {
-  const found = state.src[state.pos] === "<" && /^<br ?\/?>/i.exec(state.src.slice(state.pos, state.pos + 6));
-  if (!found) return false;
-  if (!silent) state.push("hardbreak", "br", 0);
-  state.pos += found[0].length;
-  return true;
-});
+addExtensions(md);
 
 const rules = md.renderer.rules;
 const escape = md.utils.escapeHtml;
@@ -73,12 +67,18 @@ function hostOf(url) {
   }
 }
 
+const MAX_DEFINITIONS = 16_000; // characters that are read at once
+
 /**
- * Whether the text defines link targets, `[name]: https://…`, which may be used before they are defined.
- * @param {string} source
+ * Read what blocks of one text define for all of them, link targets and footnotes: they may be used before they are defined.
+ * @param {string[]} sources
+ * @param {object} env  where they are kept
+ * @returns {boolean} whether there are any
  */
-export function definesLinks(source) {
-  return /^ {0,3}\[[^\]\n]+\]:\s*\S/m.test(source);
+export function readDefinitions(sources, env) {
+  const lines = sources.flatMap((source) => source.match(/^ {0,3}\[[^\]\n]+\]:\s*\S.*$/gm) ?? []);
+  if (lines.length) md.parse(lines.join("\n").slice(0, MAX_DEFINITIONS), env);
+  return lines.length > 0;
 }
 
 /**

@@ -5,7 +5,7 @@
 
 import { BlockSplitter } from "./blocks.js";
 import { CodeView } from "./code_view.js";
-import { definesLinks } from "./markdown.js";
+import { readDefinitions } from "./markdown.js";
 import { hasTime, nextSlice } from "./slices.js";
 import { TextView } from "./text_view.js";
 
@@ -88,8 +88,8 @@ export class MarkdownView {
     this._take();
     this._splitter.finish();
     this._restUntil = 0;
-    const isCyclic = this._splitter.blocks.some((block) => block.kind === "text" && definesLinks(block.source));
-    if (isCyclic) {
+    const texts = this._splitter.blocks.filter((block) => block.kind === "text").map((block) => block.source);
+    if (readDefinitions(texts, this._env)) {
       this._first = 0;
       for (const drawn of this._drawn) if (drawn instanceof TextView) drawn.isDone = false;
     }

@@ -1,6 +1,13 @@
-/** TeX in Markdown: $…$, $$…$$, \(…\) and \[…\] become placeholders that math.js fills. */
+/** TeX in Markdown: $…$, $$…$$, \(…\), \[…\] and bare environments become placeholders that math.js fills. */
 
 /** @import {MarkdownIt, StateInline, StateBlock} from "../vendor/markdown-it.js" */
+
+const NAMES =
+  "align|aligned|alignat|alignedat|gather|gathered|equation|split|array|darray|subarray|cases|dcases|rcases|drcases|" +
+  "matrix|pmatrix|bmatrix|Bmatrix|vmatrix|Vmatrix|smallmatrix|CD";
+/** A line that begins with an environment that KaTeX knows. */
+export const ENVIRONMENT = new RegExp(`^\\s*\\\\begin\\{((?:${NAMES})\\*?)\\}`);
+const ENVIRONMENT_MARK = new RegExp(`\\\\(begin|end)\\{((?:${NAMES})\\*?)\\}`, "g");
 
 /** @param {MarkdownIt} md */
 export function addMath(md) {
@@ -25,14 +32,16 @@ function inlineMath(state, silent) {
         ? between(state, "\\(", "\\)")
         : rest === "\\["
           ? between(state, "\\[", "\\]")
-          : rest[0] === "$"
-            ? dollars(state)
-            : null;
+          : rest === "\\b"
+            ? environment(state)
+            : rest[0] === "$"
+              ? dollars(state)
+              : null;
   if (!found || !found.tex.trim()) return false;
   if (!silent) {
     const token = state.push("math", "span", 0);
     token.content = found.tex;
-    token.meta = { display: rest === "$$" || rest === "\\[" };
+    token.meta = { display: rest === "$$" || rest === "\\[" || rest === "\\b" };
   }
   state.pos = found.end;
   return true;
@@ -64,6 +73,35 @@ function nextPlace(state, mark, from, limit, search) {
   return found;
 }
 
+/** Where each environment that begins in a text ends. @type {WeakMap<object, Map<number, number>>} */
+const ENVIRONMENT_ENDS = new WeakMap();
+
+/**
+ * Where the environment that begins at a place ends, undefined if it does not: there may be others in it. The text is
+ * searched once, however many are asked for.
+ * @param {StateInline | StateBlock} state @param {number} place
+ */
+function environmentEnd(state, place) {
+  let ends = ENVIRONMENT_ENDS.get(state);
+  if (!ends) {
+    ends = new Map();
+    /** @type {{name: string, place: number}[]} */
+    const open = [];
+    for (const { 0: mark, 1: kind, 2: name, index } of state.src.matchAll(ENVIRONMENT_MARK)) {
+      if (kind === "begin") open.push({ name, place: index });
+      else if (open.at(-1)?.name === name) ends.set(/** @type {{place: number}} */ (open.pop()).place, index + mark.length);
+    }
+    ENVIRONMENT_ENDS.set(state, ends);
+  }
+  return ends.get(place);
+}
+
+/** @param {StateInline} state */
+function environment(state) {
+  const end = state.src.startsWith("\\begin{", state.pos) ? environmentEnd(state, state.pos) : undefined;
+  return end === undefined || end > state.posMax ? null : { tex: state.src.slice(state.pos, end), end };
+}
+
 /** One dollar is money unless it hugs its text, as in Pandoc. @param {StateInline} state */
 function dollars({ src, pos, posMax }) {
   if (/[\s$]/.test(src[pos + 1] ?? " ") || /[\w$]/.test(src[pos - 1] ?? " ")) return null;
@@ -78,6 +116,7 @@ function dollars({ src, pos, posMax }) {
 /** @param {StateBlock} state @param {number} startLine @param {number} endLine @param {boolean} silent */
 function blockMath(state, startLine, endLine, silent) {
   const first = lineOf(state, startLine);
+  if (first.startsWith("\\begin{")) return blockEnvironment(state, startLine, endLine, silent);
   const open = first.startsWith("$$") ? "$$" : first.startsWith("\\[") ? "\\[" : "";
   if (!open) return false;
   const close = open === "$$" ? "$$" : "\\]";
@@ -96,12 +135,31 @@ function blockMath(state, startLine, endLine, silent) {
   const lines = last === startLine ? [] : [body];
   for (let line = startLine + 1; line < last; line++) lines.push(lineOf(state, line));
   lines.push(ending.slice(0, end));
+  pushBlock(state, startLine, last, lines.join("\n").trim());
+  return true;
+}
+
+/** @param {StateBlock} state @param {number} startLine @param {number} endLine @param {boolean} silent */
+function blockEnvironment(state, startLine, endLine, silent) {
+  const end = environmentEnd(state, state.bMarks[startLine] + state.tShift[startLine]);
+  if (end === undefined || end > state.eMarks[endLine - 1]) return false;
+  if (!/^[ \t]*$/.test(state.src.slice(end, state.src.indexOf("\n", end) >>> 0))) return false; // the sentence goes on: inline
+  if (silent) return true;
+  let last = startLine;
+  while (state.eMarks[last] < end) last++;
+  const lines = [];
+  for (let line = startLine; line <= last; line++) lines.push(lineOf(state, line));
+  pushBlock(state, startLine, last, lines.join("\n"));
+  return true;
+}
+
+/** @param {StateBlock} state @param {number} first @param {number} last  lines @param {string} tex */
+function pushBlock(state, first, last, tex) {
   state.line = last + 1;
   const token = state.push("math_block", "p", 0);
   token.block = true;
-  token.content = lines.join("\n").trim();
-  token.map = [startLine, state.line];
-  return true;
+  token.content = tex;
+  token.map = [first, state.line];
 }
 
 /** @param {StateBlock} state @param {number} line */

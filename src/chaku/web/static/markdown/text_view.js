@@ -23,6 +23,8 @@ export class TextView {
     this.element = document.createElement("div");
     this.element.className = "prose";
     this.element.dir = "auto";
+    this.element.addEventListener("click", goToNote);
+    this.element.addEventListener("keydown", goToNote);
     this.shown = 0; // characters that were given to draw
     this.isDone = false;
     this._env = env;
@@ -58,7 +60,7 @@ export class TextView {
       this._next = null;
       const read = await inBackground({ kind: "markdown", source, env: this._env });
       if (read) {
-        Object.assign(this._env, read.env);
+        addTargets(this._env, read.env);
         await new Promise((resolve) => this._place(read.pieces, () => resolve(undefined)));
       } else this._showPlain(source);
       onDrawn();
@@ -131,6 +133,14 @@ export class TextView {
   }
 }
 
+/**
+ * Take over the link targets and footnotes that a block defines; another block may have come in the meantime.
+ * @param {Record<string, any>} env @param {Record<string, any>} found
+ */
+function addTargets(env, found) {
+  for (const [kind, targets] of Object.entries(found)) env[kind] = { ...env[kind], ...targets };
+}
+
 /** @param {HTMLElement} root @param {Piece} piece */
 function addPiece(root, piece) {
   /** @type {ParentNode} */
@@ -152,6 +162,23 @@ function addPiece(root, piece) {
     frame.setAttribute("role", "region");
     frame.setAttribute("aria-label", "Table");
   }
+  for (const mark of from.querySelectorAll("sup[data-note]")) {
+    mark.setAttribute("role", "link");
+    mark.setAttribute("tabindex", "0");
+    mark.setAttribute("aria-label", `Footnote ${mark.textContent}`);
+  }
   drawMath(from);
   to.append(...from.childNodes);
+}
+
+/** The mark of a footnote leads to it. @param {MouseEvent | KeyboardEvent} event */
+function goToNote(event) {
+  const mark = /** @type {HTMLElement} */ (event.target).closest("sup[data-note]");
+  if (!mark || ("key" in event && event.key !== "Enter")) return;
+  const notes = /** @type {HTMLElement[]} */ ([...(mark.closest(".answer-body")?.querySelectorAll(".note") ?? [])]);
+  const note = notes.find((other) => other.dataset.note === /** @type {HTMLElement} */ (mark).dataset.note);
+  if (!note) return;
+  note.tabIndex = -1;
+  note.focus({ preventScroll: true });
+  note.scrollIntoView({ block: "nearest" });
 }
