@@ -70,6 +70,8 @@ class ModelConfig(Frozen):
     http(s)://host/v1 or scripted:[file]."""
     name: ModelName | None = None
     """What clients call it; by default derived from the source."""
+    engine: str | None = None
+    """Engine that serves it, by its name in the table of engines. Default: the one for its source."""
     context: int | None = Field(None, ge=64)
     """Tokens that ONE request may use, prompt and answer together. Default: what the model was trained for, as far as
     memory allows."""
@@ -255,7 +257,8 @@ def _explain_flag(error: ValidationError, names: Mapping[str, str]) -> ConfigErr
 
 
 _EXAMPLES = {
-    "models": "[{source: smollm2-135m}]", "source": "smollm2-135m", "name": "my-model", "context": "4096", "slots": "8",
+    "models": "[{source: smollm2-135m}]", "source": "smollm2-135m", "name": "my-model", "engine": "llamacpp",
+    "context": "4096", "slots": "8",
     "threads": "4", "spin": "true", "force": "true", "gpu_layers": "0", "kv_type": "q8_0", "quant": "q4_0",
     "lora": "[adapter.gguf]",
     "mmproj": "mmproj.gguf", "embeddings": "false", "idle_unload_s": "600", "queue_limit": "64", "deadline_s": "600",

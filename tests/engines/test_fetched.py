@@ -16,7 +16,7 @@ from chaku.config import ModelConfig
 from chaku.engines import fetched
 from chaku.engines.base import State
 from chaku.engines.fetched import FetchedEngine, Opener
-from chaku.engines.opening import Resources
+from chaku.engines.llamacpp.resources import Resources
 from chaku.errors import EngineUnavailable
 from chaku.models.fetch import converted
 from chaku.models.fetch.progress import Progress, silent

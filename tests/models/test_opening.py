@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import pytest
 from chaku.config import ModelConfig
 from chaku.engines.llamacpp import devices
 from chaku.engines.llamacpp.engine import LlamaCppEngine, Settings
-from chaku.engines.opening import Resources, check_settings, open_engine, physical_cores
+from chaku.engines.llamacpp.resources import Resources, physical_cores
+from chaku.engines.opening import ENGINES, check_settings, open_engine
 from chaku.errors import ConfigError, ModelError
 from chaku.models.files import gguf
-from chaku.models.reference import LocalFile, Scripted
+from chaku.models.reference import LocalFile, Reference, Scripted
 from gguf_files import write_gguf
 
 
@@ -74,6 +76,23 @@ def test_what_an_engine_cannot_honour_is_known_before_anything_is_fetched(tmp_pa
         check_settings("m", config, LocalFile(tmp_path / "x.gguf"))
 
 
+def test_every_kind_of_reference_has_an_engine_and_every_setting_of_an_engine_is_a_field() -> None:
+    opened = {kind for engine in ENGINES.values() for kind in engine.opens}
+    assert opened == set(typing.get_args(Reference))
+    assert all(engine.settings <= ModelConfig.model_fields.keys() for engine in ENGINES.values())
+
+
+@pytest.mark.parametrize(
+    ("engine", "way_out"),
+    [("scriptd", "did you mean scripted?"), ("vllm", "engines: llamacpp"), ("upstream", "set it to scripted")],
+)
+def test_an_engine_that_cannot_serve_the_source_is_refused_with_the_way_out(engine: str, way_out: str) -> None:
+    with pytest.raises(ConfigError, match=engine) as caught:
+        check_settings("s", ModelConfig(source="scripted:", engine=engine), Scripted())
+    assert way_out in str(caught.value.fix)
+    check_settings("s", ModelConfig(source="scripted:", engine="scripted"), Scripted())
+
+
 GB = 10**9
 
 
@@ -81,8 +100,10 @@ GB = 10**9
 def large(model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The small model's shape with weights of 40 GB, on a machine with a GPU of 80 GB."""
     real = gguf.read_metadata
-    monkeypatch.setattr(gguf, "read_metadata", lambda path: dataclasses.replace(real(path), file_bytes=40 * GB))
-    monkeypatch.setattr(devices, "free_gpu_bytes", lambda: 80 * GB)
+    monkeypatch.setattr(
+        "chaku.engines.llamacpp.opening.read_metadata", lambda path: dataclasses.replace(real(path), file_bytes=40 * GB)
+    )
+    monkeypatch.setattr("chaku.engines.llamacpp.resources.free_gpu_bytes", lambda: 80 * GB)
     return model
 
 
@@ -119,14 +140,14 @@ def test_force_goes_ahead_and_says_what_it_overrides(large: Path, caplog: pytest
 def test_engines_share_the_cores(
     model: Path, monkeypatch: pytest.MonkeyPatch, num_local: int, cores: int, threads: int | None
 ) -> None:
-    monkeypatch.setattr("chaku.engines.opening.physical_cores", lambda: cores)
+    monkeypatch.setattr("chaku.engines.llamacpp.resources.physical_cores", lambda: cores)
     assert opened(model, Resources(num_local=num_local)).threads == threads
 
 
 def test_more_threads_than_cores_are_taken_with_a_warning(
     model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("chaku.engines.opening.physical_cores", lambda: 4)
+    monkeypatch.setattr("chaku.engines.llamacpp.resources.physical_cores", lambda: 4)
     assert opened(model, Resources(num_local=2), threads=2).threads == 2
     assert "more threads than cores" not in caplog.text
     assert opened(model, Resources(num_local=2), threads=3).threads == 3

@@ -22,10 +22,11 @@ from chaku.cli.progress import fetching
 from chaku.config import ServeConfig, database_url, environment, load
 from chaku.engines.base import State
 from chaku.engines.fetched import Opener
-from chaku.engines.opening import Resources, check_settings
+from chaku.engines.llamacpp.resources import Resources
+from chaku.engines.opening import check_settings, engine_kind
 from chaku.errors import UsageError
 from chaku.models.plan.free_memory import available_bytes
-from chaku.models.reference import HubFile, Scripted, Upstream, parse
+from chaku.models.reference import HubFile, parse
 from chaku.serve import server
 from chaku.serve.app import describe_model
 from chaku.serve.table import ModelTable
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 _PER_MODEL = (
     *(
+        "engine",
         "context",
         "slots",
         "threads",
@@ -80,6 +82,7 @@ def _model_options(command: Any) -> Any:
     """Options that hold for every model named on the command line; a YAML file sets them model by model."""
     for option in reversed(
         (
+            click.option("--engine", help="Engine to serve it with. Default: the one for its source."),
             click.option("--context", type=int, help="Tokens that one request may use, prompt and answer together."),
             click.option("--slots", type=int, help="Requests decoded at the same time."),
             click.option("--threads", type=int, help="CPU threads. Default: the cores, shared by the models."),
@@ -166,7 +169,8 @@ def run(
     named = _name(loaded.config)
     for name, model, reference in named:
         check_settings(name, model, reference)
-        packages.require(*_extras(reference))
+        if engine_kind(name, model, reference).needs_file:
+            packages.require(*(["hub"] if isinstance(reference, HubFile) else []), "local")
     _print_settings(loaded, named, everything=show_settings)
 
     database = loaded.config.database or database_url()
@@ -196,16 +200,6 @@ def _only_model_of(reference: Any, model: ModelConfig) -> str:
         f"{reference.base_url} needs a name here",
         fix=f"write NAME={model.source}, NAME as the upstream calls its model",
     )
-
-
-def _extras(reference: Any) -> list[str]:
-    """The extras that serving a model needs: known before anything is fetched."""
-    match reference:
-        case Upstream() | Scripted():
-            return []
-        case HubFile():
-            return ["hub", "local"]
-    return ["local"]
 
 
 def _print_settings(loaded: Loaded[ServeConfig], named: list[Named], *, everything: bool) -> None:
@@ -263,7 +257,7 @@ def _serve(
         tasks.start(_announce_ready(serving, url), "ready-line")
 
     with contextlib.closing(listener):
-        num_local = sum(not isinstance(reference, Upstream | Scripted) for _, _, reference in named)
+        num_local = sum(engine_kind(*one).needs_file for one in named)
         opener = Opener(Resources(available_bytes(), num_local=num_local), fetching)
         for name, model, reference in named:
             table.add(opener.engine(name, model, reference), model, created=int(time.time()))

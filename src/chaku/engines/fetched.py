@@ -11,11 +11,12 @@ from dataclasses import replace
 
 from chaku.config import ModelConfig
 from chaku.engines.base import Answer, Call, Capabilities, Engine, State, Status
-from chaku.engines.opening import Resources, check_settings, open_engine
+from chaku.engines.llamacpp.resources import Resources
+from chaku.engines.opening import check_settings, engine_kind, open_engine
 from chaku.errors import EngineUnavailable
 from chaku.models.fetch.progress import DESCRIPTIONS, Phase, Progress
 from chaku.models.fetch.pull import pull
-from chaku.models.reference import Reference, Scripted, Upstream
+from chaku.models.reference import Reference
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Opener:
 
     def engine(self, name: str, config: ModelConfig, reference: Reference) -> Engine:
         """The engine of a model; one that needs no file is opened now. Raises ConfigError or ModelError."""
-        if isinstance(reference, Upstream | Scripted):
+        if not engine_kind(name, config, reference).needs_file:
             return open_engine(name, config, reference, None, self.resources)
         check_settings(name, config, reference)
         return FetchedEngine(name, config, reference, self)

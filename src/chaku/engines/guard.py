@@ -1,5 +1,8 @@
 """The guard: runs a command that is not ours (llama-server, vllm serve) and ends it when the gateway ends.
 
+No engine starts such a command yet: llama.cpp's child is chaku's own Python, which holds the lifeline itself
+(`process.Lifeline`). An engine that needs one spawns the guard, and gives it the command.
+
 The guard leads a process group, in which the command and its workers run. It holds the lifeline to the gateway. When
 that breaks, even by `kill -9`, it kills the group. On Linux the command also dies if the guard itself is killed.
 Configuration, one JSON line on standard input: {"argv": [...]}. Standard output and error belong to the command.

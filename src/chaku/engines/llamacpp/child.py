@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from chaku.engines.llamacpp import wire
+from chaku.engines.llamacpp.refusal import refusal
 from chaku.engines.process import Child, python_argv
 from chaku.engines.supervisor import BackOff, NotEnoughMemory
 from chaku.errors import EngineError, ModelError
@@ -180,7 +180,7 @@ async def _prove_ready(name: str, server: LlamaServer) -> None:
     request = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "temperature": 0}
     status, body = await server.http.json("POST", "/v1/chat/completions", request)
     if status != 200:
-        refused = wire.refusal(status, body, model=name, param="messages")
+        refused = refusal(status, body, model=name, param="messages")
         raise ModelError(f"{name} loads but does not generate: {refused}")
     if body["usage"]["completion_tokens"] < 1:
         raise EngineError(f"{name} generated nothing")

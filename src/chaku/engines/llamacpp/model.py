@@ -10,8 +10,8 @@ from typing import Any
 
 from chaku.chat import plain_text
 from chaku.engines.base import Capabilities
-from chaku.engines.llamacpp import wire
 from chaku.engines.llamacpp.child import EMBEDDING_SLOTS, LlamaServer, Settings
+from chaku.engines.llamacpp.refusal import refusal
 from chaku.errors import EngineError, InvalidRequest
 
 _log = logging.getLogger(__name__)
@@ -56,10 +56,10 @@ class Learned:
 async def ask_server(
     server: LlamaServer, path: str, request: dict[str, Any] | None = None, *, model: str, param: str = "messages"
 ) -> Any:
-    """The JSON answer of one of llama.cpp's small routes. Raises what `wire.refusal` makes of a refusal."""
+    """The JSON answer of one of llama.cpp's small routes. Raises what `refusal` makes of a refusal."""
     status, body = await server.http.json("GET" if request is None else "POST", path, request)
     if status != 200:
-        raise wire.refusal(status, body, model=model, param=param)
+        raise refusal(status, body, model=model, param=param)
     return body
 
 

@@ -11,10 +11,13 @@ import orjson
 
 from chaku.chat import plain_text
 from chaku.engines.base import Call
-from chaku.engines.llamacpp import wire
+from chaku.engines.llamacpp import requests
 from chaku.engines.llamacpp.child import LlamaServer
+from chaku.engines.llamacpp.logprobs import Piece
 from chaku.engines.llamacpp.model import NO_JSON, Learned, ask_server
 from chaku.engines.llamacpp.schema import call_schema, check_schema
+from chaku.engines.llamacpp.streams import CompletionStream, RawChatStream, Stream
+from chaku.engines.llamacpp.tool_stream import ForcedToolStream
 from chaku.errors import InvalidRequest
 from chaku.protocol.openai import prompts_of
 
@@ -33,7 +36,7 @@ class PreparedCall:
 
     path: str
     request: dict[str, Any]
-    stream: wire.Stream
+    stream: Stream
     width: int = 1
     """Slots it takes."""
     notes: tuple[str, ...] = ()
@@ -48,7 +51,7 @@ class Planner:
         self.learned = learned
         self._server = server
         self._tried_schemas: dict[bytes, bool] = {}
-        self._pieces: dict[str, list[wire.Piece]] = {}
+        self._pieces: dict[str, list[Piece]] = {}
         self._said_broken_apart = False
 
     async def plan(self, call: Call) -> PreparedCall:
@@ -107,9 +110,9 @@ class Planner:
             if top is not None:
                 raise InvalidRequest("echo with logprobs: llama.cpp does not score the prompt", param="echo")
             echo = [one if isinstance(one, str) else await self.text_of(one) for one in prompts]
-        await self._require_enforced(wire.answer_schema(body), "response_format.json_schema.schema")
-        stream = wire.CompletionStream(model=self.name, n=n, top_logprobs=top, echo=echo)
-        request = wire.completion_request(body, model=self.name)
+        await self._require_enforced(requests.answer_schema(body), "response_format.json_schema.schema")
+        stream = CompletionStream(model=self.name, n=n, top_logprobs=top, echo=echo)
+        request = requests.completion_request(body, model=self.name)
         return PreparedCall(
             "/v1/completions", request, stream, width=min(n * len(prompts), self.learned.capabilities.slots or 1)
         )
@@ -119,7 +122,7 @@ class Planner:
         body = {**body, "messages": messages}
         notes = tuple(f"{field} dropped: the chat template does not read it" for field in sorted(unread))
         top = (body.get("top_logprobs") or 0) if body.get("logprobs") else None
-        forced = wire.forced_tools(body)
+        forced = requests.forced_tools(body)
         texts = [messages, body.get("tools")]
         hostile = self.learned.specials is not None and plain_text.spells_special(texts, self.learned.specials)
         pictures = any(
@@ -132,14 +135,14 @@ class Planner:
             raise _unsupported("a stop sequence would cut a forced tool call: leave it out", "stop")
         if self.learned.stops and not forced:
             body = {**body, "stop": [*_stops_of(body), *self.learned.stops]}
-        await self._require_enforced(wire.answer_schema(body), "response_format.json_schema.schema")
+        await self._require_enforced(requests.answer_schema(body), "response_format.json_schema.schema")
         if (forced or (hostile and not self.learned.answers_in_parts and not body.get("tools"))) and not pictures:
             ids = await self.render(body, without_thinking=bool(forced))
-            request = wire.raw_chat_request(body, ids, model=self.name)
+            request = requests.raw_chat_request(body, ids, model=self.name)
             if forced:
                 request["json_schema"] = await self._schema_of(forced, body["tools"])
-                return PreparedCall("/v1/completions", request, wire.ForcedToolStream(model=self.name, n=n), n, notes)
-            chat = wire.RawChatStream(model=self.name, n=n, top_logprobs=top)
+                return PreparedCall("/v1/completions", request, ForcedToolStream(model=self.name, n=n), n, notes)
+            chat = RawChatStream(model=self.name, n=n, top_logprobs=top)
             return PreparedCall("/v1/completions", request, chat, n, notes)
         if hostile and self.learned.specials is not None:
             apart = plain_text.break_apart([messages, body.get("tools")], self.learned.specials)
@@ -148,8 +151,8 @@ class Planner:
             if not self._said_broken_apart:
                 self._said_broken_apart = True
                 _log.warning("%s model=%s: its answers need llama.cpp's own parser", BROKEN_APART, self.name)
-        request = wire.chat_request(body, model=self.name, template_kwargs=_template_kwargs(body))
-        chunks = wire.Stream(model=self.name, n=n, top_logprobs=top)
+        request = requests.chat_request(body, model=self.name, template_kwargs=_template_kwargs(body))
+        chunks = Stream(model=self.name, n=n, top_logprobs=top)
         return PreparedCall("/v1/chat/completions", request, chunks, width=n, notes=notes)
 
     async def _schema_of(self, forced: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Any:
@@ -210,14 +213,14 @@ class Planner:
         """The text of token ids, special ones spelled out."""
         return str((await self._small("/detokenize", {"tokens": ids}))["content"])
 
-    async def pieces(self, text: str) -> list[wire.Piece]:
+    async def pieces(self, text: str) -> list[Piece]:
         """The tokens of a short text, such as one character, with the bytes of each."""
         if text not in self._pieces:
             request = {"content": text, "add_special": False, "parse_special": False, "with_pieces": True}
             tokens = (await self._small("/tokenize", request))["tokens"]
             if len(self._pieces) >= _MOST_PIECES:
                 self._pieces.clear()
-            self._pieces[text] = [wire.Piece(token["id"], _bytes_of(token["piece"])) for token in tokens]
+            self._pieces[text] = [Piece(token["id"], _bytes_of(token["piece"])) for token in tokens]
         return self._pieces[text]
 
     async def _small(self, path: str, request: dict[str, Any], *, param: str = "messages") -> Any:

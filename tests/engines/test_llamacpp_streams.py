@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from chaku.engines.llamacpp import wire
+from chaku.engines.llamacpp import requests
+from chaku.engines.llamacpp.assemble import assemble
+from chaku.engines.llamacpp.logprobs import Piece
+from chaku.engines.llamacpp.refusal import refusal
+from chaku.engines.llamacpp.streams import CompletionStream, Stream
+from chaku.engines.llamacpp.tool_stream import ForcedToolStream
 from chaku.errors import ContextOverflow, EngineError, EngineUnavailable, InvalidRequest
 
 FRAME = {
@@ -53,13 +58,13 @@ def parse(blocks: bytes) -> list[Any]:
     return [orjson.loads(one.removeprefix(b"data: ")) for one in events[:-1]]
 
 
-def fed(stream: wire.Stream, events: bytes) -> bytes:
+def fed(stream: Stream, events: bytes) -> bytes:
     """What the stream makes of the events."""
     return b"".join(block.data for block in stream.feed(events))
 
 
 def test_a_plain_chat_stream_passes_through_but_for_its_first_and_last_events() -> None:
-    stream = wire.Stream(model="m")
+    stream = Stream(model="m")
     middle = event([delta(content='it said "usage": and [DONE]')])
     first = fed(stream, event([delta(role="assistant", content=None)]))
     (untouched,) = stream.feed(middle)
@@ -75,7 +80,7 @@ def test_a_plain_chat_stream_passes_through_but_for_its_first_and_last_events() 
 
 
 def test_usage_of_several_answers_is_summed_and_their_prompt_counted_once() -> None:
-    stream = wire.Stream(model="m", n=2)
+    stream = Stream(model="m", n=2)
     blocks = fed(stream, event([delta(role="assistant", content=None)]) + event([], usage=usage(5, 2)))
     blocks += fed(stream, event([delta(1, content="x")]) + event([], usage=usage(5, 3)) + DONE)
     chunks = parse(blocks)
@@ -85,7 +90,7 @@ def test_usage_of_several_answers_is_summed_and_their_prompt_counted_once() -> N
 
 
 def test_usage_of_several_prompts_counts_each() -> None:
-    stream = wire.CompletionStream(model="m", n=1)
+    stream = CompletionStream(model="m", n=1)
     blocks = fed(stream, b"data: null\n\n" + event([piece("a")], TEXT_FRAME))
     blocks += fed(stream, event([piece("", 0, "stop")], TEXT_FRAME, usage=usage(4, 2)))
     blocks += fed(stream, event([piece("", 1, "length")], TEXT_FRAME, usage=usage(3, 1)) + DONE)
@@ -100,11 +105,11 @@ def test_completion_log_probabilities_have_the_legacy_shape_with_offsets_into_th
         one = {"id": 1, "token": token, "bytes": list(token.encode()), "logprob": -0.5}
         return {"content": [one | {"top_logprobs": [one, one | {"token": "z"}]}]}
 
-    stream = wire.CompletionStream(model="m", top_logprobs=1)
+    stream = CompletionStream(model="m", top_logprobs=1)
     blocks = fed(stream, event([piece("ab", logprobs=scored("ab"))], TEXT_FRAME))
     blocks += fed(stream, event([piece("c", logprobs=scored("c"))], TEXT_FRAME))
     blocks += fed(stream, event([piece("", finish="stop")], TEXT_FRAME, usage=usage(1, 2)) + DONE)
-    whole = wire.assemble(parse(blocks))
+    whole = assemble(parse(blocks))
     Completion.model_validate(whole, strict=True)
     assert whole["choices"][0]["logprobs"] == {
         "tokens": ["ab", "c"],
@@ -115,16 +120,16 @@ def test_completion_log_probabilities_have_the_legacy_shape_with_offsets_into_th
 
 
 def test_echo_comes_first_for_each_choice_of_its_prompt() -> None:
-    stream = wire.CompletionStream(model="m", n=2, echo=["P", "Q"])
+    stream = CompletionStream(model="m", n=2, echo=["P", "Q"])
     blocks = b""
     for index in (3, 0, 2, 1):
         blocks += fed(stream, event([piece(str(index), index, "stop")], TEXT_FRAME, usage=usage(1, 1)))
-    whole = wire.assemble(parse(blocks + fed(stream, DONE)))
+    whole = assemble(parse(blocks + fed(stream, DONE)))
     assert [choice["text"] for choice in whole["choices"]] == ["P0", "P1", "Q2", "Q3"]
 
 
 def forced(text: str, cuts: list[int], finish: str = "stop") -> list[Any]:
-    stream = wire.ForcedToolStream(model="m")
+    stream = ForcedToolStream(model="m")
     bounds = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
     blocks = b""
     for start, end in itertools.pairwise(bounds):
@@ -144,7 +149,7 @@ def test_a_forced_call_arrives_whole_wherever_its_text_is_cut(arguments: Any, cu
     chunks = forced(text, cuts)
     for chunk in chunks:
         ChatCompletionChunk.model_validate(chunk)
-    whole = wire.assemble(chunks)
+    whole = assemble(chunks)
     ChatCompletion.model_validate(whole)
     (call,) = whole["choices"][0]["message"]["tool_calls"]
     assert call["function"]["name"] == 'a"b'
@@ -155,13 +160,13 @@ def test_a_forced_call_arrives_whole_wherever_its_text_is_cut(arguments: Any, cu
 
 
 def test_a_forced_call_cut_by_the_token_limit_says_length_and_keeps_what_was_written() -> None:
-    whole = wire.assemble(forced('{"name": "f", "arguments": {"city": {"a": 1}', [], finish="length"))
+    whole = assemble(forced('{"name": "f", "arguments": {"city": {"a": 1}', [], finish="length"))
     assert whole["choices"][0]["finish_reason"] == "length"
     assert whole["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"] == '{"city": {"a": 1}'
 
 
 def test_an_error_event_is_an_error_and_no_text() -> None:
-    stream = wire.Stream(model="m")
+    stream = Stream(model="m")
     fed(stream, event([delta(role="assistant", content=None)]))
     with pytest.raises(EngineError, match="out of cells"):
         fed(stream, b'data: {"error":{"code":500,"message":"out of cells","type":"server_error"}}\n\n')
@@ -169,15 +174,15 @@ def test_an_error_event_is_an_error_and_no_text() -> None:
 
 def test_requests_use_llama_cpp_s_names_and_openai_s_defaults() -> None:
     body = {"messages": [], "max_completion_tokens": 5, "repetition_penalty": 1.1, "seed": 2**32 - 1, "logprobs": True}
-    request = wire.chat_request(body, model="m")
+    request = requests.chat_request(body, model="m")
     assert request["max_tokens"] == 5
     assert request["repeat_penalty"] == 1.1 and request["repeat_last_n"] == 131_072
     assert request["seed"] == 0, "llama.cpp would draw a seed for 2**32 - 1"
     assert request["top_logprobs"] == 1
-    assert wire.completion_request({"prompt": ""}, model="m")["max_tokens"] == 16
-    assert "max_tokens" not in wire.chat_request({"messages": []}, model="m")
+    assert requests.completion_request({"prompt": ""}, model="m")["max_tokens"] == 16
+    assert "max_tokens" not in requests.chat_request({"messages": []}, model="m")
     schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array"}}}
-    assert wire.completion_request({"prompt": "", "response_format": schema}, model="m")["json_schema"] == {
+    assert requests.completion_request({"prompt": "", "response_format": schema}, model="m")["json_schema"] == {
         "type": "array"
     }
 
@@ -192,12 +197,12 @@ def test_refusals_are_ours_with_both_numbers() -> None:
             "n_ctx": 2048,
         }
     }
-    error = wire.refusal(400, body, model="m", param="messages")
+    error = refusal(400, body, model="m", param="messages")
     assert isinstance(error, ContextOverflow)
     assert "9,120" in str(error) and "2,048" in str(error) and error.param == "messages"
-    assert type(wire.refusal(400, {"error": {"message": "bad"}}, model="m", param="")) is InvalidRequest
-    assert type(wire.refusal(503, {"error": {"message": "Loading"}}, model="m", param="")) is EngineUnavailable
-    assert type(wire.refusal(500, "<html>", model="m", param="")) is EngineError
+    assert type(refusal(400, {"error": {"message": "bad"}}, model="m", param="")) is InvalidRequest
+    assert type(refusal(503, {"error": {"message": "Loading"}}, model="m", param="")) is EngineUnavailable
+    assert type(refusal(500, "<html>", model="m", param="")) is EngineError
 
 
 @pytest.mark.parametrize(
@@ -209,12 +214,12 @@ def test_a_forced_answer_without_a_call_is_an_error_and_not_an_empty_answer(text
 
 
 def test_a_whole_message_has_every_key_that_openai_s_has() -> None:
-    (choice,) = wire.assemble(forced('{"na', [], finish="length"))["choices"]
+    (choice,) = assemble(forced('{"na', [], finish="length"))["choices"]
     assert choice["message"] == {"role": "assistant", "content": "", "refusal": None}
 
 
 def test_a_forced_call_cut_within_its_head_has_no_call_yet() -> None:
-    whole = wire.assemble(forced('{"na', [], finish="length"))
+    whole = assemble(forced('{"na', [], finish="length"))
     assert whole["choices"][0]["finish_reason"] == "length"
 
 
@@ -223,7 +228,7 @@ MERGED = {
     "id": 218, "token": "😀", "bytes": [240, 159, 152, 128], "logprob": -2.5,
     "top_logprobs": [{"id": 231, "token": "�", "bytes": [141], "logprob": -1.8}],
 }  # fmt: skip
-PIECES = [wire.Piece(10813, b"\xf0\x9f"), wire.Piece(242, b"\x98"), wire.Piece(218, b"\x80")]
+PIECES = [Piece(10813, b"\xf0\x9f"), Piece(242, b"\x98"), Piece(218, b"\x80")]
 
 
 def merged_event(**choice: Any) -> bytes:
@@ -233,7 +238,7 @@ def merged_event(**choice: Any) -> bytes:
 
 
 def test_a_character_of_three_tokens_has_three_entries() -> None:
-    stream = wire.Stream(model="m", top_logprobs=1)
+    stream = Stream(model="m", top_logprobs=1)
     event = merged_event(delta={"content": "😀"}, finish_reason=None)
     assert stream.unsplit(event) == {"😀"}
     stream.pieces["😀"] = PIECES
@@ -248,15 +253,15 @@ def test_a_character_of_three_tokens_has_three_entries() -> None:
 
 
 def test_a_character_in_other_tokens_than_the_tokenizer_s_stays_one_entry() -> None:
-    stream = wire.Stream(model="m", top_logprobs=1)
-    stream.pieces["😀"] = [wire.Piece(1, b"\xf0\x9f\x98"), wire.Piece(2, b"\x80")]
+    stream = Stream(model="m", top_logprobs=1)
+    stream.pieces["😀"] = [Piece(1, b"\xf0\x9f\x98"), Piece(2, b"\x80")]
     (chunk,) = stream.events(merged_event(delta={"content": "😀"}, finish_reason=None))
     assert chunk is not None
     assert [entry["bytes"] for entry in chunk["choices"][0]["logprobs"]["content"]] == [MERGED["bytes"]]
 
 
 def test_in_legacy_form_a_character_moves_the_offset_once() -> None:
-    stream = wire.CompletionStream(model="m", top_logprobs=1)
+    stream = CompletionStream(model="m", top_logprobs=1)
     stream.pieces["😀"] = PIECES
     events = [merged_event(text="😀", finish_reason=None)] * 2
     chunks = [chunk for event in events for chunk in stream.events(event) if chunk is not None]
