@@ -303,7 +303,7 @@ def test_the_commands_say_what_they_did(tmp_path, pair):
 
 TERMINATED = """
 import pathlib, sys, time
-from chaku.cli.progress import passing
+from chaku.cli.progress.passes import passing
 from chaku.weights.delta import make_delta
 def stalled(done_bytes, total_bytes):
     print(done_bytes, flush=True)

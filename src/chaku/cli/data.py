@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from chaku.cli.main import tell
-from chaku.cli.progress import building
+from chaku.cli.progress.building import building
 from chaku.config import load
 from chaku.data.build import build as build_set
 from chaku.data.identity import identity_set

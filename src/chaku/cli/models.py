@@ -10,7 +10,7 @@ import click
 import orjson
 
 from chaku.cli import releases
-from chaku.cli.progress import fetching
+from chaku.cli.progress.fetching import fetching
 from chaku.errors import ModelError, UsageError
 from chaku.models.fetch import cache, converted
 from chaku.models.fetch.converted import conversions

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import orjson
 
-from chaku.cli.progress import fetching
+from chaku.cli.progress.fetching import fetching
 from chaku.models.fetch import cache
 from chaku.models.fetch.pull import pull as pull_model
 from chaku.models.plan.memory_plan import gigabytes

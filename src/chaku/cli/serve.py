@@ -18,7 +18,7 @@ import click
 import uvloop
 
 from chaku import logs, packages, tasks
-from chaku.cli.progress import fetching
+from chaku.cli.progress.fetching import fetching
 from chaku.config import ServeConfig, database_url, environment, load
 from chaku.engines.base import State
 from chaku.engines.fetched import Opener

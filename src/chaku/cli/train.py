@@ -14,7 +14,7 @@ from rich.console import Console
 
 from chaku.cli.data import show_sample
 from chaku.cli.estimate import DEFAULT_GPUS, epochs, offers_of, print_job, print_offers
-from chaku.cli.progress import training
+from chaku.cli.progress.training import training
 from chaku.cli.training_set import training_set
 from chaku.data.inspect.preview import samples
 from chaku.data.recipe import differences

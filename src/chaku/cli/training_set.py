@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chaku.cli.progress import building
+from chaku.cli.progress.building import building
 from chaku.data.build import build
 from chaku.data.recipe import data_config
 from chaku.train.base import find_base

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from chaku.cli.progress import passes, passing
+from chaku.cli.progress.passes import passes, passing
 from chaku.cli.weights.options import FOLDER, output_option, overwrite_option, shard_option
 from chaku.packages import needs
 from chaku.weights.delta import apply_delta as apply

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chaku.cli.progress import passing
+from chaku.cli.progress.passes import passing
 from chaku.errors import UsageError
 from chaku.models.fetch import cache
 from chaku.models.fetch.converted import DEFAULT_QUANT

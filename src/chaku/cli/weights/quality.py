@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from chaku.cli.progress import counting
+from chaku.cli.progress.counting import counting
 from chaku.cli.weights.options import FOLDER
 from chaku.errors import UsageError
 from chaku.packages import needs

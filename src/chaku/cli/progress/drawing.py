@@ -1,0 +1,59 @@
+"""What all kinds of progress are drawn with: bars on a terminal, the pace of lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+from rich import progress as rich_progress
+from rich.console import Console
+
+from chaku.models.plan.memory_plan import gigabytes
+
+_LINE_EVERY_S = 5.0
+
+
+def new_bars(*columns: rich_progress.ProgressColumn, speed_estimate_period: float = 30.0) -> rich_progress.Progress:
+    """Bars on standard error; rates are means over `speed_estimate_period` seconds."""
+    return rich_progress.Progress(*columns, console=Console(stderr=True), speed_estimate_period=speed_estimate_period)
+
+
+def new_byte_bars() -> rich_progress.Progress:
+    """Bars that count bytes."""
+    return new_bars(
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.DownloadColumn(),
+        rich_progress.TransferSpeedColumn(),
+        rich_progress.TimeRemainingColumn(),
+    )
+
+
+class Pace:
+    """Whether it is time for another line, and how fast something grew since it began."""
+
+    def __init__(self, first: int = 0) -> None:
+        self.first = first
+        self.started = self.printed = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether five seconds have passed since the last line; a yes counts as a line."""
+        now = time.monotonic()
+        if now - self.printed < _LINE_EVERY_S:
+            return False
+        self.printed = now
+        return True
+
+    def per_s(self, done: int) -> float:
+        """Growth per second, where `done` is reached now."""
+        return (done - self.first) / max(time.monotonic() - self.started, 1e-3)
+
+
+def bytes_line(pace: Pace, done_bytes: int, total_bytes: int | None) -> str:
+    """Bytes done and in all, their rate and the time left; begins with a space, or is empty."""
+    if not total_bytes:
+        return f" {gigabytes(done_bytes)}" if done_bytes else ""
+    rate = pace.per_s(done_bytes)
+    line = f" {gigabytes(done_bytes)} of {gigabytes(total_bytes)}"
+    if rate and done_bytes < total_bytes:
+        line += f", {gigabytes(round(rate))}/s, {(total_bytes - done_bytes) / rate:.0f} s left"
+    return line
