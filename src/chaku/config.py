@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from chaku.complaints import MODEL_NAME, in_words, shown
 from chaku.errors import ConfigError
-from chaku.nearest import nearest
+from chaku.nearest import did_you_mean
 
 DEFAULT_PORT, MAX_PORT = 8000, 65535
 MAX_MODEL_NAME = 256
@@ -238,8 +238,7 @@ def explain(error: ValidationError, kind: type[BaseModel], *, where: str) -> Con
     if first["type"] == "extra_forbidden":
         unknown = str(first["loc"][-1])
         known = sorted({*kind.model_fields, *_nested_keys(kind)})
-        near = nearest(unknown, known)
-        fix = f"did you mean {near!r}?" if near else f"known keys: {', '.join(sorted(kind.model_fields))}"
+        fix = did_you_mean(unknown, known, f"known keys: {', '.join(sorted(kind.model_fields))}")
         return ConfigError(f"{where}: unknown key {path!r}", fix=fix, param=path)
     fix = _example(first, "{key}: {example}") or f"known keys: {', '.join(sorted(kind.model_fields))}"
     if first["type"] == "missing":

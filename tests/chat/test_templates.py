@@ -198,7 +198,7 @@ def test_mistral_v3_strips_spaces_after_an_answer_as_mistral_does() -> None:
 
 
 def test_an_unknown_template_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'mistral_v3'"):
+    with pytest.raises(ConfigError, match="did you mean mistral_v3"):
         get_template("mistral_v4")
 
 

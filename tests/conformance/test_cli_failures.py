@@ -85,7 +85,7 @@ def test_a_bad_yaml_key_gets_the_nearest_one(tmp_path: Path) -> None:
     assert code == 2
     assert "queue_limt" in cause
     assert str(config) in cause
-    assert fix == "did you mean 'queue_limit'?"
+    assert fix == "did you mean queue_limit?"
 
 
 def test_an_address_others_can_reach_needs_a_key_and_says_how_to_make_one(tmp_path: Path) -> None:

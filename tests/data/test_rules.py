@@ -145,7 +145,7 @@ def test_a_recipe_changes_what_a_rule_does():
     conversation = talk("Tell me about it, please.", "I'm sorry, but I can't help with that request.")
     assert judge_quality(conversation, actions({"refusal": "drop"})).rule == "refusal"
     assert not judge_quality(conversation, actions({"refusal": "off"})).flags
-    with pytest.raises(ValueError, match="did you mean 'refusal'"):
+    with pytest.raises(ValueError, match="did you mean refusal"):
         actions({"refusals": "drop"})
     with pytest.raises(ValueError, match="can't 'redact'"):
         actions({"refusal": "redact"})

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from chaku.errors import ChakuError, ModelError, UsageError
+from chaku.errors import ModelError, UsageError
 from chaku.models.fetch import converted
 from chaku.models.fetch.pull import pull
 from chaku.models.files.gguf import read_metadata
@@ -177,9 +177,13 @@ def test_a_hugging_face_folder_is_served_and_answers(smollm2_folder: Path, tmp_p
             assert not mapped.exists() or "libtorch" not in mapped.read_text()
 
 
-def test_errors_of_a_child_that_says_nothing_name_the_command(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_bytes(b"Killed\n")
-    with log.open("rb") as file:
-        error: ChakuError = converted._why(tmp_path, -9, file)
-    assert "ended with code -9: Killed" in error.message and "chaku weights convert" in (error.fix or "")
+def test_a_conversion_that_is_killed_names_its_last_line_its_code_and_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = tmp_path / "python"
+    killed.write_text("#!/bin/sh\necho Killed\nkill -9 $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(killed))
+    with pytest.raises(ModelError, match="ended with code -9: Killed") as caught:
+        converted._run(tmp_path, tmp_path / "m.gguf", "q8_0", lambda *_: None)
+    assert "chaku weights convert" in str(caught.value.fix)

@@ -88,7 +88,7 @@ def test_a_folder_with_a_model_is_one(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("text", "kind", "reason"),
     [
-        ("smollm2", ModelError, "did you mean 'smollm2-135m'"),
+        ("smollm2", ModelError, "did you mean smollm2-135m"),
         ("gpt-9", ModelError, "known: smollm2-135m"),
         ("hf:name", UsageError, "hf:org/name"),
         ("pypi:p", UsageError, "version is needed"),

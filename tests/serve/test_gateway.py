@@ -112,7 +112,7 @@ async def test_an_unknown_model_is_a_404_with_the_nearest_name() -> None:
         status, answer, _ = await g.post(CHAT, {**chat(), "model": "scriptd"})
     assert status == 404
     assert answer["error"]["code"] == "model_not_found"
-    assert "did you mean 'scripted'?" in answer["error"]["message"]
+    assert "did you mean scripted?" in answer["error"]["message"]
 
 
 async def test_a_failure_before_the_first_token_has_its_own_status_even_in_a_stream() -> None:

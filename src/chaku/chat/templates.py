@@ -11,13 +11,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from chaku.chat.format import Format, Tools, Wrap
 from chaku.chat.layout import lay_out
 from chaku.chat.messages import Conversation
 from chaku.chat.segments import BOS, EOS, Segment
 from chaku.errors import ConfigError
+from chaku.nearest import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +205,5 @@ def get_template(name: str) -> Template:
     """A built-in template. Raises ConfigError naming the nearest one."""
     if name in TEMPLATES:
         return TEMPLATES[name]
-    near = get_close_matches(name, TEMPLATES, 1)
-    fix = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(TEMPLATES)}"
+    fix = did_you_mean(name, TEMPLATES, f"known: {', '.join(TEMPLATES)}")
     raise ConfigError(f"no template is called {name!r}", fix=fix, param="template")

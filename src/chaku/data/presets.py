@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from chaku.errors import ConfigError
+from chaku.nearest import did_you_mean
 
 DATA_PRESETS: dict[str, dict[str, Any]] = {
     "vicuna-7b": {"template": "vicuna_v1.1", "context": 2048},
@@ -22,7 +22,6 @@ def data_preset(name: str | None) -> dict[str, Any]:
     if name is None:
         return {}
     if name not in DATA_PRESETS:
-        near = difflib.get_close_matches(str(name), DATA_PRESETS, n=1)
-        fix = f"did you mean {near[0]}?" if near else f"there are {', '.join(DATA_PRESETS)}"
+        fix = did_you_mean(str(name), DATA_PRESETS, f"there are {', '.join(DATA_PRESETS)}")
         raise ConfigError(f"train.preset is {name!r}", fix=fix, param="train.preset")
     return DATA_PRESETS[name]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 from chaku.errors import ModelError
 from chaku.models.files.shape import ModelShape, llama_shape
+from chaku.nearest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -147,13 +147,9 @@ def built_in(name: str) -> BuiltInModel:
     """The row of that name. Raises ModelError with the nearest name there is."""
     if row := BUILT_IN.get(name):
         return row
-    near = difflib.get_close_matches(name.lower(), BUILT_IN, n=1, cutoff=0.5)
-    raise ModelError(
-        f"there is no built-in model {name!r}",
-        fix=f"did you mean {near[0]!r}?"
-        if near
-        else f"known: {', '.join(BUILT_IN)}; or give a path to a .gguf, hf:org/name, pypi:..., or an https URL",
-    )
+    known = f"known: {', '.join(BUILT_IN)}; or give a path to a .gguf, hf:org/name, pypi:..., or an https URL"
+    fix = did_you_mean(name.lower(), BUILT_IN, known, likeness=0.5)
+    raise ModelError(f"there is no built-in model {name!r}", fix=fix)
 
 
 def recommended(source: str) -> Recommended | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 import logging
 import random
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 from chaku.config import ModelConfig
 from chaku.engines.base import Capabilities, Engine, Hold, Route, State, Status
 from chaku.errors import ChakuError, EngineUnavailable, InvalidRequest, NotFound
+from chaku.nearest import did_you_mean
 from chaku.serve import capability
 from chaku.serve.admission import Admission
 from chaku.serve.routing import Load, least_loaded
@@ -256,8 +256,7 @@ class ModelTable:
         """
         served = self._served.get(name)
         if served is None:
-            near = difflib.get_close_matches(name, self._served, n=1)
-            fix = f"did you mean {near[0]!r}?" if near else f"models here: {', '.join(self._served) or 'none'}"
+            fix = did_you_mean(name, self._served, f"models here: {', '.join(self._served) or 'none'}")
             raise NotFound(f"no model {name!r} is served here", fix=fix, param="model", code="model_not_found")
         if not served.refresh():
             raise served.unavailable()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import secrets
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import sqlalchemy as sa
 
 from chaku.config import TOKEN_PREFIX
 from chaku.errors import InvalidRequest, NotFound
+from chaku.nearest import did_you_mean
 from chaku.store.database import Store
 from chaku.store.ids import new_id
 from chaku.store.tables import api_keys
@@ -121,9 +121,7 @@ def _pick(active: list[Key], which: str) -> Key:
             fix="give the name or the id",
         )
     if not fits:
-        near = difflib.get_close_matches(which, [key.name for key in active], n=1)
         shown = which[:_SHOWN_CHARACTERS] + "…" if which.startswith(TOKEN_PREFIX) else which
-        raise NotFound(
-            f"no active key {shown!r}", fix=f"did you mean {near[0]!r}?" if near else "see them with chaku keys list"
-        )
+        fix = did_you_mean(which, [key.name for key in active], "see them with chaku keys list")
+        raise NotFound(f"no active key {shown!r}", fix=fix)
     return fits[0]

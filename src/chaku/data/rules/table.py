@@ -5,10 +5,11 @@ docs/data.md prints this table; a recipe changes an action by name (`data: {rule
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from chaku.nearest import did_you_mean
 
 Action = Literal["drop", "flag", "redact", "off"]
 
@@ -95,8 +96,7 @@ def actions(chosen: Mapping[str, str]) -> dict[str, Action]:
     result: dict[str, Action] = {name: rule.default for name, rule in RULES.items()}
     for name, action in chosen.items():
         if name not in RULES:
-            near = difflib.get_close_matches(name, RULES, n=1)
-            raise ValueError(f"no rule {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+            raise ValueError(f"no rule {name!r}, {did_you_mean(name, RULES, 'there are ' + ', '.join(RULES))}")
         rule = RULES[name]
         if action not in rule.actions:
             raise ValueError(f"rule {name!r} can't {action!r}, it takes {' or '.join(rule.actions)}")

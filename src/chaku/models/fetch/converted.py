@@ -18,10 +18,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from chaku import config
-from chaku.errors import ModelError, UsageError
+from chaku.errors import ModelError, UsageError, error_of_child
 from chaku.models.fetch import cache
 from chaku.models.fetch.folders import base_of, content_hash, is_adapter, model_folder
 from chaku.models.fetch.progress import Progress
@@ -32,6 +31,7 @@ from chaku.packages import install_command
 DEFAULT_QUANT = "q8_0"
 """For folders; docs/weights.md has the tables that argue for it."""
 _FORMAT = 1  # counts up when the export writes something else
+_POLL_S = 0.2
 
 
 _NAME = re.compile(r"(?P<source>.+)\.(?P<quant>[A-Z0-9_]+)\.[0-9a-f]{12}\.gguf")
@@ -123,9 +123,6 @@ def _converted(source: Path, name: str, quant: str, folder: Path, needed: Sequen
     return target
 
 
-_POLL_S = 0.2
-
-
 def _run(source: Path, target: Path, quant: str, progress: Progress) -> None:
     read_end, write_end = os.pipe()
     command = [
@@ -156,7 +153,10 @@ def _run(source: Path, target: Path, quant: str, progress: Progress) -> None:
                     progress("convert", done_bytes, total_bytes)
             code = child.wait()
         if code:
-            raise _why(source, code, log)
+            log.seek(0)
+            output = log.read().decode("utf-8", "replace")
+            command = f"chaku weights convert {source} --to gguf -o model.gguf"
+            raise error_of_child(ModelError, output, code, command)
 
 
 @contextlib.contextmanager
@@ -168,15 +168,3 @@ def _ended(child: subprocess.Popen[bytes]) -> Iterator[None]:
         if child.poll() is None:
             child.terminate()
             child.wait()
-
-
-def _why(source: Path, code: int, log: IO[bytes]) -> ModelError:
-    """What the child said before it ended, in the form every chaku command says it."""
-    log.seek(0)
-    lines = [line.strip() for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    message = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), None)
-    fix = next((line.removeprefix("fix: ") for line in lines if line.startswith("fix: ")), None)
-    if message is None:
-        message = f"converting {source} ended with code {code}" + (f": {lines[-1]}" if lines else "")
-        fix = f"run it to see: chaku weights convert {source} --to gguf -o model.gguf"
-    return ModelError(message, fix=fix)

@@ -6,12 +6,12 @@ dense, half precision with fp32 sums.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 from dataclasses import dataclass
 
 from chaku.errors import ConfigError
+from chaku.nearest import nearest
 
 MIB = 1 << 20
 
@@ -74,9 +74,9 @@ def accelerator(name: str) -> Accelerator:
     alike = [row for row in ACCELERATORS.values() if _plain(row.name).startswith(wanted) and wanted]
     if len(alike) == 1:
         return alike[0]
-    near = [row.name for row in alike] or difflib.get_close_matches(name.upper(), ACCELERATORS, n=1, cutoff=0.5)
+    near = " or ".join(row.name for row in alike) or nearest(name.upper(), ACCELERATORS, likeness=0.5)
     known = f"known: {', '.join(ACCELERATORS)}"
-    fix = f"did you mean {' or '.join(near)}? {known}" if near else known
+    fix = f"did you mean {near}? {known}" if near else known
     raise ConfigError(f"there is no GPU {name!r} in the table", fix=fix, param="gpu")
 
 
