@@ -155,8 +155,8 @@ def _run(source: Path, target: Path, quant: str, progress: Progress) -> None:
         if code:
             log.seek(0)
             output = log.read().decode("utf-8", "replace")
-            command = f"chaku weights convert {source} --to gguf -o model.gguf"
-            raise error_of_child(ModelError, output, code, command)
+            as_typed = f"chaku weights convert {source} --to gguf -o model.gguf"
+            raise error_of_child(ModelError, output, code, as_typed)
 
 
 @contextlib.contextmanager
