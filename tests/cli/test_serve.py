@@ -15,7 +15,7 @@ import pytest
 
 from chaku import packages
 from chaku.cli import serve as serve_module
-from chaku.config import ServeConfig, load
+from chaku.config import ModelConfig, ServeConfig, load
 from chaku.errors import ConfigError, UsageError
 from chaku.serve import server
 from chaku_server import chaku_environment, run_chaku, serving
@@ -60,6 +60,13 @@ def test_the_settings_show_the_database_in_use_without_its_password_and_every_mo
     ).stderr
     assert "    queue_limit = 64  (default)" in everything and "log_level = 'INFO'  (default)" in everything
     assert "hunter" not in everything
+
+
+def test_every_setting_of_a_file_has_a_flag() -> None:
+    flags = {parameter.name for parameter in serve_module.serve.params}
+    per_model = ModelConfig.model_fields.keys() - {"source", "name"}  # NAME=MODEL says both
+    assert flags >= ServeConfig.model_fields.keys() | per_model
+    assert set(serve_module._PER_MODEL) == per_model
 
 
 def test_a_mistake_is_said_before_any_setting(tmp_path: Path) -> None:

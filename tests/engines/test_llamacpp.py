@@ -107,8 +107,8 @@ async def test_stop_strings_end_the_answer_and_stay_out_of_it(engine: LlamaCppEn
 
 
 async def test_logit_bias_forbids_a_token(engine: LlamaCppEngine) -> None:
-    async with engine._chat.use() as server:
-        _, body = await server.http.json("POST", "/tokenize", {"content": " Paris", "add_special": False})
+    async with engine._chat.use() as speaker:
+        _, body = await speaker.server.http.json("POST", "/tokenize", {"content": " Paris", "add_special": False})
     (paris,) = body["tokens"]
     assert "Paris" not in text_of(await whole(engine, logit_bias={str(paris): -100}))
 
@@ -192,8 +192,8 @@ async def test_embeddings_are_unit_vectors_in_order_and_base64_is_the_same(engin
 
 
 async def busy_slots(engine: LlamaCppEngine) -> int:
-    async with engine._chat.use() as server:
-        _, slots = await server.http.json("GET", "/slots")
+    async with engine._chat.use() as speaker:
+        _, slots = await speaker.server.http.json("GET", "/slots")
     return sum(slot["is_processing"] for slot in slots)
 
 
@@ -270,8 +270,8 @@ async def test_an_embedding_that_is_left_counts_until_its_slots_are_free(engine:
         await asking
     assert asked.hold.is_working
     await stopped(asked)
-    async with engine._embeddings.use() as server:
-        _, slots = await server.http.json("GET", "/slots")
+    async with engine._embeddings.use() as speaker:
+        _, slots = await speaker.server.http.json("GET", "/slots")
     assert not any(slot["is_processing"] for slot in slots)
 
 

@@ -67,8 +67,8 @@ async def test_sampling_metadata_in_the_file_does_not_replace_the_api_s_defaults
     writer.close()
     engine = await started(opinionated, slots=1)  # start refuses other defaults than the API's
     try:
-        async with engine._chat.use() as server:
-            _, props = await server.http.json("GET", "/props")
+        async with engine._chat.use() as speaker:
+            _, props = await speaker.server.http.json("GET", "/props")
         defaults = props["default_generation_settings"]["params"]
         assert [defaults[name] for name in ("temperature", "top_k", "top_p", "min_p")] == [1, 0, 1, 0]
     finally:

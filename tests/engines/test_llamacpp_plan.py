@@ -128,8 +128,8 @@ ENFORCED: list[tuple[dict[str, Any], str]] = [
 async def test_a_keyword_that_is_taken_holds_against_a_strong_bias(
     engine: LlamaCppEngine, schema: Any, wrong: str
 ) -> None:
-    async with engine._chat.use() as server:
-        _, body = await server.http.json("POST", "/tokenize", {"content": wrong, "add_special": False})
+    async with engine._chat.use() as speaker:
+        _, body = await speaker.server.http.json("POST", "/tokenize", {"content": wrong, "add_special": False})
     biased = dict.fromkeys(map(str, body["tokens"]), 50)
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     text = text_of(
@@ -163,11 +163,11 @@ PLAIN = ["", "  leading and trailing  ", "\n\nline breaks\n", "héllo wörld 日
 async def ids_both_ways(engine: LlamaCppEngine, content: str) -> tuple[list[int], list[int]]:
     """Ids the engine would send, and llama.cpp's own of the rendered prompt, specials parsed."""
     messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": content}]
-    async with engine._chat.use() as server:
+    async with engine._chat.use() as speaker:
         ours = await engine.planner.render({"messages": messages})
-        _, rendered = await server.http.json("POST", "/apply-template", {"messages": messages})
+        _, rendered = await speaker.server.http.json("POST", "/apply-template", {"messages": messages})
         asked = {"content": rendered["prompt"], "add_special": True, "parse_special": True}
-        _, theirs = await server.http.json("POST", "/tokenize", asked)
+        _, theirs = await speaker.server.http.json("POST", "/tokenize", asked)
     return ours, theirs["tokens"]
 
 
@@ -180,9 +180,9 @@ async def test_plain_text_has_the_same_ids_on_both_paths(engine: LlamaCppEngine,
 @pytest.mark.parametrize("content", HOSTILE)
 async def test_a_spelled_special_token_is_sent_as_text(engine: LlamaCppEngine, content: str) -> None:
     ours, parsed = await ids_both_ways(engine, content)
-    async with engine._chat.use() as server:
+    async with engine._chat.use() as speaker:
         asked = {"content": f"user\n{content}", "add_special": False, "parse_special": False}
-        _, as_text = await server.http.json("POST", "/tokenize", asked)
+        _, as_text = await speaker.server.http.json("POST", "/tokenize", asked)
     start, end = engine.planner.learned.special_ids["<|im_start|>"], engine.planner.learned.special_ids["<|im_end|>"]
     assert ours.count(start) == 3 and ours.count(end) == 2, "only the template's own"
     second = [place for place, token in enumerate(ours) if token == start][1]

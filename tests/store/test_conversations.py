@@ -1,15 +1,11 @@
 import json
-import time
 from datetime import timedelta
-from types import SimpleNamespace
 
 import pytest
-import sqlalchemy as sa
 
 from chaku.errors import InvalidRequest, NotFound
 from chaku.store import keys, transcripts
 from chaku.store.conversations import KEPT_DELETED, Conversations, Place
-from chaku.store.tables import messages as messages_table
 from chaku.store.transcripts import export_jsonl, import_jsonl
 from chaku.store.tree import MessageState
 
@@ -26,11 +22,6 @@ def place(mine):
         return Place(conversation.is_pinned, conversation.updated_at, conversation.id)
 
     return found
-
-
-def pausing(pause) -> SimpleNamespace:
-    """The time module with another `sleep`."""
-    return SimpleNamespace(monotonic=time.monotonic, sleep=pause)
 
 
 def titles(listed) -> list[str]:
@@ -284,34 +275,6 @@ def test_an_import_that_skips_bad_lines_keeps_the_good_ones_and_the_tree_whole(s
     told = [(node.position, mine.tree(tree_copy.id).get(node.id).content) for node in mine.tree(tree_copy.id).nodes()]
     assert told == [(0, "Hi"), (0, "one"), (1, "three")]
     assert [one.system for one in copies if one.title == "Yo"] == ["Be brief."]
-
-
-def test_a_large_import_lets_others_write_meanwhile_and_shows_nothing_before_it_is_whole(store, mine, now, monkeypatch):
-    monkeypatch.setattr("chaku.store.transcripts._ROWS_AT_ONCE", 10)
-    chats = [json.dumps({"title": f"t{n}", "messages": [{"role": "user", "content": "x"}] * 7}) for n in range(6)]
-    seen: list[int] = []
-
-    def write_too(_pause_s: float) -> None:  # in a pause of the import
-        mine.create("meanwhile", now=now)
-        seen.append(len(mine.page(limit=100)))
-
-    monkeypatch.setattr("chaku.store.transcripts.time", pausing(write_too))
-    imported = import_jsonl(store, None, chats, now=now)
-    assert (imported.num_conversations, imported.num_messages) == (6, 42)
-    assert seen == list(range(1, len(seen) + 1)) and len(seen) >= 4
-    assert len(mine.page(limit=100)) == 6 + len(seen)
-
-
-def test_an_import_that_breaks_off_leaves_nothing_to_be_seen(store, mine, now, monkeypatch):
-    monkeypatch.setattr("chaku.store.transcripts._ROWS_AT_ONCE", 10)
-    monkeypatch.setattr("chaku.store.transcripts.time", pausing(lambda pause_s: 1 / 0))
-    chats = [json.dumps({"title": f"t{n}", "messages": [{"role": "user", "content": "x"}] * 7}) for n in range(6)]
-    with pytest.raises(ZeroDivisionError):
-        import_jsonl(store, None, chats, now=now)
-    assert mine.page(limit=100) == []
-    mine.create("later", now=now + KEPT_DELETED * 2)
-    with store.read() as connection:
-        assert connection.execute(sa.select(sa.func.count()).select_from(messages_table)).scalar_one() == 0
 
 
 def test_an_export_is_whole_although_an_answer_arrives_in_the_middle_of_it(store, mine, now, monkeypatch):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+import chaku
 from chaku.store.conversations import Conversations
 from chaku.store.database import Store, open_store
 from chaku.store.leases import Lease, alive
@@ -83,6 +88,48 @@ def test_gateways_whose_clocks_differ_leave_each_others_answers_alone(url, now, 
             MessageState.STREAMING,
             MessageState.FAILED,
         ]
+
+
+ANOTHER_GATEWAY = """
+import sys, time
+from datetime import UTC, datetime, timedelta
+real = time.time
+time.time = lambda: real() + SKEW_S
+import chaku.store.leases as leases
+from chaku.store.conversations import Conversations
+from chaku.store.database import open_store
+from chaku.store.tree import MessageState
+now = datetime.now(UTC) + timedelta(seconds=SKEW_S)
+with open_store(sys.argv[1]) as store, leases.Lease(store, lease_s=float(sys.argv[2])) as lease:
+    mine = Conversations(store, None)
+    tree = mine.tree(mine.create("theirs", now=now).id)
+    message = tree.append(
+        None, "assistant", "Half", now=now, state=MessageState.STREAMING, gateway_id=lease.id
+    )
+    print(tree.conversation_id, message.id, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_gateway_process_whose_clock_is_an_hour_off_sweeps_nobody_and_is_swept_when_it_is_killed(url):
+    with open_store(url) as store, Lease(store, lease_s=1.5) as lease:
+        tree, message = answer(store, lease, datetime.now(UTC))
+        command = [sys.executable, "-c", ANOTHER_GATEWAY.replace("SKEW_S", "3600"), url, "1.5"]
+        environment = {**os.environ, "PYTHONPATH": str(Path(chaku.__file__).parents[1])}
+        with subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as other:
+            try:
+                chat_id, theirs_id = other.stdout.readline().split()
+                theirs = Conversations(store, None).tree(chat_id)
+                time.sleep(3.3)  # both have been steady for two leases: now each would sweep the other
+                assert tree.get(message.id).state is MessageState.STREAMING
+                assert theirs.get(theirs_id).state is MessageState.STREAMING
+                assert len(alive(store)) == 2
+            finally:
+                other.kill()
+        wait_until(lambda: theirs.get(theirs_id).state is MessageState.FAILED, "nobody swept the killed gateway")
+        assert tree.get(message.id).state is MessageState.STREAMING
 
 
 @pytest.mark.parametrize("away_s", [5, 60])

@@ -12,60 +12,43 @@ import threading
 import time
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import uvloop
 
 from chaku import logs, packages, tasks
 from chaku.cli.progress.fetching import fetching
-from chaku.config import ServeConfig, database_url, environment, load
+from chaku.config import Loaded, ModelConfig, ServeConfig, database_url, environment, load
 from chaku.engines.base import State
 from chaku.engines.fetched import Opener
 from chaku.engines.llamacpp.resources import Resources
 from chaku.engines.opening import check_settings, engine_kind
 from chaku.errors import UsageError
 from chaku.models.plan.free_memory import available_bytes
-from chaku.models.reference import HubFile, parse
+from chaku.models.reference import HubFile, Reference, Upstream, parse
 from chaku.serve import server
 from chaku.serve.app import describe_model
+from chaku.serve.exchange import Exchange
+from chaku.serve.gateway import UsageSink
+from chaku.serve.server import Serving
 from chaku.serve.table import ModelTable
-from chaku.store.database import open_store, without_password
+from chaku.store.database import Store, open_store, without_password
 from chaku.store.keyring import KeyRing
 from chaku.store.usage import Usage
 from chaku.store.usage_writer import UsageWriter
 from chaku.web.application import mount
 from chaku.web.page import Page
 
-if TYPE_CHECKING:
-    from chaku.config import Loaded, ModelConfig
-    from chaku.serve.exchange import Exchange
-    from chaku.serve.server import Serving
-    from chaku.store.database import Store
-
 _PER_MODEL = (
-    *(
-        "engine",
-        "context",
-        "slots",
-        "threads",
-        "spin",
-        "force",
-        "gpu_layers",
-        "kv_type",
-        "quant",
-        "template",
-        "lora",
-        "mmproj",
-        "embeddings",
-    ),
-    "idle_unload_s",
-    *("queue_limit", "deadline_s", "api_key_env", "upstream_model", "extensions"),
-)
+    "engine", "context", "slots", "threads", "spin", "force", "gpu_layers", "kv_type", "quant", "template", "lora",
+    "mmproj", "embeddings", "idle_unload_s", "queue_limit", "deadline_s", "api_key_env", "upstream_model", "extensions",
+)  # fmt: skip
 
 _FLAGS = {
     "idle_unload_s": "--idle-unload",
     "deadline_s": "--deadline",
+    "body_timeout_s": "--body-timeout",
     "api_key_env": "--upstream-key-env",
     "extensions": "--extension",
     "allowed_hosts": "--allowed-host",
@@ -74,7 +57,7 @@ _FLAGS = {
     "models": "MODEL",
 }
 """Spelled otherwise than the setting's name."""
-Named = tuple[str, "ModelConfig", Any]
+Named = tuple[str, ModelConfig, Reference]
 """A model's name, settings and reference."""
 
 
@@ -122,6 +105,8 @@ def _model_options(command: Any) -> Any:
 @click.option("--allowed-host", "allowed_hosts", multiple=True, help="Further Host name to answer to.")
 @click.option("--cors-origin", "cors_origins", multiple=True, help="Origin of pages that may call the API.")
 @click.option("--trusted-proxy", "trusted_proxies", multiple=True, help="CIDR whose X-Forwarded headers are believed.")
+@click.option("--max-connections", type=int, help="Clients connected at the same time. Default: 1000.")
+@click.option("--body-timeout", "body_timeout_s", type=float, help="Seconds for a request's body. Default: 30.")
 @click.option("--ui/--no-ui", default=None, help="Serve the page beside the API.")
 @click.option("--runs", type=click.Path(file_okay=False), help="Folder of training runs to show.")
 @click.option("--database", help="SQLAlchemy URL. Default: an SQLite file in the data folder.")
@@ -151,7 +136,6 @@ def run(
     **flags: Any,
 ) -> None:
     """Serve until a signal; `flags` are fields of ServeConfig and ModelConfig, None or () where not given."""
-
     if exit_with_parent:
         _end_with_parent()
     given = {key: value for key, value in flags.items() if value is not None and value != ()}
@@ -180,20 +164,20 @@ def run(
 
 def _name(config: ServeConfig) -> list[Named]:
     """Name, settings and reference of every model; nothing is fetched yet."""
-
     if not config.models:
         raise UsageError("no model to serve", fix="name one, such as `chaku serve smollm2-135m`")
     named: list[Named] = []
     for model in config.models:
         argument = parse(model.source)
-        name = model.name or argument.name or _only_model_of(argument.reference, model)
+        name = model.name or argument.name or _upstream_name(argument.reference, model)
         if any(name == other for other, *_ in named):
             raise UsageError(f"two models are called {name!r}", fix="give one another name: NAME=MODEL")
         named.append((name, model, argument.reference))
     return named
 
 
-def _only_model_of(reference: Any, model: ModelConfig) -> str:
+def _upstream_name(reference: Reference, model: ModelConfig) -> str:
+    assert isinstance(reference, Upstream)  # every other source has a name
     if model.upstream_model:
         return model.upstream_model
     raise UsageError(
@@ -227,7 +211,7 @@ def _serve(
     named: list[Named],
     store: Store,
     keys: KeyRing,
-    usage: Any,
+    usage: UsageWriter,
     *,
     opens_page: bool,
     ready_fd: int | None,
@@ -294,8 +278,7 @@ def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str, ru
     serving.companions.append(application)
 
 
-def _recorder(usage: Any) -> Any:
-
+def _recorder(usage: UsageWriter) -> UsageSink:
     def record(exchange: Exchange) -> None:
         usage.put(
             Usage(
@@ -318,7 +301,6 @@ def _recorder(usage: Any) -> Any:
 
 def _open_page(url: str) -> None:
     """In a thread: a browser may take its time, and there may be none."""
-
     threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 

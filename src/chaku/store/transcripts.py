@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Annotated, Any
 
-import sqlalchemy as sa
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from chaku.errors import InvalidRequest
@@ -29,6 +28,10 @@ MAX_NAME_LENGTH = 256
 
 _ROWS_AT_ONCE = 500
 """Rows per transaction of an import."""
+
+MOST_ROWS = 50_000
+"""Conversations and messages of one import. Each takes about 2 KB of memory, however short its line is. A file of 8 MiB
+that chaku exported has fewer than 30,000."""
 
 _LONGEST_PAUSE_S = 0.1
 
@@ -134,8 +137,8 @@ def import_jsonl(
 ) -> Imported:
     """Add the conversations of a JSONL file as this owner's, under new ids; all of them or none.
 
-    Raises InvalidRequest naming the line at fault, or names it in the result and goes on where it `skips_bad_lines`.
-    An answer that was streaming comes back as stopped.
+    Raises InvalidRequest naming the line at fault; with `skips_bad_lines` the result names it instead. More than
+    MOST_ROWS conversations and messages are an InvalidRequest in any case. A streaming answer comes back as stopped.
     """
     ignored: Counter[str] = Counter()
     skipped: list[Skipped] | None = [] if skips_bad_lines else None
@@ -146,9 +149,10 @@ def import_jsonl(
 
 
 def _write(store: Store, branches: list[_Branch], now: datetime) -> None:
-    """Write conversations as deleted ones in short transactions, then show all of them in one.
+    """Write conversations as deleted ones in short transactions, then show all of them with one statement.
 
-    Others can write between two transactions. What a kill leaves is never shown, and removed with old deletions.
+    Others can write between two transactions. If a kill ends the import, nothing of it is ever shown, and it is removed
+    with old deletions.
     """
     for begun, rows in _in_batches(branches, now):
         began = time.monotonic()
@@ -160,10 +164,11 @@ def _write(store: Store, branches: list[_Branch], now: datetime) -> None:
         # Those who wait for SQLite's lock only try now and then.
         time.sleep(min(time.monotonic() - began, _LONGEST_PAUSE_S))
     if branches:
-        table = tables.conversations
-        shown = table.update().where(table.c.id == sa.bindparam("shown_id")).values(deleted_at=None)
+        table, ids = tables.conversations, [branch.id for branch in branches]
+        owner = table.c.owner_id.is_not_distinct_from(branches[0].owner_id)
+        ours = table.c.id.between(min(ids), max(ids)) & owner & (table.c.deleted_at == now)
         with store.write() as connection:
-            connection.execute(shown, [{"shown_id": branch.id} for branch in branches])
+            connection.execute(table.update().where(ours).values(deleted_at=None))
 
 
 Rows = list[dict[str, Any]]
@@ -175,6 +180,9 @@ def _in_batches(branches: list[_Branch], now: datetime) -> Iterator[tuple[Rows, 
     some: Rows = []
     for branch in branches:
         begun.append(conversations.row_of(replace(branch.conversation(), deleted_at=now)))
+        if len(begun) + len(some) >= _ROWS_AT_ONCE:
+            yield begun, some
+            begun, some = [], []
         for message in branch.messages:
             some.append(tree.row_of(message))
             if len(begun) + len(some) >= _ROWS_AT_ONCE:
@@ -345,11 +353,15 @@ def _branches(
     skipped: list[Skipped] | None,
 ) -> Iterator[_Branch]:
     current: _Branch | None = None
+    num_rows = 0
     for number, text in enumerate(lines, start=1):
         if not text.strip():
             continue
         try:
             line = _read_line(text)
+            num_rows += 1 + len(line.messages)
+            if num_rows > MOST_ROWS:
+                break
             if current is not None and current.continues_with(line):
                 current.add(line)
             else:
@@ -364,6 +376,11 @@ def _branches(
             skipped.append(Skipped(number, error.message))
         else:
             ignored.update(list(line.model_extra or ()))
+    if num_rows > MOST_ROWS:
+        raise InvalidRequest(
+            f"line {number}: an import takes at most {MOST_ROWS:,} conversations and messages",
+            fix="split the file, and import the parts one after the other",
+        )
     if current is not None:
         yield current
 
