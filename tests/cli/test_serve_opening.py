@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from chaku_server import chaku_environment, run_chaku
@@ -83,6 +84,22 @@ def test_health_and_models_answer_with_progress_while_a_model_is_pulled_and_sigt
     assert gateway.process.returncode == 0, said
     assert "Traceback" not in said
     assert not list((tmp_path / "cache").rglob("m.gguf"))  # nothing that looks whole
+
+
+START_S = 1.0
+"""CPU time from the start of the process to its first answer on an idle machine; a test asserts five times that."""
+
+
+def test_health_and_models_answer_soon_after_the_process_starts_though_a_pull_never_ends(
+    tmp_path: Path, hanging: FileServer
+) -> None:
+    source = f"big={hanging.url}/m.gguf#sha256={'0' * 64}"
+    with starting(tmp_path, source) as gateway:
+        status, health = gateway.get("/health")
+        row = gateway.row("big")
+        cpu = psutil.Process(gateway.process.pid).cpu_times()
+    assert (status, health["status"], row["state"]) == (503, "loading", "loading")
+    assert cpu.user + cpu.system < 5 * START_S  # not the clock on the wall, which a busy machine stretches
 
 
 def test_a_model_that_can_not_be_opened_is_failed_with_its_reason_and_the_others_are_served(tmp_path: Path) -> None:
