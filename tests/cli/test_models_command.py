@@ -68,7 +68,7 @@ def test_a_licence_that_must_be_accepted_is_shown_and_nothing_is_fetched(tmp_pat
 
 
 def test_a_mistyped_model_stops_before_anything_is_fetched(tmp_path: Path) -> None:
-    assert "did you mean smollm2-135m" in str(refused(run(pull, SOURCE, "smolm2-135")))
+    assert "did you mean smollm2-135m?" in str(refused(run(pull, SOURCE, "smolm2-135")))
     assert not (tmp_path / "cache").exists()
 
 
@@ -83,6 +83,31 @@ def test_list_shows_built_in_and_pulled_models() -> None:
     assert rows[SOURCE]["pulled"]
     assert rows[SOURCE]["num_bytes"] == len(MODEL)
     assert SOURCE in run(models, "list").stdout
+
+
+def test_the_list_offers_chat_models_by_name() -> None:
+    rows = {row["name"]: row for row in json.loads(run(models, "list", "--json").stdout)}
+    assert rows["qwen3-0.6b"]["hub_id"] == "Qwen/Qwen3-0.6B-GGUF"
+    assert (rows["qwen3-0.6b"]["pulled"], rows["qwen3-0.6b"]["chat"]) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fix"),
+    [
+        (("show", "vicuna"), "did you mean vicuna-7b-v1.5?"),
+        (("show", "smolm2-135m"), "did you mean smollm2-135m?"),
+        (("show", "nope"), "`chaku models list` shows the names"),
+        (("rm", "nope"), "`chaku models list` shows the names"),
+    ],
+)
+def test_a_mistyped_model_gets_the_nearest_name_of_the_list(arguments: tuple[str, ...], fix: str) -> None:
+    assert refused(run(models, *arguments)).fix == fix
+
+
+@pytest.mark.parametrize("command", ["show", "rm"])
+def test_what_is_pulled_is_offered_too(command: str) -> None:
+    run(pull, SOURCE)
+    assert refused(run(models, command, "zzzz")).fix == f"pulled: {SOURCE}"
 
 
 def test_show_tells_metadata_template_and_plan(tmp_path: Path) -> None:

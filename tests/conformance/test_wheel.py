@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
+import functools
 import re
 import signal
 import subprocess
-import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 from openai import OpenAI
 
-from chaku_server import MODEL, ChakuServer, chaku_environment
+from chaku_server import MODEL, ChakuServer
+from empty_environment import EmptyEnvironment, alone, build_wheel
 from processes import PATIENCE_S
 
 pytestmark = [pytest.mark.wheel, pytest.mark.model, pytest.mark.timeout(600)]
@@ -25,43 +25,28 @@ FRANCE = [
     {"role": "system", "content": "You are a helpful assistant."},
     {"role": "user", "content": "What is the capital of France?"},
 ]
-ROOT = Path(__file__).parents[2]
 BASE_BUDGET_MB, LOCAL_BUDGET_MB = 220, 330
 """design: the base install, and with llama.cpp, on Linux x86-64, without pip and setuptools."""
-
-OFFLINE = ("No matching distribution found", "NewConnectionError", "NameResolutionError")
-
-
-def pip(python: Path | str, *arguments: str) -> None:
-    constraints = ROOT / "constraints.txt"
-    held = ("--constraint", str(constraints)) if constraints.exists() and arguments[0] == "install" else ()
-    command = [str(python), "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check", *held]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if "CI" not in os.environ and any(sign in done.stderr for sign in OFFLINE):
-        pytest.skip("no package index is in reach")
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    pip(sys.executable, "wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT))
-    (found,) = folder.glob("chaku-*.whl")
-    return found
+    return build_wheel(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, float]]]:
-    """An environment with chaku[local] and nothing else; its Python, and what each step weighs in MB."""
-    folder = tmp_path_factory.mktemp("alone") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    python = folder / "bin" / "python"
-    weights = {}
-    pip(python, "install", str(wheel))
-    weights["base"] = weight_mb(folder)
-    pip(python, "install", f"{wheel}[local]")
-    weights["local"] = weight_mb(folder)
-    yield python, weights
+def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[EmptyEnvironment, float]:
+    """An environment with chaku alone, and its weight in MB. `installed` adds llama.cpp to it."""
+    environment = EmptyEnvironment.make(tmp_path_factory.mktemp("alone") / "venv")
+    environment.install(str(wheel))
+    return environment, weight_mb(environment.folder)
+
+
+@pytest.fixture(scope="module")
+def installed(bare: tuple[EmptyEnvironment, float], wheel: Path) -> EmptyEnvironment:
+    """The same environment with chaku[local]."""
+    bare[0].install(f"{wheel}[local]")
+    return bare[0]
 
 
 def weight_mb(environment: Path) -> float:
@@ -78,16 +63,6 @@ def weight_mb(environment: Path) -> float:
     )
 
 
-def alone(home: Path) -> dict[str, str]:
-    """The environment of somebody who has no checkout."""
-    return {key: value for key, value in chaku_environment(home).items() if key != "PYTHONPATH"}
-
-
-def run(python: Path, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(python.parent / "chaku"), *arguments]
-    return subprocess.run(command, env=alone(home), cwd=home, capture_output=True, text=True, timeout=PATIENCE_S)
-
-
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"chaku"}
@@ -96,19 +71,26 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert not any("test" in name or name.endswith((".gguf", ".db")) for name in names)
 
 
-def test_it_says_its_version_and_its_help_from_another_folder(
-    installed: tuple[Path, dict[str, float]], tmp_path: Path
+def test_without_any_extra_it_says_its_version_and_its_help_and_estimates(
+    bare: tuple[EmptyEnvironment, float], tmp_path: Path
 ) -> None:
-    done = run(installed[0], tmp_path, "--version")
+    chaku = functools.partial(bare[0].chaku, tmp_path)
+    done = chaku("--version")
     assert (done.returncode, done.stdout.split()[0]) == (0, "chaku")
     for command in ("serve", "demo", "chat", "pull", "models", "doctor", "keys"):
-        done = run(installed[0], tmp_path, command, "--help")
+        done = chaku(command, "--help")
         assert done.returncode == 0, done.stderr
+    done = chaku("estimate", "vicuna-7b-v1.5", "--tokens", "350M")
+    assert done.returncode == 0, done.stderr
+    for needs in (["data", "build", "x.json", "-o", "set"], ["train", "x.yaml"], ["serve", MODEL]):
+        done = chaku(*needs)
+        assert done.returncode == 2, done.stderr
+        assert "not installed" in done.stderr and "  fix: " in done.stderr and "Traceback" not in done.stderr
 
 
-def test_the_demo_answers_and_ends(installed: tuple[Path, dict[str, float]], tmp_path: Path) -> None:
+def test_the_demo_answers_and_ends(installed: EmptyEnvironment, tmp_path: Path) -> None:
     log = tmp_path / "demo.log"
-    command = [str(installed[0].parent / "chaku"), "demo", "--no-open", "--port", "0"]
+    command = [installed.program, "demo", "--no-open", "--port", "0"]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, env=alone(tmp_path), cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=output, stderr=output
@@ -132,8 +114,10 @@ def test_the_demo_answers_and_ends(installed: tuple[Path, dict[str, float]], tmp
         process.wait()
 
 
-def test_the_install_is_light(installed: tuple[Path, dict[str, float]]) -> None:
-    weights = installed[1]
-    print(f"installed: base {weights['base']:.0f} MB, with [local] {weights['local']:.0f} MB")
-    assert weights["base"] <= BASE_BUDGET_MB
-    assert weights["local"] <= LOCAL_BUDGET_MB
+def test_the_install_is_light(
+    bare: tuple[EmptyEnvironment, float], installed: EmptyEnvironment, record_property: Callable[[str, object], None]
+) -> None:
+    base_mb, local_mb = bare[1], weight_mb(installed.folder)
+    record_property("installed", f"base {base_mb:.0f} MB, with [local] {local_mb:.0f} MB")
+    assert base_mb <= BASE_BUDGET_MB
+    assert local_mb <= LOCAL_BUDGET_MB

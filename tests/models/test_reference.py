@@ -17,7 +17,7 @@ from chaku.models.reference import (
     WheelFile,
     parse,
 )
-from chaku.models.registry import BUILT_IN
+from chaku.models.registry import BUILT_IN, HUB_MODELS, recommended
 
 SHA = "ab" * 32
 
@@ -45,6 +45,16 @@ SHA = "ab" * 32
 def test_a_model_argument_is_understood(text: str, reference: Reference, name: str | None) -> None:
     argument = parse(text)
     assert (argument.reference, argument.name, argument.source) == (reference, name, text)
+
+
+@pytest.mark.parametrize("name", list(HUB_MODELS))
+def test_a_chat_model_of_the_hub_has_a_short_name(name: str) -> None:
+    argument, model = parse(name), HUB_MODELS[name]
+    assert (argument.reference, argument.name) == (HubFile(model.repo, model.file), name)
+    assert parse(model.source).reference == argument.reference
+    assert parse(f"fast={name}").name == "fast"
+    assert recommended(name) == recommended(model.source) == model.recommended
+    assert not model.licence.must_accept
 
 
 def test_a_name_in_front_wins_over_the_derived_one() -> None:
@@ -88,7 +98,7 @@ def test_a_folder_with_a_model_is_one(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("text", "kind", "reason"),
     [
-        ("smollm2", ModelError, "did you mean smollm2-135m"),
+        ("smollm2", ModelError, "did you mean smollm2-"),
         ("gpt-9", ModelError, "known: smollm2-135m"),
         ("hf:name", UsageError, "hf:org/name"),
         ("pypi:p", UsageError, "version is needed"),

@@ -19,13 +19,15 @@ from chaku.models.files.gguf import read_metadata
 from chaku.models.plan import free_memory as memory
 from chaku.models.plan.memory_plan import gigabytes, plan
 from chaku.models.reference import BuiltIn, HubFile, LocalFile, LocalFolder, UrlFile, WheelFile, parse
-from chaku.models.registry import BUILT_IN
-from chaku.models.vicunas import find
+from chaku.models.registry import BUILT_IN, HUB_MODELS, BuiltInModel, HubModel
+from chaku.models.vicunas import RELEASES, find
+from chaku.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from chaku.models.fetch.cache import PulledModel
     from chaku.models.files.gguf import GgufMetadata
     from chaku.models.plan.memory_plan import MemoryPlan
+    from chaku.models.reference import Reference
 
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
@@ -75,38 +77,35 @@ def _list(as_json: bool) -> None:
 def _rows() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for row in BUILT_IN.values():
-        found = cache.find(BuiltIn(row))
-        rows.append(
-            {
-                "name": row.name,
-                "built_in": True,
-                "pulled": found is not None,
-                "num_bytes": row.num_bytes,
-                "path": str(found.path) if found else None,
-                "licence": row.licence.name,
-                "licence_url": row.licence.url,
-                "description": row.description,
-                "num_parameters": row.num_parameters,
-                "context_tokens": row.context_tokens,
-                "chat": row.chat,
-                "hub_id": None,
-                "converted_from": None,
-                "converted_at": None,
-            }
-        )
-    for model in cache.pulled():
-        if model.source not in BUILT_IN:
-            rows.append(
-                dict.fromkeys(rows[0])
-                | {
-                    "name": model.source,
-                    "built_in": False,
-                    "pulled": True,
-                    "num_bytes": model.num_bytes,
-                    "path": str(model.path),
-                }
-            )
+        known = {"num_parameters": row.num_parameters, "context_tokens": row.context_tokens, "chat": row.chat}
+        rows.append(_row(row, BuiltIn(row), row.num_bytes) | known | {"built_in": True})
+    for model in HUB_MODELS.values():
+        known = {"num_parameters": model.num_parameters, "context_tokens": model.context_tokens, "chat": True}
+        rows.append(_row(model, HubFile(model.repo, model.file), model.num_bytes) | known | {"hub_id": model.repo})
+    listed = {*BUILT_IN, *(model.source for model in HUB_MODELS.values())}
+    for pulled in cache.pulled():
+        if pulled.source not in listed:
+            about = {"name": pulled.source, "num_bytes": pulled.num_bytes, "path": str(pulled.path)}
+            rows.append(dict.fromkeys(rows[0]) | about | {"built_in": False, "pulled": True})
     return rows
+
+
+def _row(model: BuiltInModel | HubModel, reference: BuiltIn | HubFile, num_bytes: int) -> dict[str, Any]:
+    """What the list shows of a model that has a name."""
+    found = cache.find(reference)
+    return {
+        "name": model.name,
+        "built_in": False,
+        "pulled": found is not None,
+        "num_bytes": num_bytes,
+        "path": str(found.path) if found else None,
+        "licence": model.licence.name,
+        "licence_url": model.licence.url,
+        "description": model.description,
+        "hub_id": None,
+        "converted_from": None,
+        "converted_at": None,
+    }
 
 
 def _print_conversions() -> None:
@@ -157,7 +156,7 @@ def show(model: str, context: int | None, slots: int | None, as_json: bool) -> N
             )
         _print_json(releases.as_json(release)) if as_json else releases.print_release(release)
         return
-    reference = parse(model).reference
+    reference = _named(model, [*BUILT_IN, *HUB_MODELS, *RELEASES])
     found: PulledModel | None
     if isinstance(reference, LocalFile | LocalFolder):
         with fetching(model) as progress:
@@ -220,7 +219,7 @@ def rm(model: str) -> None:
         click.echo(f"{one.name} is removed, {_size(one.num_bytes)} freed")
     if chosen:
         return
-    reference = parse(model).reference
+    reference = _named(model, [one.name for one in kept])
     if not isinstance(reference, BuiltIn | HubFile | UrlFile | WheelFile):
         raise UsageError(f"{model} was not pulled by chaku", fix="delete it yourself")
     freed_bytes = cache.remove(reference)
@@ -228,6 +227,17 @@ def rm(model: str) -> None:
         click.echo(f"{model} is forgotten; its file stays in the hub's cache (see `hf cache`)")
     else:
         click.echo(f"{model} is removed, {_size(freed_bytes)} freed")
+
+
+def _named(model: str, known: list[str]) -> Reference:
+    """The model that is meant. Raises ModelError offering the nearest name among `known` and what is pulled."""
+    try:
+        return parse(model).reference
+    except ModelError as error:
+        here = [pulled.source for pulled in cache.pulled()]
+        otherwise = f"pulled: {', '.join(here)}" if here else "`chaku models list` shows the names"
+        fix = did_you_mean(model, [*here, *known], otherwise, likeness=0.5)
+        raise ModelError(error.message, fix=error.fix if find(model) else fix) from None
 
 
 def _size(num_bytes: int) -> str:

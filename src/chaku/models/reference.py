@@ -18,6 +18,7 @@ from chaku.models import registry, vicunas
 from chaku.models.files.gguf import shard_paths
 from chaku.models.files.modelconfig import ADAPTER_CONFIG, CONFIG
 from chaku.models.registry import BuiltInModel
+from chaku.nearest import did_you_mean
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -114,7 +115,10 @@ def parse(text: str) -> ModelArgument:
     Raises UsageError for a malformed reference, ModelError for an unknown built-in name.
     """
     name, source = _split_name(text)
-    return ModelArgument(source, parse_reference(source), name)
+    reference = parse_reference(source)
+    if isinstance(reference, HubFile) and source in registry.HUB_MODELS:
+        name = name or source
+    return ModelArgument(source, reference, name)
 
 
 def _split_name(text: str) -> tuple[str | None, str]:
@@ -142,7 +146,14 @@ def parse_reference(source: str) -> Reference:
             f"{release.name} is known, and does not come by its name: its weights are at hf.co/{release.hub_id}",
             fix=f"`chaku models show {release.name}` says more; a GGUF of it: hf:ORG/REPOSITORY, or a path",
         )
-    return BuiltIn(registry.built_in(source))
+    if model := registry.HUB_MODELS.get(source):
+        return HubFile(model.repo, model.file)
+    if row := registry.BUILT_IN.get(source):
+        return BuiltIn(row)
+    named = [*registry.BUILT_IN, *registry.HUB_MODELS]
+    otherwise = f"known: {', '.join(named)}; or give a path to a .gguf, hf:org/name, pypi:..., or an https URL"
+    near = did_you_mean(source.lower(), [*named, *vicunas.RELEASES], otherwise, likeness=0.5)
+    raise ModelError(f"there is no model called {source!r}", fix=near)
 
 
 def _is_release(source: str) -> bool:

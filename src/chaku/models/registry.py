@@ -1,12 +1,10 @@
-"""The built-in models: one table that pull, models and doctor read. A new model is a new row."""
+"""The models that have a name: built-in ones, and chat models of the hub. A new model is a new row."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from chaku.errors import ModelError
 from chaku.models.files.shape import ModelShape, llama_shape
-from chaku.nearest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -34,10 +32,16 @@ class Recommended:
     """What suits a model in a chat. The page and the terminal use it and show it; the API keeps OpenAI's defaults."""
 
     temperature: float
-    repetition_penalty: float
     max_tokens: int
     """Longest answer: a small model may not end by itself."""
-    system: str
+    repetition_penalty: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    system: str | None = None
+
+    def known(self) -> dict[str, float | int | str]:
+        """What is recommended, by name; without what is left to the server."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,26 @@ class BuiltInModel:
     hub_id: str | None = None
     """Where its makers publish it."""
     recommended: Recommended | None = None
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A chat model of the hub with a short name; `chaku pull NAME` takes `file` of `repo`, which needs chaku[hub]."""
+
+    name: str
+    description: str
+    licence: Licence
+    repo: str
+    file: str
+    num_bytes: int
+    num_parameters: int
+    context_tokens: int
+    recommended: Recommended
+
+    @property
+    def source(self) -> str:
+        """The same as a MODEL argument: hf:ORG/NAME:FILE."""
+        return f"hf:{self.repo}:{self.file}"
 
 
 _APACHE = Licence("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
@@ -140,19 +164,51 @@ BUILT_IN: dict[str, BuiltInModel] = {
     )
 }
 
+_SMOLLM2 = Recommended(temperature=0.2, top_p=0.9, max_tokens=1024, system="You are a helpful assistant.")
+_QWEN2_5 = Recommended(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.1, max_tokens=2048)
+_QWEN3 = Recommended(temperature=0.6, top_p=0.95, top_k=20, max_tokens=8192)
+"""As its makers advise for answers with reasoning, which is its default; greedy decoding may never end."""
+
+HUB_MODELS: dict[str, HubModel] = {
+    model.name: model
+    for model in (
+        HubModel(
+            "smollm2-360m", "SmolLM2 360M Instruct: the demo model's bigger sister", _APACHE,
+            "HuggingFaceTB/SmolLM2-360M-Instruct-GGUF", "smollm2-360m-instruct-q8_0.gguf",
+            386_404_992, 361_821_120, 8192, _SMOLLM2,
+        ),
+        HubModel(
+            "qwen3-0.6b", "Qwen3 0.6B: reasons before it answers, many languages", _APACHE,
+            "Qwen/Qwen3-0.6B-GGUF", "Qwen3-0.6B-Q8_0.gguf", 639_446_688, 596_049_920, 40_960, _QWEN3,
+        ),
+        HubModel(
+            "smollm2-1.7b", "SmolLM2 1.7B Instruct: English, quick answers without reasoning", _APACHE,
+            "HuggingFaceTB/SmolLM2-1.7B-Instruct-GGUF", "smollm2-1.7b-instruct-q4_k_m.gguf",
+            1_055_609_536, 1_711_376_384, 8192, _SMOLLM2,
+        ),
+        HubModel(
+            "qwen2.5-1.5b", "Qwen2.5 1.5B Instruct: many languages, tools, no reasoning", _APACHE,
+            "Qwen/Qwen2.5-1.5B-Instruct-GGUF", "qwen2.5-1.5b-instruct-q4_k_m.gguf",
+            1_117_320_736, 1_543_714_304, 32_768, _QWEN2_5,
+        ),
+        HubModel(
+            "qwen3-1.7b", "Qwen3 1.7B: reasons before it answers, many languages, tools", _APACHE,
+            "Qwen/Qwen3-1.7B-GGUF", "Qwen3-1.7B-Q8_0.gguf", 1_834_426_016, 1_720_574_976, 40_960, _QWEN3,
+        ),
+        HubModel(
+            "qwen3-4b", "Qwen3 4B: good answers on a machine with 8 GB of memory", _APACHE,
+            "Qwen/Qwen3-4B-GGUF", "Qwen3-4B-Q4_K_M.gguf", 2_497_280_256, 4_022_468_096, 40_960, _QWEN3,
+        ),
+    )
+}  # fmt: skip
+"""All from their makers' repositories."""
+
 DEFAULT_MODEL = "smollm2-135m"
 
 
-def built_in(name: str) -> BuiltInModel:
-    """The row of that name. Raises ModelError with the nearest name there is."""
-    if row := BUILT_IN.get(name):
-        return row
-    known = f"known: {', '.join(BUILT_IN)}; or give a path to a .gguf, hf:org/name, pypi:..., or an https URL"
-    fix = did_you_mean(name.lower(), BUILT_IN, known, likeness=0.5)
-    raise ModelError(f"there is no built-in model {name!r}", fix=fix)
-
-
 def recommended(source: str) -> Recommended | None:
-    """What suits the model of this source in a chat; None where nothing is known of it."""
-    row = BUILT_IN.get(source)
-    return row.recommended if row else None
+    """What suits the model of this source (a name, or a hub model as hf:...) in a chat; None where that is unknown."""
+    if row := BUILT_IN.get(source):
+        return row.recommended
+    model = HUB_MODELS.get(source) or next((model for model in HUB_MODELS.values() if model.source == source), None)
+    return model.recommended if model else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import orjson
@@ -77,7 +76,7 @@ def describe_model(served: Served) -> ServedModel:
         "capabilities": sorted(abilities),
         "running": served.admission.num_running,
         "waiting": served.admission.num_waiting,
-        "recommended": dataclasses.asdict(suits) if (suits := recommended(served.config.source)) else None,
+        "recommended": suits.known() if (suits := recommended(served.config.source)) else None,
     }
 
 
