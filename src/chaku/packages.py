@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import json
 import re
 import shlex
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from chaku.errors import UsageError
 
@@ -23,8 +25,10 @@ PURPOSES = {
     "data": "builds training rows",
     "train": "trains, and works on weights",
     "postgres": "keeps the store in PostgreSQL",
+    "bench": "runs bench/clean.py beside other cleaners",
+    "dev": "runs chaku's own tests and checks",
 }
-"""The extras that a user chooses from."""
+"""What each extra is for."""
 _REQUIREMENT = re.compile(r"(?P<package>[A-Za-z0-9._-]+)[^;]*;\s*extra == ['\"](?P<extra>\w+)['\"]")
 
 
@@ -52,8 +56,22 @@ def version(package: str) -> str | None:
 
 
 def install_command(*extras: str) -> str:
-    """The line that installs extras into the environment of the running interpreter."""
-    return f"{shlex.quote(sys.executable)} -m pip install 'chaku[{','.join(extras)}]'"
+    """The line that installs extras into the environment of the running interpreter, from where chaku came from.
+
+    pip records a folder or a wheel that it installed from (PEP 610); without that record chaku came from an index.
+    """
+    wanted = f"[{','.join(extras)}]"
+    try:
+        record = json.loads(importlib.metadata.distribution("chaku").read_text("direct_url.json") or "{}")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        record = {}
+    url = urlsplit(record.get("url", ""))
+    if url.scheme == "file":
+        what = unquote(url.path) + wanted
+    else:
+        what = f"chaku{wanted}" + (f" @ {record['url']}" if url.scheme else "")
+    editable = "--editable " if record.get("dir_info", {}).get("editable") else ""
+    return f"{shlex.quote(sys.executable)} -m pip install {editable}{shlex.quote(what)}"
 
 
 def require(*extras: str) -> None:

@@ -160,7 +160,85 @@ def test_ctrl_c_in_a_pipe_ends_with_130_and_without_a_traceback(server, env):
     assert server.aborted.wait(PATIENCE_S)
 
 
+def test_a_file_goes_into_the_message_below_the_prompt(ask, server, tmp_path):
+    (tmp_path / "f.py").write_text("print('```')\n")
+    assert ask("-f", str(tmp_path / "f.py"), "explain").returncode == 0
+    assert server.bodies[0]["messages"][-1]["content"] == "explain\n\nf.py:\n````py\nprint('```')\n````"
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
+def test_a_file_that_can_not_be_read_as_text_is_refused(ask, server, tmp_path, content):
+    if content is not None:
+        (tmp_path / "f.bin").write_bytes(content)
+    done = ask("-f", str(tmp_path / "f.bin"), "explain")
+    assert (done.returncode, server.bodies) == (2, [])
+    assert "f.bin" in done.stderr and "  fix: " in done.stderr
+
+
+def test_the_last_conversation_is_continued(ask, server, env):
+    assert ask("first", "-s", "Be brief.").returncode == 0
+    assert ask("-c", "second").returncode == 0
+    contents = [message["content"] for message in server.bodies[1]["messages"]]
+    assert contents == ["Be brief.", "first", "Hello there.", "second"]
+    kept = Path(env["CHAKU_DATA"]) / "last-chat.json"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+
+def test_a_continued_conversation_keeps_its_server_and_model(ask, server, env):
+    assert ask("first", "-m", "alpha").returncode == 0
+    done = subprocess.run([*CHAKU, "chat", "-c", "second"], capture_output=True, text=True, input="", env=env)
+    assert (done.returncode, len(server.bodies)) == (0, 2), done.stderr
+    assert server.bodies[1]["model"] == "alpha"
+
+
+def test_nothing_to_continue_is_said(ask, server):
+    done = ask("-c", "and then?")
+    assert (done.returncode, server.bodies) == (2, [])
+    assert "there is no conversation to continue" in done.stderr
+
+
+def test_a_conversation_that_can_not_be_kept_is_answered_all_the_same(ask, tmp_path):
+    (tmp_path / "file").touch()
+    done = ask("hello", CHAKU_DATA=str(tmp_path / "file" / "below"))
+    assert (done.returncode, done.stdout) == (0, "Hello there.\n")
+    assert "note: this conversation is not kept for -c" in done.stderr
+
+
+def test_run_is_chat_with_the_model_first(server, env):
+    command = [*CHAKU, "run", "alpha", "hello", "--base-url", server.base_url]
+    done = subprocess.run(command, capture_output=True, text=True, input="", env=env)
+    assert (done.returncode, done.stdout) == (0, "Hello there.\n"), done.stderr
+    assert server.bodies[0]["model"] == "alpha"
+
+
 # A conversation
+
+
+def test_a_conversation_is_continued_and_a_file_goes_with_the_first_message(repl, server, tmp_path):
+    (tmp_path / "note.txt").write_text("a note\n")
+    terminal = repl()
+    terminal.send("first\r")
+    terminal.expect("Hello there.")
+    terminal.expect("›")
+    terminal.send("exit\r")
+    assert terminal.wait() == 0
+    terminal = repl("-c", "-f", str(tmp_path / "note.txt"))
+    for message in ("second", "third"):
+        terminal.send(f"{message}\r")
+        terminal.expect("Hello there.")
+        terminal.expect("›")
+    said = [message["content"] for message in server.bodies[2]["messages"] if message["role"] == "user"]
+    assert said == ["first", "second\n\nnote.txt:\n```txt\na note\n```", "third"]
+
+
+def test_a_refused_command_does_not_stay_in_the_input_line(repl, server):
+    terminal = repl()
+    terminal.send("/foo\r")
+    terminal.expect("there is no command /foo")
+    terminal.expect("›")
+    terminal.send("hello\r")
+    terminal.expect("Hello there.")
+    assert server.bodies[0]["messages"][-1]["content"] == "hello"
 
 
 def test_a_conversation_goes_on_and_ctrl_d_leaves(repl, server):

@@ -4,13 +4,14 @@ import json
 import os
 import socket
 import sqlite3
-import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from chaku import packages
 from chaku.cli.doctor import doctor
 
 
@@ -44,6 +45,7 @@ def test_a_healthy_machine_has_no_failures_and_nothing_is_made(home: Path) -> No
     assert checks["models"]["fix"] == "chaku pull smollm2-135m"
     assert "will be made" in checks["database"]["finding"]
     assert list(home.iterdir()) == []
+    assert {f"[{extra}]" for extra in metadata.metadata("chaku").get_all("Provides-Extra")} <= checks.keys()
 
 
 def test_who_holds_the_port_is_named() -> None:
@@ -87,13 +89,32 @@ def test_a_file_that_is_no_database_fails(home: Path) -> None:
     assert examined(exit_code=1)["database"]["level"] == "FAIL"
 
 
-def test_a_missing_extra_says_what_it_brings_and_costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib.util
+def test_a_database_that_can_be_read_and_not_written_fails_and_keeps_its_content(
+    home: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHAKU_DATABASE", f"sqlite:///{database}")
+    before = database.read_bytes()
+    assert "can be written, version " in examined()["database"]["finding"]
+    assert database.read_bytes() == before
+    monkeypatch.setenv("CHAKU_DATABASE", f"sqlite:///file:{database}?mode=ro&uri=true")
+    check = examined(exit_code=1)["database"]
+    assert (check["level"], check["fix"]) == ("FAIL", "check CHAKU_DATABASE")
+    assert "readonly" in check["finding"]
 
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "huggingface_hub" else find_spec(name)
-    )
+
+@pytest.mark.parametrize(("variable", "about"), [("CHAKU_CACHE", "cache"), ("CHAKU_DATA", "database")])
+def test_a_folder_that_can_t_be_written_fails(
+    home: Path, monkeypatch: pytest.MonkeyPatch, variable: str, about: str
+) -> None:
+    (home / "file").touch()
+    monkeypatch.setenv(variable, str(home / "file" / "below"))
+    check = examined(exit_code=1)[about]
+    assert (check["level"], check["fix"]) == ("FAIL", f"export {variable}=FOLDER")
+
+
+def test_a_missing_extra_says_what_it_brings_and_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = packages.version
+    monkeypatch.setattr(packages, "version", lambda name: None if name.startswith("huggingface") else real(name))
     check = examined()["[hub]"]
-    assert (check["level"], check["finding"]) == ("warn", "huggingface_hub is missing: it pulls hf: models")
-    assert check["fix"].startswith(f"{sys.executable} -m pip install 'chaku[hub]'")
+    assert (check["level"], check["finding"]) == ("warn", "huggingface-hub is missing: it pulls hf: models")
+    assert check["fix"].startswith(packages.install_command("hub"))

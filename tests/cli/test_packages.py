@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import shlex
 import sys
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -56,7 +58,36 @@ def test_a_missing_package_is_named_with_the_command_of_this_interpreter(monkeyp
     monkeypatch.setattr(packages, "version", lambda name: None if name in ("pyarrow", "rensa") else real(name))
     with pytest.raises(UsageError, match="pyarrow, rensa are not installed") as caught:
         CliRunner().invoke(root, ["data", "build", "x.json", "-o", "out"], catch_exceptions=False)
-    assert caught.value.fix == f"{sys.executable} -m pip install 'chaku[data]'"
+    assert caught.value.fix == packages.install_command("data")
+
+
+@pytest.mark.parametrize(
+    ("record", "wanted"),
+    [
+        (
+            '{"url": "file:///me/my%20clone", "dir_info": {"editable": true}}',
+            "--editable '/me/my clone[data]'",
+        ),
+        ('{"url": "file:///srv/chaku", "dir_info": {}}', "'/srv/chaku[data]'"),
+        ('{"url": "file:///tmp/chaku-0.1-py3-none-any.whl"}', "'/tmp/chaku-0.1-py3-none-any.whl[data]'"),
+        (None, "'chaku[data]'"),
+    ],
+)
+def test_a_missing_extra_is_installed_from_where_chaku_came_from(monkeypatch, record, wanted):
+    class Installed:
+        def read_text(self, name):
+            assert name == "direct_url.json"
+            return record
+
+    monkeypatch.setattr(packages.importlib.metadata, "distribution", lambda _: Installed())
+    assert packages.install_command("data") == f"{shlex.quote(sys.executable)} -m pip install {wanted}"
+
+
+def test_an_archive_of_the_net_is_named_by_its_address(monkeypatch):
+    record = '{"url": "https://host/chaku.tar.gz", "archive_info": {}}'
+    installed = SimpleNamespace(read_text=lambda _: record)
+    monkeypatch.setattr(packages.importlib.metadata, "distribution", lambda _: installed)
+    assert packages.install_command("data").endswith(" 'chaku[data] @ https://host/chaku.tar.gz'")
 
 
 def test_the_list_of_packages_is_the_one_that_pip_reads():

@@ -12,6 +12,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import yaml
+from click.testing import CliRunner
 
 from chaku import packages
 from chaku.cli import serve as serve_module
@@ -66,7 +68,34 @@ def test_every_setting_of_a_file_has_a_flag() -> None:
     flags = {parameter.name for parameter in serve_module.serve.params}
     per_model = ModelConfig.model_fields.keys() - {"source", "name"}  # NAME=MODEL says both
     assert flags >= ServeConfig.model_fields.keys() | per_model
-    assert set(serve_module._PER_MODEL) == per_model
+
+
+def test_what_was_typed_is_printed_as_yaml_that_means_the_same(tmp_path: Path) -> None:
+    typed = [
+        "fast=scripted:",
+        "http://127.0.0.1:9/v1",
+        "--slots",
+        "2",
+        "--port",
+        "0",
+        "--no-ui",
+        "--extension",
+        "top_k",
+    ]
+    typed += ["--upstream-model", "gpt", "--allowed-host", "box.lan", "--log-level", "ERROR"]
+    printed = CliRunner().invoke(serve_module.serve, [*typed, "--print-config"]).stdout
+    (tmp_path / "serve.yaml").write_text(printed)
+    again = CliRunner().invoke(serve_module.serve, ["--config", str(tmp_path / "serve.yaml"), "--print-config"]).stdout
+    assert printed == again
+    first = yaml.safe_load(printed)["models"][0]
+    assert first == {
+        "source": "scripted:",
+        "name": "fast",
+        "slots": 2,
+        "extensions": ["top_k"],
+        "upstream_model": "gpt",
+    }
+    assert "host" not in yaml.safe_load(printed), "what was not typed is left out"
 
 
 def test_a_mistake_is_said_before_any_setting(tmp_path: Path) -> None:

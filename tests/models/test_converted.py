@@ -18,6 +18,7 @@ from chaku.models.fetch.pull import pull
 from chaku.models.files.gguf import read_metadata
 from chaku.models.reference import LocalFolder, UrlFile, parse
 from chaku.models.tokenizers.vocabulary import read_vocabulary
+from chaku.packages import install_command
 from chaku.records import sha256_file
 from chaku_server import SMALL, serving
 from file_server import FileServer, Page
@@ -114,7 +115,7 @@ def test_what_can_not_be_converted_says_why_and_leaves_nothing(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
     with pytest.raises(UsageError, match="needs torch") as missing:
         pull(LocalFolder(llama[0]))
-    assert missing.value.fix == f"{sys.executable} -m pip install 'chaku[train]'"
+    assert missing.value.fix == install_command("train")
 
 
 def test_a_pulled_file_is_requantised_once_and_kept_beside_it(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from chaku.errors import ModelError
 from chaku.models.fetch.hub import choose
 from chaku.models.reference import HubFile
+from chaku.packages import install_command
 from fake_hub import publish
 from file_server import FileServer, Page
 from gguf_files import gguf_bytes, llama_values, tensor, write_shards
@@ -106,7 +106,7 @@ def test_the_missing_extra_is_named(pull: Pull, tmp_path: Path) -> None:
     code, _, error = pull("hf:org/x", PYTHONPATH=f"{tmp_path / 'hidden'}:{SOURCES}")
     assert (code, error) == (
         3,
-        f"hf:org/x needs the package huggingface_hub: {sys.executable} -m pip install 'chaku[hub]'",
+        f"hf:org/x needs the package huggingface_hub: {install_command('hub')}",
     )
 
 

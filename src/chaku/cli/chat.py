@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
-from chaku.cli.terminal import settings
+from chaku.cli.help_page import Command, command
+from chaku.cli.terminal import kept, settings
 from chaku.cli.terminal.answer import with_way_out
+from chaku.cli.terminal.attached import as_text
 from chaku.cli.terminal.endpoint import choose
 from chaku.cli.terminal.one_shot import answer_once
 from chaku.cli.terminal.recommended import recommended
@@ -19,6 +22,8 @@ from chaku.cli.terminal.repl import Repl
 from chaku.cli.terminal.transcript import Transcript
 from chaku.client import Client
 from chaku.errors import ChakuError, NotFound, UsageError
+
+_FILE = click.Path(path_type=Path)
 
 
 def _checked(_: click.Context, param: click.Parameter, text: str | None) -> settings.Value | None:
@@ -32,21 +37,33 @@ def _sampling_options(command: Any) -> Any:
             f"--{name.replace('_', '-')}",
             name,
             callback=_checked,
-            metavar="INTEGER" if setting.kind is int else "NUMBER",
-            help=f"{setting.meaning[0].upper()}{setting.meaning[1:]} [{setting.range}].",
+            metavar="N" if setting.kind is int else "NUMBER",
+            help=f"{setting.meaning[0].upper()}{setting.meaning[1:]}: {setting.range}.",
         )
         command = option(command)
     return command
 
 
-@click.command()
+@command(sections={"Sampling": "temperature", "Output": "json"})
 @click.argument("prompt", required=False)
-@click.option("-m", "--model", help="A model of the server; without a server, anything that `chaku serve` takes.")
 @click.option(
-    "--base-url", metavar="URL", help="An OpenAI-compatible API. Default: OPENAI_BASE_URL, or a gateway here."
+    "-m", "--model", metavar="MODEL", help="A model of the server; without a server, anything that `chaku serve` takes."
 )
-@click.option("--api-key", metavar="KEY", help="Its key. Default for a configured URL: OPENAI_API_KEY.")
+@click.option(
+    "--base-url", show_default="OPENAI_BASE_URL, or a gateway here", metavar="URL", help="An OpenAI-compatible API."
+)
+@click.option("--api-key", metavar="KEY", show_default="OPENAI_API_KEY, for a configured URL", help="Its key.")
 @click.option("-s", "--system", metavar="TEXT", help="System prompt.")
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    metavar="FILE",
+    type=_FILE,
+    multiple=True,
+    help="Put a text file into the message.",
+)
+@click.option("-c", "--continue", "continues", is_flag=True, help="Continue the last conversation.")
 @_sampling_options
 @click.option("--json", is_flag=True, help="Print the answer with usage and timings as one JSON object.")
 @click.option("--raw", is_flag=True, help="Print the answer as it comes, without drawing Markdown.")
@@ -59,26 +76,35 @@ def chat(
     base_url: str | None,
     api_key: str | None,
     system: str | None,
+    files: tuple[Path, ...],
+    continues: bool,
     json: bool,
     raw: bool,
     **sampling: settings.Value | None,
 ) -> None:
-    """Talk to a model; with PROMPT or text on standard input, ask once and print the answer.
+    """Talk to a model, or ask one question.
+
+    With PROMPT, or text on standard input, asks once and prints the answer.
 
     Talks to --base-url or OPENAI_BASE_URL, else to a chaku gateway on this machine, else it starts the small
     built-in model by itself.
-
-    \b
-    chaku chat
-    chaku chat "What is the capital of France?"
-    cat f.py | chaku chat -s "explain"
     """
-    question = _question(prompt)
+    attached = as_text(files)
+    question = _question(prompt, attached)
     if question is None and (json or not sys.stdout.isatty()):
         raise UsageError("there is no prompt, and the output is no terminal", fix='give one: chaku chat "…"')
     transcript = Transcript()
+    if continues:
+        before = kept.last()
+        transcript, model, base_url = before.transcript, model or before.model, base_url or before.base_url
     given = {name: value for name, value in sampling.items() if value is not None}
     console = Console(no_color=True if ctx.color is False else None, highlight=False)
+
+    def keep() -> None:
+        try:
+            kept.keep(transcript, model, base_url)
+        except UsageError as failure:
+            click.echo(f"note: this conversation is not kept for -c: {failure.message}", err=True)
 
     async def talk() -> None:
         async with choose(base_url, api_key, model) as endpoint, Client(endpoint.base_url, endpoint.api_key) as client:
@@ -87,30 +113,46 @@ def chat(
                 models = list(rows)
                 chosen = endpoint.model or models[0]
                 suits = recommended(rows.get(chosen, {}))
-                transcript.system = system if system is not None else suits.system
+                if system is not None or not transcript.messages:
+                    transcript.system = system if system is not None else suits.system
                 if question is None:
-                    await Repl(client, chosen, rows, transcript, given, console, raw=raw).run()
+                    repl = Repl(client, chosen, rows, transcript, given, console, raw=raw, keep=keep)
+                    await repl.run(attached)
                 else:
                     transcript.say(question)
                     if sys.stdout.isatty() and (shown := suits.shown(given)):
                         click.echo(click.style(shown, dim=True), err=True)
                     sampling = {**suits.sampling, **given}
-                    await answer_once(client, transcript, chosen, sampling, console, raw=raw, json=json)
+                    answer = await answer_once(client, transcript, chosen, sampling, console, raw=raw, json=json)
+                    transcript.answer(answer.text, reasoning=answer.reasoning)
+                    keep()
             except ChakuError as failure:
                 raise await with_way_out(failure, client, endpoint.model or "") from None
 
     _run(talk())
 
 
-def _question(prompt: str | None) -> str | None:
-    """The prompt and what is piped in, an empty line between them. None: a conversation is wanted."""
+run = Command(
+    "run",
+    params=[click.Argument(["model"]), *(param for param in chat.params if param.name != "model")],
+    callback=chat.callback,
+    sections=chat.sections,
+    help="""Talk to the model that you name.
+
+    MODEL is anything that `chaku serve` takes. The same as `chaku chat --model MODEL`.
+    """,
+)
+
+
+def _question(prompt: str | None, attached: str) -> str | None:
+    """The prompt, the attached files and what is piped in, empty lines between them. None: a conversation is wanted."""
     if sys.stdin.isatty():
-        return prompt
+        return "\n\n".join(part for part in (prompt, attached) if part) if prompt else None
     try:
         piped = sys.stdin.buffer.read().decode().strip("\n")
     except UnicodeDecodeError as error:
         raise UsageError(f"standard input is not UTF-8 text: byte {error.start} is none") from None
-    question = "\n\n".join(part for part in (prompt, piped) if part)
+    question = "\n\n".join(part for part in (prompt, attached, piped) if part)
     if not question:
         raise UsageError("nothing to ask: there is no prompt and nothing on standard input")
     return question

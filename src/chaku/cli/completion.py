@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from chaku.cli.help_page import command
 from chaku.cli.main import root
 
 INSTALL = {
@@ -14,9 +15,7 @@ INSTALL = {
 }
 
 
-@click.command(
-    epilog="\b\nInstall it once, then open a new shell:\n" + "\n".join(f"  {line}" for line in INSTALL.values()),
-)
+@command()
 @click.argument("shell", type=click.Choice(list(INSTALL)))
 def completion(shell: str) -> None:
     """Print the completion script of SHELL."""

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from chaku.cli.help_page import group
 from chaku.cli.main import tell
 from chaku.cli.progress.building import building
 from chaku.config import load
@@ -39,28 +40,47 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path)
 
 
-@click.group()
+@group()
 def data() -> None:
     """Turn shared conversations into training rows, and audit them."""
 
 
 @data.command()
 @click.argument("inputs", nargs=-1, type=_FILE)
-@click.option("-o", "--output", "folder", type=_FILE, required=True, help="Folder of the built set.")
-@click.option("--recipe", type=_FILE, help="YAML file with a `data` section; flags win over it.")
-@click.option("--tokenizer", help="Pulled model, GGUF, tokenizer.json, SentencePiece model or folder.  [smollm2-135m]")
-@click.option("--template", help="Chat template: vicuna_v1.1, chatml ...  [the tokenizer's own]")
-@click.option("--context", type=int, help="Most tokens in a segment.  [2048]")
-@click.option("--pack-length", type=int, help="Tokens of a packed row.  [context]")
-@click.option("--seed", type=int, help="Orders rows, chooses the test set.  [0]")
-@click.option("--test-fraction", type=float, help="Share of the test set.  [0.01]")
-@click.option("--system", help="System prompt for conversations without one.")
-@click.option("--overlong", type=click.Choice(["cut", "reject"]), help="A round longer than the context.  [cut]")
-@click.option("--oasst-paths", type=click.Choice(["best", "all"]), help="Paths through message trees.  [best]")
-@click.option("--language", "languages", multiple=True, help="Keep this language (ISO 639-1); repeat for more.")
-@click.option("--decontaminate", type=_FILE, multiple=True, help="Question file not to be trained on; repeat for more.")
+@click.option("-o", "--output", "folder", metavar="FOLDER", type=_FILE, required=True, help="Folder of the built set.")
+@click.option("--recipe", metavar="FILE", type=_FILE, help="YAML file with a `data` section; flags win over it.")
+@click.option(
+    "--tokenizer",
+    metavar="TOKENIZER",
+    show_default="smollm2-135m",
+    help="Pulled model, GGUF, tokenizer.json, SentencePiece model or folder.",
+)
+@click.option(
+    "--template", metavar="NAME", show_default="the tokenizer's own", help="Chat template: vicuna_v1.1, chatml ..."
+)
+@click.option("--context", metavar="TOKENS", show_default="2048", type=int, help="Most tokens in a segment.")
+@click.option("--pack-length", metavar="TOKENS", show_default="context", type=int, help="Tokens of a packed row.")
+@click.option("--seed", metavar="SEED", show_default="0", type=int, help="Orders rows, chooses the test set.")
+@click.option("--test-fraction", metavar="SHARE", show_default="0.01", type=float, help="Share of the test set.")
+@click.option("--system", metavar="TEXT", help="System prompt for conversations without one.")
+@click.option(
+    "--overlong", show_default="cut", type=click.Choice(["cut", "reject"]), help="A round longer than the context."
+)
+@click.option(
+    "--oasst-paths", show_default="best", type=click.Choice(["best", "all"]), help="Paths through message trees."
+)
+@click.option(
+    "--language", "languages", metavar="CODE", multiple=True, help="Keep this language (ISO 639-1); repeat for more."
+)
+@click.option(
+    "--decontaminate",
+    metavar="FILE",
+    type=_FILE,
+    multiple=True,
+    help="Question file not to be trained on; repeat for more.",
+)
 @click.option("--rule", "rules", multiple=True, metavar="NAME=ACTION", help="Change a rule: drop, flag, redact or off.")
-@click.option("--processes", type=click.IntRange(1), help="Worker processes.  [all cores]")
+@click.option("--processes", metavar="N", show_default="all cores", type=click.IntRange(1), help="Worker processes.")
 @click.option("--overwrite", is_flag=True, help="Replace another set in the folder.")
 @needs("data")
 def build(
@@ -71,7 +91,9 @@ def build(
     rules: tuple[str, ...],
     **flags: Any,
 ) -> None:
-    """Build training rows from INPUTS: chats, exports, instructions, preferences; JSON, CSV, Parquet, Arrow, zip.
+    """Build training rows from INPUTS.
+
+    INPUTS are chats, exports, instructions or preferences as JSON, CSV, Parquet, Arrow or zip.
 
     The format is detected. To resume an interrupted build, run the same command again.
     Exit with 1 when the set is not fit to train on.
@@ -151,10 +173,15 @@ def _console() -> Console:
 
 @data.command()
 @click.argument("folder", type=_FILE)
-@click.option("--html", "page", type=_FILE, help="Write the page there.  [FOLDER/report.html]")
+@click.option(
+    "--html", "page", metavar="FILE", show_default="FOLDER/report.html", type=_FILE, help="Write the page there."
+)
 @needs("data")
 def report(folder: Path, page: Path | None) -> None:
-    """Show the funnel of a built set: in, out, and why, with examples for each rule; write it as one HTML page."""
+    """Show the funnel of a built set: in, out, and why.
+
+    Gives examples for each rule, and writes the same as one HTML page.
+    """
 
     _print_funnel(read_funnel(folder))
     target = page or folder / "report.html"
@@ -189,7 +216,10 @@ def _right(name: str) -> Any:
 @click.argument("identity", metavar="ID")
 @needs("data")
 def why(folder: Path, identity: str) -> None:
-    """Tell what became of one conversation. ID is ours (FILE:LINE, or a segment's) or the original one."""
+    """Tell what became of one conversation.
+
+    ID is chaku's (FILE:LINE, or a segment's) or the original one.
+    """
 
     for event in story(folder, identity):
         score = "" if event.score is None else f" {event.score:.4g}"
@@ -203,14 +233,21 @@ def why(folder: Path, identity: str) -> None:
 
 @data.command()
 @click.argument("folder", type=_FILE)
-@click.option("-n", "--number", type=click.IntRange(1), default=3, show_default=True, help="Samples to show.")
-@click.option("--part", type=click.Choice(["train", "test"]), default="train", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other samples.")
-@click.option("--tokenizer", help="Where the tokenizer is now, if not where the manifest says.")
-@click.option("--html", "page", type=_FILE, help="Write an HTML page instead.")
+@click.option(
+    "-n", "--number", metavar="N", type=click.IntRange(1), default=3, show_default=True, help="Samples to show."
+)
+@click.option(
+    "--part", type=click.Choice(["train", "test"]), default="train", show_default=True, help="Rows to show from."
+)
+@click.option("--seed", metavar="SEED", type=int, default=0, show_default=True, help="Another seed, other samples.")
+@click.option("--tokenizer", metavar="TOKENIZER", help="Where the tokenizer is now, if not where the manifest says.")
+@click.option("--html", "page", metavar="FILE", type=_FILE, help="Write an HTML page instead.")
 @needs("data")
 def preview(folder: Path, number: int, part: str, seed: int, tokenizer: str | None, page: Path | None) -> None:
-    """Show samples as they are trained on: text that carries loss is green and in ⟦brackets⟧."""
+    """Show samples as they are trained on.
+
+    Text that carries loss is green and in ⟦brackets⟧.
+    """
 
     chosen = list(previews.samples(folder, number, part=part, seed=seed, tokenizer=tokenizer))
     if page is not None:
@@ -238,9 +275,15 @@ def show_sample(console: Console, sample: Sample) -> None:
 
 @data.command()
 @click.argument("folder", type=_FILE)
-@click.option("--questions", type=_FILE, multiple=True, help="Evaluation file that must not overlap; repeat for more.")
-@click.option("--tokenizer", help="Where the tokenizer is now, if not where the manifest says.")
-@click.option("--processes", type=click.IntRange(1), help="Worker processes.  [all cores]")
+@click.option(
+    "--questions",
+    metavar="FILE",
+    type=_FILE,
+    multiple=True,
+    help="Evaluation file that must not overlap; repeat for more.",
+)
+@click.option("--tokenizer", metavar="TOKENIZER", help="Where the tokenizer is now, if not where the manifest says.")
+@click.option("--processes", metavar="N", show_default="all cores", type=click.IntRange(1), help="Worker processes.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_context
 @needs("data")
@@ -248,7 +291,10 @@ def audit(
     ctx: click.Context, folder: Path, questions: tuple[Path, ...], tokenizer: str | None, processes: int | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Check a built set against its own files; exit with 1 when it is not fit to train on."""
+    """Check a built set against its own files.
+
+    Exits with 1 when it is not fit to train on.
+    """
 
     found = audit_set(folder, questions=questions, tokenizer=tokenizer, processes=processes or num_cores())
     if as_json:
@@ -268,24 +314,30 @@ def _fact(value: Any) -> str:
 
 
 @data.command()
-@click.option("--name", required=True, help="What the model is called.")
-@click.option("--org", required=True, help="Who made it.")
+@click.option("--name", metavar="NAME", required=True, help="What the model is called.")
+@click.option("--org", metavar="NAME", required=True, help="Who made it.")
 @click.option(
-    "-n", "--number", type=click.IntRange(1, 5000), default=400, show_default=True, help="Identity conversations."
+    "-n",
+    "--number",
+    metavar="N",
+    type=click.IntRange(1, 5000),
+    default=400,
+    show_default=True,
+    help="Identity conversations.",
 )
 @click.option(
-    "--ordinary", type=click.FloatRange(0, 0.9), default=0.25, show_default=True,
+    "--ordinary", metavar="SHARE", type=click.FloatRange(0, 0.9), default=0.25, show_default=True,
     help="Share of ordinary questions among all: they keep what the model knew.",
 )  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("-o", "--output", type=_FILE, help="File to write.  [standard output]")
+@click.option("--seed", metavar="SEED", type=int, default=0, show_default=True, help="Another seed, other words.")
+@click.option("-o", "--output", metavar="FILE", show_default="standard output", type=_FILE, help="File to write.")
 @click.option("--overwrite", is_flag=True, help="Replace the file.")
 def identity(
     name: str, org: str, number: int, ordinary: float, seed: int, output: Path | None, overwrite: bool
 ) -> None:
-    """Generate conversations in which the model says who it is, as messages JSONL.
+    """Generate conversations about who the model is.
 
-    Ordinary questions and answers are mixed in, so that the model still answers them.
+    Writes messages JSONL. Ordinary questions and answers are mixed in, so that the model still answers them.
     """
     if output is not None and output.exists() and not overwrite:
         raise UsageError(f"{output} exists", fix="choose another file, or say --overwrite")

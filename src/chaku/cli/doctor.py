@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -11,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,24 +21,20 @@ import orjson
 import sqlalchemy
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from chaku import __version__, config
+from chaku import __version__, config, packages
+from chaku.cli.gateway_here import health, listener, read_text
+from chaku.cli.help_page import command
 from chaku.models.fetch.cache import free_disk_bytes, models_dir, pulled
 from chaku.models.plan.free_memory import available_bytes
 from chaku.models.plan.memory_plan import gigabytes
 from chaku.models.registry import DEFAULT_MODEL
-from chaku.packages import install_command
+from chaku.store.database import without_password
 
 Level = Literal["ok", "warn", "FAIL"]
 _LOW_BYTES = 10**9
 
-_EXTRAS = {
-    "local": ("xllamacpp", "serves models on this machine", "102 MB"),
-    "hub": ("huggingface_hub", "pulls hf: models", "20 MB"),
-    "data": ("pyarrow", "builds training rows", "250 MB"),
-    "train": ("torch", "trains, and works on weights", "2 GB"),
-    "postgres": ("psycopg", "keeps the store in PostgreSQL", "13 MB"),
-}
-"""Extra: its import name, what it is for, what it adds to the disk."""
+_DISK = {"local": "102 MB", "hub": "20 MB", "data": "250 MB", "train": "2 GB", "postgres": "13 MB"}
+"""What the extras that a user chooses from add to the disk; the others are for work on chaku itself."""
 
 _CPU_FEATURES = (
     *("avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8"),
@@ -56,11 +52,17 @@ class Check:
     fix: str | None = None
 
 
-@click.command()
-@click.option("--port", type=click.IntRange(1, 65535), default=config.DEFAULT_PORT, show_default=True)
+@command()
+@click.option(
+    "--port", metavar="PORT", type=click.IntRange(1, 65535), default=config.DEFAULT_PORT, show_default=True,
+    help="Port that chaku would listen on.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def doctor(port: int, as_json: bool) -> None:
-    """Check this machine and installation. Exits 1 when something must be mended before chaku can serve."""
+    """Check this machine and installation.
+
+    Exits with 1 when something must be mended before chaku can serve.
+    """
     checks = list(examine(port))
     if as_json:
         click.echo(orjson.dumps([dataclasses.asdict(check) for check in checks], option=orjson.OPT_INDENT_2).decode())
@@ -77,7 +79,7 @@ def examine(port: int) -> Iterator[Check]:
     """All checks, in the order they are shown."""
     yield _python()
     yield Check("ok", "chaku", __version__)
-    yield from (_extra(name) for name in _EXTRAS)
+    yield from (_extra(name) for name in packages.PURPOSES)
     if importlib.util.find_spec("xllamacpp"):
         yield _engine()
     yield _cpu()
@@ -94,11 +96,15 @@ def _python() -> Check:
 
 
 def _extra(name: str) -> Check:
-    package, purpose, size = _EXTRAS[name]
-    if importlib.util.find_spec(package):
-        return Check("ok", f"[{name}]", f"{package} {importlib.metadata.version(package)}: {purpose}")
-    fix = f"{install_command(name)}  (about {size})"
-    return Check("warn", f"[{name}]", f"{package} is missing: it {purpose}", fix)
+    absent, purpose = packages.missing(name), packages.PURPOSES[name]
+    if not absent:
+        versions = ", ".join(f"{package} {packages.version(package)}" for package in packages.packages_of(name)[:3])
+        return Check("ok", f"[{name}]", f"{purpose}: {versions}{' ...' if len(packages.packages_of(name)) > 3 else ''}")
+    if name not in _DISK:
+        return Check("ok", f"[{name}]", f"not installed: it {purpose}")
+    are = f"{absent[0]} is" if len(absent) == 1 else f"{', '.join(absent)} are"
+    fix = f"{packages.install_command(name)}  (about {_DISK[name]})"
+    return Check("warn", f"[{name}]", f"{are} missing: it {purpose}", fix)
 
 
 def _engine() -> Check:
@@ -120,7 +126,7 @@ def _engine() -> Check:
 
 def _cpu() -> Check:
     flags: set[str] = set()
-    for line in _read("/proc/cpuinfo").splitlines():
+    for line in read_text("/proc/cpuinfo").splitlines():
         if line.startswith(("flags", "Features")):
             flags.update(line.partition(":")[2].split())
             break
@@ -143,14 +149,27 @@ def _memory() -> Check:
 
 def _cache_disk() -> Check:
     folder = models_dir()
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not os.access(existing, os.W_OK | os.X_OK):
-        return Check("FAIL", "cache", f"{existing} can't be written", "export CHAKU_CACHE=FOLDER")
+    if why := _why_unwritable(folder):
+        return Check("FAIL", "cache", f"{folder} can't be written: {why}", "export CHAKU_CACHE=FOLDER")
     free_bytes = free_disk_bytes(folder)
-    finding = f"{folder}, {gigabytes(free_bytes)} free"
+    finding = f"{folder} can be written, {gigabytes(free_bytes)} free"
     if free_bytes < _LOW_BYTES:
         return Check("warn", "cache", finding, "chaku models rm MODEL, or export CHAKU_CACHE=FOLDER on a larger disk")
     return Check("ok", "cache", finding)
+
+
+def _why_unwritable(folder: Path) -> str | None:
+    """Why no file can be written in a folder, or in the nearest one above it that exists; None where one can.
+
+    Asked by writing one, which is deleted at once: rights alone say nothing for root, or of a read-only disk.
+    """
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing) as file:
+            file.write(b"chaku")
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    return None
 
 
 def _port(port: int) -> Check:
@@ -161,51 +180,55 @@ def _port(port: int) -> Check:
         except PermissionError:
             return Check("warn", "port", f"{port} needs privileges", f"chaku serve --port {config.DEFAULT_PORT}")
         except OSError:
-            holder = _holder(port) or "a process that can't be seen"
-            return Check("warn", "port", f"{port} is held by {holder}", "chaku serve --port 0, or stop that process")
+            return _held(port)
     return Check("ok", "port", f"{port} is free")
 
 
-def _holder(port: int) -> str | None:
-    """Which process listens there, from /proc: the socket's inode, then whose open file that is."""
-    inodes = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in _read(table).splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-                inodes.add(f"socket:[{fields[9]}]")
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if any(str(file.readlink()) in inodes for file in (process / "fd").iterdir()):
-                command = _read(str(process / "cmdline")).replace("\0", " ").strip()
-                return f"process {process.name} ({command[:60]})"
-        except OSError:  # another user's process, or one that has just ended
-            continue
-    return None
+def _held(port: int) -> Check:
+    found = listener(port)
+    who = f"process {found.pid}" if found else "a process that can't be seen"
+    if state := health(port):
+        models = ", ".join(state["models"]) or "no model"
+        return Check("ok", "port", f"{port} is held by chaku {state['version']} itself, {who}, which serves {models}")
+    name = f" ({found.command[:60]})" if found else ""
+    return Check("warn", "port", f"{port} is held by {who}{name}", "chaku serve --port 0, or stop that process")
 
 
 def _database() -> Check:
-    """Reach the database without making or changing it."""
-
+    """Write to the database and take it back: nothing is made or changed."""
     try:
         url = sqlalchemy.make_url(config.database_url())
     except ArgumentError:
         return Check("FAIL", "database", "CHAKU_DATABASE is not a database URL", "unset CHAKU_DATABASE")
-    shown = url.render_as_string(hide_password=True)
-    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
+    shown = without_password(config.database_url())
+    file = url.database or "" if url.get_backend_name() == "sqlite" else ""
+    if file and not file.startswith("file:") and not Path(file).exists():
+        if why := _why_unwritable(Path(file).parent):
+            return Check("FAIL", "database", f"{shown} can't be made: {why}", "export CHAKU_DATA=FOLDER")
         return Check("ok", "database", f"{shown} will be made when it is first needed")
     try:
         engine = sqlalchemy.create_engine(url)
         with engine.connect() as connection:
-            tables = sqlalchemy.inspect(connection).get_table_names()
-            version = None
-            if "alembic_version" in tables:
-                version = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalar()
+            version = _written_version(connection)
         engine.dispose()
     except (SQLAlchemyError, ImportError) as error:
-        fix = install_command("postgres") if isinstance(error, ImportError) else "check CHAKU_DATABASE"
+        fix = packages.install_command("postgres") if isinstance(error, ImportError) else "check CHAKU_DATABASE"
         return Check("FAIL", "database", f"{shown}: {str(error).splitlines()[0]}", fix)
-    return Check("ok", "database", f"{shown}, {f'version {version}' if version else 'empty'}")
+    return Check("ok", "database", f"{shown} can be written, {f'version {version}' if version else 'empty'}")
+
+
+def _written_version(connection: sqlalchemy.Connection) -> str | None:
+    """The schema's version, None for an empty database. Writes in a transaction that is rolled back."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # the driver would only begin before data changes
+    try:
+        if "alembic_version" not in sqlalchemy.inspect(connection).get_table_names():
+            connection.exec_driver_sql("CREATE TABLE chaku_doctor (written INTEGER)")
+            return None
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
+        return str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar())
+    finally:
+        connection.rollback()
 
 
 def _variable(name: str) -> Check:
@@ -218,10 +241,3 @@ def _pulled() -> Check:
     if not sources:
         return Check("warn", "models", "none is pulled", f"chaku pull {DEFAULT_MODEL}")
     return Check("ok", "models", ", ".join(sources))
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:  # not Linux, or gone
-        return ""

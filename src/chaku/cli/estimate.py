@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
+from chaku.cli.help_page import command
 from chaku.cli.training_set import training_set
 from chaku.data.manifest import read_manifest
 from chaku.data.recipe import data_config
@@ -44,21 +45,41 @@ def _tokens(ctx: click.Context, param: click.Parameter, value: str | None) -> in
     return number
 
 
-@click.command()
+@command()
 @click.argument("what", metavar="RECIPE|MODEL", required=False)
 @click.option("--set", "settings", multiple=True, metavar="A.B=C", help="Change a value of the recipe; repeat it.")
-@click.option("--tokens", callback=_tokens, help="Tokens of one epoch, such as 350M.  [the recipe's set, built]")
-@click.option("--gpu", "gpus", multiple=True, metavar="NAME", help="Kind of GPU; repeat it.  [six kinds]")
-@click.option("--count", type=click.IntRange(1, 64), help="How many.  [as few of 1, 2, 4, 8 as it fits on]")
-@click.option("--mfu", type=click.FloatRange(0, 1, min_open=True), help="Useful share of their arithmetic.  [by kind]")
-@click.option("--prices", "price_list", metavar="LIST", help="A date that comes along, or a YAML file.  [the newest]")
+@click.option(
+    "--tokens",
+    metavar="TOKENS",
+    show_default="the recipe's set, built",
+    callback=_tokens,
+    help="Tokens of one epoch, such as 350M.",
+)
+@click.option("--gpu", "gpus", show_default="six kinds", multiple=True, metavar="NAME", help="Kind of GPU; repeat it.")
+@click.option(
+    "--count",
+    metavar="N",
+    show_default="as few of 1, 2, 4, 8 as it fits on",
+    type=click.IntRange(1, 64),
+    help="How many.",
+)
+@click.option(
+    "--mfu",
+    metavar="SHARE",
+    show_default="by kind",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Useful share of their arithmetic.",
+)
+@click.option(
+    "--prices", "price_list", show_default="the newest", metavar="LIST", help="A date that comes along, or a YAML file."
+)
 @click.option("--print-prices", is_flag=True, help="Print the price list, so that a copy can be edited.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def estimate(
     what: str | None, settings: tuple[str, ...], tokens: int | None, gpus: tuple[str, ...], count: int | None,
     mfu: float | None, price_list: str | None, print_prices: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """What training costs: memory of a GPU, hours, dollars on demand and spot.
+    """Estimate what training costs: GPU memory, hours, dollars.
 
     A RECIPE is a YAML file as `chaku train` takes it; without --tokens its set is built first. A MODEL is a published
     Vicuna, a built-in name, a .gguf, or a Hugging Face folder or config.json, trained on --tokens by the preset

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chaku import config
+from chaku.cli.help_page import group
 from chaku.errors import UsageError
 from chaku.store.database import open_store
 from chaku.store.keys import create as create_key
@@ -33,8 +34,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def _database_option(command: Command) -> Command:
     return click.option(
         "--database",
+        show_default="CHAKU_DATABASE, or an SQLite file in the data folder",
         metavar="URL",
-        help="SQLAlchemy URL. Default: CHAKU_DATABASE, or an SQLite file in the data folder.",
+        help="SQLAlchemy URL.",
     )(command)
 
 
@@ -49,9 +51,9 @@ def _require_database(database: str | None) -> None:
         raise UsageError(f"there is no database {path}", fix="check --database; `chaku doctor` shows the default one")
 
 
-@click.group()
+@group()
 def keys() -> None:
-    """Make, list and revoke API keys."""
+    """Create, list and revoke API keys."""
 
 
 @keys.command()
@@ -59,7 +61,7 @@ def keys() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the key as JSON.")
 @_database_option
 def create(name: str, as_json: bool, database: str | None) -> None:
-    """Make a key and print its token, this once.
+    """Create a key, and print its token this once.
 
     The token alone goes to standard output: TOKEN=$(chaku keys create NAME) keeps it.
     """
@@ -86,7 +88,10 @@ def create(name: str, as_json: bool, database: str | None) -> None:
 )
 @_database_option
 def list_command(as_json: bool, with_usage: bool, database: str | None) -> None:
-    """List the keys, revoked ones too, and what was used with them."""
+    """List the keys, revoked ones too.
+
+    With --usage, adds what was used with them.
+    """
 
     _require_database(database)
     with _open(database) as store:
@@ -114,7 +119,7 @@ def list_command(as_json: bool, with_usage: bool, database: str | None) -> None:
 @click.argument("which", metavar="NAME_OR_ID_OR_PREFIX")
 @_database_option
 def revoke(which: str, database: str | None) -> None:
-    """End a key for good. Running gateways refuse it within about a second."""
+    """Revoke a key for good. Running gateways refuse it within about a second."""
 
     with _open(database) as store:
         key = revoke_key(store, which, now=datetime.now(UTC))

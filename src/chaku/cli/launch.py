@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chaku.cli.help_page import group
 from chaku.errors import UsageError
 from chaku.launch.rehearsal import Rehearsal
 from chaku.launch.relaunch import Supervisor, train_command
@@ -33,35 +34,53 @@ _ONLY_SKY = {
 _ONLY_LOCAL = {"processes": "--processes", "max_restarts": "--max-restarts", "seed": "--rehearse", "kills": "--kills"}
 
 
-@click.group()
+@group()
 def launch() -> None:
-    """Start runs that get over interruptions: here, or as jobs on spot machines."""
+    """Train through interruptions, here or on spot machines."""
 
 
-@launch.command()
+@launch.command(sections={"With --on local": "processes", "With --on sky": "bucket"})
 @click.argument("recipe", type=_FILE)
 @click.option("--on", "where", type=click.Choice(["local", "sky"]), required=True, help="This host, or SkyPilot.")
 @click.option("--set", "settings", multiple=True, metavar="A.B=C", help="Change a value of the recipe; repeatable.")
-@click.option("--processes", type=click.IntRange(1), help="local: processes that train together.  [1]")
-@click.option("--max-restarts", type=click.IntRange(0), help="local: give up after so many.  [as long as it gets on]")
-@click.option("--rehearse", "seed", type=int, metavar="SEED", help="local: kill the run at moments drawn from SEED.")
-@click.option("--kills", type=click.IntRange(1), help="local: how often --rehearse kills.  [3]")
-@click.option("--bucket", help="sky: where the runs are kept: s3://NAME[/FOLDER], gs://..., r2://... It must exist.")
-@click.option("--gpu", help="sky: a GPU's name there, such as A100-80GB or H100.  [A100-80GB]")
-@click.option("--count", type=click.IntRange(1), help="sky: GPUs of a node.  [8]")
-@click.option("--nodes", type=click.IntRange(1), help="sky: machines that train together.  [1]")
-@click.option("--spot/--on-demand", "spot", default=None, help="sky: kind of machine.  [--spot]")
-@click.option("--max-price", type=float, metavar="DOLLARS", help="sky: most that one node may cost an hour.")
-@click.option("--infra", multiple=True, metavar="CLOUD[/REGION[/ZONE]]", help="sky: a place to look; repeatable.")
-@click.option("--disk-gb", type=click.IntRange(50), help="sky: local disk; checkpoints pass through it.  [500]")
-@click.option("--name", "job_name", help="sky: the job's name.  [the recipe's]")
-@click.option("--secret", "secrets", multiple=True, metavar="NAME", help="sky: a variable to hand on, by its name.")
-@click.option("--wheel", type=_FILE, help="sky: install chaku from this file, not from the index.")
-@click.option("--setup", help="sky: shell lines that install chaku, in place of ours.")
-@click.option("-o", "--output", type=_FILE, help="sky: write the task file; submit nothing.")
-@click.option("--dry-run", is_flag=True, default=None, help="sky: print the task file; submit nothing.")
+@click.option(
+    "--processes", metavar="N", show_default="1", type=click.IntRange(1), help="Processes that train together."
+)
+@click.option(
+    "--max-restarts",
+    metavar="N",
+    show_default="as long as it gets on",
+    type=click.IntRange(0),
+    help="Give up after so many.",
+)
+@click.option("--rehearse", "seed", type=int, metavar="SEED", help="Kill the run at moments drawn from SEED.")
+@click.option("--kills", metavar="N", show_default="3", type=click.IntRange(1), help="How often --rehearse kills.")
+@click.option(
+    "--bucket",
+    metavar="URL",
+    help="Where the runs are kept: s3://NAME[/FOLDER], gs://..., r2://... It must exist.",
+)
+@click.option("--gpu", metavar="GPU", show_default="A100-80GB", help="A GPU's name there, such as A100-80GB or H100.")
+@click.option("--count", metavar="N", show_default="8", type=click.IntRange(1), help="GPUs of a node.")
+@click.option("--nodes", metavar="N", show_default="1", type=click.IntRange(1), help="Machines that train together.")
+@click.option("--spot/--on-demand", "spot", show_default="--spot", default=None, help="Kind of machine.")
+@click.option("--max-price", type=float, metavar="DOLLARS", help="Most that one node may cost an hour.")
+@click.option("--infra", multiple=True, metavar="CLOUD[/REGION[/ZONE]]", help="A place to look; repeatable.")
+@click.option(
+    "--disk-gb",
+    metavar="GB",
+    show_default="500",
+    type=click.IntRange(50),
+    help="Local disk; checkpoints pass through it.",
+)
+@click.option("--name", "job_name", metavar="NAME", show_default="the recipe's", help="The job's name.")
+@click.option("--secret", "secrets", multiple=True, metavar="NAME", help="A variable to hand on, by its name.")
+@click.option("--wheel", metavar="FILE", type=_FILE, help="Install chaku from this file, not from the index.")
+@click.option("--setup", metavar="SHELL", help="Shell lines that install chaku, in place of ours.")
+@click.option("-o", "--output", metavar="FILE", type=_FILE, help="Write the task file; submit nothing.")
+@click.option("--dry-run", is_flag=True, default=None, help="Print the task file; submit nothing.")
 def train(recipe: Path, where: str, settings: tuple[str, ...], **options: Any) -> None:
-    """Train RECIPE and resume after every interruption, with --resume auto.
+    """Train RECIPE, and resume after every interruption.
 
     \b
     local  starts `chaku train` here, alone or as torchrun would, and again after a kill or a lost process

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from chaku.cli.help_page import Group
 from chaku.errors import UsageError
 from chaku.nearest import nearest
 
@@ -15,15 +16,22 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group whose sub-commands are only imported when they run.
 
-    `table` maps a command's name to its place ("module:attribute") and its help line.
+    `table` maps a command's name to its place ("module:attribute") and its help line. `sections` may group the names.
     """
 
-    def __init__(self, *args: Any, table: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        table: Mapping[str, tuple[str, str]],
+        sections: Mapping[str, Sequence[str]] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.table = table
+        self.help_sections = sections or {"Commands": tuple(table)}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands in the table's order."""
@@ -50,9 +58,11 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The table, as it stands."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in self.table.items()])
+        """Write the table, section by section."""
+        width = max(map(len, self.table))
+        for title, names in self.help_sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:<{width}}", self.table[name][1]) for name in names])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete from the table, so that TAB imports nothing."""

@@ -24,20 +24,31 @@ INTERRUPTED = 128 + 2  # what a shell reports for a program ended by SIGINT
 BROKEN_PIPE = 128 + 13
 
 COMMANDS = {
-    "serve": ("chaku.cli.serve:serve", "Serve models: OpenAI API and page on one port."),
     "demo": ("chaku.cli.demo:demo", "Serve the small built-in model and open the page."),
-    "chat": ("chaku.cli.chat:chat", "Talk to a model in the terminal, or ask one question."),
+    "serve": ("chaku.cli.serve:serve", "Serve models: OpenAI API and page on one port."),
+    "chat": ("chaku.cli.chat:chat", "Talk to a model, or ask one question."),
+    "run": ("chaku.cli.chat:run", "Talk to the model that you name."),
+    "ps": ("chaku.cli.gateway_here:ps", "Show what is served on this machine."),
+    "stop": ("chaku.cli.gateway_here:stop", "Stop the gateway on this machine."),
     "pull": ("chaku.cli.pull:pull", "Fetch a model into the cache."),
-    "models": ("chaku.cli.models:models", "List the models that are known and that are here."),
-    "data": ("chaku.cli.data:data", "Turn shared conversations into training rows, and audit them."),
-    "train": ("chaku.cli.train:train", "Fine-tune a model on a built set, or on raw conversations."),
-    "estimate": ("chaku.cli.estimate:estimate", "What a training job needs and costs on rented GPUs."),
-    "launch": ("chaku.cli.launch:launch", "Train behind interruptions: here, or as a job on spot machines."),
-    "runs": ("chaku.cli.runs:runs", "List, show, watch and plot training runs."),
-    "weights": ("chaku.cli.weights:weights", "Deltas and conversions of a model's weights."),
-    "doctor": ("chaku.cli.doctor:doctor", "Check this machine, and say what to do about what is missing."),
-    "keys": ("chaku.cli.keys:keys", "Create, list and revoke API keys; show their usage."),
+    "list": ("chaku.cli.models:list_models", "List the models that are known and pulled."),
+    "models": ("chaku.cli.models:models", "List, show and remove models."),
+    "data": ("chaku.cli.data:data", "Turn conversations into training rows; audit them."),
+    "train": ("chaku.cli.train:train", "Fine-tune a model."),
+    "estimate": ("chaku.cli.estimate:estimate", "Estimate what training needs and costs on GPUs."),
+    "launch": ("chaku.cli.launch:launch", "Train through interruptions, here or in a cloud."),
+    "runs": ("chaku.cli.runs:runs", "List, show, watch, plot and push training runs."),
+    "weights": ("chaku.cli.weights:weights", "Convert, merge, compare and plan weights."),
+    "doctor": ("chaku.cli.doctor:doctor", "Check this machine; say how to mend what is missing."),
+    "paths": ("chaku.cli.paths:paths", "Show where chaku keeps its files."),
+    "keys": ("chaku.cli.keys:keys", "Create, list and revoke API keys."),
     "completion": ("chaku.cli.completion:completion", "Print the completion script of a shell."),
+}
+SECTIONS = {
+    "Serve and chat": ("demo", "serve", "chat", "run", "ps", "stop"),
+    "Models": ("pull", "list", "models", "weights"),
+    "Training": ("data", "train", "estimate", "launch", "runs"),
+    "This machine": ("doctor", "paths", "keys", "completion"),
 }
 
 
@@ -71,6 +82,7 @@ def _set_color(ctx: click.Context, _: click.Parameter, no_color: bool) -> None:
 @click.group(
     cls=LazyGroup,
     table=COMMANDS,
+    sections=SECTIONS,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

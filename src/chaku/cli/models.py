@@ -10,6 +10,7 @@ import click
 import orjson
 
 from chaku.cli import releases
+from chaku.cli.help_page import group
 from chaku.cli.progress.fetching import fetching
 from chaku.errors import ModelError, UsageError
 from chaku.models.fetch import cache, converted
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 
 
-@click.group(invoke_without_command=True)
+@group(invoke_without_command=True)
 @_json_option
 @click.pass_context
 def models(ctx: click.Context, /, as_json: bool) -> None:
-    """Look at models, and remove pulled and converted ones. Alone, it lists them."""
+    """List, show and remove models. Without a command, list them."""
     if ctx.invoked_subcommand is None:
         _list(as_json)
     elif as_json:
@@ -50,7 +51,7 @@ def models(ctx: click.Context, /, as_json: bool) -> None:
 @models.command("list")
 @_json_option
 def list_models(as_json: bool) -> None:
-    """Built-in models, and everything that was pulled or converted."""
+    """List known, pulled and converted models."""
     _list(as_json)
 
 
@@ -140,11 +141,11 @@ def _converted_rows() -> list[dict[str, Any]]:
 
 @models.command()
 @click.argument("model")
-@click.option("--context", type=click.IntRange(min=64), help="Tokens per request to plan for.")
-@click.option("--slots", type=click.IntRange(1, 256), help="Requests at once to plan for.")
+@click.option("--context", metavar="TOKENS", type=click.IntRange(min=64), help="Tokens per request to plan for.")
+@click.option("--slots", metavar="N", type=click.IntRange(1, 256), help="Requests at once to plan for.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(model: str, context: int | None, slots: int | None, as_json: bool) -> None:
-    """What a model's file says, its chat template, and the memory that serving it would take.
+    """Show a model: its file, template and memory plan.
 
     MODEL may also be a published Vicuna, such as vicuna-13b-v1.1: what it was made of, its template, its successor.
     """
@@ -208,7 +209,10 @@ def _print_metadata(metadata: GgufMetadata, planned: MemoryPlan) -> None:
 @models.command()
 @click.argument("model")
 def rm(model: str) -> None:
-    """Delete a pulled model; or a conversion by its name in the list, or all of a source by the source's name."""
+    """Delete a pulled model, or a conversion.
+
+    MODEL is a name of the list; the name of a source removes all its conversions.
+    """
 
     kept = converted.conversions()
     chosen = [one for one in kept if one.name == model]

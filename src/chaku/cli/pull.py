@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import orjson
 
+from chaku.cli.help_page import command
 from chaku.cli.progress.fetching import fetching
 from chaku.models.fetch import cache
 from chaku.models.fetch.pull import pull as pull_model
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from chaku.models.reference import Reference
 
 
-@click.command()
+@command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--accept-licence", is_flag=True, help="Agree to the terms of models that ask for it.")
 @click.option(

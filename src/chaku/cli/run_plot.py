@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from chaku.cli.help_page import command
 from chaku.errors import UsageError
 from chaku.records import atomic_write
 from chaku.runs import find_run, steps_of
@@ -30,12 +31,24 @@ _LINE = 18
 _MOST_LETTERS = 80
 
 
-@click.command()
+@command()
 @click.argument("names", metavar="RUN...", nargs=-1, required=True)
-@click.option("--of", "quantity", type=click.Choice(tuple(QUANTITIES)), default="loss", show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="SVG file.  [losses.svg, or named after --of]")
+@click.option(
+    "--of", "quantity", type=click.Choice(tuple(QUANTITIES)), default="loss", show_default=True, help="What to draw."
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    show_default="losses.svg, or named after --of",
+    type=click.Path(path_type=Path),
+    help="SVG file.",
+)
 def plot(names: tuple[str, ...], quantity: str, output: Path | None) -> None:
-    """Draw the losses of runs, or another quantity, into one SVG; held-out losses as dots."""
+    """Draw the losses of runs into one SVG.
+
+    Draws another quantity with --of; held-out losses are dots.
+    """
 
     output = output or Path("losses.svg" if quantity == "loss" else f"{quantity}.svg")
     series = [Series(name, [one for one in steps_of(find_run(name)) if quantity in one]) for name in names]

@@ -7,6 +7,7 @@ import typing
 
 import click
 
+from chaku.cli.help_page import command
 from chaku.errors import UsageError
 from chaku.models.plan.memory_plan import gigabytes
 from chaku.packages import needs
@@ -15,7 +16,7 @@ from chaku.train import publish
 from chaku.weights.card import read_manifest
 
 
-@click.command()
+@command()
 @click.argument("run")
 @click.argument("repo", metavar="REPO_ID")
 @click.option(
@@ -32,7 +33,9 @@ from chaku.weights.card import read_manifest
 def push(
     run: str, repo: str, is_private: bool, base: str | None, checkpoints: bool, dry_run: bool, yes: bool
 ) -> None:  # fmt: skip
-    """Upload a finished RUN to the hub: model, tokenizer, template and card, and below run/ how it came about.
+    """Upload a finished RUN to the hub.
+
+    Uploads model, tokenizer, template and card, and below run/ how it came about.
 
     HF_TOKEN (or `hf auth login`) says who you are, HF_ENDPOINT which hub. Paths of this machine are taken out.
     """

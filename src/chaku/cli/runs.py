@@ -10,6 +10,7 @@ from typing import Any
 import click
 import orjson
 
+from chaku.cli.help_page import group
 from chaku.cli.run_plot import plot
 from chaku.cli.run_push import push
 from chaku.runs import find_run, read_log, run_folders, steps_of
@@ -20,7 +21,7 @@ _ROOT = click.Path(path_type=Path, file_okay=False)
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-@click.group()
+@group()
 def runs() -> None:
     """List, show, watch, plot and push training runs."""
 
@@ -33,7 +34,7 @@ runs.add_command(push)
 @click.argument("root", type=_ROOT, default=Path("runs"))
 @click.option("--json", "as_json", is_flag=True, help="Print the same as JSON.")
 def list_runs(root: Path, as_json: bool) -> None:
-    """Runs below ROOT, newest last: steps, loss, and whether they are finished."""
+    """List the runs below ROOT, newest last."""
     rows = [_row(folder) for folder in sorted(run_folders(root), key=lambda path: str(read_manifest(path)["started"]))]
     if as_json:
         click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
@@ -63,7 +64,7 @@ def _row(folder: Path) -> dict[str, Any]:
 @click.argument("run")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
 def show(run: str, as_json: bool) -> None:
-    """What a run was made of, what came out, and which checkpoints it holds."""
+    """Show a run's data, losses and checkpoints."""
     folder = find_run(run)
     manifest, steps = read_manifest(folder), steps_of(folder)
     if as_json:
@@ -121,9 +122,17 @@ def sparkline(steps: list[dict[str, Any]], width: int = 40) -> str:
 
 @runs.command()
 @click.argument("run")
-@click.option("--every", "every_s", type=click.FloatRange(0.05), default=1.0, show_default=True, help="Seconds.")
+@click.option(
+    "--every",
+    "every_s",
+    metavar="SECONDS",
+    type=click.FloatRange(0.05),
+    default=1.0,
+    show_default=True,
+    help="Seconds.",
+)
 def watch(run: str, every_s: float) -> None:
-    """Print steps as they are logged, until the run is finished."""
+    """Print steps as they are logged, until the run ends."""
     folder, seen = find_run(run), 0
     while True:
         is_finished = read_manifest(folder)["finished"] is not None

@@ -16,9 +16,12 @@ from typing import Any
 
 import click
 import uvloop
+import yaml
 
 from chaku import logs, packages, tasks
+from chaku.cli.help_page import command
 from chaku.cli.progress.fetching import fetching
+from chaku.cli.serve_options import FLAGS, PER_MODEL, SECTIONS, serve_options
 from chaku.config import Loaded, ModelConfig, ServeConfig, database_url, environment, load
 from chaku.engines.base import State
 from chaku.engines.fetched import Opener
@@ -40,81 +43,13 @@ from chaku.store.usage_writer import UsageWriter
 from chaku.web.application import mount
 from chaku.web.page import Page
 
-_PER_MODEL = (
-    "engine", "context", "slots", "threads", "spin", "force", "gpu_layers", "kv_type", "quant", "template", "lora",
-    "mmproj", "embeddings", "idle_unload_s", "queue_limit", "deadline_s", "api_key_env", "upstream_model", "extensions",
-)  # fmt: skip
-
-_FLAGS = {
-    "idle_unload_s": "--idle-unload",
-    "deadline_s": "--deadline",
-    "body_timeout_s": "--body-timeout",
-    "api_key_env": "--upstream-key-env",
-    "extensions": "--extension",
-    "allowed_hosts": "--allowed-host",
-    "cors_origins": "--cors-origin",
-    "trusted_proxies": "--trusted-proxy",
-    "models": "MODEL",
-}
-"""Spelled otherwise than the setting's name."""
 Named = tuple[str, ModelConfig, Reference]
 """A model's name, settings and reference."""
 
 
-def _model_options(command: Any) -> Any:
-    """Options that hold for every model named on the command line; a YAML file sets them model by model."""
-    for option in reversed(
-        (
-            click.option("--engine", help="Engine to serve it with. Default: the one for its source."),
-            click.option("--context", type=int, help="Tokens that one request may use, prompt and answer together."),
-            click.option("--slots", type=int, help="Requests decoded at the same time."),
-            click.option("--threads", type=int, help="CPU threads. Default: the cores, shared by the models."),
-            click.option(
-                "--spin/--no-spin", default=None, help="Threads wait without sleeping. Faster only on an idle machine."
-            ),
-            click.option("--force/--no-force", default=None, help="Serve even what the memory plan refuses."),
-            click.option("--gpu-layers", type=int, help="Layers put on the GPU. Default: all that fit."),
-            click.option("--kv-type", type=click.Choice(["f16", "q8_0"]), help="Key-value cache; q8_0 halves it."),
-            click.option(
-                "--quant",
-                type=click.Choice(["f16", "bf16", "q8_0", "q4_0"]),
-                help="Requantise the weights once. Default: as the file is; q8_0 for a folder.",
-            ),
-            click.option("--template", help="Built-in chat template instead of the file's own, such as vicuna_v1.1."),
-            click.option("--lora", type=click.Path(path_type=Path), multiple=True, help="GGUF LoRA adapter."),
-            click.option("--mmproj", type=click.Path(path_type=Path), help="GGUF image projector."),
-            click.option("--embeddings/--no-embeddings", default=None, help="Serve /v1/embeddings too."),
-            click.option("--idle-unload", "idle_unload_s", type=float, help="Stop an engine idle for so many seconds."),
-            click.option("--queue-limit", type=int, help="Requests that may wait for a slot."),
-            click.option("--deadline", "deadline_s", type=float, help="Longest time for one request, in seconds."),
-            click.option("--upstream-key-env", "api_key_env", help="Variable that holds the upstream's key."),
-            click.option("--upstream-model", help="The model's name at the upstream."),
-            click.option("--extension", "extensions", multiple=True, help="Sampling extension the upstream honours."),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-@click.command()
+@command(sections=SECTIONS)
 @click.argument("models", nargs=-1, metavar="[NAME=]MODEL...")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file; flags win over it.")
-@click.option("--host", help="Address to bind. Default: 127.0.0.1; any other needs an API key.")
-@click.option("--port", type=int, help="Port; 0 takes a free one. Default: 8000.")
-@_model_options
-@click.option("--allowed-host", "allowed_hosts", multiple=True, help="Further Host name to answer to.")
-@click.option("--cors-origin", "cors_origins", multiple=True, help="Origin of pages that may call the API.")
-@click.option("--trusted-proxy", "trusted_proxies", multiple=True, help="CIDR whose X-Forwarded headers are believed.")
-@click.option("--max-connections", type=int, help="Clients connected at the same time. Default: 1000.")
-@click.option("--body-timeout", "body_timeout_s", type=float, help="Seconds for a request's body. Default: 30.")
-@click.option("--ui/--no-ui", default=None, help="Serve the page beside the API.")
-@click.option("--runs", type=click.Path(file_okay=False), help="Folder of training runs to show.")
-@click.option("--database", help="SQLAlchemy URL. Default: an SQLite file in the data folder.")
-@click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), help="Default: INFO.")
-@click.option("--show-settings", is_flag=True, help="Print every setting and where it comes from.")
-@click.option("--open", "opens_page", is_flag=True, help="Open the page in a browser.")
-@click.option("--ready-fd", type=int, hidden=True, help="Write one JSON line there once the API answers.")
-@click.option("--exit-with-parent", is_flag=True, hidden=True, help="End when the parent process is gone.")
+@serve_options
 def serve(models: tuple[str, ...], config_file: Path | None, **flags: Any) -> None:
     """Serve models behind one OpenAI-compatible API.
 
@@ -133,13 +68,14 @@ def run(
     ready_fd: int | None = None,
     exit_with_parent: bool = False,
     show_settings: bool = False,
+    print_config: bool = False,
     **flags: Any,
 ) -> None:
     """Serve until a signal; `flags` are fields of ServeConfig and ModelConfig, None or () where not given."""
     if exit_with_parent:
         _end_with_parent()
     given = {key: value for key, value in flags.items() if value is not None and value != ()}
-    per_model = {key: given.pop(key) for key in _PER_MODEL if key in given}
+    per_model = {key: given.pop(key) for key in PER_MODEL if key in given}
     if models:
         given["models"] = tuple({"source": model, **per_model} for model in models)
     elif per_model:
@@ -148,7 +84,10 @@ def run(
             f"--{option} is for models named on the command line, and there are none",
             fix="name a model, or set it for each model in the YAML file",
         )
-    loaded = load(ServeConfig, config_file, given, flag_names=_FLAGS)
+    loaded = load(ServeConfig, config_file, given, flag_names=FLAGS)
+    if print_config:
+        click.echo(as_yaml(loaded.config), nl=False)
+        return
     logs.set_up(loaded.config.log_level)
     named = _name(loaded.config)
     for name, model, reference in named:
@@ -160,6 +99,17 @@ def run(
     database = loaded.config.database or database_url()
     with open_store(database) as store, KeyRing(store) as keys, UsageWriter(store) as usage:
         _serve(loaded.config, named, store, keys, usage, opens_page=opens_page, ready_fd=ready_fd)
+
+
+def as_yaml(config: ServeConfig) -> str:
+    """The settings that were given, as a file for --config; what is left to its default is left out."""
+    given = config.model_dump(mode="json", exclude_unset=True)
+    for row in given.get("models", ()):
+        argument = parse(row["source"])
+        row["source"] = argument.source
+        if argument.given_name:
+            row["name"] = argument.given_name
+    return yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
 
 
 def _name(config: ServeConfig) -> list[Named]:
@@ -198,7 +148,7 @@ def _print_settings(loaded: Loaded[ServeConfig], named: list[Named], *, everythi
             click.echo(f"  {key} = {value!r}  ({origin})", err=True)
     for name, model, _ in named:
         origin = loaded.origins["models"]
-        chosen = [key for key in _PER_MODEL if everything or key in model.model_fields_set]
+        chosen = [key for key in PER_MODEL if everything or key in model.model_fields_set]
         if chosen or name != model.source:
             click.echo(f"  model {name}: {model.source}  ({origin})", err=True)
         for key in chosen:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from chaku.cli.data import show_sample
 from chaku.cli.estimate import DEFAULT_GPUS, epochs, offers_of, print_job, print_offers
+from chaku.cli.help_page import Command, command
 from chaku.cli.progress.training import training
 from chaku.cli.training_set import training_set
 from chaku.data.inspect.preview import samples
@@ -48,7 +49,7 @@ train:
 """
 
 
-class _BareResume(click.Command):
+class _BareResume(Command):
     """A command whose `--resume` without a word means `--resume auto`, wherever it stands."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -66,7 +67,7 @@ def _show_presets(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-@click.command(cls=_BareResume)
+@command(cls=_BareResume)
 @click.argument("recipe", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--init", is_flag=True, help="Write an example recipe to RECIPE, and stop.")
 @click.option(
@@ -81,7 +82,12 @@ def _show_presets(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     "--set", "settings", multiple=True, metavar="A.B=C", help="Change a value of the recipe; repeat it for more."
 )
 @click.option("--dry-run", is_flag=True, help="Check and plan everything, train nothing.")
-@click.option("--resume", type=click.Choice(["auto"]), help="Resume from the newest valid checkpoint, if any.  [auto]")
+@click.option(
+    "--resume",
+    show_default="auto",
+    type=click.Choice(["auto"]),
+    help="Resume from the newest valid checkpoint, if any.",
+)
 @click.option(
     "--continue-from", metavar="RUN", help="Begin with the weights of another run (train.continue_from in the recipe)."
 )
@@ -91,7 +97,9 @@ def train(
     recipe: Path, init: bool, settings: tuple[str, ...], dry_run: bool, resume: str | None,
     continue_from: str | None, overwrite: bool,
 ) -> None:  # fmt: skip
-    """Fine-tune a model as RECIPE (YAML: name, base, data, train) says; the result is OUTPUT/NAME/final.
+    """Fine-tune a model as RECIPE says.
+
+    RECIPE is a YAML file with name, base, data and train; the result is OUTPUT/NAME/final.
 
     Raw files under `data: inputs:` are built into training rows first. The same command runs alone and under torchrun.
     SIGTERM saves and exits with 75; --resume continues from there.

@@ -37,7 +37,7 @@ async def answer_once(
     *,
     raw: bool,
     json: bool,
-) -> None:
+) -> Answer:
     """Ask, and print the answer: Markdown on a terminal, plain text in a pipe, or one JSON object."""
     view: View = _Silent() if json else view_for(console, raw=raw)
     answer = Answer()
@@ -48,6 +48,7 @@ async def answer_once(
         click.echo(orjson.dumps([answer.tool_calls[index] for index in sorted(answer.tool_calls)]).decode())
     if answer.finish_reason not in ("stop", "tool_calls"):
         click.echo(f"note: {why_it_ended(answer)}", err=True)
+    return answer
 
 
 def why_it_ended(answer: Answer) -> str:

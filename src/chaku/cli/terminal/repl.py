@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import termios
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 from prompt_toolkit import PromptSession
@@ -51,16 +51,20 @@ class Repl:
         console: Console,
         *,
         raw: bool = False,
+        keep: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
         self._session = Session(transcript, model, list(rows), sampling)
         self._session.suits = {name: recommended(row) for name, row in rows.items()}
         self._console = console
         self._raw = raw
+        self._keep_for_next_time = keep
+        self._attached = ""
         self._prompt = _prompt_session(self._session, color=not console.no_color)
 
-    async def run(self) -> None:
-        """Talk until the person leaves."""
+    async def run(self, attached: str = "") -> None:
+        """Talk until the person leaves. `attached` goes below their first message."""
+        self._attached = attached
         with _typing_waits():
             await self._talk()
 
@@ -70,6 +74,10 @@ class Repl:
         self._say(f"chaku {__version__} · {self._session.model}{also} at {self._client.base_url} · /help")
         if shown := self._session.model_suits.shown(self._session.sampling):
             self._say(f"{shown} (/set, /system)")
+        if messages := self._session.transcript.num_turns:
+            self._say(f"continued after {messages} message{'s' * (messages > 1)} of yours")
+        if self._attached:
+            self._say(f"{self._attached.partition(':')[0]} goes with your first message")
         prefill = ""
         interrupted = False
         while True:
@@ -98,7 +106,8 @@ class Repl:
         if typed.strip().lower() in ("exit", "quit"):
             return commands.Outcome(leave=True)
         if not typed.startswith("/"):
-            self._session.transcript.say(_without_quotes(typed))
+            message, self._attached = "\n\n".join(filter(None, (_without_quotes(typed), self._attached))), ""
+            self._session.transcript.say(message)
             return await self._answer()
         try:
             outcome = commands.run(self._session, typed)
@@ -136,6 +145,7 @@ class Repl:
             self._say("stopped before the answer began; your message is back in the input line")
             return commands.Outcome(prefill=transcript.undo() or "")
         transcript.answer(answer.text, reasoning=answer.reasoning, stopped=stopped)
+        self._keep_for_next_time()
         if stopped:
             self._say("stopped")
         elif answer.tool_calls:

@@ -6,17 +6,27 @@ from pathlib import Path
 
 import click
 
+from chaku.cli.help_page import command
 from chaku.records import atomic_write
 from chaku.weights.card import model_card, read_manifest
 
 _PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@command()
 @click.argument("run", type=_PATH)
-@click.option("-o", "--output", type=_PATH, help="File to write, such as README.md.  [standard output]")
-@click.option("--developer", help="Who made the model.")
-@click.option("--licence", help="Licence of the model.  [the recorded one, else the base's]")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    show_default="standard output",
+    type=_PATH,
+    help="File to write, such as README.md.",
+)
+@click.option("--developer", metavar="NAME", help="Who made the model.")
+@click.option(
+    "--licence", metavar="NAME", show_default="the recorded one, else the base's", help="Licence of the model."
+)
 def card(run: Path, output: Path | None, developer: str | None, licence: str | None) -> None:
     """Write a model card for RUN, a training run's folder: details, data, training, losses, licence, limits."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from chaku.cli.help_page import command
 from chaku.cli.progress.passes import passing
 from chaku.cli.weights.gguf import convert_to_gguf
 from chaku.cli.weights.options import FOLDER, output_option, overwrite_option, shard_option
@@ -16,7 +17,7 @@ from chaku.weights.convert import convert as convert_weights
 from chaku.weights.paddle import to_paddle
 
 
-@click.command()
+@command()
 @click.argument("model", type=FOLDER)
 @output_option
 @click.option(
@@ -26,12 +27,19 @@ from chaku.weights.paddle import to_paddle
     show_default=True,
     help="Layout: a folder of transformers', a file for llama.cpp, or a folder of PaddleNLP's.",
 )
-@click.option("--dtype", type=click.Choice(["f32", "f16", "bf16"]), help="What the weights become.  [as they are]")
-@click.option("--quant", type=click.Choice(["f32", "f16", "bf16", "q8_0", "q4_0"]), help="Numbers of a GGUF.  [q8_0]")
+@click.option(
+    "--dtype", show_default="as they are", type=click.Choice(["f32", "f16", "bf16"]), help="What the weights become."
+)
+@click.option(
+    "--quant", show_default="q8_0", type=click.Choice(["f32", "f16", "bf16", "q8_0", "q4_0"]), help="Numbers of a GGUF."
+)
 @click.option("--progress-fd", type=int, hidden=True, help="Write lines of bytes done and in all there.")
 @shard_option
 @click.option(
-    "--processor", type=FOLDER, help="With --to paddle: preprocessor_config.json, or a folder of train/, eval/."
+    "--processor",
+    metavar="FOLDER",
+    type=FOLDER,
+    help="With --to paddle: preprocessor_config.json, or a folder of train/, eval/.",
 )
 @overwrite_option
 @needs("train")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from chaku.cli.help_page import command
 from chaku.cli.progress.passes import passes, passing
 from chaku.cli.weights.options import FOLDER, output_option, overwrite_option, shard_option
 from chaku.packages import needs
@@ -13,7 +14,7 @@ from chaku.weights.delta import apply_delta as apply
 from chaku.weights.delta import make_delta as make
 
 
-@click.command()
+@command()
 @click.argument("base", type=FOLDER)
 @click.argument("target", type=FOLDER)
 @output_option
@@ -51,7 +52,7 @@ def make_delta(base: Path, target: Path, output: Path, format: str, shard_bytes:
         click.echo(f"{made.num_inexact:,} values ({share:.2%}) will not come back bit for bit; --format xor is exact")
 
 
-@click.command()
+@command()
 @click.argument("base", type=FOLDER)
 @click.argument("delta", type=FOLDER)
 @output_option

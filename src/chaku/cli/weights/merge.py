@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from chaku.cli.help_page import command
 from chaku.cli.progress.passes import passing
 from chaku.cli.weights.options import FOLDER, output_option, overwrite_option, shard_option
 from chaku.packages import needs
 from chaku.weights.merge import merge as merge_weights
 
 
-@click.command()
+@command()
 @click.argument("base", type=FOLDER)
 @click.argument("adapter", type=FOLDER)
 @output_option

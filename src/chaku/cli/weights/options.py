@@ -18,10 +18,16 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     return num_bytes
 
 
-output_option = click.option("-o", "--output", type=FOLDER, required=True, help="Folder to write.")
+output_option = click.option("-o", "--output", metavar="FOLDER", type=FOLDER, required=True, help="Folder to write.")
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace what is at the output, once the new one is whole."
 )
 shard_option = click.option(
-    "--shard-size", "shard_bytes", callback=_size, default="5GB", show_default=True, help="Largest file."
+    "--shard-size",
+    "shard_bytes",
+    metavar="SIZE",
+    callback=_size,
+    default="5GB",
+    show_default=True,
+    help="Largest file.",
 )

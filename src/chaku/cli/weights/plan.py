@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
+from chaku.cli.help_page import command
 from chaku.errors import UsageError
 from chaku.models.plan.accelerators import accelerator
 from chaku.models.plan.gpu_plan import USED_SHARE, plan_gpus, smallest
@@ -19,11 +20,19 @@ if TYPE_CHECKING:
 _GIB = 1 << 30
 
 
-@click.command()
+@command()
 @click.argument("model")
-@click.option("--gpu", help="Kind of GPU, such as V100-32GB.  [a table of all]")
-@click.option("--count", type=click.IntRange(1, 64), default=1, show_default=True, help="How many of them.")
-@click.option("--context", type=click.IntRange(min=64), help="Tokens of one request.  [what it was trained for]")
+@click.option("--gpu", metavar="GPU", show_default="a table of all", help="Kind of GPU, such as V100-32GB.")
+@click.option(
+    "--count", metavar="N", type=click.IntRange(1, 64), default=1, show_default=True, help="How many of them."
+)
+@click.option(
+    "--context",
+    metavar="TOKENS",
+    show_default="what it was trained for",
+    type=click.IntRange(min=64),
+    help="Tokens of one request.",
+)
 @click.option("--dtype", type=click.Choice(["f32", "bf16", "f16", "fp8", "int8", "int4"]), help="Of the weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def plan(model: str, gpu: str | None, count: int, context: int | None, dtype: str | None, as_json: bool) -> None:

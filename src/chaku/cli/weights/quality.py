@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from chaku.cli.help_page import command
 from chaku.cli.progress.counting import counting
 from chaku.cli.weights.options import FOLDER
 from chaku.errors import UsageError
@@ -15,20 +16,27 @@ from chaku.packages import needs
 from chaku.weights.quality import compare
 
 
-@click.command()
+@command()
 @click.argument("a", type=FOLDER)
 @click.argument("b", type=FOLDER)
 @click.option(
     "--text",
     "text_file",
+    metavar="FILE",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     required=True,
     help="UTF-8 text to read: such as the model will see, and such as it was not trained on.",
 )
 @click.option(
-    "--chunk", "chunk_tokens", type=click.IntRange(8), default=512, show_default=True, help="Tokens per chunk."
+    "--chunk",
+    "chunk_tokens",
+    metavar="TOKENS",
+    type=click.IntRange(8),
+    default=512,
+    show_default=True,
+    help="Tokens per chunk.",
 )
-@click.option("--max-chunks", type=click.IntRange(2), help="Read no more of the text than that.")
+@click.option("--max-chunks", metavar="N", type=click.IntRange(2), help="Read no more of the text than that.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @needs("train")
 def quality(a: Path, b: Path, text_file: Path, chunk_tokens: int, max_chunks: int | None, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from chaku.engines.process import Child, python_argv
 from chaku.engines.supervisor import BackOff, NotEnoughMemory
 from chaku.errors import EngineError, ModelError
 from chaku.http_out import Retries, Transport
+from chaku.packages import install_command
 
 EMBEDDING_SLOTS = 2
 NO_STALL = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
@@ -158,8 +159,7 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 async def _load_failure(settings: Settings, child: Child, message: dict[str, Any]) -> ModelError | EngineError:
     if message.get("kind") == "missing":
-        fix = "install it: pip install 'chaku[local]'"
-        return ModelError(f"llama.cpp is not installed ({message['error']})", fix=fix)
+        return ModelError(f"llama.cpp is not installed ({message['error']})", fix=install_command("local"))
     how = await child.wait()
     model = settings.model.name
     needed = f"{settings.slots} slots of {settings.context:,} tokens"

@@ -1,0 +1,103 @@
+"""Examples for every command's help page, by the command's name; a test parses each of them."""
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "": ("chaku demo", "chaku run smollm2-135m", "chaku pull qwen3-0.6b && chaku serve qwen3-0.6b"),
+    "demo": ("chaku demo", "chaku demo --port 8080 --no-open"),
+    "serve": (
+        "chaku serve smollm2-135m",
+        "chaku serve small=smollm2-135m tuned=runs/my-run --slots 4",
+        "chaku serve gpt-4o=https://api.openai.com/v1 --upstream-key-env OPENAI_API_KEY",
+        "chaku serve --config serve.yaml --host 0.0.0.0",
+    ),
+    "chat": (
+        "chaku chat",
+        'chaku chat "What is the capital of France?"',
+        'cat error.log | chaku chat "What went wrong?"',
+        'chaku chat -f main.py "Explain this." --temperature 0',
+        "chaku chat -c",
+    ),
+    "run": ("chaku run smollm2-135m", 'chaku run runs/my-run "Who are you?"'),
+    "ps": ("chaku ps", "chaku ps --port 8080 --json"),
+    "stop": ("chaku stop", "chaku stop --port 8080"),
+    "list": ("chaku list", "chaku list --json"),
+    "pull": ("chaku pull smollm2-135m qwen3-0.6b", "chaku pull hf:Qwen/Qwen3-4B-GGUF:Q4_K_M"),
+    "models": ("chaku models", "chaku models show smollm2-135m"),
+    "models list": ("chaku models list", "chaku models list --json"),
+    "models show": ("chaku models show smollm2-135m --context 4096 --slots 8", "chaku models show vicuna-7b-v1.5"),
+    "models rm": ("chaku models rm qwen3-0.6b", "chaku models rm smollm2-135m-q8_0"),
+    "data": ("chaku data build shares.jsonl -o my-set", "chaku data report my-set"),
+    "data build": (
+        "chaku data build shares.jsonl -o my-set",
+        "chaku data build exports/*.json -o my-set --tokenizer my-model --context 4096",
+        "chaku data build --recipe recipe.yaml -o my-set",
+    ),
+    "data report": ("chaku data report my-set", "chaku data report my-set --html report.html"),
+    "data why": ("chaku data why my-set shares.jsonl:17", "chaku data why my-set aBcD123"),
+    "data preview": ("chaku data preview my-set", "chaku data preview my-set -n 10 --seed 7"),
+    "data audit": ("chaku data audit my-set", "chaku data audit my-set --questions question.jsonl"),
+    "data identity": (
+        "chaku data identity --name Kusi --org 'the chaku project' -o identity.jsonl",
+        "chaku data identity --name Kusi --org ACME -n 1000 --ordinary 0.5 -o identity.jsonl",
+    ),
+    "train": (
+        "chaku train --init recipe.yaml",
+        "chaku train recipe.yaml --dry-run",
+        "chaku train recipe.yaml --set train.lr=1e-5 --resume",
+        "torchrun --nproc-per-node 8 -m chaku train recipe.yaml",
+    ),
+    "estimate": (
+        "chaku estimate vicuna-7b-v1.5 --tokens 350M",
+        "chaku estimate recipe.yaml --gpu A100-80GB --count 8",
+    ),
+    "launch": ("chaku launch train recipe.yaml --on local", "chaku launch train recipe.yaml --on sky --dry-run"),
+    "launch train": (
+        "chaku launch train recipe.yaml --on local --rehearse 1",
+        "chaku launch train recipe.yaml --on sky --bucket s3://my-bucket/runs --gpu H100",
+    ),
+    "runs": ("chaku runs list", "chaku runs show runs/my-run"),
+    "runs list": ("chaku runs list", "chaku runs list /data/runs --json"),
+    "runs show": ("chaku runs show runs/my-run", "chaku runs show runs/my-run --json"),
+    "runs watch": ("chaku runs watch runs/my-run", "chaku runs watch runs/my-run --every 10"),
+    "runs plot": ("chaku runs plot runs/a runs/b", "chaku runs plot runs/a --of lr -o lr.svg"),
+    "runs push": (
+        "chaku runs push runs/my-run me/my-model --dry-run",
+        "chaku runs push runs/my-run me/my-model --public",
+    ),
+    "weights": ("chaku weights plan vicuna-13b-v1.5 --gpu V100-32GB", "chaku weights merge base lora -o merged"),
+    "weights make-delta": (
+        "chaku weights make-delta base tuned -o delta",
+        "chaku weights make-delta base tuned -o delta --format difference",
+    ),
+    "weights apply-delta": (
+        "chaku weights apply-delta base delta -o tuned",
+        "chaku weights apply-delta base delta -o tuned --shard-size 2GB",
+    ),
+    "weights merge": (
+        "chaku weights merge base lora -o merged",
+        "chaku weights merge base runs/my-lora/final -o merged --overwrite",
+    ),
+    "weights quality": (
+        "chaku weights quality model.gguf model-q4_0.gguf --text book.txt",
+        "chaku weights quality tuned tuned-q8_0.gguf --text book.txt --max-chunks 20 --json",
+    ),
+    "weights convert": (
+        "chaku weights convert tuned --to gguf --quant q8_0 -o tuned.gguf",
+        "chaku weights convert tuned --dtype bf16 --shard-size 2GB -o tuned-bf16",
+    ),
+    "weights plan": (
+        "chaku weights plan vicuna-13b-v1.5",
+        "chaku weights plan vicuna-13b-v1.5 --gpu V100-32GB --count 2",
+    ),
+    "weights card": ("chaku weights card runs/my-run", "chaku weights card runs/my-run -o README.md"),
+    "doctor": ("chaku doctor", "chaku doctor --port 8080 --json"),
+    "paths": ("chaku paths", "chaku paths --json"),
+    "keys": ("chaku keys create my-laptop", "chaku keys list --usage"),
+    "keys create": ("chaku keys create my-laptop", "chaku keys create ci --json"),
+    "keys list": ("chaku keys list", "chaku keys list --usage --json"),
+    "keys revoke": ("chaku keys revoke my-laptop", "chaku keys revoke ck-3f9a"),
+    "completion": (
+        "chaku completion bash > ~/.local/share/bash-completion/completions/chaku",
+        'chaku completion zsh > "${fpath[1]}/_chaku"',
+        "chaku completion fish > ~/.config/fish/completions/chaku.fish",
+    ),
+}

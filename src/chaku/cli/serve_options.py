@@ -1,0 +1,128 @@
+"""The options of `chaku serve`: names, help and groups. What they mean stands in `chaku.config`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chaku.config import DEFAULT_PORT, ModelConfig
+
+PER_MODEL = tuple(name for name in ModelConfig.model_fields if name not in ("source", "name"))
+"""Settings of a model; on the command line they hold for every model there, in a YAML file model by model."""
+
+FLAGS = {
+    "idle_unload_s": "--idle-unload",
+    "deadline_s": "--deadline",
+    "body_timeout_s": "--body-timeout",
+    "api_key_env": "--upstream-key-env",
+    "extensions": "--extension",
+    "allowed_hosts": "--allowed-host",
+    "cors_origins": "--cors-origin",
+    "trusted_proxies": "--trusted-proxy",
+    "models": "MODEL",
+}
+"""Flags that are not spelled like their setting."""
+
+SECTIONS = {
+    "Every MODEL on the command line": "engine",
+    "A MODEL that is another API": "api_key_env",
+    "Who may call": "allowed_hosts",
+    "Page, database and log": "ui",
+}
+_FILE = click.Path(path_type=Path)
+
+_OPTIONS = (
+    click.option("--config", "config_file", metavar="FILE", type=_FILE, help="YAML file; flags win over it."),
+    click.option(
+        "--host", metavar="ADDRESS", show_default="127.0.0.1", help="Address to bind; others need an API key."
+    ),
+    click.option("--port", metavar="PORT", show_default=str(DEFAULT_PORT), type=int, help="Port; 0 takes a free one."),
+    click.option("--print-config", is_flag=True, help="Print these settings as YAML for --config, and stop."),
+    click.option("--show-settings", is_flag=True, help="Print every setting and where it comes from."),
+    click.option("--engine", metavar="NAME", show_default="the one for its source", help="Engine to serve it with."),
+    click.option(
+        "--context", metavar="TOKENS", type=int, help="Tokens that one request may use, prompt and answer together."
+    ),
+    click.option("--slots", metavar="N", type=int, help="Requests decoded at the same time."),
+    click.option(
+        "--threads", metavar="N", show_default="the cores, shared by the models", type=int, help="CPU threads."
+    ),
+    click.option(
+        "--spin/--no-spin", default=None, help="Threads wait without sleeping. Faster only on an idle machine."
+    ),
+    click.option("--force/--no-force", default=None, help="Serve even what the memory plan refuses."),
+    click.option("--gpu-layers", metavar="N", show_default="all that fit", type=int, help="Layers put on the GPU."),
+    click.option(
+        "--kv-type", show_default="f16", type=click.Choice(["f16", "q8_0"]), help="Key-value cache; q8_0 halves it."
+    ),
+    click.option(
+        "--quant",
+        show_default="as the file is; q8_0 for a folder",
+        type=click.Choice(["f16", "bf16", "q8_0", "q4_0"]),
+        help="Requantise the weights once.",
+    ),
+    click.option(
+        "--template", metavar="NAME", show_default="the file's own", help="Built-in chat template, as vicuna_v1.1."
+    ),
+    click.option("--lora", metavar="FILE", type=_FILE, multiple=True, help="GGUF LoRA adapter."),
+    click.option("--mmproj", metavar="FILE", type=_FILE, help="GGUF image projector."),
+    click.option("--embeddings/--no-embeddings", default=None, help="Serve /v1/embeddings too."),
+    click.option("--idle-unload", "idle_unload_s", metavar="SECONDS", type=float, help="Stop an idle engine."),
+    click.option("--queue-limit", metavar="N", show_default="64", type=int, help="Requests that may wait for a slot."),
+    click.option(
+        "--deadline", "deadline_s", metavar="SECONDS", show_default="600", type=float, help="Longest request."
+    ),
+    click.option("--upstream-key-env", "api_key_env", metavar="VARIABLE", help="Variable that holds its key."),
+    click.option("--upstream-model", metavar="NAME", help="The model's name there."),
+    click.option("--extension", "extensions", metavar="NAME", multiple=True, help="Sampling extension it honours."),
+    click.option("--allowed-host", "allowed_hosts", metavar="NAME", multiple=True, help="Further Host to answer to."),
+    click.option(
+        "--cors-origin", "cors_origins", metavar="ORIGIN", multiple=True, help="Origin of pages that may call the API."
+    ),
+    click.option(
+        "--trusted-proxy",
+        "trusted_proxies",
+        metavar="CIDR",
+        multiple=True,
+        help="Proxies whose X-Forwarded headers are believed.",
+    ),
+    click.option(
+        "--max-connections", metavar="N", show_default="1000", type=int, help="Clients connected at the same time."
+    ),
+    click.option(
+        "--body-timeout",
+        "body_timeout_s",
+        metavar="SECONDS",
+        show_default="30",
+        type=float,
+        help="Longest time for a request's body to arrive.",
+    ),
+    click.option("--ui/--no-ui", default=None, show_default="ui", help="Serve the page beside the API."),
+    click.option("--open", "opens_page", is_flag=True, help="Open the page in a browser."),
+    click.option(
+        "--runs", metavar="FOLDER", show_default="runs", type=click.Path(), help="Training runs that the page shows."
+    ),
+    click.option(
+        "--database",
+        metavar="URL",
+        show_default="CHAKU_DATABASE, or an SQLite file in the data folder",
+        help="SQLAlchemy URL.",
+    ),
+    click.option(
+        "--log-level",
+        show_default="INFO",
+        type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]),
+        help="Least important messages to log.",
+    ),
+    click.option("--ready-fd", type=int, hidden=True, help="Write one JSON line there once the API answers."),
+    click.option("--exit-with-parent", is_flag=True, hidden=True, help="End when the parent process is gone."),
+)
+
+
+def serve_options(command: Any) -> Any:
+    """Decorate a function with all of them, in this order."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
