@@ -15,7 +15,7 @@ from chaku.config import ModelConfig, ServeConfig
 from chaku.engines.base import Engine
 from chaku.engines.scripted import Reply, Script, ScriptedEngine
 from chaku.runs import ROOT
-from chaku.serve.access import KeyRing
+from chaku.serve.access import ActiveKeys
 from chaku.serve.app import describe_model
 from chaku.serve.exchange import Exchange
 from chaku.serve.server import GatewayServer, Serving, bind, build, settings
@@ -24,7 +24,7 @@ from chaku.store import keyring
 from chaku.store.database import open_store
 from chaku.store.leases import LEASE_S
 from chaku.web.application import mount
-from chaku.web.page import STATIC, Page
+from chaku.web.page import STATIC, PageFiles
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Running:
 @contextlib.asynccontextmanager
 async def gateway(
     *engines: Engine,
-    keys: KeyRing | None = None,
+    keys: ActiveKeys | None = None,
     model: dict[str, Any] | None = None,
     wait: bool = True,
     port: int = 0,
@@ -134,7 +134,7 @@ async def page_gateway(
                 serving.access,
                 models=models,
                 base_url=f"{url}/v1",
-                page=Page(static),
+                page=PageFiles(static),
                 lease_s=lease_s,
                 runs=runs,
             )

@@ -449,7 +449,7 @@ async def test_a_gateway_here_is_used_without_the_key_of_the_environment(server,
     monkeypatch.setattr(endpoint, "DEFAULT_PORT", server.port)
     monkeypatch.setenv("OPENAI_API_KEY", "must stay here")
     async with endpoint.choose(None, None, None) as chosen:
-        assert chosen == endpoint.Endpoint(server.base_url, None, None)
+        assert chosen == endpoint.ChatEndpoint(server.base_url, None, None)
     with pytest.raises(NotFound) as raised:
         async with endpoint.choose(None, None, "fakee"):
             pass
@@ -461,7 +461,7 @@ async def test_a_gateway_here_gets_a_key_of_chaku_from_the_environment(server, f
     monkeypatch.setattr(endpoint, "DEFAULT_PORT", server.port)
     monkeypatch.setenv("OPENAI_API_KEY", "ck-mine")
     async with endpoint.choose(None, None, None) as chosen:
-        assert chosen == endpoint.Endpoint(server.base_url, "ck-mine", None)
+        assert chosen == endpoint.ChatEndpoint(server.base_url, "ck-mine", None)
     async with endpoint.choose(None, "ck-given", None) as chosen:
         assert chosen.api_key == "ck-given"
 

@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
-from chaku.cli.terminal.answer import Answer
-from chaku.cli.terminal.commands import COMMANDS, Session, run
+from chaku.cli.terminal.answer import ShownAnswer
+from chaku.cli.terminal.commands import COMMANDS, ChatSession, run
 from chaku.cli.terminal.recommended import Suits, recommended
 from chaku.cli.terminal.settings import SETTINGS, parse
 from chaku.cli.terminal.transcript import Transcript, load
@@ -16,7 +16,7 @@ from chaku.errors import UsageError
 
 @pytest.fixture
 def session():
-    return Session(Transcript(), "fake", ["fake", "other"], {})
+    return ChatSession(Transcript(), "fake", ["fake", "other"], {})
 
 
 def talked(session):
@@ -33,7 +33,7 @@ def test_what_is_saved_is_what_is_loaded(session, tmp_path):
     assert line["messages"] == session.transcript.messages
     assert (line["model"], line["sampling"]) == ("fake", {})
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    other = Session(Transcript(), "fake", ["fake"], {})
+    other = ChatSession(Transcript(), "fake", ["fake"], {})
     run(other, f"/load '{path}'")
     assert other.transcript == session.transcript
 
@@ -152,13 +152,13 @@ def test_undo_clear_and_edit_leave_the_rest(session):
 
 def test_tokens_are_counted_over_all_answers(session):
     assert run(session, "/tokens").text == "No answer yet."
-    session.count(Answer(usage=TokenUsage(100, 21), first_token_s=0.5, total_s=2.5))
-    session.count(Answer(usage=TokenUsage(120, 11, cached_tokens=64), first_token_s=0.25, total_s=1.25))
+    session.count(ShownAnswer(usage=TokenUsage(100, 21), first_token_s=0.5, total_s=2.5))
+    session.count(ShownAnswer(usage=TokenUsage(120, 11, cached_tokens=64), first_token_s=0.25, total_s=1.25))
     shown = run(session, "/tokens").text
     for part in ("11 tokens after a prompt of 120, 64 of them cached", "10.0 tokens/s", "after 0.25 s", "1.25 s in all",
                  "32 tokens after prompts of 220"):  # fmt: skip
         assert part in shown
-    session.count(Answer(num_deltas=5))
+    session.count(ShownAnswer(num_deltas=5))
     assert "5 tokens (counted here" in run(session, "/tokens").text
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from chaku.errors import InvalidRequest, NotFound
 from chaku.store import keys, transcripts
-from chaku.store.conversations import KEPT_DELETED, Conversations, Place
+from chaku.store.conversations import KEPT_DELETED, Conversations, ListPlace
 from chaku.store.transcripts import export_jsonl, import_jsonl
 from chaku.store.tree import MessageState
 
@@ -17,9 +17,9 @@ def mine(store) -> Conversations:
 
 @pytest.fixture
 def place(mine):
-    def found(conversation_id: str) -> Place:
+    def found(conversation_id: str) -> ListPlace:
         conversation = mine.get(conversation_id)
-        return Place(conversation.is_pinned, conversation.updated_at, conversation.id)
+        return ListPlace(conversation.is_pinned, conversation.updated_at, conversation.id)
 
     return found
 

@@ -16,13 +16,13 @@ from chaku.store.conversations import Conversations
 from chaku.store.database import Store, open_store
 from chaku.store.leases import Lease, alive
 from chaku.store.tables import gateways
-from chaku.store.tree import Message, MessageState, Tree
+from chaku.store.tree import MessageState, StoredMessage, Tree
 from processes import PATIENCE_S
 
 LEASE_S = 0.4
 
 
-def answer(store: Store, lease: Lease | None, now: datetime) -> tuple[Tree, Message]:
+def answer(store: Store, lease: Lease | None, now: datetime) -> tuple[Tree, StoredMessage]:
     """An answer that this gateway writes, in a new conversation."""
     mine = Conversations(store, None)
     tree = mine.tree(mine.create("x", now=now).id)

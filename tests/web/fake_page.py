@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from chaku.errors import ChakuError
 from chaku.web.machine import Machine
-from chaku.web.page import Page
+from chaku.web.page import PageFiles
 
 
 @dataclass
@@ -157,7 +157,7 @@ class FakePage:
             Route(f"{chat}/messages/{{message}}/stop", self._stop, methods=["POST"]),
             Route(f"{chat}/messages/{{message}}/stream", self._stream),
             *(Route(f"/api{path}", local(handler)) for _, path, handler in Machine(self.world.runs).routes()),
-            *Page().routes(),
+            *PageFiles().routes(),
         ]
         return Starlette(routes=routes, exception_handlers={ChakuError: refused})
 

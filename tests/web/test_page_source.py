@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chaku.web.page import MAIN, STATIC, Page, modules_needed
+from chaku.web.page import MAIN, STATIC, PageFiles, modules_needed
 from web import node_tools
 
 HERE = Path(__file__).parent
@@ -87,7 +87,7 @@ def test_modules_needed_at_once_are_found_through_folders_and_not_those_on_deman
 
 
 def test_the_page_preloads_the_modules_that_are_needed_at_once():
-    preloaded = re.findall(r'rel="modulepreload" href="/assets/\w{16}/([^"]+)"', Page()._index)
+    preloaded = re.findall(r'rel="modulepreload" href="/assets/\w{16}/([^"]+)"', PageFiles()._index)
     assert {"vendor/preact.js", "chat/composer.js"} <= set(preloaded)
     assert sorted([*preloaded, MAIN]) == modules_needed(read(STATIC), MAIN)
 

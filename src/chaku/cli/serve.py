@@ -41,7 +41,7 @@ from chaku.store.keyring import KeyRing
 from chaku.store.usage import Usage
 from chaku.store.usage_writer import UsageWriter
 from chaku.web.application import mount
-from chaku.web.page import Page
+from chaku.web.page import PageFiles
 
 Named = tuple[str, ModelConfig, Reference]
 """A model's name, settings and reference."""
@@ -215,7 +215,7 @@ async def _announce_ready(serving: Serving, url: str) -> None:
 
 
 def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str, runs: Path) -> None:
-    page = Page()
+    page = PageFiles()
     if page.missing is not None:
         click.echo(f"there is an API but no page: {page.missing}", err=True)
 

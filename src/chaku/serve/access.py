@@ -25,7 +25,7 @@ class ApiKey(Protocol):
         """What usage is booked under."""
 
 
-class KeyRing(Protocol):
+class ActiveKeys(Protocol):
     """Looks API keys up in memory; `chaku.store` has the real one."""
 
     @property
@@ -46,7 +46,7 @@ class Caller:
 class Access:
     """The checks that every request passes before anything is read from it."""
 
-    def __init__(self, config: ServeConfig, keys: KeyRing) -> None:
+    def __init__(self, config: ServeConfig, keys: ActiveKeys) -> None:
         self._keys = keys
         self._cors_origins = frozenset(origin.rstrip("/").lower() for origin in config.cors_origins)
         self._any_origin = "*" in self._cors_origins

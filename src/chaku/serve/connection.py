@@ -54,7 +54,7 @@ _HEAD, _BODY, _ANSWER, _DRAIN, _IDLE = Phase.HEAD, Phase.BODY, Phase.ANSWER, Pha
 _WAITING = (_HEAD, _DRAIN, _IDLE)
 
 
-class Watch:
+class ConnectionWatch:
     """Looks at every connection once a second, and makes room where there are too many: no timer per request."""
 
     def __init__(self, limits: ConnectionLimits) -> None:
@@ -90,7 +90,7 @@ class Watch:
 class Connection(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 with limits; streams to HTTP/1.0 clients end with the connection, not in chunks."""
 
-    watch: Watch
+    watch: ConnectionWatch
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection in, or refuse it where all are busy."""
@@ -212,7 +212,7 @@ class Connection(HttpToolsProtocol):
 
 def connections(limits: ConnectionLimits) -> type[Connection]:
     """The protocol class for one server."""
-    return type("Connection", (Connection,), {"watch": Watch(limits)})
+    return type("Connection", (Connection,), {"watch": ConnectionWatch(limits)})
 
 
 def _answer(status: int, code: str, message: str) -> bytes:

@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from chaku import tasks
 from chaku.config import DEFAULT_PORT, MAX_PORT, ServeConfig
 from chaku.errors import ChakuError, UsageError
-from chaku.serve.access import Access, KeyRing
+from chaku.serve.access import Access, ActiveKeys
 from chaku.serve.app import build_app
 from chaku.serve.connection import ConnectionLimits, connections
 from chaku.serve.gateway import Gateway, UsageSink
@@ -60,7 +60,7 @@ class Serving:
     companions: list[Companion] = field(default_factory=list)
 
 
-def build(config: ServeConfig, table: ModelTable, keys: KeyRing, record_usage: UsageSink) -> Serving:
+def build(config: ServeConfig, table: ModelTable, keys: ActiveKeys, record_usage: UsageSink) -> Serving:
     """Wire a gateway over `table`. Raises ConfigError where `config` would let strangers in."""
     access = Access(config, keys)
     metrics = Metrics(table)

@@ -25,7 +25,7 @@ OWN_TITLE_LENGTH = 60
 
 
 @dataclass(frozen=True)
-class Conversation:
+class StoredConversation:
     """One conversation without its messages."""
 
     id: str
@@ -47,7 +47,7 @@ class Conversation:
 
 
 @dataclass(frozen=True)
-class Place:
+class ListPlace:
     """Where a conversation stands in the list."""
 
     is_pinned: bool
@@ -59,7 +59,7 @@ class Place:
 class Found:
     """A conversation that a search hit: by a message (its newest that fits, with its text), or by its title."""
 
-    conversation: Conversation
+    conversation: StoredConversation
     message_id: str | None
     text: str | None
 
@@ -79,9 +79,9 @@ class Conversations:
         system: str | None = None,
         model: str | None = None,
         settings: Mapping[str, Any] | None = None,
-    ) -> Conversation:
+    ) -> StoredConversation:
         """Begin an empty conversation. Raises InvalidRequest for a title that can't be kept."""
-        new = Conversation(
+        new = StoredConversation(
             id=new_id(now),
             owner_id=self._owner_id,
             title=check_title(title),
@@ -99,19 +99,19 @@ class Conversations:
             insert(connection, new)
         return new
 
-    def get(self, conversation_id: str) -> Conversation:
+    def get(self, conversation_id: str) -> StoredConversation:
         """One conversation that is not deleted. Raises NotFound."""
         with self._store.read() as connection:
             row = connection.execute(SELECT.where(self._live, conversations.c.id == conversation_id)).one_or_none()
         if row is None:
             raise NotFound(f"no conversation {conversation_id!r}")
-        return Conversation(*row)
+        return StoredConversation(*row)
 
     def tree(self, conversation_id: str) -> Tree:
         """The messages of one conversation; whether it exists is seen when the tree is used."""
         return Tree(self._store, self._owner_id, conversation_id)
 
-    def page(self, *, limit: int, after: Place | None = None) -> list[Conversation]:
+    def page(self, *, limit: int, after: ListPlace | None = None) -> list[StoredConversation]:
         """Conversations that are not deleted: pinned ones first, then the newest; those that come after a place."""
         columns = conversations.c
         query = SELECT.where(self._live)
@@ -123,7 +123,7 @@ class Conversations:
             query = query.where(below | columns.is_pinned.is_(False) if after.is_pinned else below)
         query = query.order_by(columns.is_pinned.desc(), columns.updated_at.desc(), columns.id.desc())
         with self._store.read() as connection:
-            return [Conversation(*row) for row in connection.execute(query.limit(limit))]
+            return [StoredConversation(*row) for row in connection.execute(query.limit(limit))]
 
     def search(self, text: str, *, limit: int) -> list[Found]:
         """Conversations with this text in the title or any branch, whatever its case, newest first."""
@@ -149,7 +149,9 @@ class Conversations:
         )
         with self._store.read() as connection:
             return [
-                Found(Conversation(*row[:-2]), row.message_id, plain_text(row.content) if row.message_id else None)
+                Found(
+                    StoredConversation(*row[:-2]), row.message_id, plain_text(row.content) if row.message_id else None
+                )
                 for row in connection.execute(query)
             ]
 
@@ -214,15 +216,15 @@ def check_title(title: str) -> str:
     return title
 
 
-def insert(connection: sa.Connection, new: Conversation) -> None:
+def insert(connection: sa.Connection, new: StoredConversation) -> None:
     """Write a new conversation."""
     connection.execute(conversations.insert().values(**row_of(new)))
 
 
-def row_of(conversation: Conversation) -> dict[str, Any]:
+def row_of(conversation: StoredConversation) -> dict[str, Any]:
     """A conversation as its table's columns."""
     row = {field.name: getattr(conversation, field.name) for field in fields(conversation)}
     return {**row, "title_folded": fold(conversation.title)}
 
 
-SELECT = sa.select(*(conversations.c[field.name] for field in fields(Conversation))).select_from(conversations)
+SELECT = sa.select(*(conversations.c[field.name] for field in fields(StoredConversation))).select_from(conversations)

@@ -19,10 +19,10 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Valid
 
 from chaku.errors import InvalidRequest
 from chaku.store import conversations, tables, tree
-from chaku.store.conversations import Conversation, Conversations
+from chaku.store.conversations import Conversations, StoredConversation
 from chaku.store.database import Store
 from chaku.store.ids import new_id
-from chaku.store.tree import Message, MessageState
+from chaku.store.tree import MessageState, StoredMessage
 
 MAX_NAME_LENGTH = 256
 
@@ -37,7 +37,7 @@ _LONGEST_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportResult:
     """What an import brought; `ignored` counts the lines' keys that have no place here."""
 
     num_conversations: int
@@ -134,7 +134,7 @@ def export_jsonl(
 
 def import_jsonl(
     store: Store, owner_id: str | None, lines: Iterable[str | bytes], *, now: datetime, skips_bad_lines: bool = False
-) -> Imported:
+) -> ImportResult:
     """Add the conversations of a JSONL file as this owner's, under new ids; all of them or none.
 
     Raises InvalidRequest naming the line at fault; with `skips_bad_lines` the result names it instead. More than
@@ -145,7 +145,7 @@ def import_jsonl(
     branches = list(_branches(lines, owner_id, now, ignored, skipped))  # all of it is read before anything is locked
     _write(store, branches, now)
     num_messages = sum(len(branch.messages) for branch in branches)
-    return Imported(len(branches), num_messages, dict(ignored), tuple(skipped or ()))
+    return ImportResult(len(branches), num_messages, dict(ignored), tuple(skipped or ()))
 
 
 def _write(store: Store, branches: list[_Branch], now: datetime) -> None:
@@ -192,9 +192,9 @@ def _in_batches(branches: list[_Branch], now: datetime) -> Iterator[tuple[Rows, 
         yield begun, some
 
 
-def _leaves(messages: Iterable[Message]) -> list[str]:
+def _leaves(messages: Iterable[StoredMessage]) -> list[str]:
     """Messages without children, in the tree's order (siblings as they are numbered): importing keeps that order."""
-    children: dict[str | None, list[Message]] = {}
+    children: dict[str | None, list[StoredMessage]] = {}
     for message in sorted(messages, key=lambda message: message.position, reverse=True):
         children.setdefault(message.parent_id, []).append(message)
     leaves: list[str] = []
@@ -208,7 +208,7 @@ def _leaves(messages: Iterable[Message]) -> list[str]:
     return leaves
 
 
-def _path(by_id: dict[str, Message], leaf_id: str | None) -> list[Message]:
+def _path(by_id: dict[str, StoredMessage], leaf_id: str | None) -> list[StoredMessage]:
     path = []
     while leaf_id is not None:
         path.append(by_id[leaf_id])
@@ -216,7 +216,7 @@ def _path(by_id: dict[str, Message], leaf_id: str | None) -> list[Message]:
     return path[::-1]
 
 
-def _write_line(conversation: Conversation, path: list[Message], *, is_shown: bool) -> bytes:
+def _write_line(conversation: StoredConversation, path: list[StoredMessage], *, is_shown: bool) -> bytes:
     facts = _LineFacts(
         is_pinned=conversation.is_pinned,
         is_shown=is_shown,
@@ -240,7 +240,7 @@ def _write_line(conversation: Conversation, path: list[Message], *, is_shown: bo
         return json.dumps(line).encode() + b"\n"
 
 
-def _write_message(message: Message) -> dict[str, Any]:
+def _write_message(message: StoredMessage) -> dict[str, Any]:
     facts = _MessageFacts.model_validate({name: getattr(message, name) for name in _MessageFacts.model_fields})
     reasoning = {} if message.reasoning is None else {"reasoning_content": message.reasoning}
     return {
@@ -261,8 +261,8 @@ class _Branch:
     now: datetime
     id: str = ""
     leaf_id: str | None = None
-    messages: list[Message] = field(default_factory=list)
-    by_old_id: dict[str, Message] = field(default_factory=dict)
+    messages: list[StoredMessage] = field(default_factory=list)
+    by_old_id: dict[str, StoredMessage] = field(default_factory=dict)
     num_children: Counter[str | None] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -296,12 +296,12 @@ class _Branch:
         if self.leaf_id is None or (line.chaku and line.chaku.is_shown):
             self.leaf_id = parent_id
 
-    def _new(self, item: _LineMessage, parent_id: str | None) -> Message:
+    def _new(self, item: _LineMessage, parent_id: str | None) -> StoredMessage:
         tree.check_message(item.role, item.content, item.model_extra)
         if not isinstance(item.reasoning_content, str | None):
             raise InvalidRequest("reasoning_content is not text", param="reasoning_content")
         facts = item.chaku or _MessageFacts(id=new_id(self.now), created_at=self.now, updated_at=self.now)
-        message = Message(
+        message = StoredMessage(
             conversation_id=self.id,
             parent_id=parent_id,
             position=self.num_children[parent_id],
@@ -320,9 +320,9 @@ class _Branch:
         self.messages.append(message)
         return message
 
-    def conversation(self) -> Conversation:
+    def conversation(self) -> StoredConversation:
         facts = self.line.chaku
-        return Conversation(
+        return StoredConversation(
             id=self.id,
             owner_id=self.owner_id,
             title=conversations.check_title(self.line.title) or ("" if facts else self._own_title()),

@@ -35,7 +35,7 @@ class MessageState(enum.StrEnum):
 
 
 @dataclass(frozen=True)
-class Message:
+class StoredMessage:
     """One node. The children of one parent are numbered 0, 1, 2, ... by `position`."""
 
     id: str
@@ -91,7 +91,7 @@ class Tree:
         model: str | None = None,
         sampling: Mapping[str, Any] | None = None,
         gateway_id: str | None = None,
-    ) -> Message:
+    ) -> StoredMessage:
         """Add the newest child of a message (None: a first message) and make it the leaf that is shown.
 
         An answer is appended in state STREAMING, with the id of the gateway's lease; regenerating one is appending to
@@ -106,7 +106,7 @@ class Tree:
             num_siblings = connection.execute(
                 sa.select(sa.func.count()).where(self._mine, messages.c.parent_id == parent_id)
             ).scalar_one()
-            message = Message(
+            message = StoredMessage(
                 id=new_id(now),
                 conversation_id=self.conversation_id,
                 parent_id=parent_id,
@@ -129,7 +129,7 @@ class Tree:
             self._show(connection, message.id, updated_at=now)
         return message
 
-    def edit(self, message_id: str, content: Content, *, now: datetime) -> Message:
+    def edit(self, message_id: str, content: Content, *, now: datetime) -> StoredMessage:
         """Say it differently: a new sibling of the same role, shown now. The old one and what follows it stay."""
         old = self.get(message_id)
         return self.append(old.parent_id, old.role, content, now=now, extra=old.extra)
@@ -170,20 +170,20 @@ class Tree:
             updated_at=now,
         )
 
-    def get(self, message_id: str) -> Message:
+    def get(self, message_id: str) -> StoredMessage:
         """One message. Raises NotFound."""
         with self._store.read() as connection:
             self._owned(connection)
             return self._one(connection, message_id)
 
-    def messages(self) -> list[Message]:
+    def messages(self) -> list[StoredMessage]:
         """Every message, parents before children and siblings in order."""
         with self._store.read() as connection:
             self._owned(connection)
             by_id = {row.id: read(row) for row in connection.execute(SELECT.where(self._mine))}
             return [by_id[node.id] for node in self._nodes(connection)]
 
-    def path(self, leaf_id: str | None = None) -> list[Message]:
+    def path(self, leaf_id: str | None = None) -> list[StoredMessage]:
         """The messages from the first to a leaf (by default the one shown), which is what a model is sent."""
         with self._store.read() as connection:
             shown = self._owned(connection)
@@ -241,7 +241,7 @@ class Tree:
     def _mine(self) -> sa.ColumnElement[bool]:
         return messages.c.conversation_id == self.conversation_id
 
-    def _one(self, connection: sa.Connection, message_id: str) -> Message:
+    def _one(self, connection: sa.Connection, message_id: str) -> StoredMessage:
         row = connection.execute(SELECT.where(self._mine, messages.c.id == message_id)).one_or_none()
         if row is None:
             raise NotFound(f"no message {message_id!r} in conversation {self.conversation_id!r}")
@@ -315,20 +315,20 @@ def check_message(role: str, content: object, extra: Mapping[str, Any] | None) -
         raise InvalidRequest(f"content of a {role} message is neither text nor a list of parts", param="content")
 
 
-def insert(connection: sa.Connection, new: Sequence[Message], *, gateway_id: str | None = None) -> None:
+def insert(connection: sa.Connection, new: Sequence[StoredMessage], *, gateway_id: str | None = None) -> None:
     """Write messages, parents before children."""
     connection.execute(messages.insert(), [row_of(message, gateway_id) for message in new])
 
 
-def row_of(message: Message, gateway_id: str | None = None) -> dict[str, Any]:
+def row_of(message: StoredMessage, gateway_id: str | None = None) -> dict[str, Any]:
     """A message as its table's columns."""
     row = {field.name: getattr(message, field.name) for field in fields(message)}
     return {**row, "text_folded": fold(plain_text(message.content)), "gateway_id": gateway_id}
 
 
-SELECT = sa.select(*(messages.c[field.name] for field in fields(Message))).select_from(messages)
+SELECT = sa.select(*(messages.c[field.name] for field in fields(StoredMessage))).select_from(messages)
 
 
-def read(row: sa.Row[Any]) -> Message:
-    """A row of SELECT as a Message."""
-    return Message(**{**row._mapping, "state": MessageState(row.state)})
+def read(row: sa.Row[Any]) -> StoredMessage:
+    """A row of SELECT as a StoredMessage."""
+    return StoredMessage(**{**row._mapping, "state": MessageState(row.state)})

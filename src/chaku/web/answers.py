@@ -16,10 +16,10 @@ from typing import Any
 from chaku import tasks
 from chaku.client import Client
 from chaku.errors import ChakuError, EngineError, InvalidRequest, NotFound, StoreError
-from chaku.store.conversations import Conversation
+from chaku.store.conversations import StoredConversation
 from chaku.store.database import Store
 from chaku.store.leases import LEASE_S, Lease
-from chaku.store.tree import Message, MessageState, Tree
+from chaku.store.tree import MessageState, StoredMessage, Tree
 from chaku.web.running_answer import RunningAnswer, last_event
 from chaku.web.shapes import show_error, show_message
 from chaku.web.streams import Numbered
@@ -44,7 +44,7 @@ class Answers:
         store: Store,
         base_url: str,
         token_for: Callable[[str | None], str],
-        tell: Callable[[str | None, Message], None],
+        tell: Callable[[str | None, StoredMessage], None],
         *,
         lease_s: float = LEASE_S,
     ) -> None:
@@ -84,15 +84,15 @@ class Answers:
         return self._running.get((owner_id, chat_id, message_id))
 
     async def begin(
-        self, owner_id: str | None, chat: Conversation, parent_id: str, model: str, settings: dict[str, Any]
-    ) -> Message:
+        self, owner_id: str | None, chat: StoredConversation, parent_id: str, model: str, settings: dict[str, Any]
+    ) -> StoredMessage:
         """Ask a model to answer a user message; the new, empty answer. Raises NotFound or InvalidRequest."""
         # Shielded: a caller who leaves now must not leave an answer behind that nobody writes.
         return await asyncio.shield(self._begin(owner_id, chat, parent_id, model, settings))
 
     async def _begin(
-        self, owner_id: str | None, chat: Conversation, parent_id: str, model: str, settings: dict[str, Any]
-    ) -> Message:
+        self, owner_id: str | None, chat: StoredConversation, parent_id: str, model: str, settings: dict[str, Any]
+    ) -> StoredMessage:
         tree = Tree(self._store, owner_id, chat.id)
         path = await asyncio.to_thread(tree.path, parent_id)
         if path[-1].role != "user":
@@ -119,7 +119,7 @@ class Answers:
         self._tell(owner_id, message)
         return message
 
-    async def end(self, owner_id: str | None, chat_id: str, message_id: str) -> Message:
+    async def end(self, owner_id: str | None, chat_id: str, message_id: str) -> StoredMessage:
         """Stop an answer, and return it; one that is over already stays as it is. Raises NotFound."""
         tree = Tree(self._store, owner_id, chat_id)
         answer = self.find(owner_id, chat_id, message_id)
@@ -236,7 +236,7 @@ class Answers:
                 log.error("answer can't be written down message=%s error=%s", said.id, error)
 
 
-def _finish(tree: Tree, ended: Message) -> Message:
+def _finish(tree: Tree, ended: StoredMessage) -> StoredMessage:
     """Write how an answer ended; the message as it stands, which another gateway may have ended before."""
     try:
         tree.finish(
@@ -256,7 +256,7 @@ def _finish(tree: Tree, ended: Message) -> Message:
     return ended
 
 
-def prompt(system: str | None, path: Sequence[Message]) -> list[dict[str, Any]]:
+def prompt(system: str | None, path: Sequence[StoredMessage]) -> list[dict[str, Any]]:
     """What a model is sent: the system prompt and the path's messages; an answer without a word is left out."""
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     for message in path:

@@ -25,10 +25,10 @@ from chaku.store.sessions import Sessions
 from chaku.web import shapes, streams
 from chaku.web.answers import Answers
 from chaku.web.chats import Chats
-from chaku.web.logins import COOKIE, Access, Logins, Visitor, check_same_site, set_cookie
+from chaku.web.logins import COOKIE, GatewayAccess, Logins, Visitor, check_same_site, set_cookie
 from chaku.web.machine import Machine
 from chaku.web.messages import Messages
-from chaku.web.page import SECURITY_HEADERS, Page
+from chaku.web.page import SECURITY_HEADERS, PageFiles
 from chaku.web.requests import Handler, json_response, read_json, visitor_of
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Application:
         self,
         store: Store,
         keys: KeyRing,
-        access: Access,
+        access: GatewayAccess,
         models: Callable[[], list[Any]],
         base_url: str,
         lease_s: float,
@@ -158,11 +158,11 @@ def mount(
     app: FastAPI,
     store: Store,
     keys: KeyRing,
-    access: Access,
+    access: GatewayAccess,
     *,
     models: Callable[[], list[Any]],
     base_url: str,
-    page: Page | None = None,
+    page: PageFiles | None = None,
     lease_s: float = LEASE_S,
     runs: Path = ROOT,
 ) -> Application:
@@ -171,7 +171,7 @@ def mount(
     """
     application = Application(store, keys, access, models, base_url, lease_s, runs)
     app.mount("/api", application.api())
-    app.router.routes.extend((page or Page()).routes())
+    app.router.routes.extend((page or PageFiles()).routes())
     return application
 
 

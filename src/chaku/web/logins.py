@@ -22,7 +22,7 @@ FAILURE_WINDOW_S = 60.0
 _MAX_ADDRESSES = 10_000
 
 
-class Access(Protocol):
+class GatewayAccess(Protocol):
     """What the page has to know of the gateway's access; `chaku.serve` has the real one."""
 
     @property
@@ -50,7 +50,7 @@ class Visitor:
 class Logins:
     """Knows visitors by their cookie."""
 
-    def __init__(self, access: Access, keys: KeyRing, sessions: Sessions) -> None:
+    def __init__(self, access: GatewayAccess, keys: KeyRing, sessions: Sessions) -> None:
         self._access = access
         self._keys = keys
         self._sessions = sessions

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chaku.errors import InvalidRequest
-from chaku.store.conversations import Conversation, title_from
+from chaku.store.conversations import StoredConversation, title_from
 from chaku.store.database import Store
 from chaku.web import shapes, streams
 from chaku.web.answers import Answers
@@ -94,7 +94,7 @@ class Messages(ChatRoutes):
         return self._open_stream(request, events)
 
     async def _set_from(
-        self, request: Request, chat: Conversation, asked: shapes.NewMessage | shapes.NewAnswer, *, title: str
+        self, request: Request, chat: StoredConversation, asked: shapes.NewMessage | shapes.NewAnswer, *, title: str
     ) -> None:
         """The chat keeps the model and settings that were asked with last."""
         values: dict[str, Any] = {} if title == chat.title else {"title": title}

@@ -84,7 +84,7 @@ class File:
         return self.gzipped, {"vary": "accept-encoding", "content-encoding": "gzip"}
 
 
-class Page:
+class PageFiles:
     """The files of a folder, in memory. Changed files are seen with the next load of the page."""
 
     def __init__(self, folder: Path = STATIC) -> None:

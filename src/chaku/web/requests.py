@@ -15,7 +15,7 @@ from starlette.responses import Response
 from chaku.errors import InvalidRequest, NotFound, PayloadTooLarge
 from chaku.protocol.json_scan import JsonLimits, scan
 from chaku.protocol.validation import check
-from chaku.store.conversations import Conversation, Conversations
+from chaku.store.conversations import Conversations, StoredConversation
 from chaku.store.database import Store
 from chaku.store.tree import Tree
 from chaku.web import shapes
@@ -46,10 +46,10 @@ class ChatRoutes:
     def _mine(self, request: Request) -> Conversations:
         return Conversations(self._store, visitor_of(request).key_id)
 
-    async def _chat(self, request: Request) -> Conversation:
+    async def _chat(self, request: Request) -> StoredConversation:
         return await asyncio.to_thread(self._mine(request).get, id_in(request.path_params["chat"]))
 
-    def _tree(self, request: Request, chat: Conversation) -> Tree:
+    def _tree(self, request: Request, chat: StoredConversation) -> Tree:
         return self._mine(request).tree(chat.id)
 
 

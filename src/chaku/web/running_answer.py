@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from chaku.protocol.deltas import Delta
-from chaku.store.tree import Message, MessageState, Tree
+from chaku.store.tree import MessageState, StoredMessage, Tree
 from chaku.web.shapes import show_message
 from chaku.web.streams import Numbered
 
@@ -19,7 +19,7 @@ class RunningAnswer:
     """Grows by `take`, is over with `end`; `events` numbers what was said from 1."""
 
     tree: Tree
-    message: Message
+    message: StoredMessage
     """As it stands in the store."""
     deltas: list[tuple[str, str]] = field(default_factory=list)
     """Content and reasoning of each event."""
@@ -50,7 +50,7 @@ class RunningAnswer:
             self.deltas.append((delta.text, delta.reasoning))
             self._wake()
 
-    def so_far(self) -> Message:
+    def so_far(self) -> StoredMessage:
         """The message with all that has been said."""
         if self.is_over:
             return self.message
@@ -68,7 +68,7 @@ class RunningAnswer:
         first_token_s = None if self.first_token_s is None else round(self.first_token_s, 4)
         return {"first_token_s": first_token_s, "duration_s": round(duration_s, 4), "tokens_per_s": tokens_per_s}
 
-    def end(self, message: Message) -> None:
+    def end(self, message: StoredMessage) -> None:
         """Let the readers have the end."""
         self.message = message
         self.is_over = True
@@ -96,7 +96,7 @@ class RunningAnswer:
         self._news = asyncio.Event()
 
 
-def last_event(message: Message) -> dict[str, Any]:
+def last_event(message: StoredMessage) -> dict[str, Any]:
     """How a stream ends."""
     kind = "failed" if message.state is MessageState.FAILED else "done"
     return {"type": kind, "message": show_message(message)}

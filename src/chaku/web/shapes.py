@@ -15,9 +15,9 @@ from chaku.config import ModelName
 from chaku.errors import ChakuError, InvalidRequest
 from chaku.protocol.messages import Content
 from chaku.protocol.openai import ChatRequest
-from chaku.store.conversations import Conversation, Found, Place
+from chaku.store.conversations import Found, ListPlace, StoredConversation
 from chaku.store.folding import fold
-from chaku.store.tree import Message
+from chaku.store.tree import StoredMessage
 
 MAX_SNIPPET_CHARACTERS = 160
 
@@ -92,7 +92,7 @@ def dump(content: Any) -> bytes:
         return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
 
 
-def show_chat(chat: Conversation) -> dict[str, Any]:
+def show_chat(chat: StoredConversation) -> dict[str, Any]:
     """A chat without its messages."""
     return {
         **show_row(chat),
@@ -102,7 +102,7 @@ def show_chat(chat: Conversation) -> dict[str, Any]:
     }
 
 
-def show_row(chat: Conversation) -> dict[str, Any]:
+def show_row(chat: StoredConversation) -> dict[str, Any]:
     """A chat in the list."""
     return {
         "id": chat.id,
@@ -130,7 +130,7 @@ def snippet(text: str, query: str) -> str:
     return ("…" if start else "") + flat[start:end] + ("…" if end < len(flat) else "")
 
 
-def show_message(message: Message) -> dict[str, Any]:
+def show_message(message: StoredMessage) -> dict[str, Any]:
     """A message."""
     return {
         "id": message.id,
@@ -150,7 +150,7 @@ def show_message(message: Message) -> dict[str, Any]:
     }
 
 
-def show_message_without_text(message: Message) -> dict[str, Any]:
+def show_message_without_text(message: StoredMessage) -> dict[str, Any]:
     """A message as other tabs hear of it: they fetch the text if they show it."""
     shown = show_message(message)
     del shown["content"], shown["reasoning"]
@@ -184,24 +184,24 @@ def show_time(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def place_of(chat: Conversation) -> Place:
+def place_of(chat: StoredConversation) -> ListPlace:
     """Where a chat stands in the list."""
-    return Place(chat.is_pinned, chat.updated_at, chat.id)
+    return ListPlace(chat.is_pinned, chat.updated_at, chat.id)
 
 
-def cursor_after(chat: Conversation) -> str:
+def cursor_after(chat: StoredConversation) -> str:
     """Where the next page begins."""
     place = [chat.is_pinned, chat.updated_at.isoformat(), chat.id]
     return base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
 
 
-def read_cursor(cursor: str) -> Place:
+def read_cursor(cursor: str) -> ListPlace:
     """What `cursor_after` wrote. Raises InvalidRequest."""
     try:
         is_pinned, updated_at, chat_id = json.loads(base64.urlsafe_b64decode(cursor))
         if not re.fullmatch(r"[0-9a-f-]{36}", chat_id):
             raise ValueError("not an id")
-        return Place(bool(is_pinned), datetime.fromisoformat(updated_at).astimezone(UTC), chat_id)
+        return ListPlace(bool(is_pinned), datetime.fromisoformat(updated_at).astimezone(UTC), chat_id)
     except (ValueError, TypeError, OverflowError, RecursionError):  # whatever a stranger may write
         raise InvalidRequest(
             f"{cursor[:40]!r} is no place in the list of chats", fix="take `next` of the page before", param="before"

@@ -10,8 +10,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from chaku.errors import ChakuError
-from chaku.store.conversations import Conversation
-from chaku.store.tree import Message
+from chaku.store.conversations import StoredConversation
+from chaku.store.tree import StoredMessage
 from chaku.web.shapes import dump, show_chat, show_message_without_text
 
 log = logging.getLogger(__name__)
@@ -80,11 +80,11 @@ class Hub:
             if theirs == owner_id:
                 self._put(listener, event)
 
-    def tell_chat(self, chat: Conversation) -> None:
+    def tell_chat(self, chat: StoredConversation) -> None:
         """Tell the owner's tabs of a chat that is new or has changed."""
         self.publish(chat.owner_id, {"type": "chat", "chat": show_chat(chat)})
 
-    def tell_message(self, owner_id: str | None, message: Message) -> None:
+    def tell_message(self, owner_id: str | None, message: StoredMessage) -> None:
         """Tell the owner's tabs of a message that is new or has ended."""
         shown = show_message_without_text(message)
         self.publish(owner_id, {"type": "message", "chat_id": message.conversation_id, "message": shown})

@@ -17,7 +17,7 @@ from chaku.nearest import did_you_mean
 
 
 @dataclass
-class Answer:
+class ShownAnswer:
     """What has come so far; whole once `finish_reason` is there."""
 
     text: str = ""
@@ -43,7 +43,7 @@ class Answer:
 
 
 async def ask(
-    client: Client, transcript: Transcript, model: str, sampling: Mapping[str, Any], view: View, answer: Answer
+    client: Client, transcript: Transcript, model: str, sampling: Mapping[str, Any], view: View, answer: ShownAnswer
 ) -> None:
     """Fill `answer` and show it. What has come stays in `answer` when this is cancelled or raises."""
     start = time.monotonic()

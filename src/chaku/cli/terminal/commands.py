@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaku.cli.terminal import settings
-from chaku.cli.terminal.answer import Answer
+from chaku.cli.terminal.answer import ShownAnswer
 from chaku.cli.terminal.recommended import Suits
 from chaku.cli.terminal.transcript import Transcript, load
 from chaku.errors import UsageError
@@ -16,7 +16,7 @@ from chaku.nearest import did_you_mean
 
 
 @dataclass
-class Session:
+class ChatSession:
     """What the commands work on."""
 
     transcript: Transcript
@@ -25,7 +25,7 @@ class Session:
     sampling: dict[str, settings.Value]
     suits: dict[str, Suits] = field(default_factory=dict)
     """What the server recommends for each model."""
-    last: Answer | None = None
+    last: ShownAnswer | None = None
     num_answers: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -47,7 +47,7 @@ class Session:
         theirs = self.model_suits.sampling.get(name)
         return "default" if theirs is None else f"{theirs}, the model's"
 
-    def count(self, answer: Answer) -> None:
+    def count(self, answer: ShownAnswer) -> None:
         """Add an answer to the totals."""
         self.last = answer
         self.num_answers += 1
@@ -72,13 +72,13 @@ class Outcome:
 class Command:
     """`arguments` and `meaning` are for /help."""
 
-    run: Callable[[Session, str], Outcome]
+    run: Callable[[ChatSession, str], Outcome]
     arguments: str
     meaning: str
     complete_paths: bool = field(default=False)
 
 
-def run(session: Session, line: str) -> Outcome:
+def run(session: ChatSession, line: str) -> Outcome:
     """Run one line that begins with a slash. Raises UsageError, naming the nearest command where there is none."""
     name, _, rest = line.strip().partition(" ")
     name = _ALSO.get(name, name)
@@ -90,7 +90,7 @@ def run(session: Session, line: str) -> Outcome:
     return COMMANDS[name].run(session, rest.strip())
 
 
-def _help(session: Session, rest: str) -> Outcome:
+def _help(session: ChatSession, rest: str) -> Outcome:
     lines = [f"{f'{name} {command.arguments}':22} {command.meaning}" for name, command in COMMANDS.items()]
     keys = [
         "",
@@ -100,7 +100,7 @@ def _help(session: Session, rest: str) -> Outcome:
     return Outcome("\n".join(lines + keys))
 
 
-def _model(session: Session, rest: str) -> Outcome:
+def _model(session: ChatSession, rest: str) -> Outcome:
     if not rest:
         return Outcome("\n".join(f"{'*' if name == session.model else ' '} {name}" for name in session.models))
     if rest not in session.models:
@@ -110,7 +110,7 @@ def _model(session: Session, rest: str) -> Outcome:
     return Outcome(f"{rest} answers from now on; the conversation stays.")
 
 
-def _system(session: Session, rest: str) -> Outcome:
+def _system(session: ChatSession, rest: str) -> Outcome:
     if not rest:
         return Outcome(
             session.transcript.system or "There is no system prompt. /system TEXT sets one, /system none removes it."
@@ -119,7 +119,7 @@ def _system(session: Session, rest: str) -> Outcome:
     return Outcome("System prompt removed." if rest == "none" else "System prompt set.")
 
 
-def _set(session: Session, rest: str) -> Outcome:
+def _set(session: ChatSession, rest: str) -> Outcome:
     name, _, text = rest.partition(" ")
     text = text.removeprefix("=").strip()
     if not name:
@@ -136,7 +136,7 @@ def _set(session: Session, rest: str) -> Outcome:
     return Outcome(f"{name} is {session.sampling[name]}.")
 
 
-def _regen(session: Session, rest: str) -> Outcome:
+def _regen(session: ChatSession, rest: str) -> Outcome:
     messages = session.transcript.messages
     if not session.transcript.num_turns:
         raise UsageError("there is nothing to answer again", fix="ask something first")
@@ -145,21 +145,21 @@ def _regen(session: Session, rest: str) -> Outcome:
     return Outcome(ask=True)
 
 
-def _undo(session: Session, rest: str) -> Outcome:
+def _undo(session: ChatSession, rest: str) -> Outcome:
     text = session.transcript.undo()
     if text is None:
         raise UsageError("there is nothing to take back")
     return Outcome(f"Taken back: {_first_words(text)}")
 
 
-def _edit(session: Session, rest: str) -> Outcome:
+def _edit(session: ChatSession, rest: str) -> Outcome:
     text = session.transcript.undo()
     if text is None:
         raise UsageError("there is nothing to edit")
     return Outcome(prefill=text)
 
 
-def _save(session: Session, rest: str) -> Outcome:
+def _save(session: ChatSession, rest: str) -> Outcome:
     words = _words(rest)
     overwrite = "-f" in words
     words = [word for word in words if word != "-f"]
@@ -170,7 +170,7 @@ def _save(session: Session, rest: str) -> Outcome:
     return Outcome(f"Saved {len(session.transcript.messages)} messages to {path}.")
 
 
-def _load(session: Session, rest: str) -> Outcome:
+def _load(session: ChatSession, rest: str) -> Outcome:
     words = _words(rest)
     if not 1 <= len(words) <= 2 or (len(words) == 2 and not words[1].isdigit()):
         raise UsageError("/load takes one file, and perhaps the number of a conversation in it", fix="/load talk.jsonl")
@@ -181,7 +181,7 @@ def _load(session: Session, rest: str) -> Outcome:
     return Outcome(f"Loaded {len(messages)} messages from {path}. The last one: {_first_words(str(last))}")
 
 
-def _tokens(session: Session, rest: str) -> Outcome:
+def _tokens(session: ChatSession, rest: str) -> Outcome:
     last = session.last
     if last is None:
         return Outcome("No answer yet.")
@@ -198,14 +198,14 @@ def _tokens(session: Session, rest: str) -> Outcome:
     return Outcome("\n".join(lines))
 
 
-def _clear(session: Session, rest: str) -> Outcome:
+def _clear(session: ChatSession, rest: str) -> Outcome:
     system = session.transcript.system
     session.transcript.messages = []
     session.transcript.system = system
     return Outcome("A new conversation; system prompt and settings stay.")
 
 
-def _quit(session: Session, rest: str) -> Outcome:
+def _quit(session: ChatSession, rest: str) -> Outcome:
     return Outcome(leave=True)
 
 

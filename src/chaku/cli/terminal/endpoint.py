@@ -35,7 +35,7 @@ _ERROR_BY_EXIT_CODE: dict[int, type[ChakuError]] = {
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class ChatEndpoint:
     """Where to send requests. `model` is what to ask for, None where the server's first one will do."""
 
     base_url: str
@@ -44,20 +44,20 @@ class Endpoint:
 
 
 @contextlib.asynccontextmanager
-async def choose(base_url: str | None, api_key: str | None, model: str | None) -> AsyncIterator[Endpoint]:
+async def choose(base_url: str | None, api_key: str | None, model: str | None) -> AsyncIterator[ChatEndpoint]:
     """The endpoint to use; a server started for it ends with the block. Raises ChakuError.
 
     OPENAI_API_KEY goes to the address that its owner configured, `base_url` or OPENAI_BASE_URL. The
     gateway on this machine gets it only where it is one of chaku's own keys.
     """
     if configured := base_url or environment("OPENAI_BASE_URL"):
-        yield Endpoint(configured, api_key or environment("OPENAI_API_KEY"), model)
+        yield ChatEndpoint(configured, api_key or environment("OPENAI_API_KEY"), model)
         return
     here = f"http://127.0.0.1:{DEFAULT_PORT}"
     if api_key is None and (key := environment("OPENAI_API_KEY") or "").startswith(TOKEN_PREFIX):
         api_key = key
     if await _answers(here) and (model is None or await _serves(here, api_key, model)):
-        yield Endpoint(f"{here}/v1", api_key, model)
+        yield ChatEndpoint(f"{here}/v1", api_key, model)
         return
     async with _child(model or BUILT_IN_MODEL) as endpoint:
         yield endpoint
@@ -94,7 +94,7 @@ def serve_command(model: str, ready_fd: int) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def _child(model: str) -> AsyncIterator[Endpoint]:
+async def _child(model: str) -> AsyncIterator[ChatEndpoint]:
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "rb") as ready, tempfile.TemporaryFile() as log:
         try:
@@ -118,7 +118,7 @@ async def _child(model: str) -> AsyncIterator[Endpoint]:
                     if process.returncode is not None:
                         raise _why(process.returncode, log, model)
                     await asyncio.sleep(0.1)
-            yield Endpoint(f"{told['url']}/v1", told.get("api_key"), next(iter(told["models"]), None))
+            yield ChatEndpoint(f"{told['url']}/v1", told.get("api_key"), next(iter(told["models"]), None))
         finally:
             await _stop(process)
 

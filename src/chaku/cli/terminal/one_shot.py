@@ -9,7 +9,7 @@ import click
 import orjson
 from rich.console import Console
 
-from chaku.cli.terminal.answer import Answer, ask
+from chaku.cli.terminal.answer import ShownAnswer, ask
 from chaku.cli.terminal.transcript import Transcript
 from chaku.cli.terminal.view import PlainView, View, view_for
 from chaku.client import Client
@@ -40,7 +40,7 @@ async def answer_once(
 ) -> Answer:
     """Ask, and print the answer: Markdown on a terminal, plain text in a pipe, or one JSON object."""
     view: View = _Silent() if json else view_for(console, raw=raw)
-    answer = Answer()
+    answer = ShownAnswer()
     await ask(client, transcript, model, sampling, view, answer)
     if json:
         click.echo(orjson.dumps(report(answer, model)).decode())
@@ -51,14 +51,14 @@ async def answer_once(
     return answer
 
 
-def why_it_ended(answer: Answer) -> str:
+def why_it_ended(answer: ShownAnswer) -> str:
     """In words, why the model said no more."""
     if answer.finish_reason == "length":
         return "the answer was cut at the token limit (finish_reason: length)"
     return f"the answer ended early (finish_reason: {answer.finish_reason})"
 
 
-def report(answer: Answer, model: str) -> dict[str, Any]:
+def report(answer: ShownAnswer, model: str) -> dict[str, Any]:
     """The answer with everything that was measured, as --json prints it."""
     usage = answer.usage and {
         "prompt_tokens": answer.usage.prompt_tokens,

@@ -23,8 +23,8 @@ from rich.text import Text
 
 from chaku import __version__
 from chaku.cli.terminal import commands
-from chaku.cli.terminal.answer import Answer, ask, with_way_out
-from chaku.cli.terminal.commands import COMMANDS, Session
+from chaku.cli.terminal.answer import ShownAnswer, ask, with_way_out
+from chaku.cli.terminal.commands import COMMANDS, ChatSession
 from chaku.cli.terminal.markdown import clean
 from chaku.cli.terminal.one_shot import why_it_ended
 from chaku.cli.terminal.recommended import recommended
@@ -54,7 +54,7 @@ class Repl:
         keep: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
-        self._session = Session(transcript, model, list(rows), sampling)
+        self._session = ChatSession(transcript, model, list(rows), sampling)
         self._session.suits = {name: recommended(row) for name, row in rows.items()}
         self._console = console
         self._raw = raw
@@ -119,7 +119,7 @@ class Repl:
         return await self._answer() if outcome.ask else outcome
 
     async def _answer(self) -> commands.Outcome:
-        session, answer = self._session, Answer()
+        session, answer = self._session, ShownAnswer()
         view = view_for(self._console, raw=self._raw)
         self._console.print()
         asking = asyncio.create_task(
@@ -139,7 +139,7 @@ class Repl:
         session.count(answer)
         return self._keep(answer, stopped=stopped)
 
-    def _keep(self, answer: Answer, *, stopped: bool) -> commands.Outcome:
+    def _keep(self, answer: ShownAnswer, *, stopped: bool) -> commands.Outcome:
         transcript = self._session.transcript
         if stopped and not answer.text:
             self._say("stopped before the answer began; your message is back in the input line")
@@ -203,7 +203,7 @@ def _in_block(text: str) -> bool:
     return text.lstrip().startswith(BLOCK) and text.count(BLOCK) % 2 == 1
 
 
-def _prompt_session(session: Session, *, color: bool) -> PromptSession[str]:
+def _prompt_session(session: ChatSession, *, color: bool) -> PromptSession[str]:
     history = data_dir() / "chat-history"
     history.parent.mkdir(parents=True, exist_ok=True)
     os.close(os.open(history, os.O_CREAT | os.O_WRONLY, 0o600))  # what one asks is nobody else's business
@@ -244,7 +244,7 @@ def _keys() -> KeyBindings:
 class _Words(Completer):
     """Completes commands, and what they take: models, settings, files."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: ChatSession) -> None:
         self._session = session
         self._paths = PathCompleter(expanduser=True)
 
