@@ -37,7 +37,7 @@ async def answer_once(
     *,
     raw: bool,
     json: bool,
-) -> Answer:
+) -> ShownAnswer:
     """Ask, and print the answer: Markdown on a terminal, plain text in a pipe, or one JSON object."""
     view: View = _Silent() if json else view_for(console, raw=raw)
     answer = ShownAnswer()
