@@ -104,12 +104,15 @@ def run(
 def as_yaml(config: ServeConfig) -> str:
     """The settings that were given, as a file for --config; what is left to its default is left out."""
     given = config.model_dump(mode="json", exclude_unset=True)
-    for row in given.get("models", ()):
-        argument = parse(row["source"])
-        row["source"] = argument.source
-        if argument.given_name:
-            row["name"] = argument.given_name
+    given["models"] = [_named_apart(row) for row in given.get("models", ())]
     return yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
+
+
+def _named_apart(row: dict[str, Any]) -> dict[str, Any]:
+    """A model with the NAME= of its source as a key of its own."""
+    argument = parse(row["source"])
+    name = {"name": argument.given_name} if argument.given_name else {}
+    return {"source": argument.source, **name, **{key: value for key, value in row.items() if key != "source"}}
 
 
 def _name(config: ServeConfig) -> list[Named]:
