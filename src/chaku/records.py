@@ -1,10 +1,11 @@
-"""Files that are whole or absent: atomic replace, sha256, JSONL. Nothing here knows what the records mean."""
+"""Files and folders that are whole or absent: atomic replace, sha256. Nothing here knows what they hold."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -37,6 +38,71 @@ def atomic_path(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
         part.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+_OLD = ".old"
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder that becomes `path` when the block ends well, and vanishes when it does not.
+
+    What is at `path` is replaced only once the new folder is whole and on disk. A process that is killed leaves the
+    hidden folder `.NAME.PID.*.part`, which the next writer of the same path clears away.
+    """
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _clear_leftovers(path)
+    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{os.getpid()}.", suffix=".part"))
+    part.chmod(0o755)
+    try:
+        yield part
+        for file in part.rglob("*"):
+            if file.is_file():
+                sync(file)
+        sync(part)
+        put_folder(part, path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def put_folder(part: Path, path: Path) -> None:
+    """Rename a whole folder into place; what was at `path` goes only then."""
+    old = part.with_name(part.name + _OLD)
+    if path.exists():
+        path.rename(old)
+    try:
+        part.rename(path)
+    except OSError:
+        if old.exists():
+            old.rename(path)
+        raise
+    sync(path.parent)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Remove what killed processes left, and put back an old folder that one of them had already moved away."""
+    for left in sorted(path.parent.glob(f".{path.name}.*.part*")):
+        owner = left.name.removeprefix(f".{path.name}.").partition(".")[0]
+        if not owner.isdigit() or _is_running(int(owner)):
+            continue
+        if left.name.endswith(_OLD) and not path.exists():
+            left.rename(path)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def sync(path: Path) -> None:

@@ -364,14 +364,14 @@ def test_the_test_set_is_stable_when_data_is_added(tmp_path, tokenizer, mixed):
 def test_without_a_tokenizer_the_build_stops_after_messages_and_says_so(tmp_path, mixed, monkeypatch):
     monkeypatch.setenv("CHAKU_CACHE", str(tmp_path / "cache"))
     open_rendering.cache_clear()  # another test of this process may have opened the default tokenizer
-    said: list[str] = []
+    note: list[str] = []
 
     class Watcher(Silent):
-        def said(self, line):
-            said.append(line)
+        def note(self, line):
+            note.append(line)
 
     result = build(DataConfig(inputs=tuple(mixed)), tmp_path / "set", processes=1, watcher=Watcher())
-    assert "stops after messages" in said[-1] and "chaku pull smollm2-135m" in said[-1]
+    assert "stops after messages" in note[-1] and "chaku pull smollm2-135m" in note[-1]
     assert list(result.manifest["counts"])[-1] == "split"
     assert not (tmp_path / "set/rows").exists()
     assert sum(1 for _ in read_jsonl(tmp_path / "set/messages/train-00000.jsonl")) > 80

@@ -159,3 +159,19 @@ def test_the_real_files_become_rows_at_97_percent(tmp_path, smollm2_path):
     assert manifest["counts"]["normalise"]["drops"] == {"no_assistant": 60}
     formats = [kind for entry in manifest["inputs"] for kind in entry["formats"]]
     assert sorted(formats) == ["bare prompt", "message tree", "openai messages", "sharegpt"]
+
+
+def test_a_built_in_template_is_written_as_jinja_with_our_masks_or_plain(tmp_path):
+    from chaku.chat.export import to_jinja
+    from chaku.chat.templates import get_template
+
+    assert "vicuna_v1.1" in run("template").splitlines()
+    marked, plain = tmp_path / "marked.jinja", tmp_path / "plain.jinja"
+    run("template", "vicuna_v1.1", "-o", marked)
+    run("template", "vicuna_v1.1", "--plain", "--no-bos", "-o", plain)
+    assert marked.read_text() == to_jinja(get_template("vicuna_v1.1"), generation=True)
+    assert plain.read_text() == to_jinja(get_template("vicuna_v1.1"), bos=False) != marked.read_text()
+    with pytest.raises(ChakuError, match="exists"):
+        run("template", "vicuna_v1.1", "-o", plain)
+    with pytest.raises(ChakuError, match="no template is called 'vicuna'"):
+        run("template", "vicuna")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from chaku.chat.messages import Conversation, Message, Role
 from chaku.chat.render import Rendered
-from chaku.data.rows.pack import best_fit, one_each
+from chaku.data.rows.pack import best_fit, row_per_document
 from chaku.data.rows.split import rounds_of, split
 
 
@@ -119,7 +119,7 @@ def test_another_seed_orders_rows_differently_and_the_same_seed_does_not():
 
 
 def test_without_packing_each_document_has_its_row():
-    assert one_each(np.array([5, 6, 7]), 0).num_rows == 3
+    assert row_per_document(np.array([5, 6, 7]), 0).num_rows == 3
 
 
 def test_a_document_longer_than_a_row_is_our_mistake():

@@ -49,12 +49,12 @@ sys.exit(int(word))
 """
 
 
-def supervised(folder: Path, *plans: str, max_restarts: int | None = None) -> tuple[relaunch.Supervisor, list[str]]:
+def supervised(folder: Path, *plans: str, max_restarts: int | None = None) -> tuple[relaunch.Relauncher, list[str]]:
     for rank, plan in enumerate(plans):
         (folder / f"plan-{rank}").write_text(plan)
     said: list[str] = []
     command = [sys.executable, "-c", PLAYED, str(folder)]
-    return relaunch.Supervisor(command, len(plans), folder, said.append, max_restarts), said
+    return relaunch.Relauncher(command, len(plans), folder, said.append, max_restarts), said
 
 
 def starts(folder: Path, rank: int = 0) -> int:
@@ -126,8 +126,8 @@ def test_asked_to_stop_it_passes_that_on_waits_for_the_save_and_starts_nothing(t
 def test_killed_itself_it_leaves_no_run_behind(tmp_path: Path) -> None:
     (tmp_path / "plan-0").write_text("w")
     code = (
-        "import sys; from pathlib import Path; from chaku.launch.relaunch import Supervisor;"
-        " Supervisor([sys.executable, '-c', sys.argv[2], sys.argv[1]], 1, Path(sys.argv[1]), print).run()"
+        "import sys; from pathlib import Path; from chaku.launch.relaunch import Relauncher;"
+        " Relauncher([sys.executable, '-c', sys.argv[2], sys.argv[1]], 1, Path(sys.argv[1]), print).run()"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), PLAYED], env=environment())
     until = time.monotonic() + PATIENCE_S

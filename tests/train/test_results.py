@@ -20,6 +20,7 @@ from chaku.train.config import TrainConfig
 from chaku.train.interruptions import check_shares, explained
 from chaku.train.parallel import World
 from chaku.train.pretrained import read_causal
+from chaku_server import SMALL, serving
 from data.made import built
 from train import small
 
@@ -42,9 +43,22 @@ def other_eos(base: Path, small_set: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def finished(base: Path, small_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def servable(small_set: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A base with one merge, without which llama.cpp reads no tokenizer, and a set for it."""
+    folder = small.write_base(tmp_path_factory.mktemp("servable") / "base", vocab_size=261)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    nul = "\u0100"  # how byte 0 is written there
+    tokenizer["model"]["vocab"][2 * nul] = 260
+    tokenizer["model"]["merges"] = [[nul, nul]]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    source = small_set.with_suffix(".json")
+    return folder, built(folder.with_name("set"), folder, source, context=256, pack_length=256).folder
+
+
+@pytest.fixture(scope="module")
+def finished(servable: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("finished")
-    return small.trained(small.recipe("run", base, output, max_steps=2, precision="bf16"), small_set)
+    return small.trained(small.recipe("run", servable[0], output, max_steps=2, precision="bf16"), servable[1])
 
 
 def test_final_names_every_token_that_ends_an_answer(other_eos: tuple[Path, Path], tmp_path: Path) -> None:
@@ -55,12 +69,12 @@ def test_final_names_every_token_that_ends_an_answer(other_eos: tuple[Path, Path
 
 
 def test_final_holds_16_bits_and_says_so_unless_it_is_asked_for_more(
-    base: Path, small_set: Path, tmp_path: Path, finished: Path
+    servable: tuple[Path, Path], tmp_path: Path, finished: Path
 ) -> None:
     assert {value.dtype for value in load_file(finished / "final" / "model.safetensors").values()} == {torch.bfloat16}
     assert json.loads((finished / "final" / "config.json").read_text())["dtype"] == "bfloat16"
-    asked = small.recipe("asked", base, tmp_path, max_steps=2, precision="bf16", final_dtype="fp32")
-    whole = load_file(small.trained(asked, small_set) / "final" / "model.safetensors")
+    asked = small.recipe("asked", servable[0], tmp_path, max_steps=2, precision="bf16", final_dtype="fp32")
+    whole = load_file(small.trained(asked, servable[1]) / "final" / "model.safetensors")
     assert {value.dtype for value in whole.values()} == {torch.float32}
     halved = load_file(finished / "final" / "model.safetensors")
     assert all(torch.equal(value.bfloat16(), halved[name]) for name, value in whole.items())
@@ -104,6 +118,30 @@ def test_a_checkpoint_is_a_model_to_serve_and_a_damaged_one_is_named(finished: P
     (broken / "__0_0.distcp").write_bytes(b"")
     with pytest.raises(ModelError, match=r"step-1 is no valid checkpoint: __0_0.distcp has 0 bytes"):
         export_checkpoint(broken, tmp_path / "out")
+
+
+def test_serve_takes_a_checkpoint_and_the_engine_answers_as_its_weights_do(finished: Path, tmp_path: Path) -> None:
+    from openai import OpenAI
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from chaku.train.export import export_checkpoint
+
+    checkpoint = finished / "checkpoints" / "step-1"
+    export_checkpoint(checkpoint, tmp_path / "exported")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "exported", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "exported")
+    asked = [{"role": "user", "content": "the boat is red"}]
+    ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    wanted = model.generate(**ids, max_new_tokens=8, do_sample=False)[0, ids["input_ids"].shape[1] :]
+    with (
+        serving(
+            tmp_path / "home", str(checkpoint), *SMALL, "--quant", "f16", CHAKU_CACHE=str(tmp_path / "c")
+        ) as server,
+        OpenAI(base_url=server.base_url, api_key="any") as client,
+    ):
+        assert [one.id for one in client.models.list()] == ["run-step-1"]
+        answer = client.chat.completions.create(model="run-step-1", messages=asked, max_tokens=8, temperature=0)
+    assert answer.choices[0].message.content == tokenizer.decode(wanted, skip_special_tokens=True)
 
 
 def positions(base: Path, row_length: int) -> dict[str, Any]:

@@ -24,8 +24,13 @@ class Calls:
 
 
 def in_zip(path, pickled):
+    """A file of torch's with another pickle in it."""
+    torch.save({}, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", pickled)
+        for name, data in entries.items():
+            archive.writestr(name, pickled if name.endswith("data.pkl") else data)
     return path
 
 
@@ -33,11 +38,14 @@ def in_zip(path, pickled):
 @pytest.mark.parametrize(
     ("wanted", "name"),
     [
-        (Calls(os.system, "touch {}"), "posix.system|opcode"),
-        (Calls(eval, "open('{}', 'w')"), "eval|opcode"),
-        (Calls(getattr, torch.Size, "mro"), "getattr|opcode"),
-        (Calls(torch.load, "{}"), "torch.serialization.load|opcode"),
-        (np.array([Calls(os.system, "touch {}")], dtype=object), "posix.system|opcode"),
+        (Calls(os.system, "touch {}"), "posix.system|op(?:code|erand)"),
+        (Calls(eval, "open('{}', 'w')"), "eval|op(?:code|erand)"),
+        (Calls(getattr, torch.Size, "mro"), "getattr|op(?:code|erand)"),
+        (Calls(torch.load, "{}"), "torch.serialization.load|op(?:code|erand)"),
+        (
+            np.array([Calls(os.system, "touch {}")], dtype=object),
+            "posix.system|multiarray._reconstruct|op(?:code|erand)",
+        ),
     ],
 )
 def test_what_could_run_is_refused_by_name(tmp_path, protocol, wanted, name):
@@ -85,7 +93,7 @@ def test_a_tensor_outside_its_storage_is_refused(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in entries.items():
             archive.writestr(name, data.replace(b"K\x04\x85", b"K\x05\x85") if name.endswith("data.pkl") else data)
-    with pytest.raises(ModelError, match="cut off inside a"):
+    with pytest.raises(ModelError, match=r"changed\.bin is damaged"):
         open_tensors(path)
 
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from chaku.chat.messages import Conversation, Role
 from chaku.chat.segments import EOS, Layout, Segment
@@ -141,19 +141,31 @@ class Renderer:
 def supervised_texts(input_ids: Sequence[int], loss_mask: Sequence[int], tokenizer: Tokenizer) -> list[str]:
     """What each stretch of trained ids says, special tokens spelled out: the answers with their ends."""
     special_ids = frozenset(tokenizer.special_ids.values())
-    texts: list[str] = []
-    start = None
-    for index in range(len(input_ids) + 1):
-        trained = index < len(input_ids) and loss_mask[index]
-        if trained and start is None:
-            start = index
-        elif not trained and start is not None:
-            before = Before.START if start == 0 else Before.TEXT
-            if start and input_ids[start - 1] in special_ids:
-                before = Before.SPECIAL
-            texts.append(tokenizer.decode(input_ids[start:index], before))
-            start = None
-    return texts
+    stretches = mask_stretches(input_ids, bytes(loss_mask), special_ids)
+    return [tokenizer.decode(input_ids[part.start : part.end], part.before) for part in stretches if part.is_trained]
+
+
+class Stretch(NamedTuple):
+    """Neighbouring ids from `start` to `end` that all carry loss, or all don't, and what stands before them."""
+
+    start: int
+    end: int
+    before: Before
+    is_trained: bool
+
+
+def mask_stretches(input_ids: Sequence[int], loss_mask: bytes, special_ids: Container[int]) -> Iterator[Stretch]:
+    """Cut a document where its loss mask (a byte for each id, 0 or 1) changes."""
+    start = 0
+    while start < len(loss_mask):
+        is_trained = bool(loss_mask[start])
+        end = loss_mask.find(b"\0" if is_trained else b"\1", start)
+        end = len(loss_mask) if end < 0 else end
+        before = Before.START if start == 0 else Before.TEXT
+        if start and input_ids[start - 1] in special_ids:
+            before = Before.SPECIAL
+        yield Stretch(start, end, before, is_trained)
+        start = end
 
 
 def answer_text(layout: Layout, conversation: Conversation, turn: int, *, bos: str, eos: str) -> str:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from chaku.cli.data_template import template
 from chaku.cli.help_page import group
 from chaku.cli.main import tell
 from chaku.cli.progress.building import building
@@ -349,3 +350,6 @@ def identity(
     with atomic_write(output) as file:
         file.write(b"\n".join(lines) + b"\n")
     click.echo(f"{len(lines):,} conversations in {output}")
+
+
+data.add_command(template)

@@ -35,6 +35,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "data why": ("chaku data why my-set shares.jsonl:17", "chaku data why my-set aBcD123"),
     "data preview": ("chaku data preview my-set", "chaku data preview my-set -n 10 --seed 7"),
     "data audit": ("chaku data audit my-set", "chaku data audit my-set --questions question.jsonl"),
+    "data template": (
+        "chaku data template",
+        "chaku data template vicuna_v1.1 -o chat_template.jinja",
+        "chaku data template chatml --plain",
+    ),
     "data identity": (
         "chaku data identity --name Kusi --org 'the chaku project' -o identity.jsonl",
         "chaku data identity --name Kusi --org ACME -n 1000 --ordinary 0.5 -o identity.jsonl",

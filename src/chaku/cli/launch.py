@@ -16,7 +16,7 @@ import click
 from chaku.cli.help_page import group
 from chaku.errors import UsageError
 from chaku.launch.rehearsal import Rehearsal
-from chaku.launch.relaunch import Supervisor, train_command
+from chaku.launch.relaunch import Relauncher, train_command
 from chaku.launch.sky import Cluster, render
 from chaku.records import atomic_write, sha256_file
 from chaku.train.config import is_hub_id, read_recipe, run_folder, train_config
@@ -106,10 +106,10 @@ def _local(recipe: Path, settings: tuple[str, ...], read: Recipe, options: dict[
     if options["seed"] is not None:
         rehearsal = Rehearsal(folder, options["seed"], options["kills"] or 3, _said)
     command = train_command(recipe, settings)
-    supervisor = Supervisor(command, options["processes"] or 1, folder, _said, options["max_restarts"], rehearsal)
-    code = supervisor.run()
+    relauncher = Relauncher(command, options["processes"] or 1, folder, _said, options["max_restarts"], rehearsal)
+    code = relauncher.run()
     if code == 0 and rehearsal is not None:
-        _said(f"rehearsal: {rehearsal.dealt} kills, {supervisor.restarts} restarts, and the run is through")
+        _said(f"rehearsal: {rehearsal.dealt} kills, {relauncher.restarts} restarts, and the run is through")
         for path in sorted((folder / "final").glob("*.safetensors")):
             click.echo(f"{sha256_file(path)}  {path}")
     return code

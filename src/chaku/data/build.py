@@ -154,11 +154,11 @@ class _Build:
 
     def _tell(self) -> None:
         for path, container in zip(self.inputs, self.containers, strict=True):
-            self.watcher.said(f"{path.name}: {container}, {path.stat().st_size:,} bytes")
+            self.watcher.note(f"{path.name}: {container}, {path.stat().st_size:,} bytes")
         if self.missing is not None:
-            self.watcher.said(f"{self.missing}. The build stops after messages.")
+            self.watcher.note(f"{self.missing}. The build stops after messages.")
             return
-        self.watcher.said(
+        self.watcher.note(
             f"tokenizer {self.config.tokenizer}, template {self.rendering.template.name},"
             f" context {self.config.context:,}, rows of {self.config.row_length:,}"
         )
@@ -267,7 +267,7 @@ class _Build:
     def _pack(self, tokenised: list[Path]) -> list[Path]:
         import numpy as np
 
-        from chaku.data.rows.pack import best_fit, one_each
+        from chaku.data.rows.pack import best_fit, row_per_document
         from chaku.data.rows.packed import ROWS_PER_SHARD, RowsTask, write_rows
         from chaku.data.rows.tokenise import SPLITS
 
@@ -278,13 +278,13 @@ class _Build:
             starts = np.cumsum([0, *map(len, lengths)])
             every = np.concatenate([np.zeros(0, np.int64), *lengths])
             seed = self.config.seed
-            plan = best_fit(every, self.config.row_length, seed) if self.config.pack else one_each(every, seed)
+            plan = best_fit(every, self.config.row_length, seed) if self.config.pack else row_per_document(every, seed)
             for index, first in enumerate(range(0, plan.num_rows, ROWS_PER_SHARD)):
-                own = plan.starts[first : first + ROWS_PER_SHARD + 1]
+                row_starts = plan.starts[first : first + ROWS_PER_SHARD + 1]
                 folder = self.work / f"pack-{part}-{index:05}"
                 files = tuple(source / f"{part}.arrow" for source in tokenised)
-                order = plan.order[own[0] : own[-1]]
-                tasks.append((folder, RowsTask(index, part, folder, files, starts, order, own - own[0])))
+                order = plan.order[row_starts[0] : row_starts[-1]]
+                tasks.append((folder, RowsTask(index, part, folder, files, starts, order, row_starts - row_starts[0])))
         return self._map("pack", write_rows, tasks, len(tasks))
 
     def _check_law(self) -> None:

@@ -30,7 +30,8 @@ from chaku.data.rules.normalise import normalise
 from chaku.data.rules.personal import masked, quote
 from chaku.data.rules.privacy import judge_personal
 from chaku.data.rules.quality import judge_quality
-from chaku.data.shards import write_folder, write_jsonl
+from chaku.data.shards import write_jsonl
+from chaku.records import atomic_folder
 
 STAGES = (
     "import", "clean", "personal", "normalise", "language", "quality", "content", "moderation", "decontaminate",
@@ -71,46 +72,48 @@ class _Shard:
 
         config, actions, ledger = self.config, self.actions, self.ledger
         batch = _timed(ledger, "import", lambda: list(self._import()))
-        batch = self._each("clean", batch, lambda one: judge_cleaned(one, actions))
-        batch = self._each("personal", batch, lambda one: judge_personal(one, actions))
-        batch = self._each("normalise", batch, self._normalised)
-        batch = self._each("language", batch, lambda one: judge_language(one, config.languages, actions["language"]))
-        batch = self._each("quality", batch, lambda one: judge_quality(one, actions), only_chosen=True)
-        batch = self._each("content", batch, lambda one: judge_content(one, actions))
+        batch = self._judged("clean", batch, lambda chat: judge_cleaned(chat, actions))
+        batch = self._judged("personal", batch, lambda chat: judge_personal(chat, actions))
+        batch = self._judged("normalise", batch, self._normalised)
+        batch = self._judged(
+            "language", batch, lambda chat: judge_language(chat, config.languages, actions["language"])
+        )
+        batch = self._judged("quality", batch, lambda chat: judge_quality(chat, actions), only_chosen=True)
+        batch = self._judged("content", batch, lambda chat: judge_content(chat, actions))
         batch = self._moderated(batch)
         if config.decontaminate and actions["contaminated"] != "off":
             questions, share = _questions(config.decontaminate), config.contamination_overlap
             action = actions["contaminated"]
-            batch = self._each(
-                "decontaminate", batch, lambda one: judge_contamination(one, questions, share, action)
+            batch = self._judged(
+                "decontaminate", batch, lambda chat: judge_contamination(chat, questions, share, action)
             )  # fmt: skip
-        batch = self._each("pairs", batch, self._set_aside, only_chosen=True)
+        batch = self._judged("pairs", batch, self._set_aside, only_chosen=True)
         return {**ledger.counts, "signatures": self._write(batch)}
 
-    def _each(
+    def _judged(
         self, stage: str, batch: list[Conversation], judge: Callable[[Conversation], Decision], *,
         only_chosen: bool = False,
     ) -> list[Conversation]:  # fmt: skip
         """Judge every conversation; both sides of a pair, unless `only_chosen`."""
 
-        def judged(one: Conversation) -> Decision:
-            decision = judge(one)
-            if only_chosen or not isinstance(one, Pair) or decision.kept is None:
+        def judged(chat: Conversation) -> Decision:
+            decision = judge(chat)
+            if only_chosen or not isinstance(chat, Pair) or decision.kept is None:
                 return decision
-            other = judge(Conversation(one.id, one.rejected, one.tools))
+            other = judge(Conversation(chat.id, chat.rejected, chat.tools))
             if other.kept is None:
                 return replace(other, note=f"rejected answer: {other.note or ''}")
-            kept = replace(one, messages=decision.kept.messages, source=decision.kept.source)
+            kept = replace(chat, messages=decision.kept.messages, source=decision.kept.source)
             return replace(decision, kept=replace(kept, rejected=other.kept.messages))
 
         return _timed(self.ledger, stage, lambda: _record(self.ledger, stage, batch, map(judged, batch)))
 
-    def _normalised(self, one: Conversation) -> Decision:
-        decision = normalise(one, self.config.system)
-        if decision.rule != "no_assistant" or isinstance(one, Pair):
+    def _normalised(self, chat: Conversation) -> Decision:
+        decision = normalise(chat, self.config.system)
+        if decision.rule != "no_assistant" or isinstance(chat, Pair):
             return decision
-        asked = tuple(itertools.takewhile(lambda message: message.role is not Role.ASSISTANT, one.messages))
-        prompt = replace(one, messages=asked)
+        asked = tuple(itertools.takewhile(lambda message: message.role is not Role.ASSISTANT, chat.messages))
+        prompt = replace(chat, messages=asked)
         judged = judge_content(prompt, self.actions)
         if judged.kept is None:
             return replace(
@@ -126,34 +129,35 @@ class _Shard:
             return batch
         classifier, ledger = EndpointClassifier(config), self.ledger
         whole = [
-            replace(one, messages=(*one.messages, *one.rejected)) if isinstance(one, Pair) else one for one in batch
+            replace(chat, messages=(*chat.messages, *chat.rejected)) if isinstance(chat, Pair) else chat
+            for chat in batch
         ]
         judged = judge_all(whole, classifier, action, config.concurrency)
         decisions = (
-            replace(decision, kept=one) if decision.kept is not None else decision
-            for one, decision in zip(batch, judged, strict=True)
+            replace(decision, kept=chat) if decision.kept is not None else decision
+            for chat, decision in zip(batch, judged, strict=True)
         )
         kept = _timed(ledger, "moderation", lambda: _record(ledger, "moderation", batch, decisions))
         asked = judge_all(self.prompts, classifier, "drop", config.concurrency)
         self.prompts = [decision.kept for decision in asked if decision.kept is not None]
         return kept
 
-    def _set_aside(self, one: Conversation) -> Decision:
+    def _set_aside(self, chat: Conversation) -> Decision:
         """Pairs leave the way of the chats here."""
         from chaku.data.rules.dedup import group_of
 
-        if not isinstance(one, Pair):
-            return Decision(one.id, one)
+        if not isinstance(chat, Pair):
+            return Decision(chat.id, chat)
         try:
-            prompt, chosen, rejected = one.parts()
+            prompt, chosen, rejected = chat.parts()
         except BadMessage as error:
-            return Decision(one.id, None, "bad_pair", note=str(error))
+            return Decision(chat.id, None, "bad_pair", note=str(error))
         sides = {
             name: [message.to_json() for message in messages]
             for name, messages in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected))
         }
-        self.pairs.append({"id": one.id, **sides, "source": dict(one.source), "group": group_of(one)})
-        return Decision(one.id, None, "preference_pair")
+        self.pairs.append({"id": chat.id, **sides, "source": dict(chat.source), "group": group_of(chat)})
+        return Decision(chat.id, None, "preference_pair")
 
     def _import(self) -> Iterator[Conversation]:
         self.ledger.stage("import")
@@ -178,15 +182,17 @@ class _Shard:
         from chaku.data.rules.dedup import SIGNATURE_WIDTH, signature
 
         started = time.perf_counter()
-        signatures = np.stack([signature(one) for one in batch]) if batch else np.zeros((0, SIGNATURE_WIDTH), np.uint32)
+        signatures = (
+            np.stack([signature(chat) for chat in batch]) if batch else np.zeros((0, SIGNATURE_WIDTH), np.uint32)
+        )
         signing = StageCounts(seconds=time.perf_counter() - started)
-        with write_folder(self.task.folder) as folder:
+        with atomic_folder(self.task.folder) as folder:
             write_jsonl(folder / "messages.jsonl", batch)
             write_jsonl(folder / "prompts.jsonl", self.prompts)
             with (folder / "pairs.jsonl").open("wb") as file:
                 file.writelines(orjson.dumps(pair, option=orjson.OPT_APPEND_NEWLINE) for pair in self.pairs)
             np.save(folder / "signatures.npy", signatures)
-            np.save(folder / "ids.npy", np.array([one.id for one in batch], dtype=np.str_))
+            np.save(folder / "ids.npy", np.array([chat.id for chat in batch], dtype=np.str_))
             self.ledger.write(folder)
             stages = {name: counts.to_json(with_seconds=True) for name, counts in self.ledger.counts.items()}
             counts = {"stages": stages, "inputs": self.inputs.to_json()}
@@ -214,7 +220,7 @@ def _record(
     ledger: Ledger, stage: str, batch: Sequence[Conversation], decisions: Iterable[Decision]
 ) -> list[Conversation]:
     pairs = zip(batch, decisions, strict=True)
-    return [kept for one, decision in pairs for kept in ledger.record(stage, one.id, (decision,))]
+    return [kept for chat, decision in pairs for kept in ledger.record(stage, chat.id, (decision,))]
 
 
 class _NotRead(Exception):
@@ -251,26 +257,26 @@ def _decide(imported: Imported, identity: str, name: str, line: int) -> Iterator
     """Raises _NotRead for what no file can hold."""
     left = imported.num_branches_left
     flags = (Flag("not_best_path", left, f"{left} other paths through the tree"),) if left else ()
-    for index, one in enumerate(imported.conversations):
-        own = identity if len(imported.conversations) == 1 else f"{identity}/{index}"
-        source = {**one.source, "file": name, "line": line, "format": imported.format}
-        if one.id:
-            source["id"] = one.id
-        kept, source_id = replace(one, id=own, source=source), masked(one.id)
+    for index, chat in enumerate(imported.conversations):
+        chat_id = identity if len(imported.conversations) == 1 else f"{identity}/{index}"
+        source = {**chat.source, "file": name, "line": line, "format": imported.format}
+        if chat.id:
+            source["id"] = chat.id
+        kept, source_id = replace(chat, id=chat_id, source=source), masked(chat.id)
         try:
             orjson.dumps(kept.to_json())
         except orjson.JSONEncodeError as error:
             raise _NotRead("bad_message", f"can't be written as JSON: {error}") from None
-        if unreadable := next((message for message in _all_messages(one) if message.parts), None):
+        if unreadable := next((message for message in _all_messages(chat) if message.parts), None):
             kinds = sorted({str(part.get("type"))[:40] for part in unreadable.parts})
             note = quote(f"{name} line {line}: a message has parts of type {', '.join(kinds)}", 200)
-            yield Decision(own, None, "bad_message", note=note, flags=flags, source_id=source_id)
+            yield Decision(chat_id, None, "bad_message", note=note, flags=flags, source_id=source_id)
         else:
-            yield Decision(own, kept, flags=flags, source_id=source_id)
+            yield Decision(chat_id, kept, flags=flags, source_id=source_id)
 
 
-def _all_messages(one: Conversation) -> tuple[Message, ...]:
-    return (*one.messages, *one.rejected) if isinstance(one, Pair) else one.messages
+def _all_messages(chat: Conversation) -> tuple[Message, ...]:
+    return (*chat.messages, *chat.rejected) if isinstance(chat, Pair) else chat.messages
 
 
 def parse(data: bytes) -> Any:

@@ -1,33 +1,13 @@
-"""Shards on disk: a folder that is whole or absent, and conversations as JSONL in it."""
+"""Conversations as JSONL in a shard's folder."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import orjson
 
 from chaku.chat.messages import Conversation
-from chaku.records import sync
-
-
-@contextlib.contextmanager
-def write_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder that becomes `folder` when the block ends well. Its files are on disk before its name is."""
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        yield part
-        for file in part.iterdir():
-            sync(file)
-        part.replace(folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
 
 
 def write_jsonl(path: Path, conversations: Iterable[Conversation]) -> int:

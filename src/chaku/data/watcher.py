@@ -10,7 +10,7 @@ from chaku.data.ledger import StageCounts
 class Watcher(Protocol):
     """Hears how a build goes on."""
 
-    def said(self, line: str) -> None:
+    def note(self, line: str) -> None:
         """A fact worth telling."""
 
     def began(self, phase: str, total: int | None) -> None:
@@ -23,7 +23,7 @@ class Watcher(Protocol):
 class Silent:
     """Tells nobody."""
 
-    def said(self, line: str) -> None:
+    def note(self, line: str) -> None:
         """Nothing."""
 
     def began(self, phase: str, total: int | None) -> None:

@@ -99,7 +99,7 @@ class Job:
 
 
 @dataclass
-class Supervisor:
+class Relauncher:
     """Starts a run on this host until it is through. `folder` is the run's: its checkpoints tell whether it gets on."""
 
     command: Sequence[str]

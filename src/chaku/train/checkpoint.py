@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.checkpoint.state_dict_saver import save as save_state
 
 from chaku.errors import TrainingError
-from chaku.records import change_of, sync
+from chaku.records import change_of, put_folder, sync
 from chaku.train.hashing_writer import HashingWriter
 from chaku.train.parallel import LOADING_TIMEOUT, World
 
@@ -189,11 +189,7 @@ class Checkpoints:
             file.write(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
         sync(part / "manifest.json")
         sync(part)
-        target = self.folder / f"step-{step}"
-        if target.exists():
-            shutil.rmtree(target)
-        part.replace(target)
-        sync(self.folder)
+        put_folder(part, self.folder / f"step-{step}")
         self._prune()
 
     def _prune(self) -> None:

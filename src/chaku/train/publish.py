@@ -77,7 +77,7 @@ def collect(run: Path, repo: str, *, base: str | None = None, with_checkpoints: 
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     known = _known(run, manifest, config)
     uploads = []
-    for path in sorted(each for each in final.rglob("*") if each.is_file() and not each.name.startswith(".")):
+    for path in sorted(place for place in final.rglob("*") if place.is_file() and not place.name.startswith(".")):
         place, content = (
             path.relative_to(final).as_posix(),
             path.read_bytes() if path.suffix in (".md", ".json") else b"",
@@ -93,7 +93,7 @@ def collect(run: Path, repo: str, *, base: str | None = None, with_checkpoints: 
         else:
             uploads.append(Upload(place, path))
     lines = [orjson.loads(line) for line in (run / "log.jsonl").read_bytes().splitlines()]
-    cleaned = [orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in without_paths(lines, known)]
+    cleaned = [orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE) for entry in without_paths(lines, known)]
     config = without_paths(config, known, whole=True)
     published = without_paths(published, known, whole=True)
     uploads += [
@@ -133,7 +133,7 @@ def _adapter_config(content: bytes, manifest: Mapping[str, Any], known: Mapping[
 def _checkpoints(run: Path, known: Mapping[str, str]) -> list[Upload]:
     files = sorted(path for path in (run / "checkpoints").glob("step-*/*") if path.is_file())
     for path in files:
-        if path.suffix != ".distcp" and any(each.encode() in path.read_bytes() for each in known):
+        if path.suffix != ".distcp" and any(place.encode() in path.read_bytes() for place in known):
             raise UsageError(f"{path} names folders of this machine: an older chaku wrote it", fix="push it without")
     return [Upload(f"run/{path.relative_to(run).as_posix()}", path) for path in files]
 
@@ -167,17 +167,17 @@ def push(repo: str, uploads: list[Upload], *, is_private: bool, message: str) ->
             repo = api.create_repo(repo, private=is_private, exist_ok=True).repo_id
             before = api.model_info(repo)
         places = {upload.place for upload in uploads}
-        stale = [one.rfilename for one in before.siblings or () if _is_stale(one.rfilename, places)]
+        stale = [entry.rfilename for entry in before.siblings or () if _is_stale(entry.rfilename, places)]
         operations: list[Any] = [CommitOperationDelete(path_in_repo=name) for name in stale]
         for upload in uploads:
             content = upload.content if isinstance(upload.content, bytes) else str(upload.content)
             operations.append(CommitOperationAdd(path_in_repo=upload.place, path_or_fileobj=content))
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             commit = api.create_commit(repo, operations, commit_message=message)
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
         raise _explain(api, repo, error) from None
-    notes = tuple(str(one.message) for one in said if "README.md" in str(one.message))
+    notes = tuple(str(entry.message) for entry in warned if "README.md" in str(entry.message))
     is_changed = commit.oid != before.sha
     return Pushed(f"{api.endpoint}/{repo}", bool(before.private), is_changed, tuple(stale), notes)
 

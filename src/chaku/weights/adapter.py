@@ -45,9 +45,9 @@ class Adapter:
         """What B·A is multiplied by for the weight `name`."""
         module = name.removesuffix(".weight")
         alpha = float(self.config.get("lora_alpha", 8))
-        for pattern, own in (self.config.get("alpha_pattern") or {}).items():
+        for pattern, alpha_of_layer in (self.config.get("alpha_pattern") or {}).items():
             if re.match(rf"(.*\.)?({pattern})$", module):
-                alpha = float(own)
+                alpha = float(alpha_of_layer)
                 break
         return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 

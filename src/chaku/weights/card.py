@@ -45,14 +45,14 @@ def model_card(
     `developer` and `licence` win over what was recorded; `hub_id` is where the model is published.
     """
     name, base = str(manifest["name"]), manifest["base"]
-    own = licence or manifest.get("licence")
-    inherited = None if own else base.get("licence")
+    licence_of_model = licence or manifest.get("licence")
+    inherited = None if licence_of_model else base.get("licence")
     of_base = f"{inherited} (of the base model)" if inherited else None
-    of_theirs = {"Licence of the base": str(base["licence"])} if own and base.get("licence") else {}
+    of_theirs = {"Licence of the base": str(base["licence"])} if licence_of_model and base.get("licence") else {}
     facts = {
         "Developed by": developer or manifest.get("developer") or _MISSING,
         "Model type": "auto-regressive language model, a transformer",
-        "Licence": own or of_base or _MISSING,
+        "Licence": licence_of_model or of_base or _MISSING,
         **of_theirs,
         "Fine-tuned from": _base(base),
         **lineage(manifest),
@@ -60,7 +60,7 @@ def model_card(
         "Finished": manifest.get("finished") or "not yet: the run has no end",
     }
     parts = [
-        _front_matter(manifest, own or inherited, None if own else base.get("licence_url")),
+        _front_matter(manifest, licence_of_model or inherited, None if licence_of_model else base.get("licence_url")),
         f"# {name}",
         f"A chat model: {shown(base.get('name') or 'a base model')} fine-tuned on conversations.",
         "## Model details", _bullets(facts),
@@ -91,9 +91,9 @@ def _front_matter(manifest: Mapping[str, Any], licence: str | None, licence_url:
 
 def _base(base: Mapping[str, Any]) -> str:
     kind = "sha256" if base.get("sha256") else "revision"
-    said = _with_hash(base.get("name"), base.get(kind), kind)
+    name = _with_hash(base.get("name"), base.get(kind), kind)
     is_named = base.get("hub_id") in (None, base.get("name"))
-    return said if is_named else f"{said}, published as {base['hub_id']}"
+    return name if is_named else f"{name}, published as {base['hub_id']}"
 
 
 def lineage(manifest: Mapping[str, Any]) -> dict[str, str]:

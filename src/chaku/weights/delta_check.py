@@ -40,8 +40,8 @@ class DeltaRecord:
 
     def write(self, folder: Path) -> None:
         """Write it into a delta's folder."""
-        said = {"version": _VERSION, "format": self.format, "base_sha256": self.base, "result_sha256": self.result}
-        (folder / RECORD_NAME).write_text(json.dumps(said, indent=1) + "\n")
+        record = {"version": _VERSION, "format": self.format, "base_sha256": self.base, "result_sha256": self.result}
+        (folder / RECORD_NAME).write_text(json.dumps(record, indent=1) + "\n")
 
     def check_names(self, names: list[str]) -> None:
         """Raise ModelError unless the record is about these tensors."""
@@ -55,8 +55,11 @@ def read_record(delta: Path) -> DeltaRecord | None:
     if not path.exists():
         return None
     try:
-        said = json.loads(path.read_bytes())
-        version, record = said["version"], DeltaRecord(said["format"], said["base_sha256"], said["result_sha256"])
+        values = json.loads(path.read_bytes())
+        version, record = (
+            values["version"],
+            DeltaRecord(values["format"], values["base_sha256"], values["result_sha256"]),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is not a record of a delta ({error!r})", fix="fetch the delta again") from error
     if version != _VERSION or record.format not in ("xor", "difference"):

@@ -1,16 +1,15 @@
-"""An output folder that is whole or absent: written under a hidden name beside it, then renamed."""
+"""An output folder of weights: whole or absent, and never in the place of something else."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from chaku.errors import ModelError, UsageError
-from chaku.records import sync
+from chaku.records import atomic_folder
 
 WEIGHT_SUFFIXES = (
     ".safetensors",
@@ -31,30 +30,17 @@ TOKENIZER_FILES = (
 MODEL_FILES = ("config.json", "generation_config.json", *TOKENIZER_FILES)
 """What makes weights a model; not its card or licence, which a delta's target does not share."""
 
-_OLD = ".old"
-
 
 @contextlib.contextmanager
 def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a folder that becomes `path` when the block ends well, and vanishes when it does not.
 
-    What is at `path` is refused without `overwrite`, and with it replaced only once the new one is whole. A process
-    that is killed leaves the hidden folder `.NAME.*.part`, which the next run to the same path clears away.
+    What is at `path` is refused without `overwrite`, and with it replaced only once the new one is whole.
     """
-    path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(path)
-    check_output(path, overwrite=overwrite)
-    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{os.getpid()}.", suffix=".part"))
-    part.chmod(0o755)
-    try:
-        yield part
-        _sync(part)
+    with atomic_folder(path) as part:
         check_output(path, overwrite=overwrite)
-        _put(part, path)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+        yield part
+        check_output(path, overwrite=overwrite)
 
 
 def copy_side_files(source: Path, target: Path, *, names: tuple[str, ...] | None = None) -> list[str]:
@@ -82,48 +68,3 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     held = list(path.iterdir())
     if held and not any(file.name.endswith(WEIGHT_SUFFIXES) for file in held):
         raise ModelError(f"{path} holds no weights, and is not replaced", fix="choose another output")
-
-
-def _put(part: Path, path: Path) -> None:
-    """Rename the new folder into place; what was there goes only then."""
-    old = part.with_name(part.name + _OLD)
-    if path.exists():
-        path.rename(old)
-    try:
-        part.rename(path)
-    except OSError:
-        if old.exists():
-            old.rename(path)
-        raise
-    sync(path.parent)
-    if old.exists():
-        shutil.rmtree(old)
-
-
-def _clear_leftovers(path: Path) -> None:
-    """Remove what killed processes left, and put back an old output that one of them had already moved away."""
-    for left in sorted(path.parent.glob(f".{path.name}.*.part*")):
-        owner = left.name.removeprefix(f".{path.name}.").partition(".")[0]
-        if not owner.isdigit() or _is_running(int(owner)):
-            continue
-        if left.name.endswith(_OLD) and not path.exists():
-            left.rename(path)
-        else:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _sync(folder: Path) -> None:
-    for file in folder.rglob("*"):
-        if file.is_file():
-            sync(file)
-    sync(folder)

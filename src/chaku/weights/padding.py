@@ -38,8 +38,8 @@ def extend_tokenizer(folder: Path, pad_id: int) -> bool:
 
 
 def _change(path: Path, changed: dict[str, Any]) -> None:
-    said = read_optional(path) | changed
-    path.write_text(json.dumps(said, ensure_ascii=False, indent=2) + "\n")
+    values = read_optional(path) | changed
+    path.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
 
 
 def _check_free(path: Path, tokenizer: dict[str, Any], pad_id: int) -> None:

@@ -97,15 +97,15 @@ def side_files_from_paddle(source: Path, folder: Path) -> None:
 def _their_config(config: dict[str, Any]) -> dict[str, Any]:
     """The same config with what PaddleNLP reads under other keys, which transformers moved over time."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    said = {key: value for key, value in config.items() if key != "torch_dtype"}
+    values = {key: value for key, value in config.items() if key != "torch_dtype"}
     if "max_position_embeddings" in config:
-        said["seq_length"] = config["max_position_embeddings"]
+        values["seq_length"] = config["max_position_embeddings"]
     if "rope_theta" in rope:
-        said["rope_theta"] = rope["rope_theta"]
+        values["rope_theta"] = rope["rope_theta"]
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
-        said |= {"rope_scaling_type": kind, "rope_scaling_factor": rope.get("factor", 1.0)}
-    return said
+        values |= {"rope_scaling_type": kind, "rope_scaling_factor": rope.get("factor", 1.0)}
+    return values
 
 
 def _complete_side_files(folder: Path, config: dict[str, Any]) -> None:
@@ -117,12 +117,12 @@ def _complete_side_files(folder: Path, config: dict[str, Any]) -> None:
         _write(folder / "generation_config.json", {"_from_model_config": True, **ids})
     tokenizer_config = folder / "tokenizer_config.json"
     if tokenizer_config.exists() and not (folder / "special_tokens_map.json").exists():
-        said = read_object(tokenizer_config)
-        _write(folder / "special_tokens_map.json", {key: said[key] for key in _SPECIAL_TOKENS if said.get(key)})
+        values = read_object(tokenizer_config)
+        _write(folder / "special_tokens_map.json", {key: values[key] for key in _SPECIAL_TOKENS if values.get(key)})
 
 
-def _write(path: Path, said: dict[str, Any]) -> None:
-    path.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n")
+def _write(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
 def _write_processors(folder: Path, given: Path, *, is_wanted: bool) -> None:

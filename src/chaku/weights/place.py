@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chaku.errors import ModelError
 
@@ -71,6 +71,30 @@ class Place:
         return (last + 1) * DTYPES[self.metadata.dtype][1]
 
 
+@dataclass(frozen=True, eq=False)
+class MappedTensor:
+    """A tensor that torch mapped: its values are read from `file` when they are used."""
+
+    file: Path
+    tensor: torch.Tensor
+
+    @property
+    def metadata(self) -> TensorMetadata:
+        """Shape and dtype."""
+        return metadata_of(self.tensor)
+
+    def __eq__(self, other: object) -> bool:
+        """The same values under another name."""
+        return isinstance(other, MappedTensor) and self._where == other._where
+
+    def __hash__(self) -> int:
+        return hash(self._where)
+
+    @property
+    def _where(self) -> tuple[Any, ...]:
+        return self.file, self.tensor.data_ptr(), self.metadata, self.tensor.stride()
+
+
 def torch_dtype(name: str) -> torch.dtype:
     """The torch dtype of a name in DTYPES."""
     import torch
@@ -85,13 +109,15 @@ def metadata_of(tensor: torch.Tensor) -> TensorMetadata:
     return TensorMetadata(tuple(tensor.shape), NAMES[str(tensor.dtype).removeprefix("torch.")])
 
 
-def load_place(name: str, place: Place) -> torch.Tensor:
+def load_place(name: str, place: Place | MappedTensor) -> torch.Tensor:
     """Read one tensor. Raises ModelError naming file and tensor when bytes are missing.
 
-    The bytes are read, not mapped: what was read of a file before never counts as this process's memory.
+    The bytes of a `Place` are read, not mapped: what was read of a file before never counts as this process's memory.
     """
     import torch
 
+    if isinstance(place, MappedTensor):
+        return place.tensor.detach().clone(memory_format=torch.contiguous_format)
     buffer = torch.empty(place.span_bytes, dtype=torch.uint8)
     with place.file.open("rb", buffering=0) as file:
         file.seek(place.offset_bytes)

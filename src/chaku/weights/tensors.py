@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from chaku.errors import ModelError
 from chaku.models.files.safetensors_header import read_header
 from chaku.weights.paddle_names import paddle_places
-from chaku.weights.place import DTYPES, Place, TensorMetadata, load_place
+from chaku.weights.place import DTYPES, MappedTensor, Place, TensorMetadata, load_place
 from chaku.weights.torch_bin import checkpoint_places
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Tensors:
     """
 
     path: Path
-    places: Mapping[str, Place]
+    places: Mapping[str, Place | MappedTensor]
     notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -64,7 +64,7 @@ class Tensors:
         """Size of all values."""
         return sum(place.metadata.num_bytes for place in self.places.values())
 
-    def _place(self, name: str) -> Place:
+    def _place(self, name: str) -> Place | MappedTensor:
         if name not in self.places:
             raise ModelError(f"{self.path} has no tensor {name!r}")
         return self.places[name]
@@ -78,12 +78,13 @@ def open_tensors(path: Path) -> Tensors:
     Raises ModelError when there are none, or when a file is damaged, naming it.
     """
     files, promised = _files(path)
-    places: dict[str, Place] = {}
+    places: dict[str, Place | MappedTensor] = {}
+    found: Mapping[str, Place | MappedTensor]
     notes: dict[str, str] = {}
     for file in files:
         if file.suffix == ".safetensors":
-            found, said = _safetensors_places(file)
-            notes |= said
+            found, file_notes = _safetensors_places(file)
+            notes |= file_notes
         elif file.suffix == ".pdparams":
             found = paddle_places(file)
         else:

@@ -1,14 +1,20 @@
-"""Where the tensors lie in torch's `.bin` files: in the zip archive, or in the plain pickles from before torch 1.6."""
+"""The tensors of torch's `.bin` files: torch maps the archives; plain pickles from before torch 1.6 are read here."""
 
 from __future__ import annotations
 
+import pickle
+import re
+import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chaku.errors import ModelError
-from chaku.weights.pickles import StridedTensor, read_pickle
-from chaku.weights.place import DTYPES, Place, TensorMetadata
+from chaku.weights.pickles import PickleRefused, StridedTensor, read_pickle
+from chaku.weights.place import DTYPES, NAMES, MappedTensor, Place, TensorMetadata
+
+if TYPE_CHECKING:
+    import torch
 
 _STORAGE_DTYPES = {
     **{"DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16"},
@@ -16,46 +22,38 @@ _STORAGE_DTYPES = {
     **{"ByteStorage": "U8", "BoolStorage": "BOOL"},
 }
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LOCAL_HEADER_BYTES = 30
-_PICKLE_LIMIT_BYTES = 100_000_000
+_REASON = re.compile(r"(?:Trying to load unsupported|Unsupported) (?:(?! was not an allowed global)[^\n])*")
 
 
-def checkpoint_places(path: Path) -> dict[str, Place]:
+def checkpoint_places(path: Path) -> dict[str, Place | MappedTensor]:
     """The tensors of one file. Raises ModelError when it is damaged or holds anything but tensors."""
     if zipfile.is_zipfile(path):
-        try:
-            return _archive_places(path)
-        except zipfile.BadZipFile as error:
-            raise ModelError(f"{path} is damaged ({error})", fix="fetch the file again") from error
-    return _legacy_places(path)
+        return {name: MappedTensor(path, tensor) for name, tensor in _mapped(path).items()}
+    return {**_legacy_places(path)}
 
 
-def _archive_places(path: Path) -> dict[str, Place]:
-    with zipfile.ZipFile(path) as archive:
-        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-        if len(pickles) != 1:
-            raise ModelError(f"{path} is a zip file without torch's data.pkl")
-        if archive.getinfo(pickles[0]).file_size > _PICKLE_LIMIT_BYTES:
-            raise ModelError(
-                f"{path}: its data.pkl is larger than {_PICKLE_LIMIT_BYTES:,} bytes, so it holds no weights"
-            )
-        root = pickles[0].removesuffix("data.pkl")
-        with archive.open(pickles[0]) as file:
-            state = read_pickle(file, path)
-        if root + "byteorder" in archive.namelist() and archive.read(root + "byteorder") != b"little":
-            raise ModelError(f"{path} was written on a big-endian machine", fix="save it again on a little-endian one")
-        starts: dict[str, tuple[int, int]] = {}
-        with path.open("rb") as raw:
-            for entry in archive.infolist():
-                if entry.filename.startswith(root + "data/"):
-                    if entry.compress_type != zipfile.ZIP_STORED:
-                        raise ModelError(f"{path}: {entry.filename} is compressed", fix="save it again with torch.save")
-                    raw.seek(entry.header_offset + 26)
-                    lengths = raw.read(4)
-                    skipped = int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
-                    start = entry.header_offset + _LOCAL_HEADER_BYTES + skipped
-                    starts[entry.filename.removeprefix(root + "data/")] = (start, entry.file_size)
-    return _places(path, state, starts)
+def _mapped(path: Path) -> dict[str, torch.Tensor]:
+    """What torch reads: values stay in the file until they are used, and only tensors are ever built."""
+    import torch
+
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of other pickle protocols: they are read or refused
+            state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = _REASON.search(str(error))
+        raise PickleRefused(
+            f"{path} is not read: {reason[0] if reason else str(error).splitlines()[0]}",
+            fix="take the model as safetensors, or from a source you trust",
+        ) from error
+    except (RuntimeError, ValueError, KeyError, TypeError, IndexError, EOFError, AssertionError) as error:
+        raise ModelError(
+            f"{path} is damaged ({(str(error).splitlines() or [type(error).__name__])[0]})", fix="fetch the file again"
+        ) from error
+    table: dict[str, torch.Tensor] = _table(path, state, torch.Tensor)
+    for name, tensor in table.items():
+        if str(tensor.dtype).removeprefix("torch.") not in NAMES:
+            raise ModelError(f"{path}: {name} is of dtype {tensor.dtype}; known are {', '.join(DTYPES)}")
+    return table
 
 
 def _legacy_places(path: Path) -> dict[str, Place]:
@@ -80,12 +78,16 @@ def _legacy_places(path: Path) -> dict[str, Place]:
 
 
 def _tensors(path: Path, state: Any) -> dict[str, StridedTensor]:
+    return _table(path, state, StridedTensor)
+
+
+def _table(path: Path, state: Any, kind: type[Any]) -> dict[str, Any]:
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict):
         raise ModelError(f"{path} holds a {type(state).__name__}, not a table of tensors")
     for name, tensor in state.items():
-        if not isinstance(name, str) or not isinstance(tensor, StridedTensor):
+        if not isinstance(name, str) or not isinstance(tensor, kind):
             raise ModelError(f"{path}: {name!r} is a {type(tensor).__name__}, not a tensor")
     return state
 

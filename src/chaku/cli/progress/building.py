@@ -59,7 +59,7 @@ class _BuildLines:
         self.total: int | None = None
         self.rate = _Rate("")
 
-    def said(self, line: str) -> None:
+    def note(self, line: str) -> None:
         click.echo(line, err=True)
 
     def began(self, phase: str, total: int | None) -> None:
@@ -81,7 +81,7 @@ class _BuildBars:
         self.done = 0
         self.rate = _Rate("")
 
-    def said(self, line: str) -> None:
+    def note(self, line: str) -> None:
         self.progress.console.print(escape(line), highlight=False)
 
     def began(self, phase: str, total: int | None) -> None:

@@ -185,10 +185,10 @@ def _look_at_plain(text: str, notes: Counter[str]) -> None:
 
 
 def _look_for_errors(text: str, notes: Counter[str]) -> None:
-    said = text[:400].strip().lstrip("!").lower().replace("’", "'")
+    beginning = text[:400].strip().lstrip("!").lower().replace("’", "'")
     for error in ERROR_TEXTS:
-        if said.startswith(error) and len(text) <= len(error) + _ERROR_TAIL_CHARS:
+        if beginning.startswith(error) and len(text) <= len(error) + _ERROR_TAIL_CHARS:
             is_sentence = len(error) > 20
-            if is_sentence or said.rstrip(".! ") == error:
+            if is_sentence or beginning.rstrip(".! ") == error:
                 notes["error_text"] += 1
                 return

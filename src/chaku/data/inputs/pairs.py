@@ -21,7 +21,7 @@ class Pair(Conversation):
 
     def parts(self) -> tuple[tuple[Message, ...], tuple[Message, ...], tuple[Message, ...]]:
         """Prompt, chosen answer and rejected answer. Raises BadMessage where they are no pair."""
-        same = (one == other for one, other in zip(self.messages, self.rejected, strict=False))
+        same = (left == right for left, right in zip(self.messages, self.rejected, strict=False))
         shared = sum(itertools.takewhile(bool, same))
         prompt, chosen, rejected = self.messages[:shared], self.messages[shared:], self.rejected[shared:]
         if not chosen or not rejected:

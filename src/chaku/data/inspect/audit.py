@@ -66,8 +66,8 @@ def audit(
     except (ChakuError, OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
         if not changed:
             raise
-        said = "; ".join(changed[:EXAMPLES])  # what reading a changed file ends with says little
-        raise ChakuError(f"{folder}: {said}; reading it: {error}", fix="copy or build the set again") from error
+        changes = "; ".join(changed[:EXAMPLES])  # what reading a changed file ends with says little
+        raise ChakuError(f"{folder}: {changes}; reading it: {error}", fix="copy or build the set again") from error
     return result
 
 
@@ -195,7 +195,7 @@ def _tasks(
     cut = _cut_ids(folder)
     for path in sorted((folder / "rows").glob("*.arrow")):
         ids = packed.get(path.stem, [])
-        where = tuple((*places[one], one in cut) if one in places else None for one in ids)
+        where = tuple((*places[name], name in cut) if name in places else None for name in ids)
         config = manifest["config"]
         yield RowsFileTask(
             path, where, tuple(ids), source, config["template"], config["train_on"], manifest["pack_length"]

@@ -14,7 +14,7 @@ import orjson
 from numpy.typing import NDArray
 
 from chaku.chat.messages import Conversation
-from chaku.chat.render import supervised_turns
+from chaku.chat.render import mask_stretches, supervised_turns
 from chaku.data.rows.packed import read_rows
 from chaku.data.rows.rendering import Rendering, open_rendering
 
@@ -112,7 +112,8 @@ class _Documents:
         self.found = RowsFileFindings()
         self.position = 0
         tokenizer = rendering.tokenizer
-        self.special_ids = np.array(sorted(tokenizer.special_ids.values()), np.uint32)
+        self.specials = frozenset(tokenizer.special_ids.values())
+        self.special_ids = np.array(sorted(self.specials), np.uint32)
         spellings = sorted(tokenizer.special_ids, key=len, reverse=True)
         self.special = re.compile("|".join(map(re.escape, spellings)) or r"(?!)")
         self.token_bytes = [tokenizer.token_bytes(token_id) for token_id in range(tokenizer.vocab_size)]
@@ -156,12 +157,9 @@ class _Documents:
 
     def _trained(self, ids: NDArray[np.uint32], loss_mask: NDArray[np.uint8]) -> Iterator[bytes]:
         """The bytes of each trained stretch, without the space that a tokenizer put in front by itself."""
-        from chaku.chat.tokenizer import Before
-
-        edges = np.flatnonzero(np.diff(loss_mask, prepend=0, append=0)).tolist()
-        for start, end in zip(edges[::2], edges[1::2], strict=True):
-            spelled = b"".join(map(self.token_bytes.__getitem__, ids[start:end].tolist()))
-            before = Before.START if start == 0 else Before.TEXT
-            if start and np.isin(ids[start - 1], self.special_ids):
-                before = Before.SPECIAL
+        numbers = ids.tolist()
+        for start, end, before, is_trained in mask_stretches(numbers, loss_mask.tobytes(), self.specials):
+            if not is_trained:
+                continue
+            spelled = b"".join(map(self.token_bytes.__getitem__, numbers[start:end]))
             yield spelled[1:] if self.rendering.tokenizer.prepends_space(before) and spelled[:1] == b" " else spelled

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import itertools
 import random
 import re
 from collections.abc import Iterator
@@ -13,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from chaku.chat.tokenizer import Before, Tokenizer
+from chaku.chat.render import mask_stretches
+from chaku.chat.tokenizer import Tokenizer
 from chaku.data.manifest import read_manifest
 from chaku.data.rows.packed import read_rows
 from chaku.data.rows.rendering import open_rendering
@@ -86,13 +86,9 @@ def samples(
 
 def _spans(ids: NDArray[np.uint32], loss_mask: NDArray[np.uint8], tokenizer: Tokenizer) -> Iterator[Span]:
     special_ids = frozenset(tokenizer.special_ids.values())
-    borders = [0, *(np.flatnonzero(np.diff(loss_mask)) + 1).tolist(), len(ids)]
     numbers = ids.tolist()
-    for start, end in itertools.pairwise(borders):
-        before = Before.START if start == 0 else Before.TEXT
-        if start and numbers[start - 1] in special_ids:
-            before = Before.SPECIAL
-        yield Span(tokenizer.decode(numbers[start:end], before), bool(loss_mask[start]), end - start)
+    for start, end, before, is_trained in mask_stretches(numbers, loss_mask.tobytes(), special_ids):
+        yield Span(tokenizer.decode(numbers[start:end], before), is_trained, end - start)
 
 
 _STYLE = """

@@ -36,7 +36,7 @@ def story(folder: Path, identity: str) -> list[Event]:
     read_manifest(folder)
     files = sorted((folder / "ledger").glob("*.parquet"))
     asked = [identity, *_ids_of_original(files[0], identity)]
-    exact = {one for root in asked for one in _with_ancestors(root)}
+    exact = {found_id for root in asked for found_id in _with_ancestors(root)}
     events = [event for path in files for event in _events(path, exact, asked)]
     if not events:
         raise NotFound(
@@ -59,7 +59,7 @@ def _ids_of_original(path: Path, original: str) -> list[str]:
     import pyarrow.parquet as parquet
 
     ids = parquet.read_table(path, columns=["id"], filters=[("source_id", "==", masked(original))])["id"]
-    return [str(one) for one in ids.to_pylist()]
+    return [str(found_id) for found_id in ids.to_pylist()]
 
 
 def _events(path: Path, exact: set[str], roots: list[str]) -> Iterator[Event]:

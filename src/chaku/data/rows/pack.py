@@ -13,7 +13,7 @@ MAX_DOCUMENTS = 1 << 16
 
 
 @dataclass(frozen=True)
-class Plan:
+class RowLayout:
     """Row r holds documents `order[starts[r]:starts[r + 1]]`."""
 
     order: NDArray[np.int64]
@@ -25,7 +25,7 @@ class Plan:
         return len(self.starts) - 1
 
 
-def best_fit(lengths: NDArray[np.int64], row_length: int, seed: int) -> Plan:
+def best_fit(lengths: NDArray[np.int64], row_length: int, seed: int) -> RowLayout:
     """Put each document, longest first, into the row with the least space left that takes it.
 
     O(n) but for one sort: rows wait in one stack for each number of free tokens, and a bit set of the non-empty stacks
@@ -54,13 +54,13 @@ def best_fit(lengths: NDArray[np.int64], row_length: int, seed: int) -> Plan:
     return _shuffled(rows, seed)
 
 
-def one_each(lengths: NDArray[np.int64], seed: int) -> Plan:
+def row_per_document(lengths: NDArray[np.int64], seed: int) -> RowLayout:
     """Every document in a row of its own."""
     return _shuffled([[document] for document in range(len(lengths))], seed)
 
 
-def _shuffled(rows: Sequence[Sequence[int]], seed: int) -> Plan:
+def _shuffled(rows: Sequence[Sequence[int]], seed: int) -> RowLayout:
     shuffled = np.random.default_rng(seed).permutation(len(rows)).tolist()
     order = [document for row in shuffled for document in rows[row]]
     starts = np.cumsum([0, *(len(rows[row]) for row in shuffled)])
-    return Plan(np.array(order, np.int64), starts.astype(np.int64))
+    return RowLayout(np.array(order, np.int64), starts.astype(np.int64))

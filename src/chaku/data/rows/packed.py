@@ -17,7 +17,7 @@ from chaku.data.ledger import Decision, Ledger, StageCounts
 from chaku.data.rows.mapped import MappedLists, open_mapped
 from chaku.data.rows.tokenise import checksum, lists
 from chaku.data.rows.tokenise import schema as token_schema
-from chaku.data.shards import write_folder
+from chaku.records import atomic_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +64,7 @@ def write_rows(task: RowsTask) -> dict[str, StageCounts]:
 
     ledger = Ledger()
     counts = ledger.stage("pack")
-    with write_folder(task.folder) as folder:
+    with atomic_folder(task.folder) as folder:
         with pa.ipc.new_file(str(folder / f"{task.name}.arrow"), schema()) as writer:
             batch: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
             for row in range(len(task.starts) - 1):
@@ -98,7 +98,7 @@ def _row(task: RowsTask, row: int, ledger: Ledger) -> tuple[NDArray[Any], NDArra
         tuple(ledger.record("pack", name, (Decision(name, Conversation(name, ()), None, row, note),)))
         ids.append(own_ids)
         masks.append(own_mask)
-    documents = np.repeat(np.arange(len(ids), dtype=np.uint16), [len(own) for own in ids])
+    documents = np.repeat(np.arange(len(ids), dtype=np.uint16), [len(document) for document in ids])
     return np.concatenate(ids), np.concatenate(masks), documents
 
 

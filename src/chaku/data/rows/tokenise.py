@@ -24,8 +24,9 @@ from chaku.data.rows.split import Segment, split
 from chaku.data.rules import table as rules
 from chaku.data.rules.dedup import RULES as DUPLICATE_RULES
 from chaku.data.rules.dedup import group_of
-from chaku.data.shards import read_jsonl, write_folder
+from chaku.data.shards import read_jsonl
 from chaku.errors import InvalidRequest
+from chaku.records import atomic_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -84,7 +85,7 @@ class _Shard:
         stages = ("dedup", "split", "tokenise") if self.rendering else ("dedup", "split")
         for stage in stages:
             ledger.stage(stage)
-        with write_folder(self.task.folder) as folder:
+        with atomic_folder(self.task.folder) as folder:
             with _Writer(folder, self.rendering is not None) as writer:
                 for number, conversation in enumerate(read_jsonl(self.task.prepared / "messages.jsonl")):
                     decision = self._duplicate(conversation, number)
@@ -94,7 +95,7 @@ class _Shard:
             for stage in stages:
                 ledger.counts[stage].check(stage)
             ledger.write(folder)
-            counts = {name: each.to_json(with_seconds=True) for name, each in ledger.counts.items()}
+            counts = {name: stage_counts.to_json(with_seconds=True) for name, stage_counts in ledger.counts.items()}
             (folder / "counts.json").write_bytes(orjson.dumps({"stages": counts}))
         return ledger.counts
 
@@ -134,12 +135,12 @@ class _Shard:
             yield Decision(conversation.id, None, "no_place", note=str(error))
             return
         for segment in segments:
-            one, length = segment.conversation, len(segment.rendered.input_ids) + segment.num_cut
+            chat, length = segment.conversation, len(segment.rendered.input_ids) + segment.num_cut
             where = f"rounds {segment.first_round + 1} to {segment.end_round} of {segment.num_rounds}"
             if segment.is_rejected:
                 sums["tokens_rejected"] += length
                 sums["trained_tokens_rejected"] += segment.rendered.num_trained + segment.num_trained_cut
-                yield Decision(one.id, None, "round_too_long", length, f"{where}: {length:,} tokens")
+                yield Decision(chat.id, None, "round_too_long", length, f"{where}: {length:,} tokens")
                 continue
             flags: tuple[Flag, ...] = ()
             if segment.num_cut:
@@ -147,8 +148,8 @@ class _Shard:
                 sums["trained_tokens_cut"] += segment.num_trained_cut
                 lost = f"{segment.num_trained_cut:,} trained tokens of it"
                 flags = (Flag("round_cut", segment.num_cut, f"{segment.num_cut:,} tokens past the context, {lost}"),)
-            self.segments[one.id] = segment
-            yield Decision(one.id, one, None, length, f"{part}, {where}, {length:,} tokens", flags)
+            self.segments[chat.id] = segment
+            yield Decision(chat.id, chat, None, length, f"{part}, {where}, {length:,} tokens", flags)
 
     def _row(self, segment: Conversation, rendered: Rendered, part: str, writer: _Writer) -> Decision:
         trained = rendered.num_trained

@@ -39,14 +39,14 @@ class Questions:
         self._whole: dict[tuple[str, ...], int] = {}
         self._grams: dict[int, dict[tuple[str, ...], list[int]]] = defaultdict(lambda: defaultdict(list))
         for text in dict.fromkeys(texts):
-            own = words(text)
-            if not own:
+            tokens = words(text)
+            if not tokens:
                 continue
             number = len(self._texts)
             self._texts.append(text)
-            self._whole.setdefault(tuple(own), number)
-            n = min(_LONGEST, len(own))
-            grams = _grams(own, n) if n >= _SHORTEST else set()
+            self._whole.setdefault(tuple(tokens), number)
+            n = min(_LONGEST, len(tokens))
+            grams = _grams(tokens, n) if n >= _SHORTEST else set()
             self._num_grams.append(len(grams))
             for gram in grams:
                 self._grams[n][gram].append(number)
@@ -56,12 +56,12 @@ class Questions:
 
     def search(self, text: str) -> Hit | None:
         """The best hit in a text, whatever its share; None where no n-gram is shared."""
-        own = words(text)
-        if (number := self._whole.get(tuple(own))) is not None:
+        tokens = words(text)
+        if (number := self._whole.get(tuple(tokens))) is not None:
             return Hit(self._texts[number], 1.0)
         shared: Counter[int] = Counter()
         for n, known in self._grams.items():
-            for gram in _grams(own, n) & known.keys():
+            for gram in _grams(tokens, n) & known.keys():
                 shared.update(known[gram])
         if not shared:
             return None
@@ -69,8 +69,8 @@ class Questions:
         return Hit(self._texts[best], shared[best] / self._num_grams[best])
 
 
-def _grams(own: Sequence[str], n: int) -> set[tuple[str, ...]]:
-    return set(zip(*(own[offset:] for offset in range(n)), strict=False))
+def _grams(tokens: Sequence[str], n: int) -> set[tuple[str, ...]]:
+    return set(zip(*(tokens[offset:] for offset in range(n)), strict=False))
 
 
 def read_questions(paths: Iterable[Path]) -> Questions:

@@ -53,8 +53,8 @@ def signature(conversation: Conversation) -> NDArray[np.uint32]:
     import rensa
 
     turns = (message.content for message in conversation.messages if message.role is not Role.SYSTEM)
-    own = words("\n".join(turns))
-    triples = [f"{a} {b} {c}" for a, b, c in zip(own, own[1:], own[2:], strict=False)] or [" ".join(own)]
+    tokens = words("\n".join(turns))
+    triples = [f"{a} {b} {c}" for a, b, c in zip(tokens, tokens[1:], tokens[2:], strict=False)] or [" ".join(tokens)]
     minhash = rensa.RMinHash(num_perm=NUM_PERMUTATIONS, seed=_SEED)
     minhash.update(triples)
     exact = np.frombuffer(content_hash(conversation), "<u4")
@@ -96,12 +96,12 @@ def find_duplicates(parts: Sequence[Path], least_similarity: float) -> Decisions
     firsts: dict[int, int] = {}
     kept: dict[tuple[int, int], list[int]] = {}
     for number in np.flatnonzero((groups >= 0).any(axis=0)):
-        own = groups[:, number]
-        if own[0] >= 0 and (first := firsts.setdefault(int(own[0]), int(number))) != number:
+        exact, *in_bands = groups[:, number]
+        if exact >= 0 and (first := firsts.setdefault(int(exact), int(number))) != number:
             earlier = int(decisions[first]["of"]) if decisions[first]["rule"] else first
             decisions[number] = (1, earlier, 1.0)
             continue
-        bands = [(band, int(group)) for band, group in enumerate(own[1:]) if group >= 0]
+        bands = [(band, int(group)) for band, group in enumerate(in_bands) if group >= 0]
         candidates = sorted({other for key in bands for other in kept.get(key, ())})
         if candidates:
             mine = minhash(int(number))
