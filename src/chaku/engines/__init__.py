@@ -1,1 +1,1 @@
-"""Something that turns a request into a stream of deltas, behind one seam."""
+"""Engines: they turn a request into a stream of deltas, through one interface."""

@@ -22,7 +22,7 @@ Route = Literal["chat", "completions", "embeddings"]
 
 
 class State(enum.StrEnum):
-    """Where an engine is in its life."""
+    """The state of an engine."""
 
     LOADING = "loading"
     READY = "ready"
@@ -34,7 +34,7 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Status:
-    """What an engine is doing right now."""
+    """The current status of an engine."""
 
     state: State
     detail: str = ""
@@ -50,7 +50,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What one model behind one engine honours; anything else is refused by the gateway with the reason.
+    """The features that one model in one engine honours. The gateway refuses anything else with the reason.
 
     Read from the engine and from the model's chat template, never guessed from a name.
     """
@@ -64,7 +64,7 @@ class Capabilities:
     """Whether image URLs may be passed on for the engine to fetch (an upstream's own business)."""
     reasoning: bool = False
     labels: bool = False
-    """Whether it is told what asks for no other answer: user, metadata, safety_identifier, service_tier, ..."""
+    """Whether it gets fields that do not change the answer: user, metadata, safety_identifier, service_tier, ..."""
     context_tokens: int | None = None
     """Tokens one request may use, prompt and answer together. None: unknown (an upstream)."""
     slots: int | None = None
@@ -160,7 +160,7 @@ class Answer(ABC):
     """An answer under way. Exactly one of `whole` and `blocks` is used, according to `Call.stream`."""
 
     notes: tuple[str, ...] = ()
-    """What the caller should know about how the request was treated: short ASCII phrases, for a response header."""
+    """Notes for the caller on how the request was treated: short ASCII phrases, for a response header."""
 
     @abstractmethod
     async def whole(self) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def _is_bare(chunk: dict[str, Any]) -> bool:
 
 
 def _num_tokens(chunk: dict[str, Any]) -> int:
-    """How many choices of the chunk add something to an answer."""
+    """The number of choices in the chunk that add something to an answer."""
     return sum(map(_adds_something, chunk["choices"]))
 
 

@@ -1,4 +1,4 @@
-"""Which chat template a model's file is served with: the setting's, the file's, or that of the Vicuna it is."""
+"""Chooses the chat template for a model's file: the setting's, the file's, or the one of its Vicuna release."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Choice:
-    """What replaces the file's own template; nothing, where that one is right."""
+    """The replacement for the file's own template; empty if that one is right."""
 
     jinja: str | None = None
     stops: tuple[str, ...] = ()

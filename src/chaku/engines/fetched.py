@@ -21,7 +21,7 @@ from chaku.models.reference import Reference
 log = logging.getLogger(__name__)
 
 _STOP_S = 3.0
-"""How long `stop` waits for a fetch to end its child processes."""
+"""`stop` waits for so long until a fetch has ended its child processes."""
 
 _RETRY_AFTER_S = 5.0
 

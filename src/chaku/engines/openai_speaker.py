@@ -25,7 +25,7 @@ from chaku.protocol.errors import error_from, error_in_stream, retry_after_s
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a server differs from OpenAI's API."""
+    """The differences of a server from OpenAI's API."""
 
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Request fields that have another name there, such as repetition_penalty."""

@@ -28,9 +28,9 @@ _log = logging.getLogger(__name__)
 _TAIL_LINES = 80
 _MOST_LINE_BYTES = 1 << 20
 _MOST_MESSAGES = 64
-"""Unread messages kept; a child that prints more JSON than anybody reads must not fill the parent's memory."""
+"""Unread messages that are kept, so that a child that prints much JSON does not fill the parent's memory."""
 _LAST_LINES_S = 0.5
-"""How long the end of a process waits for its last lines; a grandchild may hold the pipe open."""
+"""`wait` gives a process that has ended so long for its last lines; a grandchild may hold the pipe open."""
 _TELLING = re.compile(r"error|fail|abort| E ", re.IGNORECASE)
 
 
@@ -45,7 +45,7 @@ def python_argv(module: str) -> list[str]:
 
 
 class _Output(asyncio.SubprocessProtocol):
-    """What a child writes and when it ends.
+    """The output of a child, and its end.
 
     Both pipes are read as fast as data comes, so that a full one never stops the child. `process_exited` is called when
     the process ends, even if a grandchild holds a pipe open; asyncio's own `Process.wait` would wait for that too.
@@ -140,7 +140,7 @@ class Child:
         """The next JSON object that the child printed on a line; None when it has closed its standard output."""
         message = await self._output.messages.get()
         if message is None:
-            self._output.messages.put_nowait(None)  # for whoever asks again
+            self._output.messages.put_nowait(None)  # for the next caller
         return message
 
     async def wait(self) -> str:

@@ -1,7 +1,7 @@
 """An engine without a model: canned replies with delays and faults, for tests, demonstrations and client developers.
 
 A script is a YAML file of replies; the first whose `match` (a regular expression) is found in the last user message
-speaks. Without a script it repeats what was said.
+answers. Without a script it repeats the user's message.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class Reply(Frozen):
     """Regular expression looked for in the last user message."""
     text: str
     reasoning: str = ""
-    """Said as reasoning_content before the text."""
+    """Text of reasoning_content, sent before the answer's text."""
     delay_s: float = Field(0.0, ge=0)
     """Before the first token."""
     token_delay_s: float = Field(0.0, ge=0)
     """Before each further token."""
     fault: Literal["refuse", "break_off", "hang"] | None = None
-    """refuse: fail before the first token; break_off: die after `fault_after_tokens`; hang: never go on after them."""
+    """refuse: fail before the first token; break_off: die after `fault_after_tokens`; hang: send no more then."""
     fault_after_tokens: int = Field(3, ge=0)
 
     @field_validator("match")
@@ -50,7 +50,7 @@ class Reply(Frozen):
 
 
 class Script(Frozen):
-    """What a scripted engine says, and how long it takes to load."""
+    """The replies of a scripted engine, and the time it takes to load."""
 
     replies: tuple[Reply, ...] = (Reply(text="You said: {prompt}"),)
     load_s: float = Field(0.0, ge=0)

@@ -14,7 +14,7 @@ from chaku.protocol.answers import DONE
 from chaku.protocol.sse import MAX_EVENT_BYTES
 
 _DRAIN_S = 0.05
-"""How long a stream may take to end after its last event, so that its connection can be used again."""
+"""A stream gets so long to end after its last event, so that its connection can be used again."""
 _NO_SPACE = re.compile(rb"^data:(?=[{\[])", re.MULTILINE)
 
 

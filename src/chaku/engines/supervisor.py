@@ -1,6 +1,6 @@
 """Keeps one child of an engine alive: first start, restarts with growing pauses, unloading when idle, the end.
 
-What a child is and how it proves that it is ready is the `launch` function's business.
+The `launch` function starts a child and proves that it is ready.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class ChildSupervisor(Generic[Run]):
         self._waker: asyncio.Task[None] | None = None
 
     def status(self) -> Status:
-        """What the child is doing now."""
+        """The status of the child."""
         waiting = self._state in (State.LOADING, State.RESTARTING)
         return Status(
             self._state,
@@ -102,7 +102,7 @@ class ChildSupervisor(Generic[Run]):
 
     @property
     def running(self) -> Run:
-        """What runs now. Raises EngineUnavailable where nothing does."""
+        """The running child. Raises EngineUnavailable if there is none."""
         if self._run is None:
             raise self._unavailable()
         return self._run
@@ -139,7 +139,7 @@ class ChildSupervisor(Generic[Run]):
             if self._state is State.UNLOADED and self._waker is None:
                 self._waker = tasks.start(self._wake(), f"{self._name}-waker")
             if self._waker is not None:
-                await asyncio.shield(self._waker)  # others wait for it too: one client's hang-up must not end it
+                await asyncio.shield(self._waker)  # other calls wait for it too: one client's hang-up must not end it
             if self._run is None and self._wake_failure is not None:
                 raise EngineUnavailable(str(self._wake_failure)) from self._wake_failure
             yield self.running
@@ -208,7 +208,7 @@ class ChildSupervisor(Generic[Run]):
                 self._failures = 0
             self._run = None
             self._retry_at = time.monotonic() + 1.0
-            self._become(State.RESTARTING, cause)  # before anything is waited for: nobody may hear that it is ready
+            self._become(State.RESTARTING, cause)  # before the first await, so that no caller sees it as ready
             try:
                 await run.close()
             except Exception:  # what is left of the old child must not keep the new one away
@@ -232,7 +232,7 @@ class ChildSupervisor(Generic[Run]):
 
     async def _restart(self, cause: str) -> Run | None:
         """The next child, launched after growing pauses; None once the engine is given up."""
-        num_short = 0  # tries that found too little memory: these may go on for as long as it takes
+        num_short = 0  # tries that found too little memory: their number is not bounded
         self._failures += 1
         while self._failures <= self._back_off.most_failures:
             pause_s = self._back_off.pause_s(self._failures + num_short)

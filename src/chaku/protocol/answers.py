@@ -1,4 +1,4 @@
-"""What the OpenAI-compatible routes answer: shapes for the API page and for engines that build answers themselves."""
+"""Answers of the OpenAI-compatible routes: shapes for the API page, and for engines that build answers themselves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "functi
 
 
 class PromptTokensDetails(TypedDict):
-    """How much of the prompt came out of a cache."""
+    """The number of prompt tokens that came out of a cache."""
 
     cached_tokens: int
 
@@ -70,7 +70,7 @@ class AnswerToolCall(TypedDict):
 
 
 class AnswerMessage(TypedDict):
-    """What the model said."""
+    """The model's message."""
 
     role: Literal["assistant"]
     content: str | None
@@ -118,7 +118,7 @@ class ToolCallPiece(TypedDict):
 
 
 class ChunkDelta(TypedDict):
-    """What a chunk adds to a message."""
+    """The part of a message that a chunk adds."""
 
     role: NotRequired[Literal["assistant"] | None]
     content: NotRequired[str | None]
@@ -203,7 +203,7 @@ class Embeddings(TypedDict):
 
 
 class ErrorDetail(TypedDict):
-    """What went wrong."""
+    """The error."""
 
     message: str
     type: str

@@ -1,4 +1,4 @@
-"""What a streamed or whole chat answer is made of, read out of OpenAI's JSON. Strict: what is no chunk raises."""
+"""Deltas: the parts of a streamed or whole chat answer, read from OpenAI's JSON. What is no chunk raises."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ToolCallPart:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What one event of a stream added. Fields it did not touch are empty."""
+    """The additions of one event of a stream. The other fields are empty."""
 
     text: str = ""
     reasoning: str = ""

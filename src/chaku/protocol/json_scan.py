@@ -40,7 +40,7 @@ class JsonLimits:
 
 
 class _Counts:
-    """What has been seen so far, and whether the last slice ended inside a string."""
+    """The counts so far, and whether the last slice ended inside a string."""
 
     def __init__(self) -> None:
         self.text_bytes = self.structure_bytes = self.num_values = self.num_containers = 0

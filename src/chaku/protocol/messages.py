@@ -33,7 +33,7 @@ class RefusalPart(Shape):
 
 
 class ImageUrl(Shape):
-    """Where an image is: a data: URL, or one that an upstream may fetch."""
+    """The place of an image: a data: URL, or one that an upstream may fetch."""
 
     url: str
     detail: Literal["auto", "low", "high"] | None = None
@@ -98,7 +98,7 @@ class SystemMessage(Shape):
 
 
 class UserMessage(Shape):
-    """What a person said."""
+    """A message of a person."""
 
     role: Literal["user"]
     content: Content
@@ -106,7 +106,7 @@ class UserMessage(Shape):
 
 
 class AssistantMessage(Shape):
-    """What a model said, or the calls it made."""
+    """A message of a model, or its tool calls."""
 
     role: Literal["assistant"]
     content: SpokenContent | None = None
@@ -117,7 +117,7 @@ class AssistantMessage(Shape):
 
 
 class ToolMessage(Shape):
-    """What a tool returned."""
+    """The result of a tool."""
 
     role: Literal["tool"]
     content: Content

@@ -1,4 +1,4 @@
-"""What callers may send to the OpenAI-compatible routes. Every field is honoured or refused; an unknown one is refused.
+"""Requests of the OpenAI-compatible routes. Every field is honoured or refused; an unknown one is refused.
 
 The models check shape and range only; whether a model can honour a field is `serve.capability`'s business.
 Source: OpenAI's API reference for chat completions, completions and embeddings.
@@ -76,7 +76,7 @@ ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Fie
 
 
 class StreamOptions(Shape):
-    """What a stream also carries."""
+    """Options of a stream."""
 
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
@@ -111,7 +111,7 @@ LogitBias = Annotated[
 
 
 def _kind_of_prompts(value: Any) -> str:
-    """Which form a `prompt` or `input` has, by its first item: one form is checked, and one complaint comes of it."""
+    """The form of a `prompt` or `input`, by its first item. Only this form is checked, so there is one complaint."""
     if not isinstance(value, list):
         return "text"
     if not value or isinstance(value[0], str):
@@ -189,7 +189,7 @@ class CompletionRequest(Sampling):
 
 
 def prompts_of(value: Any) -> list[Any]:
-    """What a `prompt` or an `input` holds, one by one: texts, or lists of token ids."""
+    """The items of a `prompt` or an `input`: texts, or lists of token ids."""
     return value if isinstance(value, list) and not isinstance(value[0], int) else [value]
 
 

@@ -49,7 +49,7 @@ class ReadRequest(Generic[Model]):
     body: dict[str, Any]
     """The same as JSON, without nulls and without what asks for nothing."""
     notes: tuple[str, ...]
-    """What was left out of it, for the caller: short ASCII phrases."""
+    """Notes for the caller on parts that were left out: short ASCII phrases."""
 
 
 def check(kind: type[Model], body: Any) -> Model:

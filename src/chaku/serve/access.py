@@ -1,4 +1,4 @@
-"""Who may come in: Host and Origin against DNS rebinding and foreign pages, CORS, and API keys."""
+"""Access to the gateway: checks of Host and Origin (DNS rebinding, foreign pages), CORS, and API keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ApiKey(Protocol):
 
     @property
     def id(self) -> str:
-        """What usage is booked under."""
+        """The id that usage is booked under."""
 
 
 class ActiveKeys(Protocol):
@@ -38,7 +38,7 @@ class ActiveKeys(Protocol):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent a request: a key's id, or None for the one local user where no key is configured."""
+    """The sender of a request: a key's id, or None for the local user while no key exists."""
 
     key_id: str | None
 
@@ -65,7 +65,7 @@ class Access:
 
     @property
     def needs_key(self) -> bool:
-        """Whether callers must show an API key; otherwise whoever comes (over loopback) is the one local user."""
+        """Whether callers need an API key. If not, every caller (over loopback) is the local user."""
         return bool(self._keys.num_active) or self._key_needed_always
 
     def inside_token(self, key_id: str | None) -> str:
@@ -137,7 +137,7 @@ class Access:
         raise PermissionRefused(f"pages of {text[:100]!r} may not call this gateway", fix=fix)
 
     def identify(self, authorization: bytes | None) -> Caller:
-        """The caller behind an Authorization header. Where no key exists (loopback only), any header will do."""
+        """The caller that an Authorization header names. While no key exists (loopback only), any header will do."""
         if not self.needs_key:
             return Caller(None)
         if authorization is None or authorization[:7].lower() != b"bearer ":

@@ -1,4 +1,4 @@
-"""Who may run and who waits: one queue per model, first come first served, bounded."""
+"""Admission: requests run or wait in one bounded queue per model, first come first served."""
 
 from __future__ import annotations
 
@@ -99,14 +99,14 @@ class Admission:
         self._grant()
 
     def _fitting(self, num_wanted: int) -> int | None:
-        """How many slots the request would take now; None where it has to wait."""
+        """The number of slots that the request would take now; None if it has to wait."""
         if self._slots is None:
             return num_wanted
         num_taken = max(1, min(num_wanted, self._slots))
         return num_taken if self.num_running + num_taken <= self._slots else None
 
     def _grant(self) -> None:
-        """Let in whoever fits, from the front. A turn whose caller gave up stays until its caller removes it."""
+        """Let requests in from the front while they fit. If a caller gave up, its turn stays until it removes it."""
         given_up: list[_Turn] = []
         while self._waiting:
             turn = self._waiting[0]

@@ -56,7 +56,7 @@ class Health(TypedDict):
 
 
 def describe_model(served: Served) -> ServedModel:
-    """What callers may know of a model right now."""
+    """The row of a model in /v1/models, as of now."""
     status = served.status()
     known = served.capabilities
     abilities: set[str] = set()
@@ -127,7 +127,7 @@ def build_app(table: ModelTable, metrics: Metrics) -> FastAPI:
         },
     )
     async def read_metrics() -> Response:
-        """What Prometheus scrapes."""
+        """The page that Prometheus scrapes."""
         return Response(metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return app

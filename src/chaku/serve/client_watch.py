@@ -16,8 +16,8 @@ class ClientLeft(Exception):
 class client_watch:
     """`async with client_watch(receive): ...` cancels the block when the client leaves, and raises ClientLeft then.
 
-    It counts cancellations as `asyncio.timeout` does, so that a deadline, a client that leaves and the server's own end
-    may come in the same turn of the loop. Nothing else may read from `receive` meanwhile.
+    It counts cancellations as `asyncio.timeout` does. So a deadline, a client that leaves and the server's end may come
+    in the same turn of the loop. Nothing else may read from `receive` meanwhile.
     """
 
     def __init__(self, receive: Receive) -> None:

@@ -20,7 +20,7 @@ SWEEP_EVERY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What one client may take. Times are in seconds."""
+    """Limits for one client. Times are in seconds."""
 
     num_connections: int = 1000
     head_bytes: int = 64 << 10
@@ -32,13 +32,13 @@ class ConnectionLimits:
     """To the end of the body, and a second more for each `body_bytes_per_s`."""
     body_bytes_per_s: int = 64 << 10
     drain_s: float = 5.0
-    """How long the rest of a body is read and dropped after an answer that did not wait for it."""
+    """After an answer that did not wait for the body, its rest is read and dropped for so long."""
     framing_bytes: int = 64 << 10
     """Chunk sizes, extensions and trailers; as many bytes again as the body has are allowed besides."""
 
 
 class Phase(enum.Enum):
-    """What a connection is waiting for."""
+    """The next event that a connection waits for."""
 
     HEAD = enum.auto()
     BODY = enum.auto()

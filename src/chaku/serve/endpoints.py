@@ -17,7 +17,7 @@ from chaku.serve.signposts import signpost
 from chaku.serve.wires import OpenAIWire, Wire
 
 Scope = Literal["open", "infer", "page", "metrics"]
-"""What a caller needs: nothing, a key for inference or metrics, or the page's own session (`chaku.web` checks it)."""
+"""The right that a caller needs: none, a key, or the page's session (`chaku.web` checks it)."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Endpoint:
     methods: frozenset[str]
     scope: Scope
     wire: Wire | None = None
-    """How clients of an inference path speak. None: the application answers."""
+    """The wire of an inference path. None: the application answers."""
 
 
 def _row(path: str, methods: str, scope: Scope, wire: Wire | None = None) -> Endpoint:

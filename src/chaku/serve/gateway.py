@@ -217,7 +217,7 @@ class _Work:
 
 
 def num_answers(body: dict[str, Any]) -> int:
-    """How many answers are generated side by side, each in a slot of its own: n for every prompt."""
+    """The number of answers that are generated side by side, one slot for each: n for every prompt."""
     return len(prompts_of(body.get("input") or body.get("prompt"))) * (body.get("n") or 1)
 
 

@@ -1,4 +1,4 @@
-"""What Prometheus is told. Counters are fed once a request, gauges are read from the model table at scrape time."""
+"""Metrics for Prometheus. Counters are fed once per request. Gauges are read from the model table at scrape time."""
 
 from __future__ import annotations
 

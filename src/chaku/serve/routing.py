@@ -1,4 +1,4 @@
-"""Which replica of a model takes a request. Pure: numbers in, an index out."""
+"""Chooses the replica that takes a request. Pure: numbers in, an index out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from random import Random
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a policy may know of a replica."""
+    """The facts about a replica that a policy sees."""
 
     num_running: int
     """Slots that this gateway's own requests hold there."""

@@ -32,17 +32,17 @@ log = logging.getLogger(__name__)
 _ENDINGS = (signal.SIGINT, signal.SIGTERM)
 MAX_FILES = 65_536
 GRACE_S = 5
-"""How long running answers may go on after Ctrl-C."""
+"""Running answers get so long to end after Ctrl-C."""
 
 
 class Companion(Protocol):
-    """Something that lives as long as the gateway: the page."""
+    """A part that starts and stops with the gateway: the page."""
 
     async def start(self) -> None:
         """Begin; the event loop runs."""
 
     def end_streams(self) -> None:
-        """The gateway is about to stop: let go of connections that would never end by themselves."""
+        """Close connections that would never end by themselves, since the gateway is about to stop."""
 
     async def stop(self) -> None:
         """End; requests are over, the store is still open."""

@@ -1,4 +1,4 @@
-"""What to tell a client that asks beside the API: without /v1, with /v1 twice, or for a part that is not there yet."""
+"""The way out for a client that misses the API: without /v1, with /v1 twice, or for a part that does not exist yet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ABSENT = {
 
 
 def signpost(path: str, method: str) -> NotFound | None:
-    """Where the client should have gone; None for a path that may be the page's, or anything else."""
+    """The path that the client meant; None for a path that may be the page's, or anything else."""
     match = _MISPLACED.fullmatch(re.sub(r"/{2,}", "/", path).rstrip("/"))
     if match is None or (method in ("GET", "HEAD") and match[1] == "chat/completions"):  # the page's /chat/ID
         return None

@@ -1,4 +1,4 @@
-"""Which models this gateway serves, by which replicas, and in what state each is."""
+"""The table of served models, with the replicas and the state of each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BEST_FIRST = (*_TAKES_REQUESTS, *_COMES_BACK, State.FAILED, State.STOPPED)
 
 @dataclass(eq=False)
 class Replica:
-    """One engine that serves a model, and what this gateway runs there."""
+    """One engine that serves a model, and the requests of this gateway that run there."""
 
     engine: Engine
     num_running: int = 0
@@ -118,7 +118,7 @@ class Served:
 
     @property
     def capabilities(self) -> Capabilities | None:
-        """What the first available replica can do, its slots included. None while no replica is available.
+        """The capabilities of the first available replica, its slots included. None while no replica is available.
 
         `admission.slots` has the slots of all replicas.
         """
@@ -126,7 +126,7 @@ class Served:
 
     @property
     def failure(self) -> ChakuError | None:
-        """Why no replica could be started; None while there is hope."""
+        """The first replica's failure if no replica could be started, else None."""
         failures = [replica.failure for replica in self.replicas]
         return failures[0] if failures and None not in failures else None
 
@@ -179,7 +179,7 @@ class Served:
         return fitting.pairs[least_loaded(loads, self.random)]
 
     def unavailable(self) -> EngineUnavailable:
-        """Why nothing takes requests now, and when to come back, if ever."""
+        """The error for a request while no replica takes requests: the reason, and when to come back, if ever."""
         if (failure := self.failure) is not None:
             return EngineUnavailable(f"{self.name} could not be started: {failure.message}", fix=failure.fix)
         status = self.status()
@@ -208,7 +208,7 @@ class Served:
             return
         self.refresh()
         if replica.engine.status().state is not State.READY:
-            return  # an upstream that is away: it has said so, and comes back by itself
+            return  # an upstream that is away: the log has its reason, and it comes back by itself
         known = replica.engine.capabilities
         log.info(
             "model ready model=%s slots=%s tokens_per_request=%s %s",

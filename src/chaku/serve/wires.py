@@ -1,4 +1,4 @@
-"""How clients of one API speak: what they send, and how answers, streams and errors look to them.
+"""The wire of one API: the requests that its clients send, and the shape of their answers, streams and errors.
 
 The pipeline behind a wire knows OpenAI's requests and chunks only. Another API is another wire: it turns its request
 into OpenAI's, and OpenAI's answer into its own.
@@ -31,7 +31,7 @@ class Wire(Protocol):
 
     @property
     def limits(self) -> JsonLimits:
-        """How large a request may be."""
+        """The limits on a request's size."""
 
     def whole(self, answer: dict[str, Any]) -> bytes:
         """The body of a complete answer."""

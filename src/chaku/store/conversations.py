@@ -17,7 +17,7 @@ from chaku.store.tables import conversations, messages
 from chaku.store.tree import Tree
 
 KEPT_DELETED = timedelta(days=30)
-"""How long a deletion can be undone; the next `create` after that removes the rows for good."""
+"""A deletion can be undone for so long. The next `create` after that removes the rows."""
 
 MAX_TITLE_LENGTH = 200
 OWN_TITLE_LENGTH = 60
@@ -39,7 +39,7 @@ class StoredConversation:
     """When a message was last added or finished."""
     deleted_at: datetime | None = None
     system: str | None = None
-    """What a model is told before the first message."""
+    """The system prompt."""
     model: str | None = None
     """The model that was asked last."""
     settings: dict[str, Any] | None = None
@@ -65,7 +65,7 @@ class Found:
 
 
 class Conversations:
-    """What one owner (an API key's id; None: whoever comes without a key) has; others' raise NotFound."""
+    """The conversations of one owner: an API key's id, or None for the local user. Those of others raise NotFound."""
 
     def __init__(self, store: Store, owner_id: str | None) -> None:
         self._store = store

@@ -27,7 +27,7 @@ HEAD = "0003"
 """The newest migration. Written here so that opening an up-to-date database need not load Alembic (0.1 s)."""
 
 BUSY_TIMEOUT_S = 15.0
-"""How long a writer waits for another process's transaction, a migration included."""
+"""A writer waits for so long until another process ends its transaction or migration."""
 
 _MIGRATION_LOCK = 0x636861_6B75  # "chaku": PostgreSQL's advisory lock held while migrating
 _DOWN = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError)

@@ -30,7 +30,7 @@ class _Entry:
 class KeyRing:
     """The active keys by digest. Use as a context manager, or call `start` and `close`.
 
-    While the database is away the keys known last go on working and no revocation arrives; `is_stale` says so.
+    While the database is away, the last known keys work and no revocation arrives; `is_stale` is True then.
     """
 
     def __init__(self, store: Store, *, interval_s: float = 0.5) -> None:
@@ -82,7 +82,7 @@ class KeyRing:
         return self
 
     def close(self) -> None:
-        """End the thread; `find` goes on with what it knows."""
+        """End the thread; `find` still answers from the last known keys."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join()

@@ -116,7 +116,7 @@ conversations = Table(
     "conversations",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("owner_id", Text, ForeignKey("api_keys.id")),  # null: belongs to whoever comes without a key
+    Column("owner_id", Text, ForeignKey("api_keys.id")),  # null: the local user's
     Column("title", Text, nullable=False),
     Column("title_folded", Text, nullable=False),  # for search, see conversations.fold
     Column("leaf_id", Text),  # last message of the path now shown

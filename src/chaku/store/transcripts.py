@@ -38,7 +38,7 @@ _LONGEST_PAUSE_S = 0.1
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What an import brought; `ignored` counts the lines' keys that have no place here."""
+    """The result of an import. `ignored` counts keys of the lines that chaku does not keep."""
 
     num_conversations: int
     num_messages: int

@@ -135,7 +135,7 @@ class Tree:
         return self.append(old.parent_id, old.role, content, now=now, extra=old.extra)
 
     def grow(self, message_id: str, content: Content, *, now: datetime, reasoning: str | None = None) -> None:
-        """Persist all that a streaming answer has said so far. Raises NotFound when it no longer streams."""
+        """Write the text of a streaming answer as it is now. Raises NotFound when it no longer streams."""
         self._update_streaming(
             message_id, content=content, text_folded=fold(plain_text(content)), reasoning=reasoning, updated_at=now
         )

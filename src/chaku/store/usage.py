@@ -1,4 +1,4 @@
-"""What was asked and what it cost: one row a request, and sums of them by key, model and day (UTC)."""
+"""Usage: one row per request, and sums by key, model and day (UTC)."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from chaku.web.streams import Numbered
 log = logging.getLogger(__name__)
 
 KEEP_S = 1.0
-"""How often a running answer is written to the store, and so the most text that a kill can take."""
+"""A running answer is written to the store every so many seconds. A kill loses at most the text since then."""
 
 _SAVE_PAUSES_S = (0.5, 2.0, 5.0)
 _LAST_SAVE_PAUSES_S = (0.5,)
@@ -87,7 +87,7 @@ class Answers:
         self, owner_id: str | None, chat: StoredConversation, parent_id: str, model: str, settings: dict[str, Any]
     ) -> StoredMessage:
         """Ask a model to answer a user message; the new, empty answer. Raises NotFound or InvalidRequest."""
-        # Shielded: a caller who leaves now must not leave an answer behind that nobody writes.
+        # Shielded: if the caller leaves now, the answer is still written.
         return await asyncio.shield(self._begin(owner_id, chat, parent_id, model, settings))
 
     async def _begin(
@@ -136,7 +136,7 @@ class Answers:
     async def follow(
         self, owner_id: str | None, chat_id: str, message_id: str, after: int | None
     ) -> AsyncGenerator[Numbered]:
-        """The events of an answer, whoever asks for it. Raises NotFound."""
+        """The events of an answer, from this gateway or another one. Raises NotFound."""
         answer = self.find(owner_id, chat_id, message_id)
         if answer is not None:
             async with aclosing(answer.events(after)) as events:
@@ -257,7 +257,7 @@ def _finish(tree: Tree, ended: StoredMessage) -> StoredMessage:
 
 
 def prompt(system: str | None, path: Sequence[StoredMessage]) -> list[dict[str, Any]]:
-    """What a model is sent: the system prompt and the path's messages; an answer without a word is left out."""
+    """The messages that a model gets: the system prompt and those of the path. Empty answers are left out."""
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     for message in path:
         if message.content or message.extra:

@@ -34,11 +34,11 @@ from chaku.web.requests import Handler, json_response, read_json, visitor_of
 log = logging.getLogger(__name__)
 
 _OPEN = frozenset({"/session", "/login", "/logout"})
-"""What answers before anyone has logged in."""
+"""Paths that need no login."""
 
 
 class Application:
-    """What `mount` put on the gateway, to be started and stopped with it."""
+    """The page's application, which starts and stops with the gateway."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Application:
         return Starlette(routes=routes, exception_handlers={HTTPException: _refuse_http})
 
     def _guarded(self, path: str, handler: Handler) -> Handler:
-        """A handler that is reached by our own page, and by whoever is logged in; its errors become answers."""
+        """A handler that checks the origin and the login, and turns errors into answers."""
 
         async def guarded(request: Request) -> Response:
             try:

@@ -1,4 +1,4 @@
-"""Who is at the page: the one local user where no key exists, otherwise whoever logged in with a key."""
+"""Visitors of the page: the one local user if no key exists, otherwise the holder of a key who has logged in."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_ADDRESSES = 10_000
 
 
 class GatewayAccess(Protocol):
-    """What the page has to know of the gateway's access; `chaku.serve` has the real one."""
+    """The part of the gateway's access that the page needs; `chaku.serve.access.Access` implements it."""
 
     @property
     def needs_key(self) -> bool:
@@ -41,7 +41,7 @@ class GatewayAccess(Protocol):
 
 @dataclass(frozen=True)
 class Visitor:
-    """Who sent a request. `key_id` owns the chats; None: the local user."""
+    """The sender of a request. `key_id` owns the chats; None is the local user."""
 
     key_id: str | None
     name: str

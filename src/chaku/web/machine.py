@@ -1,4 +1,4 @@
-"""What lies on this machine, for its own user alone: training runs, and models that are pulled."""
+"""Training runs and pulled models of this machine, shown to the local user only."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Machine:
 
 
 def check_local(request: Request) -> None:
-    """Raises PermissionRefused for whoever came in by a key: paths and prompts of this machine are its user's."""
+    """Raises PermissionRefused for visitors with a key: paths and prompts of this machine belong to its local user."""
     if request.state.visitor.key_id is not None:
         raise PermissionRefused("only the user of this machine sees what lies on it")
 

@@ -76,7 +76,7 @@ class Messages(ChatRoutes):
         return json_response({"answer": shapes.show_message(answer)})
 
     async def stop(self, request: Request) -> Response:
-        """End an answer; what it said stays."""
+        """End an answer; its text stays."""
         chat = await self._chat(request)
         message_id = id_in(request.path_params["message"], "message")
         message = await self._answers.end(chat.owner_id, chat.id, message_id)

@@ -97,7 +97,7 @@ class PageFiles:
 
     @property
     def missing(self) -> str | None:
-        """What lacks for the page to work, None when it is whole."""
+        """The missing part of the page, or None if the page is whole."""
         for name in ("index.html", "vendor/manifest.json"):
             if name not in self._files:
                 return f"{name} is not there; {HOW_TO_GET}"
@@ -129,7 +129,7 @@ class PageFiles:
         return HTMLResponse(self._index, headers=headers)
 
     async def asset(self, request: Request) -> Response:
-        """One file. An old hash gets today's file, uncached: a tab from before an upgrade goes on working."""
+        """One file. An old hash gets today's file, uncached, so that a tab from before an upgrade still works."""
         file = self._files.get(request.path_params["name"])
         if file is None:
             raise NotFound(f"the page has no file {request.path_params['name'][:200]!r}")

@@ -1,4 +1,4 @@
-"""What the page's routes share: a request's body in shape, who sent it, and which chat its path names."""
+"""Parts that the page's routes share: the checked body of a request, its sender, and the chat that its path names."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def read_json(request: Request, kind: type[Shape]) -> Shape:
 
 
 def visitor_of(request: Request) -> Visitor:
-    """Who sent it."""
+    """The sender."""
     visitor: Visitor = request.state.visitor
     return visitor
 

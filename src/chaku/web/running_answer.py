@@ -1,4 +1,4 @@
-"""One answer under way: what it has said so far, numbered, for any number of readers that come and go."""
+"""One running answer: its text so far in numbered events, for any number of readers that come and go."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chaku.web.streams import Numbered
 
 @dataclass
 class RunningAnswer:
-    """Grows by `take`, is over with `end`; `events` numbers what was said from 1."""
+    """`take` adds text, `end` ends it; `events` numbers the additions from 1."""
 
     tree: Tree
     message: StoredMessage
@@ -34,7 +34,7 @@ class RunningAnswer:
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take(self, delta: Delta) -> None:
-        """Note what the model said next, and wake the readers."""
+        """Add the next text of the model, and wake the readers."""
         if delta.usage is not None:
             usage = delta.usage
             self.usage = {
@@ -51,7 +51,7 @@ class RunningAnswer:
             self._wake()
 
     def so_far(self) -> StoredMessage:
-        """The message with all that has been said."""
+        """The message with all of the text so far."""
         if self.is_over:
             return self.message
         content = "".join(content for content, _ in self.deltas)
@@ -97,6 +97,6 @@ class RunningAnswer:
 
 
 def last_event(message: StoredMessage) -> dict[str, Any]:
-    """How a stream ends."""
+    """The last event of a stream."""
     kind = "failed" if message.state is MessageState.FAILED else "done"
     return {"type": kind, "message": show_message(message)}

@@ -185,18 +185,18 @@ def show_time(time: datetime) -> str:
 
 
 def place_of(chat: StoredConversation) -> ListPlace:
-    """Where a chat stands in the list."""
+    """The place of a chat in the list."""
     return ListPlace(chat.is_pinned, chat.updated_at, chat.id)
 
 
 def cursor_after(chat: StoredConversation) -> str:
-    """Where the next page begins."""
+    """The cursor of the next page."""
     place = [chat.is_pinned, chat.updated_at.isoformat(), chat.id]
     return base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
 
 
 def read_cursor(cursor: str) -> ListPlace:
-    """What `cursor_after` wrote. Raises InvalidRequest."""
+    """The place that `cursor_after` wrote into a cursor. Raises InvalidRequest."""
     try:
         is_pinned, updated_at, chat_id = json.loads(base64.urlsafe_b64decode(cursor))
         if not re.fullmatch(r"[0-9a-f-]{36}", chat_id):

@@ -1,4 +1,4 @@
-"""llama.cpp's server in a child process: what it is told, how it is started, and what its failures mean."""
+"""llama.cpp's server in a child process: its settings, its start, and the meaning of its failures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OUT_OF_MEMORY = ("failed to allocate", "unable to allocate", "out of memory", "
 
 @dataclass(frozen=True)
 class Settings:
-    """How one GGUF model is served."""
+    """Settings that one GGUF model is served with."""
 
     model: Path
     context: int = 2048
@@ -151,7 +151,7 @@ async def _start(name: str, settings: Settings, params: dict[str, Any]) -> Llama
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """How the child's threads wait. What the user's own environment says about it wins."""
+    """Environment that makes the child's threads sleep while they wait. The user's own variables win."""
     if settings.spin or any(name in os.environ for name in NO_STALL):
         return {}
     return NO_STALL

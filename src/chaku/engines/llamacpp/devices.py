@@ -1,4 +1,4 @@
-"""Which GPUs this machine's llama.cpp build can use, and how much memory they have free. Asked in a child process."""
+"""GPUs that this machine's llama.cpp build can use, and their free memory. A child process asks for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What llama.cpp's server says of the model it loaded, and what can be found out by asking it."""
+"""Learns about a loaded model from llama.cpp's server: what it reports, and what can be tried out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NO_JSON = "z"
 
 @dataclass(frozen=True)
 class Learned:
-    """What is known of a loaded model."""
+    """The facts about a loaded model."""
 
     capabilities: Capabilities
     special_ids: dict[str, int]

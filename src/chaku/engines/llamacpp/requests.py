@@ -1,7 +1,7 @@
 """OpenAI's requests in the words of llama.cpp's server. Pure: dicts in, dicts out.
 
-llama.cpp is always asked to stream, also for a whole answer: it does not notice that a client hung up on a request
-that does not stream, and only its streams carry the usage of every choice.
+llama.cpp is always asked to stream, also for a whole answer. It does not notice that a client hung up on a request
+that does not stream. And only its streams carry the usage of every choice.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _CHAT_ONLY = ("messages", "tools", "tool_choice", "parallel_tool_calls", "respon
 _DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's default of max_tokens on /v1/completions; llama.cpp's is the rest of the context."""
 _PENALTY_WINDOW_TOKENS = 1 << 17
-"""How far penalties look back: llama.cpp's own 64 tokens are not the text so far. It takes no -1 and allocates this."""
+"""Penalties look back so far; llama.cpp's default is 64 tokens. It takes no -1, and allocates this."""
 _MAX_SEED = 0xFFFFFFFF
 """llama.cpp's word for "draw one", so seeds are taken modulo this."""
 

@@ -1,4 +1,4 @@
-"""What several models of one gateway share on this machine: memory, GPUs and cores."""
+"""Memory, GPUs and cores of this machine, which the models of one gateway share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Resources:
-    """What is left of this machine for models that are still to be opened."""
+    """The resources of this machine that are left for models that are still to be opened."""
 
     available_bytes: int | None = None
     """Main memory. None: unknown."""
@@ -31,7 +31,7 @@ class Resources:
         return self.gpu_bytes
 
     def take(self, plan: MemoryPlan) -> None:
-        """A model will take what is planned."""
+        """Subtract what a model's plan takes."""
         if self.available_bytes is not None:
             self.available_bytes = max(0, self.available_bytes - plan.total_bytes)
         if self.gpu_bytes is not None:

@@ -1,4 +1,4 @@
-"""Which JSON schemas llama.cpp enforces. The rest is refused: its server drops in silence what it can't compile.
+"""Checks that llama.cpp enforces a JSON schema. The rest is refused: its server drops in silence what it can't compile.
 
 Pure. The keywords were tried one by one against the grammar engine in `xllamacpp` (llguidance): docs/engines.md.
 """

@@ -46,6 +46,6 @@ class ForcedToolStream(RawChatStream):
 
 
 def _held_back(text: str, start: int) -> int:
-    """Where the closing braces and spaces begin, the last of which may not belong to the arguments."""
+    """The index of the closing braces and spaces at the end. The last of them may not belong to the arguments."""
     tail = _CALL_TAIL.search(text, start)
     return tail.start() if tail else len(text)
