@@ -103,16 +103,18 @@ class Transport:
         self._is_closed = False
 
     @contextlib.asynccontextmanager
-    async def request(self, method: str, path: str, body: Any = None) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def request(
+        self, method: str, path: str, body: Any = None, *, retries: Retries | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Yield the response, its body unread; leaving before its end closes the connection.
 
-        Redirects are not followed.
+        Redirects are not followed. `retries` holds for this request alone.
         Raises NotSent, Unanswered or BrokenOff; EngineUnavailable after several tries without an answer;
         DeadlineExceeded after a silence; EngineError for what is not HTTP; and what a status in `retries.statuses`
         stands for.
         """
         data = None if body is None else orjson.dumps(body)
-        response = await self._send(method, path, data)
+        response = await self._send(method, path, data, retries or self._retries)
         try:
             yield response
         except aiohttp.ServerTimeoutError as error:
@@ -122,9 +124,11 @@ class Transport:
         finally:
             response.close()  # gives the connection back to the pool if the body was read to its end
 
-    async def json(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    async def json(
+        self, method: str, path: str, body: Any = None, *, retries: Retries | None = None
+    ) -> tuple[int, Any]:
         """Status and decoded body of a small request. Raises as `request` does."""
-        async with self.request(method, path, body) as response:
+        async with self.request(method, path, body, retries=retries) as response:
             return response.status, await read_json(response, who=self.who)
 
     async def close(self) -> None:
@@ -135,13 +139,13 @@ class Transport:
             if session is not None:
                 await session.close()
 
-    async def _send(self, method: str, path: str, data: bytes | None) -> aiohttp.ClientResponse:
+    async def _send(self, method: str, path: str, data: bytes | None, retries: Retries) -> aiohttp.ClientResponse:
         since = time.monotonic()
         attempt, fresh = 0, False
         while True:
             try:
                 response = await self._try(method, path, data, fresh=fresh)
-                if response.status not in self._retries.statuses:
+                if response.status not in retries.statuses:
                     return response
                 failure = await refusal(response)
                 if failure.code == "insufficient_quota":
@@ -150,14 +154,14 @@ class Transport:
                 if error.is_stale:
                     fresh = True
                     continue
-                if not self._retries.unanswered:
+                if not retries.unanswered:
                     raise
                 failure = EngineUnavailable(error.message, retry_after_s=None)
             except NotSent as error:
                 failure = error
             attempt += 1
-            pause_s = self._retries.pause_s(attempt, failure.retry_after_s)
-            if attempt > self._retries.limit or time.monotonic() + pause_s - since > self._retries.budget_s:
+            pause_s = retries.pause_s(attempt, failure.retry_after_s)
+            if attempt > retries.limit or time.monotonic() + pause_s - since > retries.budget_s:
                 if failure.retry_after_s is None and isinstance(failure, EngineUnavailable):
                     failure.retry_after_s = 1.0
                 raise failure
@@ -177,6 +181,8 @@ class Transport:
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             reason = _reason(error) if isinstance(error, aiohttp.ClientConnectorError) else "no connection in time"
             fix = "check the address, and that the server is running"
+            if isinstance(error, aiohttp.ClientConnectorDNSError):
+                reason, fix = f"there is no host {error.host!r}", "check the address, and the connection to the network"
             raise NotSent(f"can't reach {self.who}: {reason}", fix=fix) from error
         except aiohttp.ServerTimeoutError as error:
             raise DeadlineExceeded(f"{self.who} did not answer in time: it sent nothing for {self._silence}") from error

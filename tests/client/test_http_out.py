@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -50,6 +51,17 @@ async def test_a_refused_connection_means_that_nothing_was_sent() -> None:
         with pytest.raises(NotSent, match=r"can't reach peer: Conn.* refused") as caught:
             await peer.json("GET", "/x")
     assert caught.value.retry_after_s is not None
+
+
+async def test_a_host_that_does_not_exist_is_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolve(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    async with transport("http://nosuch.example/v1", retries=QUICK) as peer:
+        with pytest.raises(NotSent, match=r"can't reach peer: there is no host 'nosuch\.example'") as caught:
+            await peer.json("GET", "/x")
+    assert caught.value.fix == "check the address, and the connection to the network"
 
 
 async def test_an_answer_that_breaks_off_is_not_repeated() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -342,6 +343,21 @@ async def test_a_lists_only_model_is_taken_without_asking() -> None:
     async with raw(server, upstream_model=None) as (g, _):
         await g.post(CHAT, chat())
     assert server.posts[0]["model"] == "theirs"
+
+
+async def test_an_upstream_that_is_not_there_is_said_once_and_not_with_every_look(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(upstream, "PROBE_EVERY_S", 0.02)
+    caplog.set_level("INFO")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # nobody listens
+        engine = UpstreamEngine("away", ModelConfig(source=f"http://127.0.0.1:{closed.getsockname()[1]}/v1"))
+        await engine.start()
+        await asyncio.sleep(0.3)  # several more looks
+        await engine.stop()
+    said = [record.getMessage() for record in caplog.records if "chaku" in record.name]
+    assert len(said) == 1 and said[0].startswith("upstream unavailable model=away"), said
 
 
 @pytest.mark.parametrize("models", [b"[]", b'{"data":[{}]}', b'{"data":null}', b'"x"'])

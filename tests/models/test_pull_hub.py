@@ -96,8 +96,10 @@ def test_no_hub_at_all_is_said_in_one_line(pull: Pull, source: str) -> None:
     code, _, error = pull(source, HF_ENDPOINT="http://127.0.0.1:9")
     assert code == 3
     assert error.count("\n") == 0
+    assert "bring the .gguf here by hand" in error
     code, _, error = pull(source, HF_HUB_OFFLINE="1")
     assert (code, "HF_HUB_OFFLINE" in error, error.count("\n")) == (3, True, 0)
+    assert "bring the .gguf here by hand" in error
 
 
 def test_the_missing_extra_is_named(pull: Pull, tmp_path: Path) -> None:

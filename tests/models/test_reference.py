@@ -79,9 +79,22 @@ def test_a_file_with_an_equals_sign_is_a_file(tmp_path: Path, monkeypatch: pytes
     assert parse("a=c.gguf").given_name == "a"
 
 
+def test_a_folder_without_a_model_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "m").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for text in ("m", "m/", "./m", str(tmp_path / "m"), "name=m", "."):
+        with pytest.raises(ModelError, match=r"is a folder without a model: it has no config\.json") as caught:
+            parse(text)
+        assert caught.value.fix == "give a folder with both, a run's folder, or a .gguf"
+    (tmp_path / "m" / "b.gguf").touch()
+    with pytest.raises(ModelError) as caught:
+        parse("m")
+    assert caught.value.fix == "name the file: m/b.gguf"
+
+
 def test_a_folder_with_a_model_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for file in ("model/config.json", "lora/adapter_config.json", "runs/first/final/config.json", "files/a.gguf"):
+    for file in ("model/config.json", "lora/adapter_config.json", "runs/first/final/config.json"):
         Path(file).parent.mkdir(parents=True)
         Path(file).touch()
     Path("runs/second/checkpoints").mkdir(parents=True)
@@ -92,7 +105,6 @@ def test_a_folder_with_a_model_is_one(tmp_path: Path, monkeypatch: pytest.Monkey
         argument = parse(source)
         assert (argument.reference, argument.name) == (LocalFolder(Path(source)), name)
     assert parse("mine=model").name == "mine"
-    assert parse("files").reference == LocalFile(Path("files"))
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,12 @@ from chaku.engines.base import Answer, Block, Call, Route
 from chaku.engines.blocks import blocks_of_events
 from chaku.engines.sse_blocks import sse_blocks
 from chaku.errors import ChakuError, EngineError
-from chaku.http_out import Transport, read_json
+from chaku.http_out import Retries, Transport, read_json
 from chaku.protocol.answers import event
 from chaku.protocol.errors import error_from, error_in_stream, retry_after_s
+
+_ONCE = Retries(limit=0)
+"""For a look that is repeated anyway."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class OpenAiSpeaker:
         self._dialect = dialect or Dialect()
 
     async def models(self) -> list[str] | None:
-        """Names of the models that the server lists; None if it has no list. Raises EngineError."""
-        status, answer = await self._transport.json("GET", "/models")
+        """Names of the models that the server lists; None if it has no list. Asks once. Raises EngineError."""
+        status, answer = await self._transport.json("GET", "/models", retries=_ONCE)
         if status in (404, 405, 501):
             return None
         if status != 200:

@@ -138,6 +138,8 @@ def parse_reference(source: str) -> Reference:
     folder = Path(source).expanduser()
     if source and (is_model_folder(folder) or is_run(folder) or is_checkpoint(folder)):
         return LocalFolder(folder)
+    if source and folder.is_dir():
+        raise _without_model(folder)
     looks_like_path = source.endswith(".gguf") or "/" in source or source.startswith("~")
     if Path(source).exists() or (looks_like_path and not _is_release(source)):
         return LocalFile(shard_paths(Path(source).expanduser())[0])
@@ -154,6 +156,13 @@ def parse_reference(source: str) -> Reference:
     otherwise = f"known: {', '.join(named)}; or give a path to a .gguf, hf:org/name, pypi:..., or an https URL"
     near = did_you_mean(source.lower(), [*named, *vicunas.RELEASES], otherwise, likeness=0.5)
     raise ModelError(f"there is no model called {source!r}", fix=near)
+
+
+def _without_model(folder: Path) -> ModelError:
+    """A folder that holds no model: what it lacks, or the .gguf in it that may be meant."""
+    inside = sorted(file.name for file in folder.glob("*.gguf"))
+    fix = f"name the file: {folder / inside[0]}" if inside else "give a folder with both, a run's folder, or a .gguf"
+    return ModelError(f"{folder} is a folder without a model: it has no {CONFIG} and weights", fix=fix)
 
 
 def _is_release(source: str) -> bool:

@@ -12,6 +12,8 @@ from chaku.models.files.gguf import shard_paths
 from chaku.models.reference import HubFile
 from chaku.packages import install_command
 
+_OFFLINE = "without a network, bring the .gguf here by hand and give its path"
+
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
@@ -122,17 +124,15 @@ def explain(reference: HubFile, error: Exception) -> ModelError:
         (errors.RevisionNotFoundError, f"{source} has no revision {reference.revision!r}", "check the part after @"),
         (errors.RepositoryNotFoundError, f"{source} does not exist or is private", f"check its name, or {token}"),
         (errors.RemoteEntryNotFoundError, f"{source} has no file {reference.file!r}", "check the part after ':'"),
-        (errors.OfflineModeIsEnabled, f"{source} is not cached and HF_HUB_OFFLINE is set", "unset it, or pull first"),
+        (errors.OfflineModeIsEnabled, f"{source} is not cached and HF_HUB_OFFLINE is set", f"unset it; {_OFFLINE}"),
         (
             errors.LocalEntryNotFoundError,
             f"{source} is not cached and the hub can't be reached",
-            "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE",
+            f"check the connection, HF_ENDPOINT and HF_HUB_OFFLINE; {_OFFLINE}",
         ),
     ]
     for kind, message, fix in causes:
         if isinstance(error, kind):
             return ModelError(message, fix=fix)
     reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-    return ModelError(
-        f"{source} can't be fetched: {reason}", fix="check the connection and HF_ENDPOINT, then try again"
-    )
+    return ModelError(f"{source} can't be fetched: {reason}", fix=f"check the connection and HF_ENDPOINT; {_OFFLINE}")

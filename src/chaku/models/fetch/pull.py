@@ -80,10 +80,6 @@ def _fetch(reference: BuiltIn | HubFile | WheelFile | UrlFile, progress: Progres
 
 
 def _local(path: Path) -> PulledModel:
-    if path.is_dir():
-        inside = sorted(file.name for file in path.glob("*.gguf"))
-        fix = f"name the file, such as {path / inside[0]}" if inside else "give a .gguf file"
-        raise ModelError(f"{path} is a folder", fix=fix)
     metadata = gguf.read_metadata(path)
     changed = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(path.stat().st_mtime))
     return PulledModel(str(path), metadata.path, metadata.file_bytes, None, changed)
