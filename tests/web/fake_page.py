@@ -56,6 +56,9 @@ class World:
     chats: dict[str, dict[str, Any]] = field(default_factory=dict)
     deleted: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    skipped: list[dict[str, Any]] = field(default_factory=list)
+    """What an import leaves out, and what it repairs."""
+    repaired: dict[str, int] = field(default_factory=dict)
     ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def say(self, prompt: str, text: str, **fields: Any) -> None:
@@ -193,7 +196,7 @@ class FakePage:
         lines = (await request.body()).splitlines()
         for line in lines:
             self.world.add_chat(json.loads(line).get("title", "imported"))
-        return answer_json({"imported": len(lines), "skipped": []})
+        return answer_json({"imported": len(lines), "skipped": self.world.skipped, "repaired": self.world.repaired})
 
     async def _chat(self, request: Request) -> Response:
         chat = self.world.chats.get(request.path_params["chat"])

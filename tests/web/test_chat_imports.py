@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chaku.web import other_exports
 from chaku.web.imports import repair_line
 from gateways import page_gateway
 from tabs import Refused, tab
@@ -122,3 +123,107 @@ def test_a_repaired_line_needs_no_more_repair(content: Any, usage: Any, sampling
     repaired = repair_line(bad.encode(), Counter())
     again: Counter[str] = Counter()
     assert (repair_line(repaired, again), again.total()) == (repaired, 0)
+
+
+SHAREGPT = {
+    "id": "a1",
+    "conversations": [
+        {"from": "system", "value": "Be kind."},
+        {"from": "human", "value": "What is a vicuña?"},
+        {"from": "gpt", "value": "A small camelid."},
+    ],
+}
+CHATGPT = {
+    "title": "Rivers",
+    "current_node": "d",
+    "mapping": {
+        "a": {"id": "a", "parent": None, "message": None},
+        "b": {
+            "id": "b",
+            "parent": "a",
+            "message": {"author": {"role": "user"}, "content": {"content_type": "text", "parts": ["Longest?"]}},
+        },
+        "c": {
+            "id": "c",
+            "parent": "b",
+            "message": {"author": {"role": "assistant"}, "content": {"content_type": "text", "parts": ["Amazon"]}},
+        },
+        "d": {
+            "id": "d",
+            "parent": "b",
+            "message": {"author": {"role": "assistant"}, "content": {"content_type": "text", "parts": ["Nile"]}},
+        },
+    },
+}
+CLAUDE = {
+    "uuid": "u1",
+    "name": "Bread",
+    "chat_messages": [{"sender": "human", "text": "How?"}, {"sender": "assistant", "text": "Flour and water."}],
+}
+WEBUI = {
+    "id": "w1",
+    "title": "Tea",
+    "chat": {"messages": [{"role": "user", "content": "Green?"}, {"role": "assistant", "content": "Yes."}]},
+}
+
+
+async def said_in(me: Any) -> dict[str, list[tuple[str, str]]]:
+    """What each chat holds, by title; its system prompt first."""
+    found = {}
+    for row in (await me.call("GET", "/chats"))["chats"]:
+        chat = await me.call("GET", f"/chats/{row['id']}")
+        system = [("system", chat["system"])] if chat["system"] else []
+        found[row["title"]] = system + [(message["role"], message["content"]) for message in chat["messages"]]
+    return found
+
+
+async def test_exports_of_other_programs_become_chats_and_bad_records_cost_only_themselves(database: Path) -> None:
+    bad = [{"conversations": [{"from": "alien", "value": "?"}]}, {"weather": "fine"}, 7]
+    array = json.dumps([SHAREGPT, bad[0], CHATGPT, bad[1], CLAUDE, WEBUI, bad[2]], indent=1).encode()
+    async with page_gateway(database) as g, tab(g) as me:
+        said = await me.call("POST", "/import", array)
+        assert (said["imported"], [one["line"] for one in said["skipped"]]) == (4, [2, 4, 7])
+        assert "alien" in said["skipped"][0]["reason"] and "weather" in said["skipped"][1]["reason"]
+        assert said["repaired"] == {"a branch that was not open was left out": 1}
+        assert await said_in(me) == {
+            "What is a vicuña?": [
+                ("system", "Be kind."),
+                ("user", "What is a vicuña?"),
+                ("assistant", "A small camelid."),
+            ],
+            "Rivers": [("user", "Longest?"), ("assistant", "Nile")],
+            "Bread": [("user", "How?"), ("assistant", "Flour and water.")],
+            "Tea": [("user", "Green?"), ("assistant", "Yes.")],
+        }
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(SHAREGPT),
+        json.dumps([SHAREGPT]),
+        json.dumps(SHAREGPT, indent=2),
+        f"no json\n{json.dumps(SHAREGPT)}\n",
+    ],
+)
+async def test_the_container_of_the_records_does_not_matter(database: Path, content: str) -> None:
+    async with page_gateway(database) as g, tab(g) as me:
+        assert (await me.call("POST", "/import", content.encode()))["imported"] == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [(b"PK\x03\x04rest", "compressed"), (b"\x89PNG\r\n", "image"), (b"prompt,response\n1,2\n", "csv")],
+)
+async def test_a_file_that_is_no_json_is_refused_with_the_way_out(database: Path, content: bytes, cause: str) -> None:
+    async with page_gateway(database) as g, tab(g) as me:
+        with pytest.raises(Refused) as refused:
+            await me.call("POST", "/import", content)
+        assert refused.value.status == 400 and cause in refused.value.error["message"] and refused.value.error["fix"]
+
+
+@given(records=st.lists(_JSON | st.just(SHAREGPT), max_size=4))
+def test_each_record_is_converted_or_named(records: list[Any]) -> None:
+    converted = other_exports.convert(json.dumps([*records, SHAREGPT]).encode())
+    numbers = {*converted.records, *(one.line for one in converted.skipped)}
+    assert numbers == set(range(1, len(records) + 2)) and converted.records[-1] == len(records) + 1

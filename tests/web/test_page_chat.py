@@ -171,7 +171,7 @@ def test_chats_are_found_named_pinned_deleted_and_brought_back(browser, world, f
         page.get_by_role("button", name="Undo").click()
         expect(titles).to_have_count(3)
         with page.expect_download() as download:
-            choose("Plums", "Export")
+            choose("Plums", "Export all branches (JSONL)")
         assert download.value.suggested_filename == "Plums.jsonl"
         assert json.loads(download.value.path().read_text()) == {"messages": []}
         file = tmp_path / "chats.jsonl"

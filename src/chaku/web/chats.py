@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -14,10 +13,10 @@ from starlette.responses import Response, StreamingResponse
 
 from chaku.errors import InvalidRequest, NotFound
 from chaku.store.database import Store
-from chaku.store.transcripts import export_jsonl, import_jsonl
+from chaku.store.transcripts import export_jsonl
 from chaku.web import shapes, streams
 from chaku.web.answers import Answers
-from chaku.web.imports import repair_line
+from chaku.web.imports import import_file
 from chaku.web.requests import ChatRoutes, Handler, id_in, json_response, read_body, read_json, visitor_of
 
 MAX_PAGE = 200
@@ -135,23 +134,15 @@ class Chats(ChatRoutes):
         return self._exported(request, ids, "chats.jsonl")
 
     async def import_all(self, request: Request) -> Response:
-        """Chats from JSONL. Lines that are none are named; what the page could not show is repaired and counted."""
-        lines = (await read_body(request)).splitlines()
+        """Chats from a file of chaku or of another program. Records that are none are named; what the page could not
+        show is repaired and counted.
+        """
+        content = await read_body(request)
         owner_id = visitor_of(request).key_id
-        repairs: Counter[str] = Counter()
-        imported = await asyncio.to_thread(
-            import_jsonl,
-            self._store,
-            owner_id,
-            (repair_line(line, repairs) for line in lines),
-            now=datetime.now(UTC),
-            skips_bad_lines=True,
-        )
+        imported, notes = await asyncio.to_thread(import_file, self._store, owner_id, content, datetime.now(UTC))
         self._hub.publish(owner_id, {"type": "chats"})
         skipped = [{"line": one.line, "reason": one.reason} for one in imported.skipped]
-        return json_response(
-            {"imported": imported.num_conversations, "skipped": skipped, "repaired": dict(sorted(repairs.items()))}
-        )
+        return json_response({"imported": imported.num_conversations, "skipped": skipped, "repaired": notes})
 
     def _exported(self, request: Request, ids: list[str], name: str) -> Response:
         owner_id, all_branches = visitor_of(request).key_id, request.query_params.get("all") == "1"

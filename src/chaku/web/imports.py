@@ -1,4 +1,5 @@
-"""Imported records are held to the API's own models: what does not fit is repaired, with a counted reason.
+"""Chats that are imported. Records are held to the API's own models: what does not fit is repaired, with a counted
+reason.
 
 The page may then rely on the shape of everything that it is shown. Lines that are no conversation at all pass as they
 are: the store refuses them by number.
@@ -7,6 +8,8 @@ are: the store refuses them by number.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -14,11 +17,30 @@ from pydantic import TypeAdapter, ValidationError
 
 from chaku.errors import InvalidRequest
 from chaku.protocol.messages import Content
+from chaku.store.database import Store
+from chaku.store.transcripts import ImportResult, import_jsonl
+from chaku.web.other_exports import Converted, convert, is_messages_jsonl
 from chaku.web.shapes import Settings, dump
 
 _CONTENT: TypeAdapter[Any] = TypeAdapter(Content)
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _MAX_COUNT = 2**53
+
+
+def import_file(
+    store: Store, owner_id: str | None, content: bytes, now: datetime
+) -> tuple[ImportResult, dict[str, int]]:
+    """Take the chats of a file, of chaku or of another program: all that can be read.
+
+    Returns what came in, with the file's records counted from 1, and counted reasons of what was repaired or left out.
+    Raises InvalidRequest for a file that holds no JSON.
+    """
+    found = Converted(content.splitlines()) if is_messages_jsonl(content) else convert(content)
+    lines = (repair_line(line, found.notes) for line in found.lines)
+    imported = import_jsonl(store, owner_id, lines, now=now, skips_bad_lines=True)
+    skipped = (replace(one, line=found.records[one.line - 1]) if found.records else one for one in imported.skipped)
+    in_order = sorted([*found.skipped, *skipped], key=lambda one: one.line)
+    return replace(imported, skipped=tuple(in_order)), dict(sorted(found.notes.items()))
 
 
 def repair_line(line: bytes, repairs: Counter[str]) -> bytes:

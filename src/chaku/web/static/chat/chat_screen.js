@@ -11,6 +11,7 @@ import { Broken } from "../ui/notices.js";
 import { onDemand } from "../ui/on_demand.js";
 import { ChatPanel } from "./chat_panel.js";
 import { Conversation } from "./conversation.js";
+import { applyDefaults } from "./defaults.js";
 import { ModelPicker } from "./model_picker.js";
 import { Sidebar } from "./sidebar.js";
 import { textOf } from "./tree.js";
@@ -25,7 +26,11 @@ const EXAMPLES = [
 
 /** @param {import("../app/app.js").ScreenProps} props */
 export function ChatScreen({ library, route, say, complain, attempt, isCovered, onShortcuts, theme }) {
-  const open = (/** @type {string | null} */ id) => new Conversation(id, (name) => library.model(name)?.recommended);
+  const open = (/** @type {string | null} */ id) => {
+    const opened = new Conversation(id, (name) => library.model(name)?.recommended);
+    if (!id) applyDefaults(opened);
+    return opened;
+  };
   const [conversation, setConversation] = useState(() => open(chatInAddress()));
   const [isListOpen, setListOpen] = useState(false);
   const [hasSettings, setSettings] = useState(false);

@@ -1,6 +1,9 @@
-/** System prompts to begin with, and the reader's own, which stay in this browser. */
+/** System prompts and sampling to begin with, and the reader's own, which stay in this browser. */
 
-/** @typedef {{name: string, text: string}} Preset */
+/** @import {Settings} from "../data/types.js" */
+import { knownSettings } from "./records.js";
+
+/** @typedef {{name: string, text: string, settings?: Settings}} Preset  without settings it leaves the sampling as it is */
 
 const KEY = "chaku.presets";
 
@@ -16,7 +19,8 @@ export const BUILT_IN = [
 export function ownPresets() {
   try {
     const kept = JSON.parse(localStorage.getItem(KEY) ?? "[]");
-    return Array.isArray(kept) ? kept.filter((p) => typeof p?.name === "string" && typeof p?.text === "string") : [];
+    const own = Array.isArray(kept) ? kept.filter((p) => typeof p?.name === "string" && typeof p?.text === "string") : [];
+    return own.map(({ name, text, settings }) => ({ name, text, ...(settings && { settings: knownSettings(settings) }) }));
   } catch {
     return []; // written by something else
   }

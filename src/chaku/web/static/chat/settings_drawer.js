@@ -5,6 +5,7 @@ import { copyText } from "../ui/clipboard.js";
 import { Dialog } from "../ui/dialog.js";
 import { html, useId, useState } from "../ui/html.js";
 import { useChanges } from "../data/observable.js";
+import { forgetDefaults, keepDefaults, keptDefaults } from "./defaults.js";
 import { BUILT_IN, keepPresets, ownPresets } from "./presets.js";
 import { asCurl, asPython, requestBody } from "./request_code.js";
 
@@ -31,6 +32,14 @@ const SETTINGS = [
   { name: "seed", label: "Seed", help: "The same seed, the same answer", min: 0, max: 2_147_483_647, step: 1 },
 ];
 
+/** Settings in a few words. @param {import("../data/types.js").Settings} settings */
+function inWords(settings) {
+  const known = SETTINGS.filter(({ name }) => settings[name] !== undefined);
+  const words = known.map(({ name, label }) => `${label.toLowerCase()} ${settings[name]}`);
+  if (Array.isArray(settings.stop)) words.push(`stop words ${settings.stop.map((word) => JSON.stringify(word)).join(", ")}`);
+  return words.join(", ");
+}
+
 /** @param {{conversation: Conversation, needsKey: boolean, onClose: () => void, attempt: (work: Promise<any>) => void}} props */
 export function SettingsDrawer({ conversation, needsKey, onClose, attempt }) {
   useChanges(conversation);
@@ -56,9 +65,13 @@ export function SettingsDrawer({ conversation, needsKey, onClose, attempt }) {
           Reset to model default
         </button>
       </div>
+      <p class="hint">
+        ${conversation.model ? `Default of ${conversation.model}: ${inWords(defaults.sampling) || "its server decides"}.` : "No model is chosen."}
+      </p>
       ${SETTINGS.map((setting) => html`<${NumberSetting} key=${setting.name} setting=${setting} value=${settings[setting.name]} usual=${defaults.sampling[setting.name]} onSet=${set} />`)}
       <${StopWords} value=${/** @type {string[] | undefined} */ (settings.stop)} usual=${defaults.sampling.stop} onSet=${set} />
     </section>
+    <${ForNewChats} conversation=${conversation} />
     <${AsCode} conversation=${conversation} needsKey=${needsKey} />
   <//>`;
 }
@@ -90,6 +103,9 @@ function SystemPrompt({ conversation, attempt }) {
   };
   const field = useDraft(system, ({ value }) => save(value));
   const keep = (/** @type {import("./presets.js").Preset[]} */ presets) => (keepPresets(presets), setOwn(presets));
+  const take = (/** @type {import("./presets.js").Preset} */ { text, settings }) => {
+    attempt(conversation.update({ ...(text && { system: text }), ...(settings && { settings }) }));
+  };
   const all = [...BUILT_IN, ...own];
   return html`<section>
     <h3><label for=${id}>System prompt</label></h3>
@@ -101,26 +117,56 @@ function SystemPrompt({ conversation, attempt }) {
       ...${field}
     ></textarea>
     <div class="chips" role="group" aria-label="Presets">
-      ${all.map((preset) => html`<button type="button" class="chip" title=${preset.text} onClick=${() => save(preset.text)}>${preset.name}</button>`)}
+      ${all.map(
+        (preset) => html`<button
+          type="button"
+          class="chip"
+          title=${[preset.text, inWords(preset.settings ?? {})].filter(Boolean).join("\n")}
+          onClick=${() => take(preset)}
+        >
+          ${preset.name}
+        </button>`,
+      )}
       ${(system || usual) && html`<button type="button" class="chip" onClick=${() => save("")}>None</button>`}
     </div>
     <div class="row">
       <input
         aria-label="Name of the preset"
-        placeholder="Keep this prompt as…"
+        placeholder="Keep prompt and sampling as…"
         value=${name}
         onInput=${(/** @type {any} */ event) => setName(event.target.value)}
       />
       <button
         type="button"
         class="button"
-        disabled=${!name.trim() || !system.trim()}
-        onClick=${() => (keep([...own.filter((p) => p.name !== name.trim()), { name: name.trim(), text: system }]), setName(""))}
+        disabled=${!name.trim() || !(system.trim() || Object.keys(conversation.settings).length)}
+        onClick=${() => {
+          const preset = { name: name.trim(), text: system, settings: conversation.settings };
+          keep([...own.filter((p) => p.name !== preset.name), preset]);
+          setName("");
+        }}
       >
         Keep
       </button>
       ${own.some((p) => p.name === name.trim()) &&
       html`<button type="button" class="quiet" onClick=${() => (keep(own.filter((p) => p.name !== name.trim())), setName(""))}>Forget</button>`}
+    </div>
+  </section>`;
+}
+
+/** What all new chats begin with. @param {{conversation: Conversation}} props */
+function ForNewChats({ conversation }) {
+  const [kept, setKept] = useState(keptDefaults);
+  const keep = () => (keepDefaults(conversation), setKept(keptDefaults()));
+  const forget = () => (forgetDefaults(), setKept(null));
+  const system = kept?.system === "" ? "no system prompt" : kept?.system ? `the system prompt “${kept.system.slice(0, 60)}${kept.system.length > 60 ? "…" : ""}”` : "";
+  const words = kept && [kept.model, system, inWords(kept.settings)].filter(Boolean).join(", ");
+  return html`<section>
+    <h3>New chats</h3>
+    <p class="hint">${words ? `They begin with ${words}.` : "They begin with the model that was used last and its defaults."}</p>
+    <div class="row">
+      <button type="button" class="button" onClick=${keep}>Begin new chats like this one</button>
+      ${kept && html`<button type="button" class="quiet" onClick=${forget}>Back to the model's defaults</button>`}
     </div>
   </section>`;
 }

@@ -55,10 +55,15 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
     say(`“${chat.title}” deleted`, "Undo", () => attempt(library.restore(chat)));
   };
   const bringIn = async (/** @type {File} */ file) => {
-    const { imported, skipped } = await post("/import", await file.text());
+    const { imported, skipped, repaired } = await post("/import", file);
     await library.refreshChats();
-    const left = skipped.length ? `; ${count(skipped.length, "line")} left out: ${skipped[0].reason} (line ${skipped[0].line})` : "";
-    say(`${count(imported, "chat")} imported${left}`);
+    const left = skipped.length ? `; ${count(skipped.length, "record")} left out: ${skipped[0].reason} (number ${skipped[0].line})` : "";
+    const reasons = Object.entries(repaired).map(([reason, times]) => `; ${times} × ${reason}`);
+    say(`${count(imported, "chat")} imported${left}${reasons.slice(0, 3).join("")}`);
+  };
+  const toRead = async (/** @type {Chat} */ chat, /** @type {"md" | "html"} */ format) => {
+    const { exported } = await import("./export_chat.js");
+    save(await exported(chat.id, format), `${fileName(chat.title)}.${format}`);
   };
   const groups = byDay(library.chats, new Date());
   const user = library.session?.user;
@@ -117,7 +122,9 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
                       choices=${[
                         { label: "Rename", onChoose: () => setRenaming(chat.id) },
                         { label: chat.pinned ? "Unpin" : "Pin", onChoose: () => attempt(library.update(chat.id, { pinned: !chat.pinned })) },
-                        { label: "Export", onChoose: () => attempt(download(`/chats/${chat.id}/export?all=1`, `${fileName(chat.title)}.jsonl`)) },
+                        { label: "Export as Markdown", onChoose: () => attempt(toRead(chat, "md")) },
+                        { label: "Export as HTML", onChoose: () => attempt(toRead(chat, "html")) },
+                        { label: "Export all branches (JSONL)", onChoose: () => attempt(download(`/chats/${chat.id}/export?all=1`, `${fileName(chat.title)}.jsonl`)) },
                         { label: "Delete", onChoose: () => drop(chat) },
                       ]}
                     />
@@ -134,7 +141,7 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
         ref=${chooser}
         type="file"
         hidden
-        accept=".jsonl,.txt,application/jsonl"
+        accept=".json,.jsonl,.ndjson,.txt,application/json,application/jsonl"
         aria-label="File of chats"
         onChange=${(/** @type {any} */ event) => (attempt(bringIn(event.target.files[0])), (event.target.value = ""))}
       />
@@ -182,7 +189,12 @@ function fileName(title) {
 
 /** Save what the server answers as a file. @param {string} path @param {string} name */
 async function download(path, name) {
-  const url = URL.createObjectURL(new Blob([await getText(path)], { type: "application/jsonl" }));
+  save(new Blob([await getText(path)], { type: "application/jsonl" }), name);
+}
+
+/** @param {Blob} content @param {string} name */
+function save(content, name) {
+  const url = URL.createObjectURL(content);
   const link = document.createElement("a");
   link.href = url;
   link.download = name;

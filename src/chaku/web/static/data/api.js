@@ -36,15 +36,16 @@ function unreachable() {
 /**
  * @param {string} method
  * @param {string} path  below /api
- * @param {unknown} [body]  an object as JSON, a string as it is
+ * @param {unknown} [body]  an object as JSON, a string or a file as it is
  * @param {AbortSignal} [signal]
  */
 async function request(method, path, body, signal) {
   /** @type {Record<string, string>} */
   const headers = { accept: "application/json, text/event-stream" };
   if (method !== "GET") headers["x-chaku"] = "1";
-  if (body !== undefined) headers["content-type"] = typeof body === "string" ? "text/plain" : "application/json";
-  const raw = body === undefined || typeof body === "string" ? body : JSON.stringify(body);
+  const isRaw = typeof body === "string" || body instanceof Blob;
+  if (body !== undefined) headers["content-type"] = isRaw ? "text/plain" : "application/json";
+  const raw = body === undefined || isRaw ? /** @type {string | Blob | undefined} */ (body) : JSON.stringify(body);
   let response;
   try {
     response = await fetch(`/api${path}`, { method, headers, body: raw, signal, credentials: "same-origin" });

@@ -128,7 +128,7 @@ function newChunk() {
 }
 
 /** @param {string} text @param {string} classes */
-function spanOf(text, classes) {
+export function spanOf(text, classes) {
   const span = document.createElement("span");
   span.className = classes;
   span.textContent = text;

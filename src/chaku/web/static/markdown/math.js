@@ -55,12 +55,12 @@ async function load() {
  * What `katex.render` does, in its two steps. Elements get their styles through the DOM, which the page's policy allows
  * (in the strings of renderToString it would drop them); only MathML's come as attributes, which are taken off between
  * the steps: nobody sees that copy, screen readers need no borders.
- * @param {any} library @param {string} tex @param {boolean} isDisplay
+ * @param {any} library @param {string} tex @param {boolean} isDisplay @param {string} [output]  "mathml" needs no style sheet
  */
-function drawnBy(library, tex, isDisplay) {
+function drawnBy(library, tex, isDisplay, output = "htmlAndMathml") {
   const formula = document.createElement("span");
   try {
-    const tree = library.__renderToDomTree(tex, { ...OPTIONS, displayMode: isDisplay });
+    const tree = library.__renderToDomTree(tex, { ...OPTIONS, displayMode: isDisplay, output });
     withoutStyleAttributes(tree);
     formula.append(tree.toNode());
   } catch (error) {
@@ -69,6 +69,17 @@ function drawnBy(library, tex, isDisplay) {
     formula.textContent = tex;
   }
   return formula;
+}
+
+/**
+ * A formula that a browser draws by itself. TeX that is too long stays TeX.
+ * @param {string} tex @param {boolean} isDisplay @returns {Promise<Node>}
+ */
+export async function mathmlOf(tex, isDisplay) {
+  if (tex.length > TEX_LIMIT) return document.createTextNode(tex);
+  loading ??= load();
+  await loading;
+  return drawnBy(katex, tex, isDisplay, "mathml");
 }
 
 /** @param {any} node @param {number} [depth] */

@@ -141,8 +141,11 @@ function addTargets(env, found) {
   for (const [kind, targets] of Object.entries(found)) env[kind] = { ...env[kind], ...targets };
 }
 
-/** @param {HTMLElement} root @param {Piece} piece */
-function addPiece(root, piece) {
+/**
+ * The new elements of a piece, and the element of the pieces before it to which they belong.
+ * @param {HTMLElement} root @param {Piece} piece
+ */
+export function openPiece(root, piece) {
   /** @type {ParentNode} */
   let from = fragmentOf(piece.html);
   /** @type {ParentNode} */
@@ -151,6 +154,12 @@ function addPiece(root, piece) {
     from = from.firstElementChild;
     to = to.lastElementChild;
   }
+  return { from, to };
+}
+
+/** @param {HTMLElement} root @param {Piece} piece */
+function addPiece(root, piece) {
+  const { from, to } = openPiece(root, piece);
   for (const pre of from.querySelectorAll("pre[data-info]")) {
     const code = new CodeView(/** @type {HTMLElement} */ (pre).dataset.info ?? "");
     code.append(pre.textContent ?? "");
