@@ -1,8 +1,8 @@
-"""What tests of the page share. There is one Chromium for each module of browser tests: a session's would leave its
-event loop running under other tests.
-"""
+"""What tests of the page share: one Chromium for the whole run, and a fake server for each test."""
 
 from __future__ import annotations
+
+from asyncio.events import _get_running_loop, _set_running_loop
 
 import pytest
 from playwright.sync_api import sync_playwright
@@ -11,12 +11,25 @@ from web.browser import launch
 from web.fake_page import FakePage, World
 
 
-@pytest.fixture(scope="module")
-def browser():
+@pytest.fixture(scope="session")
+def chromium():
+    """The browser, and the event loop that Playwright leaves running in this thread until it is stopped."""
     with sync_playwright() as playwright:
         browser = launch(playwright)
-        yield browser
+        loop = _get_running_loop()
+        _set_running_loop(None)  # tests with a loop of their own may come in between
+        yield browser, loop
+        _set_running_loop(loop)
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    """The browser for the tests of one module, which run while Playwright's loop does."""
+    browser, loop = chromium
+    _set_running_loop(loop)
+    yield browser
+    _set_running_loop(None)
 
 
 @pytest.fixture
