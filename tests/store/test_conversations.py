@@ -6,8 +6,8 @@ import pytest
 from chaku.errors import InvalidRequest, NotFound
 from chaku.store import keys, transcripts
 from chaku.store.conversations import KEPT_DELETED, Conversations, ListPlace
+from chaku.store.message_record import MessageState
 from chaku.store.transcripts import export_jsonl, import_jsonl
-from chaku.store.tree import MessageState
 
 
 @pytest.fixture
@@ -280,7 +280,7 @@ def test_an_import_that_skips_bad_lines_keeps_the_good_ones_and_the_tree_whole(s
 def test_an_export_is_whole_although_an_answer_arrives_in_the_middle_of_it(store, mine, now, monkeypatch):
     tree = mine.tree(mine.create("x", now=now).id)
     user = tree.append(None, "user", "Hi", now=now)
-    read = transcripts.tree.read
+    read = transcripts.message_record.read
     arrived = []
 
     def slowly(row):
@@ -289,7 +289,7 @@ def test_an_export_is_whole_although_an_answer_arrives_in_the_middle_of_it(store
             tree.append(user.id, "assistant", "Hello", now=now)
         return read(row)
 
-    monkeypatch.setattr(transcripts.tree, "read", slowly)
+    monkeypatch.setattr(transcripts.message_record, "read", slowly)
     for all_branches in (True, False):
         arrived.clear()
         exported = list(export_jsonl(store, None, [tree.conversation_id], all_branches=all_branches))

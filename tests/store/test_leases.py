@@ -15,8 +15,9 @@ import chaku
 from chaku.store.conversations import Conversations
 from chaku.store.database import Store, open_store
 from chaku.store.leases import Lease, alive
+from chaku.store.message_record import MessageState, StoredMessage
 from chaku.store.tables import gateways
-from chaku.store.tree import MessageState, StoredMessage, Tree
+from chaku.store.tree import Tree
 from processes import PATIENCE_S
 
 LEASE_S = 0.4
@@ -98,7 +99,7 @@ time.time = lambda: real() + SKEW_S
 import chaku.store.leases as leases
 from chaku.store.conversations import Conversations
 from chaku.store.database import open_store
-from chaku.store.tree import MessageState
+from chaku.store.message_record import MessageState
 now = datetime.now(UTC) + timedelta(seconds=SKEW_S)
 with open_store(sys.argv[1]) as store, leases.Lease(store, lease_s=float(sys.argv[2])) as lease:
     mine = Conversations(store, None)

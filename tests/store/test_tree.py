@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from chaku.errors import InvalidRequest, NotFound
-from chaku.store.conversations import Conversations
+from chaku.store.conversations import KEPT_DELETED, Conversations
 from chaku.store.database import open_store
+from chaku.store.message_record import EDITED, MessageState
 from chaku.store.tables import messages
 from chaku.store.transcripts import export_jsonl, import_jsonl
-from chaku.store.tree import MessageState, Tree
+from chaku.store.tree import Tree
 from processes import run_python
 
 
@@ -45,6 +46,122 @@ def test_an_edit_is_a_new_sibling_and_the_old_branch_stays(tree, now):
     assert tree.siblings(user.id) == tree.siblings(edited.id) == [user.id, edited.id]
     assert tree.switch(user.id) == answer.id
     assert tree.path() == [user, answer]
+
+
+def test_a_rewritten_answer_is_a_version_beside_the_old_one_and_says_what_it_is(tree, now):
+    user = tree.append(None, "user", "Hi", now=now)
+    answer = tree.append(user.id, "assistant", "Helo", now=now, model="m")
+    edited = tree.edit(answer.id, "Hello", now=now)
+    assert (edited.parent_id, edited.model, edited.finish_reason) == (user.id, "m", EDITED)
+    assert tree.get(answer.id) == answer
+
+
+def finished(tree, now, **how):
+    user = tree.append(None, "user", "Hi", now=now)
+    answer = tree.append(user.id, "assistant", "", now=now, state=MessageState.STREAMING, model="m", gateway_id="g")
+    tree.finish(answer.id, how.pop("content", "Hel"), now=now, **how)
+    return answer
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"finish_reason": "length", "usage": {"completion_tokens": 1}},
+        {"state": MessageState.STOPPED},
+        {"state": MessageState.FAILED, "error": {"message": "gone"}},
+    ],
+)
+def test_an_answer_that_was_cut_off_can_stream_again_with_its_text_kept(tree, now, how):
+    answer = finished(tree, now, **how)
+    resumed = tree.resume(answer.id, now=now, model="n", sampling={"max_tokens": 9}, gateway_id="h")
+    assert (resumed.state, resumed.content, resumed.model, resumed.error) == (MessageState.STREAMING, "Hel", "n", None)
+    assert resumed == tree.get(answer.id) and resumed.usage == how.get("usage")
+    tree.grow(answer.id, "Hello", now=now)
+    tree.finish(answer.id, "Hello!", now=now, finish_reason="stop")
+    assert contents(tree.path()) == ["Hi", "Hello!"]
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ({"finish_reason": "stop"}, "it ended by itself"),
+        ({"finish_reason": "length", "content": ""}, "it has no text"),
+        ({"finish_reason": "length", "extra": {"tool_calls": [{}]}}, "it has no text"),
+    ],
+)
+def test_what_can_not_be_continued_is_refused_with_the_reason(tree, now, how, why):
+    answer = finished(tree, now, **how)
+    with pytest.raises(InvalidRequest, match=why):
+        tree.resume(answer.id, now=now, model=None, sampling={}, gateway_id="h")
+    with pytest.raises(InvalidRequest, match="it is the user's"):
+        tree.resume(answer.parent_id, now=now, model=None, sampling={}, gateway_id="h")
+
+
+def test_an_answer_that_others_follow_or_that_is_written_is_not_continued(tree, now):
+    answer = finished(tree, now, finish_reason="length")
+    below = tree.append(answer.id, "user", "and?", now=now)
+    with pytest.raises(InvalidRequest, match="other messages follow it"):
+        tree.resume(answer.id, now=now, model=None, sampling={}, gateway_id="h")
+    tree.delete(below.id, now=now)
+    tree.resume(answer.id, now=now, model=None, sampling={}, gateway_id="h")
+    with pytest.raises(InvalidRequest, match="still being written"):
+        tree.resume(answer.id, now=now, model=None, sampling={}, gateway_id="h")
+    with pytest.raises(InvalidRequest, match="being written"):
+        tree.delete(answer.parent_id, now=now)
+
+
+def test_a_deleted_message_takes_what_follows_and_comes_back_with_it(store, tree, now):
+    user = tree.append(None, "user", "apple", now=now)
+    first = tree.append(user.id, "assistant", "pear", now=now)
+    below = tree.append(first.id, "user", "plum", now=now)
+    second = tree.append(user.id, "assistant", "fig", now=now)
+    tree.switch(below.id)
+    assert tree.delete(first.id, now=now) == [first.id, below.id]
+    assert contents(tree.path()) == ["apple", "fig"]  # the sibling that is left is shown
+    assert contents(tree.messages()) == ["apple", "fig"] and tree.siblings(second.id) == [second.id]
+    mine = Conversations(store, None)
+    assert [mine.search(text, limit=9) != [] for text in ("apple", "pear", "plum", "fig")] == [True, False, False, True]
+    for gone in (first.id, below.id):
+        with pytest.raises(NotFound):
+            tree.get(gone)
+        with pytest.raises(NotFound):
+            tree.append(gone, "user", "x", now=now)
+    with pytest.raises(NotFound):
+        tree.restore(second.id)
+    tree.restore(first.id)
+    assert contents(tree.path()) == ["apple", "pear", "plum"]
+    assert tree.delete(user.id, now=now) and tree.path() == []
+    tree.restore(user.id)
+    assert contents(tree.messages()) == ["apple", "pear", "plum", "fig"]
+
+
+def test_of_two_deletions_each_is_undone_alone(tree, now):
+    user = tree.append(None, "user", "a", now=now)
+    answer = tree.append(user.id, "assistant", "b", now=now)
+    later = now + timedelta(seconds=1)
+    tree.delete(answer.id, now=now)
+    tree.delete(user.id, now=later)
+    with pytest.raises(NotFound):
+        tree.restore(answer.id)  # its parent is deleted
+    tree.restore(user.id)
+    assert contents(tree.messages()) == ["a"]
+    tree.restore(answer.id)
+    assert contents(tree.messages()) == ["a", "b"]
+
+
+def test_deleted_messages_are_gone_for_good_after_a_while_and_the_others_stay(store, tree, now):
+    user = tree.append(None, "user", "a", now=now)
+    answer = tree.append(user.id, "assistant", "b", now=now)
+    tree.append(answer.id, "user", "c", now=now)
+    tree.delete(answer.id, now=now)
+    mine = Conversations(store, None)
+    mine.create("x", now=now + KEPT_DELETED - timedelta(seconds=1))
+    tree.restore(answer.id)
+    tree.delete(answer.id, now=now)
+    mine.create("y", now=now + KEPT_DELETED + timedelta(seconds=1))
+    with pytest.raises(NotFound):
+        tree.restore(answer.id)
+    assert contents(tree.messages()) == ["a"]
 
 
 def test_regenerating_adds_answers_side_by_side_and_switching_goes_down_to_the_newest_leaf(tree, now):
@@ -172,6 +289,7 @@ class TreeMachine(RuleBasedStateMachine):
         self.parent: dict[str, str | None] = {}
         self.content: dict[str, str] = {}
         self.children: dict[str | None, list[str]] = {}
+        self.deleted: dict[str, datetime] = {}
         self.shown: str | None = None
 
     def teardown(self):
@@ -185,7 +303,7 @@ class TreeMachine(RuleBasedStateMachine):
         self.shown = message.id
 
     def _pick(self, number: int) -> str | None:
-        known = [None, *self.parent]
+        known = [None, *self._live()]
         return known[number % len(known)]
 
     @rule(number=st.integers(0, 1000), text=st.text(max_size=5))
@@ -203,8 +321,46 @@ class TreeMachine(RuleBasedStateMachine):
     def switch(self, number):
         if (target := self._pick(number)) is not None:
             self.shown = self.tree.switch(target)
-            assert self.shown not in self.children
+            assert self._children(self.shown) == []
             assert target in self._ancestors(self.shown)
+
+    @rule(number=st.integers(0, 1000))
+    def delete(self, number):
+        if (target := self._pick(number)) is None:
+            return
+        below = [node for node in self._live() if target in self._ancestors(node)]
+        self.now += timedelta(seconds=1)
+        assert sorted(self.tree.delete(target, now=self.now)) == sorted(below)
+        self.deleted |= dict.fromkeys(below, self.now)
+        if self.shown in below:
+            siblings = self._children(self.parent[target])
+            self.shown = self._newest_leaf(siblings[-1]) if siblings else self.parent[target]
+
+    @rule(number=st.integers(0, 1000))
+    def restore(self, number):
+        if not self.deleted:
+            return
+        target = list(self.deleted)[number % len(self.deleted)]
+        if self.parent[target] in self.deleted:
+            with pytest.raises(NotFound):
+                self.tree.restore(target)
+            return
+        self.tree.restore(target)
+        moment = self.deleted[target]
+        for node in [n for n, when in self.deleted.items() if when == moment and target in self._ancestors(n)]:
+            del self.deleted[node]
+        self.shown = self._newest_leaf(target)
+
+    def _live(self) -> list[str]:
+        return [node for node in self.parent if node not in self.deleted]
+
+    def _children(self, node: str | None) -> list[str]:
+        return [child for child in self.children.get(node, []) if child not in self.deleted]
+
+    def _newest_leaf(self, node: str) -> str:
+        while children := self._children(node):
+            node = children[-1]
+        return node
 
     def _ancestors(self, message_id: str | None) -> list[str]:
         path = []
@@ -222,19 +378,19 @@ class TreeMachine(RuleBasedStateMachine):
     def nothing_is_lost_and_siblings_are_numbered_in_order(self):
         if hasattr(self, "tree"):
             nodes = self.tree.nodes()
-            assert {node.id: node.parent_id for node in nodes} == self.parent
+            assert {node.id: node.parent_id for node in nodes} == {n: self.parent[n] for n in self._live()}
             seen: dict[str | None, list[str]] = {}
             for node in nodes:
                 assert node.parent_id is None or node.parent_id in {n for ids in seen.values() for n in ids}
-                assert node.position == len(seen.setdefault(node.parent_id, []))
-                seen[node.parent_id].append(node.id)
-            assert seen == self.children
+                assert self.children[node.parent_id][node.position] == node.id
+                seen.setdefault(node.parent_id, []).append(node.id)
+            assert all(children == self._children(parent) for parent, children in seen.items())
 
     @rule()
     def export_and_import_give_the_same_tree(self):
         lines = list(export_jsonl(self.store, None, [self.tree.conversation_id], all_branches=True))
         imported = import_jsonl(self.store, None, lines, now=self.now)
-        assert imported.num_messages == len(self.parent) and imported.num_conversations == 1
+        assert imported.num_messages == len(self._live()) and imported.num_conversations == 1
         (copy,) = [c for c in Conversations(self.store, None).page(limit=1000) if c.id != self.tree.conversation_id]
         other = Conversations(self.store, None).tree(copy.id)
         assert self._shape(other) == self._shape(self.tree)

@@ -8,7 +8,7 @@ import itertools
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +36,8 @@ class Saying:
     delay_s: float = 0.0
     """Between the pieces; with 0 they come as fast as they can."""
     error: dict[str, Any] | None = None
+    limit: int | None = None
+    """Characters after which the answer is cut off, as by a token limit."""
 
 
 def model(name: str, **fields: Any) -> dict[str, Any]:
@@ -52,6 +54,7 @@ class World:
     models: list[dict[str, Any]] = field(default_factory=lambda: [model("vicuna-7b"), model("alpaca-7b")])
     sayings: dict[str, Saying] = field(default_factory=dict)
     key: str | None = None
+    consent: bool | None = None
     runs: Path = Path("/nonexistent")
     chats: dict[str, dict[str, Any]] = field(default_factory=dict)
     deleted: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -84,7 +87,8 @@ class World:
     def new_message(self, chat: dict[str, Any], parent: str | None, role: str, content: Any, **fields: Any) -> Any:
         known = {"reasoning": None, "model": None, "settings": {}, "state": "complete", "finish_reason": None}
         message = {"id": f"m{next(self.ids):06}", "parent_id": parent, "role": role, "content": content, **known}
-        message |= {"usage": None, "timings": None, "error": None, "created_at": self.now(), **fields}
+        message |= {"usage": None, "timings": None, "error": None, "extra": None, "feedback": None}
+        message |= {"created_at": self.now(), **fields}
         chat["messages"].append(message)
         chat["leaf_id"] = message["id"]
         return message
@@ -157,6 +161,11 @@ class FakePage:
             Route(f"{chat}/export", lambda _: PlainTextResponse('{"messages": []}\n')),
             Route(f"{chat}/messages", self._message, methods=["POST"]),
             Route(f"{chat}/answers", self._answer, methods=["POST"]),
+            Route(f"{chat}/messages/{{message}}", self._delete_message, methods=["DELETE"]),
+            Route(f"{chat}/messages/{{message}}/restore", self._restore_message, methods=["POST"]),
+            Route(f"{chat}/messages/{{message}}/edit", self._edit, methods=["POST"]),
+            Route(f"{chat}/messages/{{message}}/continue", self._continue, methods=["POST"]),
+            Route(f"{chat}/messages/{{message}}/feedback", self._feedback, methods=["PUT", "DELETE"]),
             Route(f"{chat}/messages/{{message}}/stop", self._stop, methods=["POST"]),
             Route(f"{chat}/messages/{{message}}/stream", self._stream),
             *(Route(f"/api{path}", local(handler)) for _, path, handler in Machine(self.world.runs).routes()),
@@ -186,7 +195,7 @@ class FakePage:
         query = request.query_params.get("query", "").lower()
         found = [chat for chat in self.world.chats.values() if query in json.dumps(chat).lower()]
         found.sort(key=lambda chat: (chat["pinned"], chat["updated_at"]), reverse=True)
-        return answer_json({"chats": [row(chat) for chat in found], "next": None})
+        return answer_json({"chats": [hit(chat, query) for chat in found], "next": None})
 
     async def _export(self, request: Request) -> Response:
         self.world.requests.append(("export", dict(request.query_params)))
@@ -238,25 +247,83 @@ class FakePage:
             message["state"] = "stopped"
         return answer_json({"answer": message})
 
-    def _begin(self, chat: dict[str, Any], user: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    def _addressed(self, request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
+        chat = self.world.chats[request.path_params["chat"]]
+        return chat, next(m for m in chat["messages"] if m["id"] == request.path_params["message"])
+
+    async def _edit(self, request: Request) -> Response:
+        chat, old = self._addressed(request)
+        content = (await request.json())["content"]
+        fields = {"model": old["model"], "finish_reason": "edited"}
+        return answer_json({"message": self.world.new_message(chat, old["parent_id"], old["role"], content, **fields)})
+
+    async def _delete_message(self, request: Request) -> Response:
+        chat, message = self._addressed(request)
+        below = {message["id"]}
+        for other in chat["messages"]:
+            if other["parent_id"] in below:
+                below.add(other["id"])
+        gone = [other for other in chat["messages"] if other["id"] in below]
+        self.world.deleted[message["id"]] = {"messages": gone}
+        chat["messages"] = [other for other in chat["messages"] if other["id"] not in below]
+        chat["leaf_id"] = message["parent_id"]
+        self._tell({"type": "messages", "chat_id": chat["id"]})
+        return answer_json({"deleted": [other["id"] for other in gone], "leaf_id": chat["leaf_id"]})
+
+    async def _restore_message(self, request: Request) -> Response:
+        chat = self.world.chats[request.path_params["chat"]]
+        chat["messages"] += self.world.deleted.pop(request.path_params["message"])["messages"]
+        chat["leaf_id"] = chat["messages"][-1]["id"]
+        self._tell({"type": "messages", "chat_id": chat["id"]})
+        return answer_json({"leaf_id": chat["leaf_id"]})
+
+    async def _feedback(self, request: Request) -> Response:
+        chat, message = self._addressed(request)
+        if request.method == "DELETE":
+            message["feedback"] = None
+            return Response(status_code=204)
+        body = {"reasons": [], **await request.json()}
+        if body.get("consent") is None and self.world.consent is None:
+            return refusal(400, "nobody has said yet whether ratings may be used as data", "consent_needed")
+        self.world.consent = body.get("consent", self.world.consent)
+        message["feedback"] = {**body, "consent": self.world.consent, "created_at": self.world.now()}
+        self._tell({"type": "message", "chat_id": chat["id"], "message": {**message, "content": ""}})
+        return answer_json({"feedback": message["feedback"]})
+
+    async def _continue(self, request: Request) -> Response:
+        chat, message = self._addressed(request)
+        body = await request.json()
+        self.world.requests.append(("continue", body))
+        user = next(m for m in chat["messages"] if m["id"] == message["parent_id"])
+        said, saying = message["content"], self._saying(user)
+        message |= {"state": "streaming", "finish_reason": None, "error": None}
+        self._start(chat, message, replace(saying, text=saying.text.removeprefix(said), limit=None))
+        return answer_json({"answer": dict(message)})
+
+    def _saying(self, user: dict[str, Any]) -> Saying:
         content = user["content"]
         prompt = content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
-        saying = self.world.sayings.get(prompt) or Saying(f"You said: {prompt[:1000]}")
+        return self.world.sayings.get(prompt) or Saying(f"You said: {prompt[:1000]}")
+
+    def _begin(self, chat: dict[str, Any], user: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
         answer = self.world.new_message(chat, user["id"], "assistant", "", model=body["model"], state="streaming")
         chat["updated_at"] = self.world.now()
+        self._start(chat, answer, self._saying(user))
+        return dict(answer)
+
+    def _start(self, chat: dict[str, Any], answer: dict[str, Any], saying: Saying) -> None:
         self._streams[answer["id"]], self._news[answer["id"]] = [], asyncio.Event()
         task = asyncio.create_task(self._speak(chat, answer, saying))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self._tell({"type": "chat", "chat": row(chat)})
         self._tell({"type": "message", "chat_id": chat["id"], "message": {**answer, "content": ""}})
-        return dict(answer)
 
     async def _speak(self, chat: dict[str, Any], answer: dict[str, Any], saying: Saying) -> None:
         loop = asyncio.get_running_loop()
         start = loop.time()
         pieces = [("reasoning", piece) for piece in cut(saying.reasoning, saying.chunk)]
-        pieces += [("content", piece) for piece in cut(saying.text, saying.chunk)]
+        pieces += [("content", piece) for piece in cut(saying.text[: saying.limit], saying.chunk)]
         first = None
         for kind, piece in pieces:
             await asyncio.sleep(saying.delay_s)
@@ -272,7 +339,7 @@ class FakePage:
         tokens = len(pieces)
         answer["usage"] = {"prompt_tokens": 12, "completion_tokens": tokens, "cached_tokens": 0}
         answer["timings"] = {"first_token_s": first, "duration_s": duration, "tokens_per_s": tokens / duration}
-        answer["finish_reason"] = "stop"
+        answer["finish_reason"] = "length" if saying.limit is not None else "stop"
         self._put(answer["id"], {"type": "failed" if saying.error else "done", "message": dict(answer)})
         self._tell({"type": "message", "chat_id": chat["id"], "message": {**answer, "content": ""}})
 
@@ -352,6 +419,16 @@ def cut(text: str, size: int) -> list[str]:
 def row(chat: dict[str, Any]) -> dict[str, Any]:
     """A chat without its messages."""
     return {key: value for key, value in chat.items() if key != "messages"}
+
+
+def hit(chat: dict[str, Any], query: str) -> dict[str, Any]:
+    """A chat in the list; where the query is in a message, with that message."""
+    for message in reversed(chat["messages"]):
+        text = message["content"]
+        if query and isinstance(text, str) and query in text.lower():
+            at = text.lower().find(query)
+            return {**row(chat), "message_id": message["id"], "snippet": text[max(0, at - 50) : at + 110]}
+    return row(chat)
 
 
 def event(number: int, data: dict[str, Any]) -> str:

@@ -14,10 +14,10 @@ import pytest
 
 from chaku.engines.scripted import Reply
 from chaku.errors import StoreError
-from chaku.store import tree
+from chaku.store import leases, tree
 from chaku.store.conversations import Conversations
 from chaku.store.database import open_store
-from chaku.store.tree import MessageState
+from chaku.store.message_record import MessageState
 from chaku.web.answers import Answers
 from gateways import page_gateway, scripted
 from processes import PATIENCE_S
@@ -222,7 +222,7 @@ async def test_an_answer_left_by_a_killed_gateway_fails_after_the_restart_and_ke
         heard = [event async for _, event in events]
     assert (heard[0]["message"]["state"], heard[0]["message"]["content"]) == ("streaming", "Hel")
     last = heard[-1]
-    assert (last["type"], last["message"]["content"], last["message"]["error"]) == ("failed", "Hel", tree.RESTARTED)
+    assert (last["type"], last["message"]["content"], last["message"]["error"]) == ("failed", "Hel", leases.RESTARTED)
 
 
 async def test_two_gateways_over_one_database_show_and_stop_each_others_answers(database: Path) -> None:

@@ -62,6 +62,8 @@ def test_every_state_fits_is_accessible_and_has_its_picture(browser, world, fake
     world.say(PROMPT, LONG, reasoning="The user wants code, a table and the formula.", chunk=40)
     problem = {"message": "prompt is 9,120 tokens, vicuna-7b takes 8,192", "code": "context_length_exceeded"}
     world.say("Far too long", "", error=problem)
+    world.say("Cut off", "One two three four.", limit=7)
+    world.models[0]["capabilities"] = ["chat", "continue_final_message"]
     for title in ("Merging intervals in Python", "What is a vicuña?", "Trip to Cusco", "SQLite or PostgreSQL"):
         world.add_chat(title)
     world.models.append(model("llama-70b", state="loading", progress=0.42))
@@ -78,6 +80,19 @@ def test_every_state_fits_is_accessible_and_has_its_picture(browser, world, fake
         look(page, axe, pictures / f"chat-end-{name}.png")
         page.locator(".messages").evaluate("box => box.scrollTop = 0")
         look(page, axe, pictures / f"chat-{name}.png")
+        page.get_by_role("button", name="Good answer").click()
+        expect(page.get_by_role("group", name="May ratings be used?")).to_be_visible()
+        look(page, axe, pictures / f"consent-{name}.png")
+        page.get_by_role("button", name="Yes, they may be used").click()
+        page.get_by_role("button", name="Well explained").click()
+        look(page, axe, pictures / f"reasons-{name}.png")
+        page.get_by_role("button", name="Close the reasons").click()
+        for choice in ("Show the source", "Edit this answer"):
+            page.get_by_role("button", name="More actions").last.click()
+            look(page, axe, pictures / f"actions-{name}.png")
+            page.get_by_role("menuitem", name=choice).click()
+            look(page, axe, pictures / f"{choice.split()[0].lower()}-{name}.png")
+        page.get_by_role("button", name="Cancel").click()
         page.get_by_role("button", name="Chat settings").click()
         look(page, axe, pictures / f"settings-{name}.png")
         page.keyboard.press("Escape")
@@ -88,9 +103,17 @@ def test_every_state_fits_is_accessible_and_has_its_picture(browser, world, fake
         page.get_by_role("button", name="Send").click()
         expect(page.get_by_role("group", name="No answer came")).to_be_visible()
         look(page, axe, pictures / f"error-{name}.png")
+        page.get_by_label("Message", exact=True).fill("Cut off")
+        page.get_by_role("button", name="Send").click()
+        expect(page.get_by_role("button", name="Continue")).to_be_visible()
+        look(page, axe, pictures / f"continue-{name}.png")
         if size == "narrow":
             page.get_by_role("button", name="Chats", exact=True).click()
-            look(page, axe, pictures / f"chats-{name}.png")
+        page.get_by_label("Search chats").fill("softmax")
+        expect(page.locator(".chat-list small mark")).to_be_visible()
+        look(page, axe, pictures / f"chats-{name}.png")
+        page.locator(".chat-list a").first.click()
+        look(page, axe, pictures / f"found-{name}.png")
 
 
 def test_the_login_is_accessible_and_has_its_picture(browser, world, pictures, axe):

@@ -31,7 +31,14 @@ async def answers(me: Tab, model: str) -> dict[str, Any]:
     body = {"parent_id": None, "content": "Hello", "model": model, "settings": {}, "answer": True}
     sent = await me.call("POST", f"/chats/{chat}/messages", body)
     await me.whole(chat, sent["answer"]["id"])
+    path = f"/chats/{chat}/messages/{sent['answer']['id']}"
+    rating = {"value": "up", "reasons": ["Helpful"], "consent": True}
     return {
+        "rated": await me.call("PUT", f"{path}/feedback", rating),
+        "edited": await me.call("POST", f"{path}/edit", {"content": "Better"}),
+        "removed": await me.call("DELETE", path),
+        "restored": await me.call("POST", f"{path}/restore"),
+        "found": await me.call("GET", "/chats?query=better"),
         "session": session,
         "created": created,
         "sent": sent,

@@ -96,6 +96,9 @@ class Conversations:
         gone = conversations.c.deleted_at < now - KEPT_DELETED
         with self._store.write() as connection:
             connection.execute(conversations.delete().where(self._mine, gone))
+            mine = sa.select(conversations.c.id).where(self._mine)
+            old = messages.c.deleted_at < now - KEPT_DELETED
+            connection.execute(messages.delete().where(messages.c.conversation_id.in_(mine), old))
             insert(connection, new)
         return new
 
@@ -134,7 +137,8 @@ class Conversations:
         hits = (
             sa.select(messages.c.conversation_id, sa.func.max(messages.c.id).label("message_id"))
             .join(conversations, conversations.c.id == messages.c.conversation_id)
-            .where(self._live, messages.c.text_folded.contains(wanted, autoescape=True))
+            .where(self._live, messages.c.deleted_at.is_(None))
+            .where(messages.c.text_folded.contains(wanted, autoescape=True))
             .group_by(messages.c.conversation_id)
             .subquery()
         )

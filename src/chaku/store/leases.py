@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from chaku import tasks
 from chaku.errors import StoreError
 from chaku.store.database import Store
-from chaku.store.tables import gateways
-from chaku.store.tree import fail_abandoned
+from chaku.store.message_record import MessageState
+from chaku.store.tables import gateways, messages
 
 log = logging.getLogger(__name__)
 
@@ -105,3 +105,24 @@ def alive(store: Store) -> list[str]:
     """The ids of gateways that hold a lease, sorted."""
     with store.read() as connection:
         return list(connection.execute(sa.select(gateways.c.id).order_by(gateways.c.id)).scalars())
+
+
+RESTARTED = {
+    "message": "the gateway was restarted while this answer was written",
+    "type": "server_error",
+    "param": None,
+    "code": "gateway_restarted",
+    "fix": "ask for the answer again",
+}
+"""The error of an answer whose gateway went away."""
+
+
+def fail_abandoned(connection: sa.Connection, *, now: datetime) -> int:
+    """Mark as failed the answers that still stream and whose gateway holds no lease; their text stays. How many."""
+    holder = sa.exists().where(gateways.c.id == messages.c.gateway_id)
+    abandoned = messages.update().where(
+        # in full, so that the partial index applies
+        messages.c.state == sa.literal_column(f"'{MessageState.STREAMING}'"),
+        ~holder,
+    )
+    return connection.execute(abandoned.values(state=MessageState.FAILED, error=RESTARTED, updated_at=now)).rowcount

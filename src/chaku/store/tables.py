@@ -152,10 +152,17 @@ messages = Table(
     Column("gateway_id", Text),  # who writes it while it streams
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+    Column("deleted_at", UtcDateTime),  # can still be restored; what follows it has the same time
     UniqueConstraint("conversation_id", "id"),
     # A parent is a message of the same conversation, by the database's own word.
     ForeignKeyConstraint(["conversation_id", "parent_id"], ["messages.conversation_id", "messages.id"]),
     Index("ix_messages_parent", "conversation_id", "parent_id", "position"),
+    Index(
+        "ix_messages_deleted_at",
+        "deleted_at",
+        sqlite_where=text("deleted_at IS NOT NULL"),
+        postgresql_where=text("deleted_at IS NOT NULL"),
+    ),
     Index(
         "ix_messages_streaming",
         "updated_at",

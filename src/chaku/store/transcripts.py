@@ -10,19 +10,20 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from chaku.errors import InvalidRequest
-from chaku.store import conversations, tables, tree
+from chaku.store import conversations, feedback, message_record, tables
 from chaku.store.conversations import Conversations, StoredConversation
 from chaku.store.database import Store
+from chaku.store.feedback import LOCAL_VISITOR, Feedback, FeedbackBook
 from chaku.store.ids import new_id
-from chaku.store.tree import MessageState, StoredMessage
+from chaku.store.message_record import MessageState, StoredMessage
 
 MAX_NAME_LENGTH = 256
 
@@ -71,6 +72,15 @@ _Name = Annotated[str, AfterValidator(_check_name)]
 """Goes into a text column: PostgreSQL takes no NUL there."""
 
 
+class _FeedbackFacts(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    value: Literal["up", "down"]
+    reasons: list[str]
+    consent: bool
+    created_at: _Moment
+
+
 class _MessageFacts(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -84,6 +94,7 @@ class _MessageFacts(BaseModel):
     state: MessageState = MessageState.COMPLETE
     created_at: _Moment
     updated_at: _Moment
+    feedback: _FeedbackFacts | None = None
 
 
 class _LineMessage(BaseModel):
@@ -123,13 +134,16 @@ def export_jsonl(
     for conversation_id in ids:
         conversation = mine.get(conversation_id)
         with store.read() as connection:
-            rows = connection.execute(tree.SELECT.where(tables.messages.c.conversation_id == conversation_id))
-            by_id = {row.id: tree.read(row) for row in rows}
+            columns = tables.messages.c
+            kept = (columns.conversation_id == conversation_id) & columns.deleted_at.is_(None)
+            rows = connection.execute(message_record.SELECT.where(kept))
+            by_id = {row.id: message_record.read(row) for row in rows}
         # All of it comes from one query: an answer that arrives meanwhile is left out, whole.
         leaves = _leaves(by_id.values())
+        thumbs = FeedbackBook(store, owner_id).of(conversation_id)
         shown = conversation.leaf_id if conversation.leaf_id in by_id else None
         for leaf_id in leaves if all_branches and leaves else [shown]:
-            yield _write_line(conversation, _path(by_id, leaf_id), is_shown=leaf_id == shown)
+            yield _write_line(conversation, _path(by_id, leaf_id), thumbs, is_shown=leaf_id == shown)
 
 
 def import_jsonl(
@@ -154,13 +168,15 @@ def _write(store: Store, branches: list[_Branch], now: datetime) -> None:
     Others can write between two transactions. If a kill ends the import, nothing of it is ever shown, and it is removed
     with old deletions.
     """
-    for begun, rows in _in_batches(branches, now):
+    for begun, rows, thumbs in _in_batches(branches, now):
         began = time.monotonic()
         with store.write() as connection:
             if begun:
                 connection.execute(tables.conversations.insert(), begun)
             if rows:
                 connection.execute(tables.messages.insert(), rows)
+            if thumbs:
+                connection.execute(tables.feedback.insert(), thumbs)
         # Those who wait for SQLite's lock only try now and then.
         time.sleep(min(time.monotonic() - began, _LONGEST_PAUSE_S))
     if branches:
@@ -174,22 +190,25 @@ def _write(store: Store, branches: list[_Branch], now: datetime) -> None:
 Rows = list[dict[str, Any]]
 
 
-def _in_batches(branches: list[_Branch], now: datetime) -> Iterator[tuple[Rows, Rows]]:
-    """Rows of conversations and of messages, parents before children: what fits into one short transaction."""
+def _in_batches(branches: list[_Branch], now: datetime) -> Iterator[tuple[Rows, Rows, Rows]]:
+    """Rows of conversations, messages (parents before children) and thumbs: what fits into one short transaction."""
     begun: Rows = []
     some: Rows = []
+    thumbs: Rows = []
     for branch in branches:
         begun.append(conversations.row_of(replace(branch.conversation(), deleted_at=now)))
-        if len(begun) + len(some) >= _ROWS_AT_ONCE:
-            yield begun, some
-            begun, some = [], []
+        if len(begun) + len(some) + len(thumbs) >= _ROWS_AT_ONCE:
+            yield begun, some, thumbs
+            begun, some, thumbs = [], [], []
         for message in branch.messages:
-            some.append(tree.row_of(message))
-            if len(begun) + len(some) >= _ROWS_AT_ONCE:
-                yield begun, some
-                begun, some = [], []
+            some.append(message_record.row_of(message))
+            if (thumb := branch.thumbs.get(message.id)) is not None:
+                thumbs.append(feedback.row_of(thumb, branch.id))
+            if len(begun) + len(some) + len(thumbs) >= _ROWS_AT_ONCE:
+                yield begun, some, thumbs
+                begun, some, thumbs = [], [], []
     if begun or some:
-        yield begun, some
+        yield begun, some, thumbs
 
 
 def _leaves(messages: Iterable[StoredMessage]) -> list[str]:
@@ -216,7 +235,9 @@ def _path(by_id: dict[str, StoredMessage], leaf_id: str | None) -> list[StoredMe
     return path[::-1]
 
 
-def _write_line(conversation: StoredConversation, path: list[StoredMessage], *, is_shown: bool) -> bytes:
+def _write_line(
+    conversation: StoredConversation, path: list[StoredMessage], thumbs: Mapping[str, Feedback], *, is_shown: bool
+) -> bytes:
     facts = _LineFacts(
         is_pinned=conversation.is_pinned,
         is_shown=is_shown,
@@ -230,7 +251,7 @@ def _write_line(conversation: StoredConversation, path: list[StoredMessage], *, 
         "title": conversation.title,
         "messages": [
             *([] if conversation.system is None else [{"role": "system", "content": conversation.system}]),
-            *(_write_message(message) for message in path),
+            *(_write_message(message, thumbs.get(message.id)) for message in path),
         ],
         "chaku": facts.model_dump(mode="json", exclude_none=True),
     }
@@ -240,8 +261,13 @@ def _write_line(conversation: StoredConversation, path: list[StoredMessage], *, 
         return json.dumps(line).encode() + b"\n"
 
 
-def _write_message(message: StoredMessage) -> dict[str, Any]:
-    facts = _MessageFacts.model_validate({name: getattr(message, name) for name in _MessageFacts.model_fields})
+def _write_message(message: StoredMessage, thumb: Feedback | None) -> dict[str, Any]:
+    fields = _MessageFacts.model_fields.keys() - {"feedback"}
+    facts = _MessageFacts.model_validate({name: getattr(message, name) for name in fields})
+    if thumb is not None:
+        facts.feedback = _FeedbackFacts.model_validate(
+            {name: getattr(thumb, name) for name in _FeedbackFacts.model_fields}
+        )
     reasoning = {} if message.reasoning is None else {"reasoning_content": message.reasoning}
     return {
         "role": message.role,
@@ -263,6 +289,7 @@ class _Branch:
     leaf_id: str | None = None
     messages: list[StoredMessage] = field(default_factory=list)
     by_old_id: dict[str, StoredMessage] = field(default_factory=dict)
+    thumbs: dict[str, Feedback] = field(default_factory=dict)
     num_children: Counter[str | None] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -297,7 +324,7 @@ class _Branch:
             self.leaf_id = parent_id
 
     def _new(self, item: _LineMessage, parent_id: str | None) -> StoredMessage:
-        tree.check_message(item.role, item.content, item.model_extra)
+        message_record.check_message(item.role, item.content, item.model_extra)
         if not isinstance(item.reasoning_content, str | None):
             raise InvalidRequest("reasoning_content is not text", param="reasoning_content")
         facts = item.chaku or _MessageFacts(id=new_id(self.now), created_at=self.now, updated_at=self.now)
@@ -310,7 +337,7 @@ class _Branch:
             reasoning=item.reasoning_content,
             extra=item.model_extra or None,
             **{
-                **dict(facts),
+                **{name: value for name, value in facts if name != "feedback"},
                 "id": new_id(facts.created_at),
                 "state": MessageState.STOPPED if facts.state is MessageState.STREAMING else facts.state,
             },
@@ -318,6 +345,9 @@ class _Branch:
         self.num_children[parent_id] += 1
         self.by_old_id[facts.id] = message
         self.messages.append(message)
+        if facts.feedback is not None and item.role == "assistant":
+            visitor = self.owner_id or LOCAL_VISITOR
+            self.thumbs[message.id] = Feedback(message_id=message.id, visitor=visitor, **dict(facts.feedback))
         return message
 
     def conversation(self) -> StoredConversation:

@@ -1,13 +1,13 @@
 """The messages of one conversation, as a tree: editing and regenerating add siblings, nothing is overwritten.
 
-An answer under way is a message in state `streaming` that grows, and is finished once.
+An answer under way is a message in state `streaming` that grows until it is finished; it can be continued after that.
+A deleted message is out of sight with all that follows it, and can be restored.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -17,57 +17,19 @@ from chaku.errors import InvalidRequest, NotFound
 from chaku.store.database import Store
 from chaku.store.folding import fold, plain_text
 from chaku.store.ids import new_id
-from chaku.store.tables import conversations, gateways, messages
-
-ROLES = ("system", "developer", "user", "assistant", "tool")
-
-Content = str | list[dict[str, Any]] | None
-"""Text, OpenAI content parts, or None (an assistant message that only calls tools)."""
-
-
-class MessageState(enum.StrEnum):
-    """Where a message is in its life. Only `streaming` changes."""
-
-    COMPLETE = "complete"
-    STREAMING = "streaming"
-    STOPPED = "stopped"  # by the user
-    FAILED = "failed"  # `error` says why
-
-
-@dataclass(frozen=True)
-class StoredMessage:
-    """One node. The children of one parent are numbered 0, 1, 2, ... by `position`."""
-
-    id: str
-    conversation_id: str
-    parent_id: str | None
-    position: int
-    role: str
-    content: Any
-    reasoning: str | None
-    extra: dict[str, Any] | None
-    """Other OpenAI message fields as they came: tool_calls, tool_call_id, name."""
-    model: str | None
-    sampling: dict[str, Any] | None
-    usage: dict[str, Any] | None
-    timings: dict[str, float | None] | None
-    """first_token_s, duration_s, tokens_per_s."""
-    finish_reason: str | None
-    error: dict[str, Any] | None
-    state: MessageState
-    created_at: datetime
-    updated_at: datetime
-
-
-@dataclass(frozen=True)
-class Node:
-    """A message without its weight: enough to draw the tree and find siblings."""
-
-    id: str
-    parent_id: str | None
-    position: int
-    role: str
-    state: MessageState
+from chaku.store.message_record import (
+    EDITED,
+    SELECT,
+    Content,
+    MessageState,
+    Node,
+    StoredMessage,
+    check_message,
+    insert,
+    read,
+    row_of,
+)
+from chaku.store.tables import conversations, messages
 
 
 class Tree:
@@ -90,6 +52,7 @@ class Tree:
         extra: Mapping[str, Any] | None = None,
         model: str | None = None,
         sampling: Mapping[str, Any] | None = None,
+        finish_reason: str | None = None,
         gateway_id: str | None = None,
     ) -> StoredMessage:
         """Add the newest child of a message (None: a first message) and make it the leaf that is shown.
@@ -119,7 +82,7 @@ class Tree:
                 sampling=dict(sampling) if sampling else None,
                 usage=None,
                 timings=None,
-                finish_reason=None,
+                finish_reason=finish_reason,
                 error=None,
                 state=state,
                 created_at=now,
@@ -130,9 +93,78 @@ class Tree:
         return message
 
     def edit(self, message_id: str, content: Content, *, now: datetime) -> StoredMessage:
-        """Say it differently: a new sibling of the same role, shown now. The old one and what follows it stay."""
+        """Say it differently: a new sibling of the same role, shown now. The old one and what follows it stay.
+
+        An answer's new version keeps the model's name and has finish_reason EDITED.
+        """
         old = self.get(message_id)
-        return self.append(old.parent_id, old.role, content, now=now, extra=old.extra)
+        finish_reason = EDITED if old.role == "assistant" else None
+        return self.append(
+            old.parent_id, old.role, content, now=now, extra=old.extra, model=old.model, finish_reason=finish_reason
+        )
+
+    def resume(
+        self, message_id: str, *, now: datetime, model: str | None, sampling: Mapping[str, Any], gateway_id: str
+    ) -> StoredMessage:
+        """Let an answer that was cut off stream again, and return it; `grow` and `finish` take its whole text.
+
+        Raises NotFound, or InvalidRequest for a message that can't be continued, and says why.
+        """
+        with self._store.write() as connection:
+            self._owned(connection, lock=True)
+            old = self._one(connection, message_id)
+            has_replies = sa.select(sa.literal(1)).where(self._live, messages.c.parent_id == message_id)
+            if why := _why_whole(old) or (
+                "other messages follow it" if connection.execute(has_replies.limit(1)).first() else ""
+            ):
+                raise InvalidRequest(f"message {message_id!r} can't be continued: {why}", param="message")
+            resumed = replace(
+                old,
+                model=model or old.model,
+                sampling=dict(sampling) or None,
+                state=MessageState.STREAMING,
+                finish_reason=None,
+                error=None,
+                updated_at=now,
+            )
+            row = messages.update().where(self._mine, messages.c.id == message_id)
+            connection.execute(row.values(**row_of(resumed, gateway_id)))
+            self._show(connection, message_id, updated_at=now)
+        return resumed
+
+    def delete(self, message_id: str, *, now: datetime) -> list[str]:
+        """Put a message and all that follows it out of sight, on every branch; the ids of what went.
+
+        Where that was shown, the newest of its siblings is shown, or else its parent. Raises NotFound, or
+        InvalidRequest while an answer among them is being written.
+        """
+        with self._store.write() as connection:
+            shown = self._owned(connection, lock=True)
+            message = self._one(connection, message_id)
+            gone = self._below(connection, message_id)
+            if any(node.state is MessageState.STREAMING for node in gone):
+                raise InvalidRequest("an answer there is being written", fix="stop it first", param="message")
+            ids = [node.id for node in gone]
+            self._mark(connection, message_id, before=None, after=now)
+            if shown in set(ids):
+                siblings = [node.id for node in self._nodes(connection) if node.parent_id == message.parent_id]
+                self._show(connection, self._newest_leaf(connection, siblings[-1]) if siblings else message.parent_id)
+        return ids
+
+    def restore(self, message_id: str) -> None:
+        """Undo `delete` of this message, and show it. Raises NotFound where it is not deleted or its parent is."""
+        with self._store.write() as connection:
+            self._owned(connection, lock=True)
+            query = sa.select(messages.c.parent_id, messages.c.deleted_at).where(
+                self._mine, messages.c.id == message_id, messages.c.deleted_at.is_not(None)
+            )
+            row = connection.execute(query).one_or_none()
+            if row is None:
+                raise NotFound(f"no deleted message {message_id!r} in conversation {self.conversation_id!r}")
+            if row.parent_id is not None:
+                self._one(connection, row.parent_id)
+            self._mark(connection, message_id, before=row.deleted_at, after=None)
+            self._show(connection, self._newest_leaf(connection, message_id))
 
     def grow(self, message_id: str, content: Content, *, now: datetime, reasoning: str | None = None) -> None:
         """Write the text of a streaming answer as it is now. Raises NotFound when it no longer streams."""
@@ -180,7 +212,7 @@ class Tree:
         """Every message, parents before children and siblings in order."""
         with self._store.read() as connection:
             self._owned(connection)
-            by_id = {row.id: read(row) for row in connection.execute(SELECT.where(self._mine))}
+            by_id = {row.id: read(row) for row in connection.execute(SELECT.where(self._live))}
             return [by_id[node.id] for node in self._nodes(connection)]
 
     def path(self, leaf_id: str | None = None) -> list[StoredMessage]:
@@ -203,7 +235,7 @@ class Tree:
         with self._store.read() as connection:
             self._owned(connection)
             parent_id = self._one(connection, message_id).parent_id
-            query = sa.select(messages.c.id).where(self._mine, messages.c.parent_id == parent_id)
+            query = sa.select(messages.c.id).where(self._live, messages.c.parent_id == parent_id)
             return list(connection.execute(query.order_by(messages.c.position)).scalars())
 
     def nodes(self) -> list[Node]:
@@ -217,10 +249,7 @@ class Tree:
         with self._store.write() as connection:
             self._owned(connection, lock=True)
             self._one(connection, message_id)
-            newest_child = {node.parent_id: node.id for node in self._nodes(connection)}  # siblings come in order
-            leaf_id = message_id
-            while leaf_id in newest_child:
-                leaf_id = newest_child[leaf_id]
+            leaf_id = self._newest_leaf(connection, message_id)
             self._show(connection, leaf_id)
         return leaf_id
 
@@ -241,8 +270,12 @@ class Tree:
     def _mine(self) -> sa.ColumnElement[bool]:
         return messages.c.conversation_id == self.conversation_id
 
+    @property
+    def _live(self) -> sa.ColumnElement[bool]:
+        return self._mine & messages.c.deleted_at.is_(None)
+
     def _one(self, connection: sa.Connection, message_id: str) -> StoredMessage:
-        row = connection.execute(SELECT.where(self._mine, messages.c.id == message_id)).one_or_none()
+        row = connection.execute(SELECT.where(self._live, messages.c.id == message_id)).one_or_none()
         if row is None:
             raise NotFound(f"no message {message_id!r} in conversation {self.conversation_id!r}")
         return read(row)
@@ -251,7 +284,7 @@ class Tree:
         columns = messages.c
         query = sa.select(columns.id, columns.parent_id, columns.position, columns.role, columns.state)
         children: dict[str | None, list[Node]] = {}
-        for row in connection.execute(query.where(self._mine).order_by(columns.position.desc())):
+        for row in connection.execute(query.where(self._live).order_by(columns.position.desc())):
             children.setdefault(row.parent_id, []).append(Node(*row[:-1], state=MessageState(row.state)))
         ordered: list[Node] = []
         ahead = children.get(None, [])  # a stack, last sibling at the bottom; recursion would fall over a long chat
@@ -261,7 +294,33 @@ class Tree:
             ahead.extend(children.get(node.id, []))
         return ordered
 
-    def _show(self, connection: sa.Connection, leaf_id: str, **values: Any) -> None:
+    def _below(self, connection: sa.Connection, message_id: str) -> list[Node]:
+        """A message and all that follows it."""
+        nodes, below = [], {message_id}
+        for node in self._nodes(connection):  # parents come before children
+            if node.id in below or node.parent_id in below:
+                below.add(node.id)
+                nodes.append(node)
+        return nodes
+
+    def _mark(
+        self, connection: sa.Connection, message_id: str, *, before: datetime | None, after: datetime | None
+    ) -> None:
+        """Set `deleted_at` of a message and of all that follows it and had the same."""
+        is_same = self._mine & messages.c.deleted_at.is_not_distinct_from(before)
+        below = sa.select(messages.c.id).where(is_same, messages.c.id == message_id).cte("below", recursive=True)
+        children = sa.select(messages.c.id).where(is_same, messages.c.parent_id == below.c.id)
+        below = below.union_all(children)
+        marked = messages.update().where(self._mine, messages.c.id.in_(sa.select(below.c.id)))
+        connection.execute(marked.values(deleted_at=after))
+
+    def _newest_leaf(self, connection: sa.Connection, message_id: str) -> str:
+        newest_child = {node.parent_id: node.id for node in self._nodes(connection)}  # siblings come in order
+        while message_id in newest_child:
+            message_id = newest_child[message_id]
+        return message_id
+
+    def _show(self, connection: sa.Connection, leaf_id: str | None, **values: Any) -> None:
         shown = conversations.update().where(conversations.c.id == self.conversation_id)
         connection.execute(shown.values(leaf_id=leaf_id, **values))
 
@@ -281,54 +340,14 @@ class Tree:
                 connection.execute(finished.values(updated_at=values["updated_at"]))
 
 
-RESTARTED = {
-    "message": "the gateway was restarted while this answer was written",
-    "type": "server_error",
-    "param": None,
-    "code": "gateway_restarted",
-    "fix": "ask for the answer again",
-}
-"""The error of an answer whose gateway went away."""
-
-
-def fail_abandoned(connection: sa.Connection, *, now: datetime) -> int:
-    """Mark as failed the answers that still stream and whose gateway holds no lease; their text stays. How many."""
-    holder = sa.exists().where(gateways.c.id == messages.c.gateway_id)
-    abandoned = messages.update().where(
-        # in full, so that the partial index applies
-        messages.c.state == sa.literal_column(f"'{MessageState.STREAMING}'"),
-        ~holder,
-    )
-    return connection.execute(abandoned.values(state=MessageState.FAILED, error=RESTARTED, updated_at=now)).rowcount
-
-
-def check_message(role: str, content: object, extra: Mapping[str, Any] | None) -> None:
-    """Raise InvalidRequest for a role, a content or further fields that no message has."""
-    if taken := {"role", "content", "reasoning_content", "chaku"}.intersection(extra or ()):
-        raise InvalidRequest(f"{min(taken)!r} is not a further field of a message", param=min(taken))
-    if role not in ROLES:
-        raise InvalidRequest(f"role {role!r} is not one of {', '.join(ROLES)}", param="role")
-    parts = content if isinstance(content, list) else None
-    if isinstance(content, str) or (content is None and role == "assistant"):
-        return
-    if parts is None or not all(isinstance(part, dict) for part in parts):
-        raise InvalidRequest(f"content of a {role} message is neither text nor a list of parts", param="content")
-
-
-def insert(connection: sa.Connection, new: Sequence[StoredMessage], *, gateway_id: str | None = None) -> None:
-    """Write messages, parents before children."""
-    connection.execute(messages.insert(), [row_of(message, gateway_id) for message in new])
-
-
-def row_of(message: StoredMessage, gateway_id: str | None = None) -> dict[str, Any]:
-    """A message as its table's columns."""
-    row = {field.name: getattr(message, field.name) for field in fields(message)}
-    return {**row, "text_folded": fold(plain_text(message.content)), "gateway_id": gateway_id}
-
-
-SELECT = sa.select(*(messages.c[field.name] for field in fields(StoredMessage))).select_from(messages)
-
-
-def read(row: sa.Row[Any]) -> StoredMessage:
-    """A row of SELECT as a StoredMessage."""
-    return StoredMessage(**{**row._mapping, "state": MessageState(row.state)})
+def _why_whole(message: StoredMessage) -> str:
+    """Why there is nothing to continue, "" where there is."""
+    if message.role != "assistant":
+        return f"it is the {message.role}'s"
+    if message.state is MessageState.STREAMING:
+        return "it is still being written"
+    if message.state is MessageState.COMPLETE and message.finish_reason != "length":
+        return "it ended by itself"
+    if not isinstance(message.content, str) or not message.content or (message.extra or {}).get("tool_calls"):
+        return "it has no text to go on from"
+    return ""

@@ -19,7 +19,8 @@ from chaku.errors import ChakuError, EngineError, InvalidRequest, NotFound, Stor
 from chaku.store.conversations import StoredConversation
 from chaku.store.database import Store
 from chaku.store.leases import LEASE_S, Lease
-from chaku.store.tree import MessageState, StoredMessage, Tree
+from chaku.store.message_record import MessageState, StoredMessage
+from chaku.store.tree import Tree
 from chaku.web.running_answer import RunningAnswer, last_event
 from chaku.web.shapes import show_error, show_message
 from chaku.web.streams import Numbered
@@ -109,15 +110,53 @@ class Answers:
             sampling=settings,
             gateway_id=self._lease.id,
         )
-        answer = RunningAnswer(tree, message)
+        self._start(owner_id, RunningAnswer(tree, message), messages)
+        return message
+
+    async def resume(
+        self,
+        owner_id: str | None,
+        chat: StoredConversation,
+        message_id: str,
+        model: str | None,
+        settings: dict[str, Any],
+    ) -> StoredMessage:
+        """Have a model continue an answer that was cut off; the answer so far. Raises NotFound or InvalidRequest."""
+        return await asyncio.shield(self._resume(owner_id, chat, message_id, model, settings))
+
+    async def _resume(
+        self,
+        owner_id: str | None,
+        chat: StoredConversation,
+        message_id: str,
+        model: str | None,
+        settings: dict[str, Any],
+    ) -> StoredMessage:
+        tree = Tree(self._store, owner_id, chat.id)
+        path = await asyncio.to_thread(tree.path, message_id)
+        message = await asyncio.to_thread(
+            tree.resume,
+            message_id,
+            now=datetime.now(UTC),
+            model=model,
+            sampling=settings,
+            gateway_id=self._lease.id,
+        )
+        messages = prompt(chat.system, [*path[:-1], message])
+        self._start(owner_id, RunningAnswer(tree, message), messages, continue_final_message=True)
+        return message
+
+    def _start(
+        self, owner_id: str | None, answer: RunningAnswer, messages: Sequence[dict[str, Any]], **fields: Any
+    ) -> None:
+        message = answer.message
         # A task of its own does the asking, so that it can be cancelled at any moment.
-        answer.asking = asyncio.create_task(self._ask(owner_id, answer, messages))
-        self._running[owner_id, chat.id, message.id] = answer
+        answer.asking = asyncio.create_task(self._ask(owner_id, answer, messages, **fields))
+        self._running[owner_id, message.conversation_id, message.id] = answer
         task = tasks.start(self._run(owner_id, answer), f"answer-{message.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self._tell(owner_id, message)
-        return message
 
     async def end(self, owner_id: str | None, chat_id: str, message_id: str) -> StoredMessage:
         """Stop an answer, and return it; one that is over already stays as it is. Raises NotFound."""
@@ -125,7 +164,7 @@ class Answers:
         answer = self.find(owner_id, chat_id, message_id)
         if answer is not None:
             answer.asking.cancel()
-            async for _ in answer.events(len(answer.deltas)):
+            async for _ in answer.events(None):
                 pass
             return answer.message
         message = await asyncio.to_thread(tree.get, message_id)
@@ -166,12 +205,14 @@ class Answers:
             self._running.pop((owner_id, message.conversation_id, message.id), None)
             self._tell(owner_id, message)
 
-    async def _ask(self, owner_id: str | None, answer: RunningAnswer, messages: Sequence[dict[str, Any]]) -> None:
+    async def _ask(
+        self, owner_id: str | None, answer: RunningAnswer, messages: Sequence[dict[str, Any]], **fields: Any
+    ) -> None:
         model, settings = answer.message.model, answer.message.sampling or {}
         assert model is not None
         async with (
             Client(self._base_url, self._token_for(owner_id)) as client,
-            aclosing(client.stream(messages, model, **settings)) as deltas,
+            aclosing(client.stream(messages, model, **settings, **fields)) as deltas,
         ):
             async for delta in deltas:
                 answer.take(delta)

@@ -57,7 +57,7 @@ class Application:
         self._answers = Answers(store, base_url, access.inside_token, self._hub.tell_message, lease_s=lease_s)
         self._machine = Machine(runs)
         self._chats = Chats(store, self._answers, self._hub)
-        self._messages = Messages(store, self._answers, self._hub, self._open_stream)
+        self._messages = Messages(store, self._answers, self._hub, models, self._open_stream)
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

@@ -13,6 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from chaku.errors import InvalidRequest, NotFound
 from chaku.store.database import Store
+from chaku.store.feedback import FeedbackBook
 from chaku.store.transcripts import export_jsonl
 from chaku.web import shapes, streams
 from chaku.web.answers import Answers
@@ -73,13 +74,15 @@ class Chats(ChatRoutes):
         return json_response(shapes.show_chat(chat))
 
     async def show(self, request: Request) -> Response:
-        """A chat with every message of its tree; answers under way up to this moment."""
+        """A chat with every message of its tree and the visitor's thumbs; answers under way up to this moment."""
         chat = await self._chat(request)
         messages = await asyncio.to_thread(self._tree(request, chat).messages)
+        thumbs = await asyncio.to_thread(FeedbackBook(self._store, chat.owner_id).of, chat.id)
         shown = []
         for message in messages:
             answer = self._answers.find(chat.owner_id, chat.id, message.id)
-            shown.append(shapes.show_message(answer.so_far() if answer else message))
+            thumb = shapes.show_feedback(thumbs.get(message.id))
+            shown.append({**shapes.show_message(answer.so_far() if answer else message), "feedback": thumb})
         return json_response({**shapes.show_chat(chat), "messages": shown})
 
     async def change(self, request: Request) -> Response:

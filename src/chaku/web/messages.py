@@ -1,4 +1,4 @@
-"""The messages of a visitor's chats over HTTP: sent, answered, answered again, stopped, followed."""
+"""The messages of a visitor's chats over HTTP: sent, answered, continued, followed, edited, deleted, rated."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from starlette.responses import Response
 from chaku.errors import InvalidRequest
 from chaku.store.conversations import StoredConversation, title_from
 from chaku.store.database import Store
+from chaku.store.feedback import Feedback, FeedbackBook
 from chaku.web import shapes, streams
 from chaku.web.answers import Answers
 from chaku.web.requests import ChatRoutes, Handler, id_in, json_response, read_json
@@ -25,10 +26,13 @@ Opener = Callable[[Request, AsyncGenerator[streams.Numbered]], Response]
 class Messages(ChatRoutes):
     """The routes below /chats/ID that add to a chat or follow an answer."""
 
-    def __init__(self, store: Store, answers: Answers, hub: streams.Hub, open_stream: Opener) -> None:
+    def __init__(
+        self, store: Store, answers: Answers, hub: streams.Hub, models: Callable[[], list[Any]], open_stream: Opener
+    ) -> None:
         super().__init__(store)
         self._answers = answers
         self._hub = hub
+        self._models = models
         self._open_stream = open_stream
 
     def routes(self) -> list[tuple[str, str, Handler]]:
@@ -38,6 +42,12 @@ class Messages(ChatRoutes):
             ("POST", f"{chat}/messages", self.send),
             ("POST", f"{chat}/answers", self.regenerate),
             ("POST", f"{message}/stop", self.stop),
+            ("POST", f"{message}/continue", self.resume),
+            ("POST", f"{message}/edit", self.edit),
+            ("DELETE", message, self.delete),
+            ("POST", f"{message}/restore", self.restore),
+            ("PUT", f"{message}/feedback", self.rate),
+            ("DELETE", f"{message}/feedback", self.unrate),
             ("GET", f"{message}/stream", self.stream),
         ]
 
@@ -47,11 +57,7 @@ class Messages(ChatRoutes):
         if asked.answer and asked.model is None:
             raise InvalidRequest("an answer needs a model", fix="name one, or send answer: false", param="model")
         chat = await self._chat(request)
-        content = (
-            asked.content
-            if isinstance(asked.content, str)
-            else [part.model_dump(exclude_none=True) for part in asked.content]
-        )
+        content = shapes.plain(asked.content)
         parent_id = None if asked.parent_id is None else id_in(asked.parent_id, "message")
         user = await asyncio.to_thread(
             self._tree(request, chat).append, parent_id, "user", content, now=datetime.now(UTC)
@@ -78,14 +84,87 @@ class Messages(ChatRoutes):
     async def stop(self, request: Request) -> Response:
         """End an answer; its text stays."""
         chat = await self._chat(request)
-        message_id = id_in(request.path_params["message"], "message")
+        message_id = _message_id(request)
         message = await self._answers.end(chat.owner_id, chat.id, message_id)
         return json_response({"answer": shapes.show_message(message)})
+
+    async def resume(self, request: Request) -> Response:
+        """Go on with an answer that was cut off, in the same message."""
+        asked = await read_json(request, shapes.Continuation)
+        chat, message_id = await self._chat(request), _message_id(request)
+        message = await asyncio.to_thread(self._tree(request, chat).get, message_id)
+        model = asked.model or message.model
+        self._check_continues(model)
+        answer = await self._answers.resume(chat.owner_id, chat, message_id, model, shapes.given(asked.settings))
+        return json_response({"answer": shapes.show_message(answer)})
+
+    def _check_continues(self, model: str | None) -> None:
+        row = next((row for row in self._models() if row["id"] == model), None)
+        if row is None:
+            raise InvalidRequest(f"model {model!r} is not served here", fix="ask for a new answer", param="model")
+        if row["capabilities"] and "continue_final_message" not in row["capabilities"]:
+            raise InvalidRequest(
+                f"{model} can't continue an answer: its engine only begins new ones",
+                fix="ask for a new answer, with a higher limit of tokens",
+                param="model",
+                code="unsupported_parameter",
+            )
+
+    async def edit(self, request: Request) -> Response:
+        """Another wording of a message beside the old one, without a new answer."""
+        asked = await read_json(request, shapes.Edit)
+        chat = await self._chat(request)
+        tree, content = self._tree(request, chat), shapes.plain(asked.content)
+        message = await asyncio.to_thread(tree.edit, _message_id(request), content, now=datetime.now(UTC))
+        self._hub.tell_message(chat.owner_id, message)
+        self._hub.tell_chat(await self._chat(request))
+        return json_response({"message": shapes.show_message(message)})
+
+    async def delete(self, request: Request) -> Response:
+        """Put a message and all that follows it out of sight; `restore` undoes that."""
+        chat = await self._chat(request)
+        gone = await asyncio.to_thread(self._tree(request, chat).delete, _message_id(request), now=datetime.now(UTC))
+        self._hub.tell_messages(chat)
+        return json_response({"deleted": gone, "leaf_id": (await self._chat(request)).leaf_id})
+
+    async def restore(self, request: Request) -> Response:
+        """Undo a deletion."""
+        chat = await self._chat(request)
+        await asyncio.to_thread(self._tree(request, chat).restore, _message_id(request))
+        self._hub.tell_messages(chat)
+        return json_response({"leaf_id": (await self._chat(request)).leaf_id})
+
+    async def rate(self, request: Request) -> Response:
+        """A thumb on an answer; what the visitor gave before is replaced."""
+        asked = await read_json(request, shapes.NewFeedback)
+        chat, message_id = await self._chat(request), _message_id(request)
+        given = await asyncio.to_thread(
+            FeedbackBook(self._store, chat.owner_id).give,
+            chat.id,
+            message_id,
+            asked.value,
+            reasons=asked.reasons,
+            consent=asked.consent,
+            now=datetime.now(UTC),
+        )
+        await self._tell_feedback(request, chat, given)
+        return json_response({"feedback": shapes.show_feedback(given)})
+
+    async def unrate(self, request: Request) -> Response:
+        """No thumb any more."""
+        chat, message_id = await self._chat(request), _message_id(request)
+        await asyncio.to_thread(FeedbackBook(self._store, chat.owner_id).take_back, chat.id, message_id)
+        await self._tell_feedback(request, chat, None)
+        return Response(status_code=204)
+
+    async def _tell_feedback(self, request: Request, chat: StoredConversation, given: Feedback | None) -> None:
+        message = await asyncio.to_thread(self._tree(request, chat).get, _message_id(request))
+        self._hub.tell_message(chat.owner_id, message, feedback=shapes.show_feedback(given))
 
     async def stream(self, request: Request) -> Response:
         """An answer as it grows, from where the reader was."""
         chat = await self._chat(request)
-        message_id = id_in(request.path_params["message"], "message")
+        message_id = _message_id(request)
         if self._answers.find(chat.owner_id, chat.id, message_id) is None:
             await asyncio.to_thread(self._tree(request, chat).get, message_id)  # a 404 while it can still be one
         given = request.query_params.get("after") or request.headers.get("last-event-id") or ""
@@ -105,3 +184,7 @@ class Messages(ChatRoutes):
         if values:
             await asyncio.to_thread(self._mine(request).change, chat.id, values)
         self._hub.tell_chat(await self._chat(request))
+
+
+def _message_id(request: Request) -> str:
+    return id_in(request.path_params["message"], "message")

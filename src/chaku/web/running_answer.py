@@ -1,4 +1,7 @@
-"""One running answer: its text so far in numbered events, for any number of readers that come and go."""
+"""One running answer: its text so far in numbered events, for any number of readers that come and go.
+
+An answer that is continued keeps its text and grows from there; its numbers begin after all that were given before.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from chaku.protocol.deltas import Delta
-from chaku.store.tree import MessageState, StoredMessage, Tree
+from chaku.store.message_record import MessageState, StoredMessage
+from chaku.store.tree import Tree
 from chaku.web.shapes import show_message
 from chaku.web.streams import Numbered
 
@@ -20,7 +24,7 @@ class RunningAnswer:
 
     tree: Tree
     message: StoredMessage
-    """As it stands in the store."""
+    """As it stands in the store; its text is what a continued answer goes on from."""
     deltas: list[tuple[str, str]] = field(default_factory=list)
     """Content and reasoning of each event."""
     usage: dict[str, Any] | None = None
@@ -30,17 +34,24 @@ class RunningAnswer:
     is_over: bool = False
     """`message` is how it ended, and nothing more will come."""
     saving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _first: int = field(init=False)
+    """The number before the first event. Each event has a character at least, so earlier runs gave none above it."""
     _started: float = field(default_factory=time.perf_counter)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self._first = len(self.message.content or "") + len(self.message.reasoning or "")
 
     def take(self, delta: Delta) -> None:
         """Add the next text of the model, and wake the readers."""
         if delta.usage is not None:
-            usage = delta.usage
+            usage, earlier = delta.usage, self.message.usage or {}
+            num_prompt = earlier.get("prompt_tokens") or usage.prompt_tokens
+            num_completion = (earlier.get("completion_tokens") or 0) + usage.completion_tokens
             self.usage = {
-                "prompt_tokens": usage.prompt_tokens,
-                "completion_tokens": usage.completion_tokens,
-                "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+                "prompt_tokens": num_prompt,
+                "completion_tokens": num_completion,
+                "total_tokens": num_prompt + num_completion,
                 "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
             }
         self.finish_reason = delta.finish_reason or self.finish_reason
@@ -54,18 +65,20 @@ class RunningAnswer:
         """The message with all of the text so far."""
         if self.is_over:
             return self.message
-        content = "".join(content for content, _ in self.deltas)
-        reasoning = "".join(reasoning for _, reasoning in self.deltas)
+        content = (self.message.content or "") + "".join(content for content, _ in self.deltas)
+        reasoning = (self.message.reasoning or "") + "".join(reasoning for _, reasoning in self.deltas)
         return replace(self.message, content=content, reasoning=reasoning or None)
 
     def timings(self) -> dict[str, float | None]:
-        """Seconds since it was asked, and the rate from the first token on."""
-        duration_s = time.perf_counter() - self._started
+        """Seconds since it was asked, and the rate from the first token on; those of earlier runs added."""
+        earlier = self.message.timings or {}
+        duration_s = time.perf_counter() - self._started + (earlier.get("duration_s") or 0.0)
+        first_token_s = earlier.get("first_token_s") if earlier else self.first_token_s
         num_tokens = self.usage["completion_tokens"] if self.usage else 0
         tokens_per_s = None
-        if num_tokens > 1 and self.first_token_s is not None and duration_s > self.first_token_s:
-            tokens_per_s = round((num_tokens - 1) / (duration_s - self.first_token_s), 2)
-        first_token_s = None if self.first_token_s is None else round(self.first_token_s, 4)
+        if num_tokens > 1 and first_token_s is not None and duration_s > first_token_s:
+            tokens_per_s = round((num_tokens - 1) / (duration_s - first_token_s), 2)
+        first_token_s = None if first_token_s is None else round(first_token_s, 4)
         return {"first_token_s": first_token_s, "duration_s": round(duration_s, 4), "tokens_per_s": tokens_per_s}
 
     def end(self, message: StoredMessage) -> None:
@@ -76,13 +89,14 @@ class RunningAnswer:
 
     async def events(self, after: int | None) -> AsyncGenerator[Numbered]:
         """What comes after event `after`; a snapshot first where that is not known. Ends with the answer."""
-        if after is None or not 0 <= after <= len(self.deltas):
-            after = len(self.deltas)
+        first = self._first
+        if after is None or not first <= after <= first + len(self.deltas):
+            after = first + len(self.deltas)
             yield after, {"type": "snapshot", "message": show_message(self.so_far())}
         while True:
             news = self._news
-            if after < len(self.deltas):
-                new, after = self.deltas[after:], len(self.deltas)
+            if after < first + len(self.deltas):
+                new, after = self.deltas[after - first :], first + len(self.deltas)
                 said = {"content": "".join(c for c, _ in new), "reasoning": "".join(r for _, r in new)}
                 yield after, {"type": "delta", **{kind: text for kind, text in said.items() if text}}
             elif self.is_over:

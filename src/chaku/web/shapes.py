@@ -6,7 +6,7 @@ import base64
 import json
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -16,8 +16,9 @@ from chaku.errors import ChakuError, InvalidRequest
 from chaku.protocol.messages import Content
 from chaku.protocol.openai import ChatRequest
 from chaku.store.conversations import Found, ListPlace, StoredConversation
+from chaku.store.feedback import Feedback
 from chaku.store.folding import fold
-from chaku.store.tree import StoredMessage
+from chaku.store.message_record import StoredMessage
 
 MAX_SNIPPET_CHARACTERS = 160
 
@@ -73,10 +74,36 @@ class NewAnswer(_Shape):
     settings: Settings | None = None
 
 
+class Continuation(_Shape):
+    """POST /api/chats/ID/messages/ID/continue. Without a model the answer's own goes on."""
+
+    model: ModelName | None = None
+    settings: Settings | None = None
+
+
+class Edit(_Shape):
+    """POST /api/chats/ID/messages/ID/edit."""
+
+    content: Content
+
+
+class NewFeedback(_Shape):
+    """PUT /api/chats/ID/messages/ID/feedback. The first one of a visitor needs `consent`."""
+
+    value: Literal["up", "down"]
+    reasons: Annotated[list[Annotated[str, Field(max_length=2000)]], Field(max_length=20)] = []
+    consent: bool | None = None
+
+
 class Login(_Shape):
     """POST /api/login."""
 
     key: Annotated[str, Field(max_length=1000)]
+
+
+def plain(content: Any) -> Any:
+    """A message's content as the store keeps it."""
+    return content if isinstance(content, str) else [part.model_dump(exclude_none=True) for part in content]
 
 
 def given(settings: BaseModel | None) -> dict[str, Any]:
@@ -117,7 +144,9 @@ def show_row(chat: StoredConversation) -> dict[str, Any]:
 def show_hit(found: Found, query: str) -> dict[str, Any]:
     """A chat that a search found, with the words around the hit where it is in a message."""
     row = show_row(found.conversation)
-    return row if found.text is None else {**row, "snippet": snippet(found.text, query)}
+    if found.text is None:
+        return row
+    return {**row, "message_id": found.message_id, "snippet": snippet(found.text, query)}
 
 
 def snippet(text: str, query: str) -> str:
@@ -147,6 +176,18 @@ def show_message(message: StoredMessage) -> dict[str, Any]:
         "timings": message.timings,
         "error": message.error,
         "created_at": show_time(message.created_at),
+    }
+
+
+def show_feedback(given: Feedback | None) -> dict[str, Any] | None:
+    """A visitor's thumb."""
+    if given is None:
+        return None
+    return {
+        "value": given.value,
+        "reasons": given.reasons,
+        "consent": given.consent,
+        "created_at": show_time(given.created_at),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from chaku.errors import ChakuError
 from chaku.store.conversations import StoredConversation
-from chaku.store.tree import StoredMessage
+from chaku.store.message_record import StoredMessage
 from chaku.web.shapes import dump, show_chat, show_message_without_text
 
 log = logging.getLogger(__name__)
@@ -84,10 +84,14 @@ class Hub:
         """Tell the owner's tabs of a chat that is new or has changed."""
         self.publish(chat.owner_id, {"type": "chat", "chat": show_chat(chat)})
 
-    def tell_message(self, owner_id: str | None, message: StoredMessage) -> None:
-        """Tell the owner's tabs of a message that is new or has ended."""
-        shown = show_message_without_text(message)
+    def tell_message(self, owner_id: str | None, message: StoredMessage, **more: Any) -> None:
+        """Tell the owner's tabs of a message that is new, has ended or was rated (`feedback`)."""
+        shown = {**show_message_without_text(message), **more}
         self.publish(owner_id, {"type": "message", "chat_id": message.conversation_id, "message": shown})
+
+    def tell_messages(self, chat: StoredConversation) -> None:
+        """Tell the owner's tabs that messages of a chat are gone or back."""
+        self.publish(chat.owner_id, {"type": "messages", "chat_id": chat.id})
 
     async def listen(self, owner_id: str | None) -> AsyncGenerator[Numbered]:
         """The models now, and then everything that happens."""

@@ -68,3 +68,15 @@ test("the call in code asks what the chat asked, with its settings and no defaul
 test("values are written as Python writes them", () => {
   assert.equal(pythonValue({ a: true, b: null, c: [1, "x"] }), '{"a": True, "b": None, "c": [1, "x"]}');
 });
+
+test("how long ago reads as people say it, and after a week as a date", () => {
+  const now = new Date(2026, 10, 28, 10, 30);
+  const at = (...parts) => format.ago(new Date(2026, 10, ...parts), now);
+  assert.equal(at(28, 10, 29, 30), "just now");
+  assert.equal(at(28, 10, 25), "5 minutes ago");
+  assert.equal(at(28, 7, 0), "3 hours ago");
+  assert.equal(at(27, 23, 0), "yesterday");
+  assert.equal(at(25, 9, 0), "3 days ago");
+  assert.equal(at(1, 9, 0), "Nov 1, 2026");
+  assert.equal(at(29, 9, 0), "Nov 29, 2026"); // a clock that is ahead
+});

@@ -40,3 +40,7 @@ test("a message's text and images are told apart", () => {
   const content = [{ type: "text", text: "a" }, { type: "image_url", image_url: { url: "data:x" } }, { type: "text", text: "b" }];
   assert.deepEqual([textOf(content), imagesOf(content), textOf("c"), imagesOf("c")], ["a\n\nb", ["data:x"], "c", []]);
 });
+
+test("what follows a message is counted on all branches", () => {
+  assert.deepEqual(["1", "3", "5", "gone"].map((id) => branches.numBelow(id)), [4, 2, 0, 0]);
+});

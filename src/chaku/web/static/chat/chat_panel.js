@@ -17,10 +17,12 @@ import { takesImages } from "./records.js";
  * @param {Conversation} props.conversation
  * @param {Model[]} props.models
  * @param {(text: string) => void} props.onComplain
+ * @param {(text: string, action?: string, onAction?: () => void) => void} props.onSay
+ * @param {import("./messages.js").Goal | null} [props.goal]  the message to show
  * @param {any} [props.children]  what stands there while nothing was said
  * @param {{text: string} | null} [props.start]  an example for the composer
  */
-export function ChatPanel({ conversation, models, onComplain, children, start }) {
+export function ChatPanel({ conversation, models, onComplain, onSay, goal = null, children, start }) {
   useChanges(conversation);
   const [problem, setProblem] = useState(/** @type {Problem | null} */ (null));
   const [spoken, setSpoken] = useState("");
@@ -28,8 +30,15 @@ export function ChatPanel({ conversation, models, onComplain, children, start })
   const panel = useRef(/** @type {HTMLElement | null} */ (null));
   useLayoutEffect(() => {
     conversation.announce = setSpoken;
-    return () => (conversation.announce = () => {});
+    conversation.say = onSay;
+    return () => (conversation.announce = conversation.say = () => {});
   }, [conversation]);
+
+  useLayoutEffect(() => {
+    if (!goal || !conversation.isLoaded || conversation.problem) return;
+    if (!conversation.messages.has(goal.id)) onSay("The message that the link names is not in this chat any more.");
+    else if (!conversation.path.some((message) => message.id === goal.id)) attempt(() => conversation.choose(goal.id));
+  }, [goal, conversation, conversation.isLoaded]);
 
   const path = conversation.path;
   const running = conversation.running;
@@ -63,7 +72,7 @@ export function ChatPanel({ conversation, models, onComplain, children, start })
   };
 
   return html`<section class="chat-panel" aria-label="Chat" ref=${panel} onKeyDown=${onKey}>
-    <${Messages} conversation=${conversation} models=${models} problem=${problem} attempt=${attempt} sent=${sent}>${children}<//>
+    <${Messages} conversation=${conversation} models=${models} problem=${problem} attempt=${attempt} sent=${sent} goal=${goal}>${children}<//>
     <div class="composer-area">
       ${!conversation.isOnline && html`<p class="offline" role="alert">Connection lost. Trying again; the server continues the answer.</p>`}
       <${Composer}
@@ -71,6 +80,7 @@ export function ChatPanel({ conversation, models, onComplain, children, start })
         isRunning=${Boolean(running)}
         blocked=${blockedBy(conversation, model)}
         allowImages=${takesImages(model)}
+        context=${{ path, system: conversation.inForce.system, limit: model?.context_tokens ?? null }}
         onSend=${send}
         onStop=${stop}
         onEditLast=${editLast}

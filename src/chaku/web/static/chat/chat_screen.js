@@ -5,7 +5,7 @@ import { chatInAddress, goTo, replaceAddress } from "../app/address.js";
 import { commandOf } from "../app/shortcuts.js";
 import { useChanges } from "../data/observable.js";
 import { copyText } from "../ui/clipboard.js";
-import { Boundary, html, useLayoutEffect, useState } from "../ui/html.js";
+import { Boundary, html, useLayoutEffect, useMemo, useState } from "../ui/html.js";
 import { IconButton } from "../ui/icons.js";
 import { Broken } from "../ui/notices.js";
 import { onDemand } from "../ui/on_demand.js";
@@ -36,6 +36,11 @@ export function ChatScreen({ library, route, say, complain, attempt, isCovered, 
   const [hasSettings, setSettings] = useState(false);
   useChanges(library);
   useChanges(conversation);
+
+  const goal = useMemo(() => {
+    const id = route.query.get("msg");
+    return id ? { id, words: route.query.get("find") ?? "" } : null;
+  }, [route]);
 
   useLayoutEffect(() => {
     const id = chatInAddress();
@@ -123,7 +128,7 @@ export function ChatScreen({ library, route, say, complain, attempt, isCovered, 
       />
       ${!library.isOnline && conversation.isOnline && html`<p class="offline" role="alert">The server does not answer. Trying again…</p>`}
       <${Boundary} key=${conversation} fallback=${Broken}>
-        <${Started} conversation=${conversation} models=${library.models} onComplain=${complain} />
+        <${Started} conversation=${conversation} models=${library.models} onComplain=${complain} onSay=${say} goal=${goal} />
       <//>
     </main>
     ${hasSettings &&
@@ -169,11 +174,11 @@ function Bar({ conversation, models, onList, onChoose, onSettings, onNew }) {
 
 /**
  * The panel, with what teaches while the chat is empty.
- * @param {{conversation: Conversation, models: Model[], onComplain: (text: string) => void}} props
+ * @param {{conversation: Conversation, models: Model[], onComplain: (text: string) => void, onSay: (text: string, action?: string, onAction?: () => void) => void, goal: import("./messages.js").Goal | null}} props
  */
-function Started({ conversation, models, onComplain }) {
+function Started({ conversation, models, onComplain, onSay, goal }) {
   const [start, setStart] = useState(/** @type {{text: string} | null} */ (null));
-  return html`<${ChatPanel} conversation=${conversation} models=${models} onComplain=${onComplain} start=${start}>
+  return html`<${ChatPanel} conversation=${conversation} models=${models} onComplain=${onComplain} onSay=${onSay} goal=${goal} start=${start}>
     <div class="empty">
       ${models.length
         ? html`<h2>What shall we talk about?</h2>

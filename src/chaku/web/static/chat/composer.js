@@ -4,9 +4,12 @@
 /** @import {Part} from "../data/types.js" */
 import { html, useLayoutEffect, useRef, useState } from "../ui/html.js";
 import { Icon, IconButton } from "../ui/icons.js";
+import { onDemand } from "../ui/on_demand.js";
 import { Attached } from "./attached.js";
 import { LONG_PASTE, attach, attachPaste, contentOf } from "./attachments.js";
 import { draftOf, keepDraft } from "./drafts.js";
+
+const ContextMeter = onDemand(async () => (await import("./context_meter.js")).ContextMeter);
 
 /**
  * @param {object} props
@@ -14,13 +17,14 @@ import { draftOf, keepDraft } from "./drafts.js";
  * @param {boolean} props.isRunning
  * @param {string} props.blocked  why nothing can be sent, "" if something can
  * @param {boolean} props.allowImages
+ * @param {{path: import("../data/types.js").Message[], system: string, limit: number | null}} props.context  what is sent before the message, and the tokens that fit
  * @param {(content: string | Part[]) => Promise<boolean>} props.onSend  false: keep what was written
  * @param {() => void} props.onStop
  * @param {() => void} props.onEditLast
  * @param {(text: string) => void} props.onComplain
  * @param {{text: string} | null} [props.start]  an example that was chosen
  */
-export function Composer({ draftKey, isRunning, blocked, allowImages, onSend, onStop, onEditLast, onComplain, start = null }) {
+export function Composer({ draftKey, isRunning, blocked, allowImages, context, onSend, onStop, onEditLast, onComplain, start = null }) {
   const [text, setText] = useState(() => draftOf(draftKey).text);
   const [files, setFiles] = useState(() => draftOf(draftKey).files);
   const [isOver, setOver] = useState(false);
@@ -145,6 +149,9 @@ export function Composer({ draftKey, isRunning, blocked, allowImages, onSend, on
         onClick=${() => chooser.current?.click()}
       />
       <span class="hint">${blocked || "Enter sends, Shift+Enter starts a line"}</span>
+      ${context.limit &&
+      (hasContent || context.path.length > 0) &&
+      html`<${ContextMeter} ...${context} draft=${[text, ...files.map((file) => file.text ?? "")].join("\n")} />`}
       ${isRunning
         ? html`<${IconButton} icon="stop" label="Stop the answer" class="send" onClick=${onStop} />`
         : html`<button type="submit" class="icon-button send" aria-label="Send" title="Send" disabled=${!canSend}>

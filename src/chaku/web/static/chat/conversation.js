@@ -4,7 +4,7 @@
  */
 
 /** @import {Chat, Message, Model, Part, Settings} from "../data/types.js" */
-import { get, patch, post, problemOf } from "../data/api.js";
+import { call, get, patch, post, problemOf, remove } from "../data/api.js";
 import { Observable } from "../data/observable.js";
 import { LiveAnswers } from "./live_answers.js";
 import { knownSettings, titleOf, withoutDefaults } from "./records.js";
@@ -38,6 +38,8 @@ export class Conversation extends Observable {
     this.onCreated = () => {};
     /** @type {(text: string) => void} what a screen reader should hear */
     this.announce = () => {};
+    /** @type {(text: string, action?: string, onAction?: () => void) => void} a notice over the page */
+    this.say = () => {};
     this.answers = new LiveAnswers(this);
     /** @type {Message[] | null} */
     this._path = null;
@@ -118,7 +120,9 @@ export class Conversation extends Observable {
   /** Another page changed something. @param {Message | null} message @param {Chat | null} chat */
   heard(message, chat) {
     if (this._sending) return void this._unheard.push([message, chat]); // most of it is our own doing
-    const isKnown = message ? this.messages.get(message.id)?.state === message.state : false;
+    const known = message && this.messages.get(message.id);
+    const isKnown = known ? known.state === message.state : false;
+    if (message?.feedback !== undefined && known) this._rated(message.id, message.feedback);
     const isFollowed = message ? this.answers.isFollowed(message.id) : false;
     if (chat) {
       const leaf = chat.leaf_id;
@@ -160,6 +164,55 @@ export class Conversation extends Observable {
     const sampling = knownSettings(this._recommended(model ?? this.model ?? "") ?? {});
     const body = { parent_id: userId, model: model ?? this.model, settings: { ...sampling, ...this.settings } };
     return this._busy(async () => this._add((await post(`/chats/${this.id}/answers`, body)).answer));
+  }
+
+  /** Have an answer that was cut off go on where it ended. @param {Message} message */
+  resume(message) {
+    const body = { model: message.model ?? this.model, settings: this.inForce.settings };
+    return this._busy(async () => this._add((await post(`/chats/${this.id}/messages/${message.id}/continue`, body)).answer));
+  }
+
+  /** Another wording beside the old one, without a new answer. @param {string} id @param {Message["content"]} content */
+  edit(id, content) {
+    return this._busy(async () => this._add((await post(`/chats/${this.id}/messages/${id}/edit`, { content })).message));
+  }
+
+  /** Take a message away, with all that follows it. @param {string} id */
+  remove(id) {
+    return this._busy(async () => {
+      const { deleted, leaf_id } = await remove(`/chats/${this.id}/messages/${id}`);
+      for (const gone of deleted) this.messages.delete(gone);
+      this.leafId = leaf_id;
+      this._restructured();
+      this.changed();
+    });
+  }
+
+  /** Undo `remove`. @param {string} id */
+  restore(id) {
+    return this._busy(async () => {
+      await post(`/chats/${this.id}/messages/${id}/restore`);
+      await this.load();
+    });
+  }
+
+  /** @param {string} id @param {{value: "up" | "down", reasons?: string[], consent?: boolean}} thumb */
+  async rate(id, { value, reasons, consent }) {
+    this._rated(id, (await call("PUT", `/chats/${this.id}/messages/${id}/feedback`, { value, reasons, consent })).feedback);
+  }
+
+  /** @param {string} id */
+  async unrate(id) {
+    await remove(`/chats/${this.id}/messages/${id}/feedback`);
+    this._rated(id, null);
+  }
+
+  /** @param {string} id @param {Message["feedback"]} feedback */
+  _rated(id, feedback) {
+    const message = this.messages.get(id);
+    if (!message) return;
+    this.replace({ ...message, feedback });
+    this.changed();
   }
 
   /** Do something that other pages are told of, and then hear what this page was told. @param {() => Promise<void>} work */

@@ -6,7 +6,7 @@ import { html, useLayoutEffect, useRef, useState } from "../ui/html.js";
 import { Attached } from "./attached.js";
 import { LONG_PASTE, attachPaste, contentOf } from "./attachments.js";
 
-const LONGEST_WRITTEN = 20_000; // characters; a field with more answers its keys late
+export const LONGEST_WRITTEN = 20_000; // characters; a field with more answers its keys late
 
 /**
  * @param {object} props
@@ -14,8 +14,9 @@ const LONGEST_WRITTEN = 20_000; // characters; a field with more answers its key
  * @param {Attachment[]} props.attachments
  * @param {(content: string | Part[]) => Promise<boolean>} props.onSave  false: keep what was written
  * @param {() => void} props.onEnd
+ * @param {boolean} [props.isAnswer]  what a model wrote: saved beside the old version, and not answered
  */
-export function Editor({ text, attachments, onSave, onEnd }) {
+export function Editor({ text, attachments, onSave, onEnd, isAnswer = false }) {
   const isLong = text.length > LONGEST_WRITTEN;
   const [draft, setDraft] = useState(isLong ? "" : text);
   const [files, setFiles] = useState(() =>
@@ -38,11 +39,11 @@ export function Editor({ text, attachments, onSave, onEnd }) {
   const onKey = (/** @type {KeyboardEvent} */ event) => {
     if (event.isComposing) return;
     if (event.key === "Escape") (event.preventDefault(), event.stopPropagation(), onEnd());
-    if (event.key === "Enter" && !event.shiftKey) (event.preventDefault(), save());
+    if (event.key === "Enter" && !event.shiftKey && (!isAnswer || event.ctrlKey || event.metaKey)) (event.preventDefault(), save());
   };
   const onPaste = (/** @type {ClipboardEvent} */ event) => {
     const pasted = event.clipboardData?.getData("text/plain") ?? "";
-    if (pasted.length <= LONG_PASTE) return;
+    if (isAnswer || pasted.length <= LONG_PASTE) return;
     event.preventDefault();
     try {
       setFiles([...files, attachPaste(pasted, files)]);
@@ -55,7 +56,7 @@ export function Editor({ text, attachments, onSave, onEnd }) {
     <textarea
       ref=${ref}
       dir="auto"
-      aria-label="Edit the message"
+      aria-label=${isAnswer ? "Edit the answer" : "Edit the message"}
       rows=${Math.min(12, draft.split("\n").length + 1)}
       value=${draft}
       onInput=${(/** @type {any} */ event) => setDraft(event.target.value)}
@@ -63,9 +64,9 @@ export function Editor({ text, attachments, onSave, onEnd }) {
       onPaste=${onPaste}
     ></textarea>
     <div class="row end">
-      <span class="hint" role="status">${complaint || "Sending starts a new branch; the old one stays."}</span>
+      <span class="hint" role="status">${complaint || (isAnswer ? "Ctrl Enter saves a new version; the old one stays, with what follows it." : "Sending starts a new branch; the old one stays.")}</span>
       <button type="button" class="quiet" onClick=${onEnd}>Cancel</button>
-      <button type="button" class="button primary" disabled=${!hasContent} onClick=${save}>Send</button>
+      <button type="button" class="button primary" disabled=${!hasContent} onClick=${save}>${isAnswer ? "Save" : "Send"}</button>
     </div>
   </div>`;
 }

@@ -90,7 +90,7 @@ export class LiveAnswers {
     const conversation = this._conversation;
     this._streams.get(message.id)?.abort();
     this._streams.delete(message.id);
-    conversation.replace(message);
+    conversation.replace({ ...message, feedback: message.feedback ?? conversation.messages.get(message.id)?.feedback });
     conversation.isOnline = true;
     const tokens = message.usage?.completion_tokens;
     const how = { complete: "finished", stopped: "stopped", failed: "failed", streaming: "goes on" }[message.state];

@@ -2,8 +2,10 @@
 
 /** @import {Message, Model} from "../data/types.js" */
 /** @import {Conversation} from "./conversation.js" */
+import { clock } from "../data/clock.js";
+import { useChanges } from "../data/observable.js";
 import { copyText } from "../ui/clipboard.js";
-import { answerFacts, withVisibleControls } from "../ui/format.js";
+import { ago, answerFacts, withVisibleControls } from "../ui/format.js";
 import { Boundary, html, memo, useLayoutEffect, useRef, useState } from "../ui/html.js";
 import { Icon, IconButton } from "../ui/icons.js";
 import { Menu } from "../ui/menu.js";
@@ -11,8 +13,9 @@ import { ErrorCard } from "../ui/notices.js";
 import { MarkdownView } from "../markdown/markdown_view.js";
 import { Attached } from "./attached.js";
 import { contentParts } from "./attachments.js";
-import { Editor } from "./editor.js";
+import { Editor, LONGEST_WRITTEN } from "./editor.js";
 import { problemOf } from "../data/api.js";
+import { Continue, MoreActions, Source, Thumbs } from "./message_actions.js";
 import { ToolCalls, Told } from "./told.js";
 import { textOf } from "./tree.js";
 
@@ -66,6 +69,7 @@ function UserMessage({ message, conversation, isBusy, version, attempt }) {
       <${CopyButton} text=${text} />
       <${Time} at=${message.created_at} />
       <${IconButton} icon="edit" label="Edit" class="edit" disabled=${isBusy} onClick=${() => setEdited(true)} />
+      <${MoreActions} message=${message} conversation=${conversation} isBusy=${isBusy} attempt=${attempt} />
     </div>
   `;
 }
@@ -76,9 +80,23 @@ function Answer({ message, conversation, models, isLast, isBusy, version, attemp
   const again = (/** @type {string} */ model) =>
     attempt(() => conversation.answerAgain(/** @type {string} */ (message.parent_id), model));
   const own = message.model ?? conversation.model ?? "";
+  const [panel, setPanel] = useState(null);
+  const [isEdited, setEdited] = useState(false);
+  const [hasSource, setSource] = useState(false);
+  const text = textOf(message.content);
+  if (isEdited) {
+    const save = (/** @type {Message["content"]} */ content) => attempt(() => conversation.edit(message.id, content));
+    return html`<${Editor} text=${text} attachments=${[]} isAnswer onSave=${save} onEnd=${() => setEdited(false)} />`;
+  }
+  const more = [
+    { label: hasSource ? "Show it formatted" : "Show the source", isDisabled: !text, onChoose: () => setSource(!hasSource) },
+    { label: "Edit this answer", isDisabled: isBusy || text.length > LONGEST_WRITTEN, onChoose: () => setEdited(true) },
+  ];
   return html`
     <${Reasoning} message=${message} conversation=${conversation} />
-    <${Markdown} message=${message} conversation=${conversation} />
+    ${hasSource && !isRunning
+      ? html`<${Source} text=${withVisibleControls(text)} />`
+      : html`<${Markdown} message=${message} conversation=${conversation} />`}
     <${ToolCalls} message=${message} />
     ${message.state === "failed" &&
     html`<${ErrorCard}
@@ -86,10 +104,11 @@ function Answer({ message, conversation, models, isLast, isBusy, version, attemp
       problem=${message.error ?? { message: "The server gave no reason.", code: "unknown" }}
       onRetry=${isLast ? () => again(own) : undefined}
     />`}
+    ${isLast && html`<${Continue} message=${message} conversation=${conversation} models=${models} isBusy=${isBusy} attempt=${attempt} />`}
     ${!isRunning &&
     html`<div class="actions">
       <${Siblings} message=${message} conversation=${conversation} version=${version} attempt=${attempt} />
-      <${CopyButton} text=${textOf(message.content)} />
+      <${CopyButton} text=${text} />
       <${IconButton} icon="refresh" label="Answer again" disabled=${isBusy} onClick=${() => again(own)} />
       ${models.length > 1 &&
       html`<${Menu}
@@ -102,9 +121,12 @@ function Answer({ message, conversation, models, isLast, isBusy, version, attemp
           onChoose: () => again(model.id),
         }))}
       />`}
+      <${Thumbs} message=${message} conversation=${conversation} attempt=${attempt} onPanel=${setPanel} />
+      <${MoreActions} message=${message} conversation=${conversation} isBusy=${isBusy} attempt=${attempt} more=${more} />
       <span class="facts">${[message.model, ...answerFacts(message)].filter(Boolean).join(" · ")}</span>
       <${Time} at=${message.created_at} />
     </div>`}
+    ${panel}
   `;
 }
 
@@ -179,13 +201,13 @@ function Siblings({ message, conversation, version, attempt }) {
   </span>`;
 }
 
-/** When a message was sent; the whole date on hover. @param {{at: string}} props */
+/** When a message was sent; the whole date on hover and focus. @param {{at: string}} props */
 function Time({ at }) {
+  useChanges(clock);
   const time = new Date(at);
   if (Number.isNaN(time.getTime())) return null;
-  const isToday = time.toDateString() === new Date().toDateString();
-  const short = time.toLocaleString("en", isToday ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
-  return html`<time class="time" datetime=${at} title=${time.toLocaleString("en", { dateStyle: "full", timeStyle: "medium" })}>${short}</time>`;
+  const whole = time.toLocaleString("en", { dateStyle: "full", timeStyle: "medium" });
+  return html`<time class="time" tabindex="0" datetime=${at} title=${whole}>${ago(time, new Date())}<span> · ${whole}</span></time>`;
 }
 
 /** @param {{text: string}} props */

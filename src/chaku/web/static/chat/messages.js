@@ -12,6 +12,8 @@ const FIRST_SHOWN = 30;
 const MORE_SHOWN = 100;
 const AT_END = 4; // pixels
 
+/** @typedef {{id: string, words: string}} Goal  a message, and what was searched for in it */
+
 /**
  * @param {object} props
  * @param {Conversation} props.conversation
@@ -19,14 +21,15 @@ const AT_END = 4; // pixels
  * @param {Problem | null} props.problem  with what was tried last
  * @param {(work: () => Promise<void>) => Promise<boolean>} props.attempt
  * @param {number} props.sent  counts the messages that were sent from here: each is followed to the end
+ * @param {Goal | null} [props.goal]  the message to show
  * @param {any} [props.children]  what stands there while nothing was said
  */
-export function Messages({ conversation, models, problem, attempt, sent, children }) {
+export function Messages({ conversation, models, problem, attempt, sent, goal = null, children }) {
   useChanges(conversation);
   const [numShown, setNumShown] = useState(FIRST_SHOWN);
   const scroller = useRef(/** @type {HTMLElement | null} */ (null));
   const column = useRef(/** @type {HTMLElement | null} */ (null));
-  const { isAtEnd, toEnd, onScroll } = useEnd(scroller, column);
+  const { isAtEnd, toEnd, leaveEnd, onScroll } = useEnd(scroller, column);
   const path = conversation.path;
   const hidden = Math.max(0, path.length - numShown);
   const last = path.at(-1);
@@ -37,6 +40,20 @@ export function Messages({ conversation, models, problem, attempt, sent, childre
   const attempted = useCallback((/** @type {() => Promise<void>} */ work) => tryIt.current(work), []);
 
   useLayoutEffect(toEnd, [sent, conversation.isLoaded]);
+
+  const reached = useRef(/** @type {Goal | null} */ (null));
+  useLayoutEffect(() => {
+    const at = goal ? path.findIndex((message) => message.id === goal.id) : -1;
+    if (!goal || at < 0 || reached.current === goal) return;
+    if (path.length - at > numShown) return setNumShown(path.length - at + 2);
+    reached.current = goal;
+    leaveEnd();
+    const box = /** @type {HTMLElement} */ (scroller.current);
+    const message = /** @type {HTMLElement} */ (box.querySelector(`[data-message="${CSS.escape(goal.id)}"]`));
+    message.scrollIntoView({ block: "center" });
+    message.focus({ preventScroll: true });
+    tryIt.current(async () => (await import("./found.js")).showFound(box, message, goal.words));
+  });
 
   const showEarlier = () => {
     const box = /** @type {HTMLElement} */ (scroller.current);
@@ -89,6 +106,10 @@ function useEnd(scroller, column) {
     sticks.current = true;
     pin();
   }, []);
+  const leaveEnd = useCallback(() => {
+    sticks.current = false;
+    setAtEnd(false);
+  }, []);
   const pin = () => {
     const box = scroller.current;
     if (!box || !sticks.current) return;
@@ -115,7 +136,7 @@ function useEnd(scroller, column) {
     top.current = box.scrollTop;
     setAtEnd(sticks.current || fromEnd <= AT_END);
   };
-  return { isAtEnd, toEnd, onScroll };
+  return { isAtEnd, toEnd, leaveEnd, onScroll };
 }
 
 const SETTLING_FRAMES = 15; // in which the browser learns the heights of what it has not drawn before
@@ -137,6 +158,6 @@ function keepInPlace(box, message) {
 
 /** The models, as long as nothing changes that an answer's menu shows of them. @param {Model[]} models */
 function useServed(models) {
-  const key = models.map((model) => `${model.id} ${model.state === "ready"}`).join("\n");
+  const key = models.map((model) => `${model.id} ${model.state === "ready"} ${model.capabilities}`).join("\n");
   return useMemo(() => models, [key]);
 }

@@ -33,18 +33,35 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
   const chooser = useRef(/** @type {HTMLInputElement | null} */ (null));
   useLayoutEffect(() => {
     if (focusAt < 0) return;
-    const links = /** @type {HTMLElement[]} */ ([...(list.current?.querySelectorAll("li > a") ?? [])]);
+    const links = linksOf();
     (links[focusAt] ?? links.at(-1) ?? /** @type {HTMLElement} */ (list.current?.parentElement?.querySelector(".new-chat"))).focus();
     setFocusAt(-1);
   }, [focusAt]);
   useLayoutEffect(() => {
     if (renaming || !refocus.current) return;
-    /** @type {HTMLElement | null} */ (document.querySelector(`.chat-list a[href="/chat/${refocus.current}"]`))?.focus();
+    /** @type {HTMLElement | null} */ (document.querySelector(`.chat-list a[href^="/chat/${refocus.current}"]`))?.focus();
     refocus.current = "";
   }, [renaming]);
   const search = (/** @type {string} */ query) => {
     clearTimeout(timer.current);
     timer.current = setTimeout(() => attempt(library.search(query)), SEARCH_DELAY_MS);
+  };
+  const linksOf = () => /** @type {HTMLElement[]} */ ([...(list.current?.querySelectorAll("li > a") ?? [])]);
+  const onSearchKey = (/** @type {KeyboardEvent} */ event) => {
+    const [first] = linksOf();
+    if (event.isComposing || !first || (event.key !== "ArrowDown" && event.key !== "Enter")) return;
+    event.preventDefault();
+    if (event.key === "ArrowDown") first.focus();
+    else if (library.query) first.click();
+  };
+  const onListKey = (/** @type {KeyboardEvent} */ event) => {
+    const links = linksOf();
+    const at = links.indexOf(/** @type {HTMLElement} */ (document.activeElement));
+    if (at < 0 || (event.key !== "ArrowDown" && event.key !== "ArrowUp")) return;
+    event.preventDefault();
+    const next = links[at + (event.key === "ArrowDown" ? 1 : -1)];
+    if (next) next.focus();
+    else if (event.key === "ArrowUp") /** @type {HTMLElement | null | undefined} */ (list.current?.parentElement?.querySelector("input[type=search]"))?.focus();
   };
   const drop = async (/** @type {Chat} */ chat) => {
     const rows = [...(list.current?.querySelectorAll("li") ?? [])];
@@ -89,10 +106,11 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
         aria-label="Search chats"
         aria-keyshortcuts="Control+K"
         onInput=${(/** @type {any} */ event) => search(event.target.value)}
+        onKeyDown=${onSearchKey}
       />
       <kbd>Ctrl K</kbd>
     </div>
-    <div class="chat-list" ref=${list}>
+    <div class="chat-list" ref=${list} onKeyDown=${onListKey}>
       ${groups.map(
         (group) => html`<section key=${group.name}>
           <h2>${group.name}</h2>
@@ -110,9 +128,9 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
                     />
                   </li>`
                 : html`<li key=${chat.id} class=${chat.id === chosen ? "chosen" : ""}>
-                    <a href=${`/chat/${chat.id}`} aria-current=${chat.id === chosen ? "page" : undefined} title=${chat.title || "New chat"} onClick=${onClose}>
-                      ${chat.pinned && html`<${Icon} name="pin" />`}<span dir="auto">${chat.title || "New chat"}</span>
-                      ${chat.snippet && html`<small dir="auto">${chat.snippet}</small>`}
+                    <a href=${placeOf(chat, library.query)} aria-current=${chat.id === chosen ? "page" : undefined} title=${chat.title || "New chat"} onClick=${onClose}>
+                      ${chat.pinned && html`<${Icon} name="pin" />`}<span dir="auto">${marked(chat.title || "New chat", library.query)}</span>
+                      ${chat.snippet && html`<small dir="auto">${marked(chat.snippet, library.query)}</small>`}
                     </a>
                     <${Menu}
                       label=${`What to do with ${chat.title}`}
@@ -149,6 +167,19 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
       <${Menu} label="More" class="slim up" align="end" button=${html`<${Icon} name="more" />`} choices=${mine} />
     </div>
   </nav>`;
+}
+
+/** Where a chat is read: at the message that a search found, if it found one. @param {Chat} chat @param {string} query */
+function placeOf(chat, query) {
+  const at = query && chat.message_id ? `?${new URLSearchParams({ msg: chat.message_id, find: query.trim() })}` : "";
+  return `/chat/${chat.id}${at}`;
+}
+
+/** A text in which what was searched for is marked. @param {string} text @param {string} query */
+function marked(text, query) {
+  const at = query.trim() ? text.toLowerCase().indexOf(query.trim().toLowerCase()) : -1;
+  const end = at + query.trim().length;
+  return at < 0 ? text : html`${text.slice(0, at)}<mark>${text.slice(at, end)}</mark>${text.slice(end)}`;
 }
 
 /** @param {{title: string, onDone: (title: string | null, isByKey: boolean) => void}} props */

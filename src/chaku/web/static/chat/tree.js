@@ -46,6 +46,18 @@ export class Branches {
     return { all, index: all.findIndex((m) => m.id === message.id) };
   }
 
+  /** How many messages follow one, on all branches. @param {string} id */
+  numBelow(id) {
+    let number = 0;
+    for (const waiting = [id]; waiting.length; ) {
+      for (const child of this._children.get(/** @type {string} */ (waiting.pop())) ?? []) {
+        number++;
+        waiting.push(child.id);
+      }
+    }
+    return number;
+  }
+
   /**
    * The newest leaf below a message: where its branch was left.
    * @param {string} id

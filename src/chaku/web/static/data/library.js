@@ -169,7 +169,9 @@ export class Library extends Observable {
       for (const listener of this._chatListeners) listener(event.chat.id, null, event.chat);
     } else if (event.type === "chats") this.refreshChats().catch(ignoreLoss);
     else if (event.type === "chat_deleted") this._drop(event.id);
-    else if (event.type === "message") {
+    else if (event.type === "messages") {
+      for (const listener of this._chatListeners) listener(event.chat_id, null, null);
+    } else if (event.type === "message") {
       for (const listener of this._chatListeners) listener(event.chat_id, event.message, null);
     }
   }

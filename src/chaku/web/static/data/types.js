@@ -22,7 +22,10 @@
  * @property {Usage | null} [usage]
  * @property {Timings | null} [timings]
  * @property {Problem | null} [error]
+ * @property {Feedback | null} [feedback]  the reader's own thumb
  * @property {string} created_at
+ *
+ * @typedef {{value: "up" | "down", reasons: string[], consent: boolean}} Feedback
  *
  * @typedef {object} Chat
  * @property {string} id
@@ -32,7 +35,8 @@
  * @property {string | null} [system]
  * @property {Settings} [settings]
  * @property {string | null} [leaf_id]
- * @property {string} [snippet]
+ * @property {string} [message_id]  of the message that a search found
+ * @property {string} [snippet]  what it says there
  * @property {string} created_at
  * @property {string} updated_at
  * @property {Message[]} [messages]

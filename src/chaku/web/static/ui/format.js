@@ -23,8 +23,23 @@ export function shortTokens(n) {
   return thousands < 1000 ? `${Math.round(thousands)}k` : `${(thousands / 1000).toFixed(1)}M`;
 }
 
+const MINUTE_S = 60;
+const HOUR_S = 3_600;
+const DAY_S = 86_400;
+const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+
+/** How long ago: "just now", "5 minutes ago", "yesterday"; after a week the date. @param {Date} time @param {Date} now */
+export function ago(time, now) {
+  const s = (now.getTime() - time.getTime()) / 1000;
+  if (s < -MINUTE_S || s >= 7 * DAY_S) return time.toLocaleDateString("en", { dateStyle: "medium" });
+  if (s < MINUTE_S) return "just now";
+  if (s < HOUR_S) return RELATIVE.format(-Math.floor(s / MINUTE_S), "minute");
+  const days = Math.round((new Date(now).setHours(0, 0, 0, 0) - new Date(time).setHours(0, 0, 0, 0)) / (1000 * DAY_S));
+  return days ? RELATIVE.format(-days, "day") : RELATIVE.format(-Math.floor(s / HOUR_S), "hour");
+}
+
 /** @type {Record<string, string>} */
-const FINISH = { length: "stopped at the token limit", content_filter: "filtered", tool_calls: "tool call" };
+const FINISH = { length: "stopped at the token limit", content_filter: "filtered", tool_calls: "tool call", edited: "edited" };
 
 /**
  * What stands under an answer: tokens, speed, time to the first token, why it ended if not by itself.
