@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,7 +20,7 @@ from chaku.cli.progress.training import training
 from chaku.cli.training_set import training_set
 from chaku.data.inspect.preview import samples
 from chaku.data.recipe import differences
-from chaku.errors import ModelError, UsageError
+from chaku.errors import ChakuError, ModelError, UsageError
 from chaku.models.sources import shape_of
 from chaku.packages import needs
 from chaku.records import atomic_write
@@ -92,7 +93,6 @@ def _show_presets(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     "--continue-from", metavar="RUN", help="Begin with the weights of another run (train.continue_from in the recipe)."
 )
 @click.option("--overwrite", is_flag=True, help="Delete what an earlier run of this name left, and start again.")
-@needs("train")
 def train(
     recipe: Path, init: bool, settings: tuple[str, ...], dry_run: bool, resume: str | None,
     continue_from: str | None, overwrite: bool,
@@ -107,6 +107,14 @@ def train(
     if init:
         _write_example(recipe)
         return
+    _train(recipe, settings, dry_run=dry_run, resume=resume, continue_from=continue_from, overwrite=overwrite)
+
+
+@needs("train")
+def _train(
+    recipe: Path, settings: tuple[str, ...], *, dry_run: bool, resume: str | None, continue_from: str | None,
+    overwrite: bool,
+) -> None:  # fmt: skip
     from chaku.train import run
     from chaku.train.plan import make_plan
     from chaku.train.run_records import claim, is_finished
@@ -121,7 +129,7 @@ def train(
     if overwrite and is_rank_zero and not dry_run:
         _delete(folder)
     if dry_run:
-        _dry_run(read, is_rank_zero)
+        _dry_run(recipe, read, is_rank_zero)
         return
     data = training_set(read, is_rank_zero=is_rank_zero)
     plan = make_plan(read, data)
@@ -139,13 +147,19 @@ def train(
         click.echo(f"{final} holds the model; {folder / 'log.jsonl'} how it came about (chaku runs show {folder})")
 
 
-def _dry_run(read: Recipe, is_rank_zero: bool) -> None:
+def _dry_run(recipe: Path, read: Recipe, is_rank_zero: bool) -> None:
     """Show what would be trained and what it costs. A set that is not built yet is built in a scratch folder."""
     from chaku.train.plan import make_plan
 
     with tempfile.TemporaryDirectory(prefix="chaku-dry-run-") as scratch:
-        data = training_set(read, is_rank_zero=is_rank_zero, scratch=Path(scratch))
-        plan = make_plan(read, data)
+        try:
+            data = training_set(read, is_rank_zero=is_rank_zero, scratch=Path(scratch))
+            plan = make_plan(read, data)
+        except ChakuError as error:
+            if scratch in f"{error.message}{error.fix}":  # that folder is gone when the person reads this
+                error.message = re.sub(rf"{re.escape(scratch)}/\S+", "the set", error.message)
+                error.fix = f"chaku data build --recipe {recipe} -o my-set, then chaku data audit my-set"
+            raise
         if is_rank_zero:
             _show_plan(plan)
             _show_samples(data)
