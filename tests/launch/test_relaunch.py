@@ -149,6 +149,7 @@ def test_the_moments_of_a_rehearsal_follow_from_its_seed_and_lie_within_the_run(
         assert {blow.way for blow in blows} == {"all at once", "one process", "with notice"}
 
 
+@pytest.mark.prove
 def test_a_rehearsed_run_ends_in_the_bits_of_an_undisturbed_one(base: Path, small_set: Path, tmp_path: Path) -> None:
     """With real processes; several under torchrun's variables are tested in test_elastic, and by hand."""
     changes = {"max_steps": 100, "epochs": 40, "evaluate_every": 50, "save_in_background": True}

@@ -164,6 +164,7 @@ def test_it_submits_through_sky_and_hands_its_failure_on(
         launch(raw)
 
 
+@pytest.mark.prove
 def test_two_nodes_train_save_when_one_is_asked_and_go_on_with_the_exit_codes_that_skypilot_needs(
     built: Path, tmp_path: Path
 ) -> None:
@@ -268,6 +269,7 @@ def skypilot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.wheel
+@pytest.mark.prove
 def test_skypilot_loads_every_variant_and_refuses_what_is_wrong(
     skypilot: Path, raw: Path, built: Path, small_set: Path, tmp_path: Path
 ) -> None:

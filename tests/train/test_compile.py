@@ -53,6 +53,7 @@ def num_graphs() -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
+@pytest.mark.prove
 def test_a_compiled_run_has_the_numbers_of_a_plain_one(base: Path, small_set: Path, tmp_path: Path) -> None:
     """Ten steps of which each ends with a smaller micro-batch, held-out losses, answers to a prompt."""
     changes: dict[str, Any] = {

@@ -17,7 +17,7 @@ from chaku.errors import TrainingError
 from chaku.train.log import read_log
 from train import small
 
-STEPS = 9
+STEPS = 6
 
 
 def started_together(
@@ -55,7 +55,7 @@ def test_four_then_two_then_three_processes_follow_one(base: Path, small_set: Pa
     alone = small.trained(small.recipe("alone", base, tmp_path, **changes), small_set)
     made = small.recipe("moved", base, tmp_path, **changes)
     assert started_together(made, small_set, 4, resume=False, stop_behind=2) == {75}
-    assert started_together(made, small_set, 2, resume=True, stop_behind=5) == {75}
+    assert started_together(made, small_set, 2, resume=True, stop_behind=4) == {75}
     assert started_together(made, small_set, 3, resume=True, stop_behind=STEPS) == {0}
     one, other = small.numbers(alone), small.numbers(tmp_path / "moved")
     assert [row[:2] + row[5:7] for row in one] == [row[:2] + row[5:7] for row in other]
@@ -131,7 +131,7 @@ def test_two_processes_do_what_one_does(
 def test_sample_prompts_are_answered_by_two_processes_as_by_one(
     base: Path, small_set: Path, tmp_path: Path, levers: dict[str, Any]
 ) -> None:
-    changes: dict[str, Any] = {"max_steps": 5, "micro_rows": 1, "lr": 1e-2, "save_every": 100, "evaluate_every": 0}
+    changes: dict[str, Any] = {"max_steps": 3, "micro_rows": 1, "lr": 3e-2, "save_every": 100, "evaluate_every": 0}
     asked = {"sample_prompts": ["Who are you?", "hi"], "sample_every": 2}
     silent = small.trained(small.recipe("silent", base, tmp_path, **changes, **levers), small_set)
     alone = small.trained(small.recipe("alone", base, tmp_path, **changes, **asked, **levers), small_set)
@@ -140,7 +140,7 @@ def test_sample_prompts_are_answered_by_two_processes_as_by_one(
     one, two = (
         [line for line in read_log(folder / "log.jsonl") if "answer" in line] for folder in (alone, tmp_path / "two")
     )
-    assert [line["step"] for line in one] == [0, 0, 2, 2, 4, 4, 5, 5]
+    assert [line["step"] for line in one] == [0, 0, 2, 2, 3, 3]
     assert one == two
     assert len({line["answer"] for line in one}) > 1
     assert small.numbers(silent) == small.numbers(alone)

@@ -15,7 +15,7 @@ from chaku.errors import ChakuError, RunInterrupted, TrainingError
 from chaku.train import checkpoint, run
 from train import small
 
-STEPS = 12
+STEPS = 8
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_a_broken_checkpoint_is_passed_over_with_its_reason(
     small.trained(made, small_set, resume=True, heard=heard)
     assert heard.lines[0].startswith("skipped checkpoint step-7: ")
     assert "manifest" in heard.lines[0] or name in heard.lines[0]
-    assert heard.lines[1] == "resuming after step 6 of 12"
+    assert heard.lines[1] == "resuming after step 6 of 8"
     check_equal(folder, undisturbed)
 
 
@@ -107,8 +107,37 @@ def test_sigterm_saves_and_exits_with_75(base: Path, small_set: Path, undisturbe
     made = small.recipe("run", base, tmp_path, max_steps=STEPS, save_every=100)
     heard = small.Heard(lambda record: os.kill(os.getpid(), signal.SIGTERM) if record.step == 4 else None)
     assert small.in_fork(lambda: small.trained(made, small_set, heard=heard)) == RunInterrupted.exit_code == 75
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-5"]
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-4"]
     assert not (tmp_path / "run" / "final").exists()
+    small.trained(made, small_set, resume=True)
+    check_equal(tmp_path / "run", undisturbed)
+
+
+@pytest.mark.parametrize(("step", "save_every", "kept"), [(1, 100, []), (3, 100, ["step-2"]), (3, 2, ["step-2"])])
+def test_sigterm_ends_a_step_after_the_micro_batch_that_runs(
+    base: Path, small_set: Path, undisturbed: Path, tmp_path: Path, step: int, save_every: int, kept: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from chaku.train.model import Trainee
+
+    made = small.recipe("run", base, tmp_path, max_steps=STEPS, save_every=save_every)
+    genuine = Trainee.summed_loss
+    calls = 0
+
+    def counted(self: Trainee, batch: object) -> object:
+        nonlocal calls
+        calls += self.training
+        if calls == 3 * step - 1:  # the second of three micro-batches
+            os.kill(os.getpid(), signal.SIGTERM)
+        return genuine(self, batch)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainee, "summed_loss", counted)
+        with pytest.raises(RunInterrupted):
+            small.trained(made, small_set)
+    assert calls == 3 * step - 1
+    folder = tmp_path / "run" / "checkpoints"
+    assert ([path.name for path in folder.iterdir()] if folder.exists() else []) == kept
     small.trained(made, small_set, resume=True)
     check_equal(tmp_path / "run", undisturbed)
 
@@ -214,7 +243,7 @@ def test_what_was_passed_over_never_counts_for_keeping(base: Path, small_set: Pa
     for name in ("step-7", "step-8"):
         (shard,) = (checkpoints / name).glob("*.distcp")
         shard.write_bytes(shard.read_bytes()[:-1] + b"?")
-    heard = small.Heard(lambda record: os.kill(os.getpid(), signal.SIGTERM) if record.step == 2 else None)
+    heard = small.Heard(lambda record: os.kill(os.getpid(), signal.SIGTERM) if record.step == 3 else None)
     with pytest.raises(RunInterrupted):
         small.trained(made, small_set, resume=True, heard=heard)
     assert sorted(path.name for path in checkpoints.iterdir()) == [

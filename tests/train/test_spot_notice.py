@@ -120,7 +120,7 @@ def test_a_run_that_hears_a_notice_saves_and_exits_with_75(
     metadata: Metadata, base: Path, small_set: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     metadata.pages = CALM["AWS"]
-    changes = {"epochs": 100, "max_steps": 300, "save_every": 1000, "evaluate_every": 0, "batch_rows": 2}
+    changes = {"epochs": 100, "max_steps": 100, "save_every": 1000, "evaluate_every": 0, "batch_rows": 2}
     made = small.recipe("run", base, tmp_path, **changes, spot_notice=True)
 
     def then(record: object) -> None:
@@ -138,4 +138,4 @@ def test_a_run_that_hears_a_notice_saves_and_exits_with_75(
     calm = small.recipe("run", base, tmp_path, **changes)  # the key is free on resume
     heard = small.Heard()
     small.trained(calm, small_set, resume=True, heard=heard)
-    assert heard.lines[0] == f"resuming after step {last} of 300"
+    assert heard.lines[0] == f"resuming after step {last} of 100"

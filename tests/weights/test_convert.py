@@ -10,8 +10,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
+from chaku.cli.main import root
 from chaku.errors import ModelError, UsageError
 from chaku.weights.convert import convert
 from chaku.weights.paddle import to_paddle
@@ -75,16 +77,19 @@ def test_tensors_that_are_no_floats_stay(tmp_path):
 
 
 def test_the_command_says_what_it_wrote_and_what_is_wrong(tmp_path, model):
-    done = chaku("convert", model, "-o", tmp_path / "out", "--dtype", "bf16", "--shard-size", "4KB")
-    assert done.returncode == 0, done.stderr
+    def in_process(*arguments):
+        return CliRunner().invoke(root, ["weights", "convert", *map(str, arguments)])
+
+    done = in_process(model, "-o", tmp_path / "out", "--dtype", "bf16", "--shard-size", "4KB")
+    assert done.exit_code == 0, done.output
     assert "model-00001-of-0000" in done.stdout
     assert {str(dtype) for dtype, *_ in bits_of(tmp_path / "out").values()} == {"torch.bfloat16"}
     again = chaku("convert", model, "-o", tmp_path / "out")
     assert (again.returncode, again.stderr.splitlines()[0]) == (2, f"error: {tmp_path}/out exists")
-    wrong = chaku("convert", model, "-o", tmp_path / "other", "--shard-size", "large")
-    assert wrong.returncode == 2 and "write 5GB, 500MB or 4GiB" in wrong.stderr
-    unfit = chaku("convert", model, "-o", tmp_path / "other", "--processor", model)
-    assert unfit.returncode == 2 and "add --to paddle" in unfit.stderr
+    wrong = in_process(model, "-o", tmp_path / "other", "--shard-size", "large")
+    assert wrong.exit_code == 2 and "write 5GB, 500MB or 4GiB" in wrong.output
+    unfit = in_process(model, "-o", tmp_path / "other", "--processor", model)
+    assert isinstance(unfit.exception, UsageError) and "add --to paddle" in unfit.exception.fix
 
 
 def with_side_files(model):

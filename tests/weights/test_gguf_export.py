@@ -51,6 +51,7 @@ def export(folder: Path, target: Path, quant: str = "f16") -> Path:
 
 
 @pytest.mark.model
+@pytest.mark.prove
 async def test_smollm2_in_f16_answers_as_in_transformers(smollm2_folder: Path, tmp_path: Path) -> None:
     path = export(smollm2_folder, tmp_path / "smollm2.gguf")
     metadata, shipped = read_metadata(path), read_metadata(file_of("smollm2"))
@@ -92,9 +93,10 @@ async def test_a_random_model_of_each_family_says_what_it_says_in_transformers(n
             assert found == pytest.approx({token: float(expected[token]) for token in found}, abs=0.05), seed
             assert float(expected.max()) - float(expected[next(iter(found))]) < 0.05, seed
             likeliest.add(next(iter(found)))
-        tokenizer = load_tokenizer(folder)
-        for text in HOSTILE[:5]:
-            assert await llamacpp.ids_of(text) == tokenizer.encode_text(text), text
+        if name == "llama":  # all have the same tokenizer
+            tokenizer = load_tokenizer(folder)
+            for text in HOSTILE[:5]:
+                assert await llamacpp.ids_of(text) == tokenizer.encode_text(text), text
     assert len(likeliest) == 3
 
 

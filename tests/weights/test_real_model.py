@@ -10,7 +10,7 @@ import torch
 from processes import environment
 from weights.small_models import bits_of
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.prove]
 
 
 def chaku(*arguments):

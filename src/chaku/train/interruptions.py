@@ -35,7 +35,10 @@ def check_shares(config: TrainConfig, world: World) -> None:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """SIGTERM and SIGINT ask for a stop after the step that runs; a second SIGINT ends at once."""
+    """SIGTERM and SIGINT ask for a stop after the micro-batch (of several processes: the step) that runs.
+
+    A second SIGINT ends at once.
+    """
     asked: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import torch
 
@@ -54,6 +54,10 @@ class Run:
     check: Callable[[], None] = field(default=lambda: None)
     """Raises TrainingError where another process was lost: what a collective gave then is no number."""
 
+    def stops_at_once(self) -> bool:
+        """Whether to stop before the next micro-batch. Several processes stop together, after the step."""
+        return self.world.size == 1 and self.should_stop()
+
 
 class Sums:
     """Loss and metrics of this process, added up on its device in fp64."""
@@ -86,6 +90,8 @@ def train(run: Run, first: int) -> StepRecord | None:
 
         sums = Sums(run.world.device)
         for batch in step.micro_batches:
+            if run.stops_at_once():
+                _stop_within(run, step.index, record)
             loss, metrics = run.trainee.summed_loss(batch.to(run.world.device))
             loss = loss / step.weight
             torch.autograd.backward(loss)
@@ -131,6 +137,21 @@ def train(run: Run, first: int) -> StepRecord | None:
     return record
 
 
+def _stop_within(run: Run, done: int, record: StepRecord | None) -> NoReturn:
+    """Leave the step that runs, whose gradients are dropped, and save the state after step `done`.
+
+    `record` is that step's, None where it was not done here: then its checkpoint is there already.
+    """
+    run.optimiser.zero_grad()
+    run.checkpoints.finish()
+    if record is not None and not _is_due(done, run.config.save_every):
+        run.log.sync()
+        run.checkpoints.save(done, run.trainee, run.optimiser, record.heldout_loss)
+        run.checkpoints.finish()
+    saved = f"saved after step {done:,} of {run.total:,}" if done else "no step was done"
+    raise RunInterrupted(f"asked to stop: {saved}", fix="--resume auto resumes from there")
+
+
 def _is_due(done: int, every: int) -> bool:
     return every > 0 and done % every == 0
 
@@ -152,6 +173,8 @@ def _mfu(run: Run, step: Step, seconds: float) -> float | None:
 def show_answers(run: Run, steps_done: int) -> None:
     """Log and show the answers to the sample prompts."""
     for prompt, answer in run.answers():
+        if run.stops_at_once():
+            return
         run.log.event("sample", steps_done, prompt=prompt, answer=answer)
         run.listener.note(f"after step {steps_done:,}: {prompt!r} -> {answer!r}")
 
