@@ -29,6 +29,16 @@ def test_help_and_mistakes_load_nothing_heavy(arguments):
     assert not HEAVY & loaded
 
 
+def test_the_help_page_loads_few_modules_and_none_of_another_command():
+    report = "print(*(name for name in sys.modules if name.startswith('chaku')), file=sys.stderr)"
+    code = f"import sys\nfrom chaku.cli.main import main\ntry: main(['--help'])\nfinally: {report}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    assert set(done.stderr.split()) <= {
+        "chaku", "chaku.cli", "chaku.cli.main", "chaku.cli.lazy", "chaku.cli.help_page", "chaku.cli.examples",
+        "chaku.errors", "chaku.nearest",
+    }  # fmt: skip
+
+
 def test_help_lists_every_command():
     shown = chaku("--help").stdout
     for name, (_, line) in root_module.COMMANDS.items():

@@ -25,6 +25,14 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         self.sections = dict(sections or {})
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and make sure that every text is one: a terminal may send bytes that are no UTF-8."""
+        left = super().parse_args(ctx, args)
+        for param in self.params:
+            if isinstance(param.type, click.types.StringParamType) and param.name in ctx.params:
+                ctx.params[param.name] = _as_text(ctx.params[param.name], param, ctx)
+        return left
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one table per group."""
         title_of = {first: title for title, first in self.sections.items()}
@@ -56,6 +64,21 @@ class Command(click.Command):
         """Write the command's examples."""
         write_examples(ctx, formatter)
         super().format_epilog(ctx, formatter)
+
+
+def _as_text(value: Any, param: click.Parameter, ctx: click.Context) -> Any:
+    """Read as UTF-8 what Python could not: it keeps such bytes as lone surrogates, in any locale that is not UTF-8 too.
+
+    Raises BadParameter for bytes that are no UTF-8.
+    """
+    if isinstance(value, tuple):
+        return tuple(_as_text(item, param, ctx) for item in value)
+    if not isinstance(value, str) or value.isascii():
+        return value
+    try:
+        return value.encode("utf-8", "surrogateescape").decode()
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"byte {error.start} of it is no UTF-8 text", ctx, param) from None
 
 
 class Group(click.Group):

@@ -174,6 +174,7 @@ _WAYS_OUT = {
     errno.EPERM: "it belongs to another user: change its permissions, or take another place",
     errno.EROFS: "this disk can't be written: take another place",
     errno.ENOSPC: "the disk is full: free some space, or take another place",
+    errno.EFBIG: "the largest file allowed here is smaller: raise the limit with ulimit -f unlimited",
     errno.EDQUOT: "your quota is used up: free some space, or take another place",
     errno.ENAMETOOLONG: "take a shorter name",
     errno.EMFILE: "too many files are open: raise the limit with ulimit -n 65536",
