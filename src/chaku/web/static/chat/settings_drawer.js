@@ -4,6 +4,7 @@
 import { copyText } from "../ui/clipboard.js";
 import { Dialog } from "../ui/dialog.js";
 import { html, useId, useState } from "../ui/html.js";
+import { Tabs } from "../ui/tabs.js";
 import { useChanges } from "../data/observable.js";
 import { forgetDefaults, keepDefaults, keptDefaults } from "./defaults.js";
 import { BUILT_IN, keepPresets, ownPresets } from "./presets.js";
@@ -222,14 +223,9 @@ function AsCode({ conversation, needsKey }) {
   };
   return html`<section>
     <h3>The same in code</h3>
-    <div class="row spread">
-      <div class="segments" role="group" aria-label="Language">
-        ${["curl", "Python"].map(
-          (name) => html`<button type="button" aria-pressed=${language === name} onClick=${() => setLanguage(name)}>${name}</button>`,
-        )}
-      </div>
+    <${Tabs} label="Language" tabs=${["curl", "Python"].map((name) => ({ name, label: name }))} chosen=${language} onChoose=${setLanguage}>
+      <pre class="request-code" tabindex="0" role="region" aria-label="The request in code">${code}</pre>
       <button type="button" class="quiet" onClick=${copy}>${isCopied ? "Copied" : "Copy"}</button>
-    </div>
-    <pre class="request-code" tabindex="0" role="region" aria-label="The request in code">${code}</pre>
+    <//>
   </section>`;
 }

@@ -6,6 +6,7 @@ import { useChanges } from "../data/observable.js";
 import { Resource } from "../data/resource.js";
 import { seconds } from "../ui/format.js";
 import { html, useLayoutEffect, useMemo, useState } from "../ui/html.js";
+import { Select } from "../ui/field.js";
 import { Plot, short } from "../ui/plot.js";
 import { Progress, Shown } from "../ui/states.js";
 import { Table } from "../ui/table.js";
@@ -51,10 +52,12 @@ export function RunView({ name, others, runs }) {
       )}
       ${free.length > 0 &&
       shown.length < MAX_OVERLAYS &&
-      html`<label class="row">Overlay <select value="" onChange=${(/** @type {any} */ event) => event.target.value && overlay([...shown, event.target.value])}>
-          <option value="">choose a run</option>
-          ${free.map((other) => html`<option value=${other}>${other}</option>`)}
-        </select></label>`}
+      html`<${Select}
+        label="Overlay"
+        value=""
+        options=${["", ...free].map((other) => ({ value: other, label: other || "choose a run" }))}
+        onChoose=${(/** @type {string} */ other) => other && overlay([...shown, other])}
+      />`}
     </div>
     <${Shown}
       resource=${run}

@@ -1,5 +1,6 @@
 /** A plot of lines over steps, drawn by uPlot, which comes with the first one; with the same numbers as a table beside it. */
 
+import { Figure } from "./figure.js";
 import { html, useLayoutEffect, useRef, useState } from "./html.js";
 import { Table } from "./table.js";
 
@@ -28,17 +29,23 @@ function load() {
 
 /** @param {{title: string, series: Series[], x?: string, isLog?: boolean}} props */
 export function Plot({ title, series, x = "step", isLog = false }) {
-  const box = useRef(/** @type {HTMLElement | null} */ (null));
-  const [isTable, setTable] = useState(false);
-  const [isLost, setLost] = useState(false);
-  const shape = `${isTable} ${isLog} ${series.map(({ name }) => name).join("\n")}`;
-  const chart = useRef(/** @type {any} */ (null));
   const data = aligned(series);
+  const table = () => html`<${Numbers} title=${title} series=${series} data=${data} x=${x} />`;
+  const picture = () => html`<${Lines} title=${title} series=${series} data=${data} x=${x} isLog=${isLog} instead=${table} />`;
+  return html`<${Figure} title=${title} picture=${picture} table=${table} />`;
+}
+
+/** @param {{title: string, series: Series[], data: any[][], x: string, isLog: boolean, instead: () => any}} props  instead: without uPlot */
+function Lines({ title, series, data, x, isLog, instead }) {
+  const box = useRef(/** @type {HTMLElement | null} */ (null));
+  const [isLost, setLost] = useState(false);
+  const shape = `${isLog} ${series.map(({ name }) => name).join("\n")}`;
+  const chart = useRef(/** @type {any} */ (null));
   const newest = useRef(data);
   newest.current = data;
   useLayoutEffect(() => {
     const place = box.current;
-    if (isTable || !place) return;
+    if (!place) return;
     let isGone = false;
     const watcher = new ResizeObserver(() => chart.current?.setSize({ width: place.clientWidth, height: HEIGHT }));
     load().then(
@@ -58,17 +65,9 @@ export function Plot({ title, series, x = "step", isLog = false }) {
     };
   }, [shape]);
   useLayoutEffect(() => chart.current?.setData(data));
-
-  return html`<figure class="plot">
-    <figcaption>
-      <span>${title}</span>
-      <button type="button" class="quiet" aria-pressed=${isTable} onClick=${() => setTable(!isTable)}>${isTable ? "Plot" : "Table"}</button>
-    </figcaption>
-    ${isTable || isLost
-      ? html`<${Numbers} title=${title} series=${series} data=${data} x=${x} />`
-      : html`<div class="plot-area" ref=${box} role="img" aria-label=${`${title}: ${series.map(spoken).join("; ")}`}></div>`}
-    ${series.length > 1 && !isTable && html`<${Legend} series=${series} />`}
-  </figure>`;
+  if (isLost) return instead();
+  return html`<div class="plot-area" ref=${box} role="img" aria-label=${`${title}: ${series.map(spoken).join("; ")}`}></div>
+    ${series.length > 1 && html`<${Legend} series=${series} />`}`;
 }
 
 /** @param {{series: Series[]}} props */

@@ -1,0 +1,67 @@
+/** Small charts as our own SVG: an interval in a table's row, a histogram; and a matrix as a table of coloured cells. */
+
+import { Figure } from "./figure.js";
+import { html } from "./html.js";
+import { short } from "./plot.js";
+import { Table } from "./table.js";
+
+const SHADES = 10; // of a matrix's cells, either side of the middle
+
+/**
+ * A value with its interval on a common scale; the numbers stand in other columns of the same row.
+ * @param {{low: number, value: number, high: number, from: number, to: number}} props  from, to: ends of the scale
+ */
+export function Interval({ low, value, high, from, to }) {
+  const x = (/** @type {number} */ v) => 2 + (96 * (v - from)) / (to - from || 1);
+  const label = `${short(value)}, between ${short(low)} and ${short(high)}`;
+  return html`<svg class="interval" viewBox="0 0 100 12" role="img" aria-label=${label}>
+    <path d=${`M${x(low)} 6H${x(high)}M${x(low)} 2.5v7M${x(high)} 2.5v7`} />
+    <circle cx=${x(value)} cy="6" r="3" />
+  </svg>`;
+}
+
+/**
+ * How each row does against each column, from 0 to 1: the deeper the colour, the further from one half.
+ * @param {object} props
+ * @param {string} props.title
+ * @param {string[]} props.names
+ * @param {(number | null)[][]} props.values  by row and column, null where nothing is known
+ */
+export function Matrix({ title, names, values }) {
+  const cell = (/** @type {number | null} */ value) => {
+    if (value === null) return html`<td class="number">–</td>`;
+    const shade = Math.round(Math.abs(value - 0.5) * 2 * SHADES);
+    return html`<td class=${`number shade-${shade}${value < 0.5 ? " below" : ""}`}>${Math.round(value * 100)} %</td>`;
+  };
+  return html`<figure class="plot">
+    <figcaption>${title}</figcaption>
+    <div class="data-table matrix" tabindex="0" role="region" aria-label=${title}>
+      <table>
+        <thead><tr><th scope="col">row against column</th>${names.map((name) => html`<th scope="col">${name}</th>`)}</tr></thead>
+        <tbody>${names.map((name, i) => html`<tr key=${name}><th scope="row">${name}</th>${values[i].map(cell)}</tr>`)}</tbody>
+      </table>
+    </div>
+  </figure>`;
+}
+
+/**
+ * How many fall between `edges[i]` and `edges[i + 1]`.
+ * @param {{title: string, unit: string, edges: number[], counts: number[]}} props
+ */
+export function Histogram({ title, unit, edges, counts }) {
+  const most = Math.max(1, ...counts);
+  const width = 100 / counts.length;
+  const range = (/** @type {number} */ i) => `${short(edges[i])} to ${short(edges[i + 1])}`;
+  const picture = () => html`<div class="histogram">
+    <svg viewBox="0 0 100 50" preserveAspectRatio="none" role="img" aria-label=${`${title}: at most ${most} in ${unit} ${range(counts.indexOf(most))}`}>
+      ${counts.map((n, i) => html`<rect x=${i * width + width * 0.05} y=${50 - (50 * n) / most} width=${width * 0.9} height=${(50 * n) / most} />`)}
+    </svg>
+    <p class="row spread"><span>${short(edges[0])}</span><span>${unit}</span><span>${short(edges[edges.length - 1])}</span></p>
+  </div>`;
+  const columns = [
+    { name: unit, cell: range, by: (/** @type {number} */ i) => edges[i] },
+    { name: "count", cell: (/** @type {number} */ i) => counts[i].toLocaleString("en"), by: (/** @type {number} */ i) => counts[i], isNumber: true },
+  ];
+  const table = () => html`<${Table} label=${title} columns=${columns} rows=${counts.map((_, i) => i)} keyOf=${String} />`;
+  return html`<${Figure} title=${title} picture=${picture} table=${table} />`;
+}
