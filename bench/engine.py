@@ -2,6 +2,7 @@
 
     python bench/engine.py MODEL.gguf                        spawns `chaku serve MODEL.gguf` beside an engine of its own
     python bench/engine.py MODEL.gguf --gateway URL --name M measures a gateway that already runs
+    python bench/engine.py MODEL.gguf --two                  two engines of one gateway: each alone, then both at once
 
 Both sides serve the same file with the same settings and are loaded by the same client, in turns; while one is measured
 the other idles. Figures are medians over the repetitions; the ratio is gateway / engine.
@@ -96,9 +97,11 @@ async def engine_alone(model: Path, slots: int, context: int, threads: int | Non
 
 
 @contextlib.asynccontextmanager
-async def spawned_gateway(model: Path, slots: int, context: int, threads: int | None) -> AsyncIterator[Side]:
-    """`chaku serve` on a free port, its address taken from its own output."""
-    argv = [sys.executable, "-m", "chaku", "serve", f"bench={model}", "--port", "0"]
+async def spawned_gateway(
+    model: Path, slots: int, context: int, threads: int | None, names: tuple[str, ...] = ("bench",)
+) -> AsyncIterator[list[Side]]:
+    """`chaku serve` on a free port with the model under each name; its address is taken from its own output."""
+    argv = [sys.executable, "-m", "chaku", "serve", *(f"{name}={model}" for name in names), "--port", "0"]
     argv += ["--slots", str(slots), "--context", str(context), *(["--threads", str(threads)] if threads else [])]
     process = await asyncio.create_subprocess_exec(
         *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
@@ -107,9 +110,10 @@ async def spawned_gateway(model: Path, slots: int, context: int, threads: int | 
     try:
         url = await asyncio.wait_for(_address(process.stdout), _START_TIMEOUT_S)
         drain = asyncio.create_task(process.stdout.read())
-        side = Side(url, "none", "bench")
-        await asyncio.wait_for(_answers(side), _START_TIMEOUT_S)
-        yield side
+        sides = [Side(url, "none", name) for name in names]
+        for side in sides:
+            await asyncio.wait_for(_answers(side), _START_TIMEOUT_S)
+        yield sides
         drain.cancel()
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -143,7 +147,7 @@ async def run(options: argparse.Namespace) -> list[dict[str, object]]:
         if options.gateway:
             gateway = Side(options.gateway.rstrip("/"), options.key, options.name)
         else:
-            gateway = await stack.enter_async_context(spawned_gateway(*shape))
+            [gateway] = await stack.enter_async_context(spawned_gateway(*shape))
         for side in (alone, gateway):
             await measure(side, clients=2, tokens=4)
         for clients in options.clients:
@@ -157,6 +161,22 @@ async def run(options: argparse.Namespace) -> list[dict[str, object]]:
             rows.append({"clients": clients, **{name: asdict(load) for name, load in medians.items()}, "ratio": ratio})
             if not options.json:
                 _print_row(clients, medians, ratio)
+    return rows
+
+
+async def run_two(options: argparse.Namespace) -> list[dict[str, object]]:
+    """Two engines of one gateway, one client each: tokens per second of each alone, and of both at once."""
+    shape = (options.model, options.slots, options.context, options.threads)
+    rows: list[dict[str, object]] = []
+    async with spawned_gateway(*shape, names=("a", "b")) as sides:
+        for _ in range(options.repeats):
+            alone = [await measure(side, clients=1, tokens=options.tokens) for side in sides]
+            both = await asyncio.gather(*(measure(side, clients=1, tokens=options.tokens) for side in sides))
+            row = {"alone": [load.tokens_per_s for load in alone], "at_once": [load.tokens_per_s for load in both]}
+            rows.append({**row, "ratio": sum(row["at_once"]) / statistics.mean(row["alone"])})
+            if not options.json:
+                words = "   ".join(f"{name} {a:6.1f} + {b:6.1f} tok/s" for name, (a, b) in row.items())
+                print(f"{words}   at once / alone {rows[-1]['ratio']:.2f}", flush=True)
     return rows
 
 
@@ -186,10 +206,11 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=32)
     parser.add_argument("--context", type=int, default=2048)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--two", action="store_true", help="two engines at once, each with one client")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     options.model = options.model or pull(parse("smollm2-135m").reference).path
-    rows = asyncio.run(run(options))
+    rows = asyncio.run(run_two(options) if options.two else run(options))
     if options.json:
         print(json.dumps(rows, indent=2))
 

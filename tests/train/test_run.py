@@ -74,8 +74,9 @@ def test_the_manifest_says_what_went_in_and_what_came_out(finished: Path, base: 
 
 
 def test_a_second_run_into_the_same_folder_is_refused(finished: Path, base: Path, small_set: Path) -> None:
-    with pytest.raises(UsageError, match="holds a run already"):
+    with pytest.raises(UsageError, match="holds a finished run") as caught:
         small.trained(small.recipe("first", base, finished.parent), small_set)
+    assert "chaku serve" in str(caught.value.fix) and "--overwrite" in str(caught.value.fix)
 
 
 def test_resuming_with_other_numbers_is_refused(finished: Path, base: Path, small_set: Path) -> None:

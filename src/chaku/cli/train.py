@@ -117,7 +117,7 @@ def _train(
 ) -> None:  # fmt: skip
     from chaku.train import run
     from chaku.train.plan import make_plan
-    from chaku.train.run_records import claim, is_finished
+    from chaku.train.run_records import claim, is_finished, refuse_existing
 
     read = read_recipe(recipe, settings)
     if continue_from:
@@ -131,6 +131,8 @@ def _train(
     if dry_run:
         _dry_run(recipe, read, is_rank_zero)
         return
+    if is_rank_zero and not resume:
+        refuse_existing(folder)  # before a set is built for nothing
     data = training_set(read, is_rank_zero=is_rank_zero)
     plan = make_plan(read, data)
     if resume and is_finished(plan):

@@ -27,9 +27,7 @@ def claim(plan: Plan, resume: bool) -> None:
     wanted = recorded(plan)
     if path.exists():
         if not resume:
-            raise UsageError(
-                f"{plan.folder} holds a run already", fix="say --resume auto to go on with it, or give another name"
-            )
+            refuse_existing(plan.folder)
         before = _with_defaults(yaml.safe_load(path.read_text()))
         apart = [key for key in sorted(wanted) if wanted[key] != before.get(key)]
         apart = [key for key in apart if key.removeprefix("train.") not in FREE_ON_RESUME]
@@ -48,6 +46,17 @@ def _with_defaults(before: dict[str, Any]) -> dict[str, Any]:
     """An older run's config.yaml with the keys that came since at their defaults: it ran as these do."""
     defaults = TrainConfig().model_dump(mode="json")
     return {f"train.{key}": value for key, value in defaults.items()} | before
+
+
+def refuse_existing(folder: Path) -> None:
+    """Raise UsageError where the folder holds a run, and say whether that one is finished."""
+    if not (folder / "config.yaml").exists():
+        return
+    manifest = folder / "manifest.json"
+    if manifest.exists() and orjson.loads(manifest.read_bytes())["finished"] is not None:
+        fix = f"serve it: chaku serve {folder}; train anew with --overwrite, or give another name"
+        raise UsageError(f"{folder} holds a finished run", fix=fix)
+    raise UsageError(f"{folder} holds a run already", fix="continue it with --resume, or give another name")
 
 
 def is_finished(plan: Plan) -> bool:
