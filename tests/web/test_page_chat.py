@@ -107,7 +107,7 @@ def test_only_settings_that_were_set_are_sent_and_the_code_shows_the_same(browse
         page.get_by_label("Longest answer").focus()
         code = page.locator(".request-code")
         expect(code).to_contain_text('"temperature": 0.3')
-        page.get_by_role("button", name="Python", exact=True).click()
+        page.get_by_role("tab", name="Python", exact=True).click()
         expect(code).to_contain_text('stop=["END"]')
         page.keyboard.press("Escape")
         expect(page.get_by_role("dialog")).to_have_count(0)
