@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from chaku.cli.data_identity import identity
+from chaku.cli.data_preview import data_console, preview
 from chaku.cli.data_template import template
 from chaku.cli.help_page import group
 from chaku.cli.main import tell
 from chaku.cli.progress.building import building
 from chaku.config import load
 from chaku.data.build import build as build_set
-from chaku.data.identity import identity_set
 from chaku.data.inputs.counts import sentences
-from chaku.data.inspect import preview as previews
 from chaku.data.inspect.audit import audit as audit_set
 from chaku.data.inspect.preview import printable
 from chaku.data.inspect.report import read_funnel, shown, write_page
@@ -30,11 +28,9 @@ from chaku.data.recipe import Recipe, load_data
 from chaku.data.rules.table import RULES
 from chaku.errors import ChakuError, UsageError
 from chaku.packages import needs
-from chaku.records import atomic_write
 
 if TYPE_CHECKING:
     from chaku.config import Loaded
-    from chaku.data.inspect.preview import Sample
     from chaku.data.inspect.report import Funnel
     from chaku.data.recipe import DataConfig
 
@@ -167,11 +163,6 @@ def _print_verdict(audit: dict[str, Any]) -> None:
     click.echo("audit: passed" if audit["passed"] else "audit: NOT fit to train on")
 
 
-def _console() -> Console:
-    context = click.get_current_context()
-    return Console(no_color=context.color is False, highlight=False, soft_wrap=not sys.stdout.isatty())
-
-
 @data.command()
 @click.argument("folder", type=_FILE)
 @click.option(
@@ -191,7 +182,7 @@ def report(folder: Path, page: Path | None) -> None:
 
 
 def _print_funnel(funnel: Funnel) -> None:
-    console = _console()
+    console = data_console()
     for entry in funnel.manifest["inputs"]:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in entry["formats"].items()) or "nothing readable"
         console.print(Text(f"{entry['name']}: {entry['container']}: {kinds}"))
@@ -235,48 +226,6 @@ def why(folder: Path, identity: str) -> None:
 @data.command()
 @click.argument("folder", type=_FILE)
 @click.option(
-    "-n", "--number", metavar="N", type=click.IntRange(1), default=3, show_default=True, help="Samples to show."
-)
-@click.option(
-    "--part", type=click.Choice(["train", "test"]), default="train", show_default=True, help="Rows to show from."
-)
-@click.option("--seed", metavar="SEED", type=int, default=0, show_default=True, help="Another seed, other samples.")
-@click.option("--tokenizer", metavar="TOKENIZER", help="Where the tokenizer is now, if not where the manifest says.")
-@click.option("--html", "page", metavar="FILE", type=_FILE, help="Write an HTML page instead.")
-@needs("data")
-def preview(folder: Path, number: int, part: str, seed: int, tokenizer: str | None, page: Path | None) -> None:
-    """Show samples as they are trained on.
-
-    Text that carries loss is green and in ⟦brackets⟧.
-    """
-
-    chosen = list(previews.samples(folder, number, part=part, seed=seed, tokenizer=tokenizer))
-    if page is not None:
-        page.write_text(previews.page(chosen, f"{folder.name}: what is trained"), encoding="utf-8")
-        click.echo(f"{len(chosen)} samples in {page}")
-        return
-    console = _console()
-    for sample in chosen:
-        show_sample(console, sample)
-
-
-def show_sample(console: Console, sample: Sample) -> None:
-    """Print one document with its trained text in green and in brackets."""
-
-    console.rule(f"{sample.where}: {sample.num_trained:,} of {sample.num_tokens:,} tokens trained")
-    text = Text()
-    for span in sample.spans:
-        shown = previews.printable(span.text)
-        if span.is_trained:
-            text.append(f"{previews.OPEN}{shown}{previews.CLOSE}", style="green")
-        else:
-            text.append(shown, style="dim")
-    console.print(text)
-
-
-@data.command()
-@click.argument("folder", type=_FILE)
-@click.option(
     "--questions",
     metavar="FILE",
     type=_FILE,
@@ -314,42 +263,5 @@ def _fact(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-@data.command()
-@click.option("--name", metavar="NAME", required=True, help="What the model is called.")
-@click.option("--org", metavar="NAME", required=True, help="Who made it.")
-@click.option(
-    "-n",
-    "--number",
-    metavar="N",
-    type=click.IntRange(1, 5000),
-    default=400,
-    show_default=True,
-    help="Identity conversations.",
-)
-@click.option(
-    "--ordinary", metavar="SHARE", type=click.FloatRange(0, 0.9), default=0.25, show_default=True,
-    help="Share of ordinary questions among all: they keep what the model knew.",
-)  # fmt: skip
-@click.option("--seed", metavar="SEED", type=int, default=0, show_default=True, help="Another seed, other words.")
-@click.option("-o", "--output", metavar="FILE", show_default="standard output", type=_FILE, help="File to write.")
-@click.option("--overwrite", is_flag=True, help="Replace the file.")
-def identity(
-    name: str, org: str, number: int, ordinary: float, seed: int, output: Path | None, overwrite: bool
-) -> None:
-    """Generate conversations about who the model is.
-
-    Writes messages JSONL. Ordinary questions and answers are mixed in, so that the model still answers them.
-    """
-    if output is not None and output.exists() and not overwrite:
-        raise UsageError(f"{output} exists", fix="choose another file, or say --overwrite")
-    chats = identity_set(name, org, number=number, ordinary=ordinary, seed=seed)
-    lines = [orjson.dumps(chat.to_json()) for chat in chats]
-    if output is None:
-        click.echo(b"\n".join(lines))
-        return
-    with atomic_write(output) as file:
-        file.write(b"\n".join(lines) + b"\n")
-    click.echo(f"{len(lines):,} conversations in {output}")
-
-
-data.add_command(template)
+for _command in (preview, identity, template):
+    data.add_command(_command)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from chaku.cli.data import show_sample
+from chaku.cli.data_preview import show_sample
 from chaku.cli.estimate import DEFAULT_GPUS, epochs, offers_of, print_job, print_offers
 from chaku.cli.help_page import Command, command
 from chaku.cli.progress.training import training

@@ -62,7 +62,7 @@ def find_parent(config: TrainConfig, run: Path) -> Parent | None:
                 if folder.resolve() == run.resolve():
                     raise UsageError(
                         f"{run} can't continue from itself",
-                        fix="--resume auto goes on with it; --set name=NAME makes another run",
+                        fix="continue it with --resume; --set name=NAME makes another run",
                     )
                 return Parent(folder, read_manifest(folder), named)
     if _recorded(run) is not None:

@@ -71,7 +71,7 @@ def collect(run: Path, repo: str, *, base: str | None = None, with_checkpoints: 
     manifest = read_manifest(run)
     final = run / "final"
     if not manifest.get("finished") or not is_model_folder(final):
-        raise UsageError(f"{run} has not finished: there is nothing to publish", fix="--resume auto goes on with it")
+        raise UsageError(f"{run} has not finished: there is nothing to publish", fix="continue it with --resume")
     unedited = model_card(manifest)
     published = manifest | {"base": manifest["base"] | ({"hub_id": base} if base else {})}
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
