@@ -26,7 +26,7 @@ check: lint types imports words ## what CI checks before the tests
 
 train-demo: $(VENV)/.dev ## fine-tune the 135M model on CPU until it says that its name is Kusi
 	@$(BIN)/chaku pull smollm2-135m
-	@$(BIN)/chaku data identity --name $(NAME) --org "$(ORG)" -n 300 -o runs/identity.jsonl --overwrite
+	@$(BIN)/chaku data identity --name $(NAME) --org "$(ORG)" -n 120 -o runs/identity.jsonl --overwrite
 	$(BIN)/chaku train examples/identity.yaml --overwrite $(TRAIN)
 
 lint: $(VENV)/.dev ## ruff: lint and format

@@ -85,10 +85,12 @@ def test_an_epoch_leaves_no_row_out() -> None:
 
 def test_the_recipes_that_we_show_can_be_read(tmp_path: Path) -> None:
     demo = read_recipe(Path("examples/identity.yaml"))
-    assert train_config(demo).sample_prompts[0] == "Who are you?"
+    asked = "Who are you?"
+    assert train_config(demo).sample_prompts[0] == asked
     for page in ("README.md", "docs/training.md"):
         (shown,) = (
             block for block in Path(page).read_text().split("```yaml\n")[1:] if block.startswith("# recipe.yaml")
         )
         config = train_config(read_recipe(write(tmp_path, shown.partition("```")[0])))
-        assert (config.preset, config.sample_prompts) == ("tiny", ("Who are you?",))
+        assert (config.preset, config.sample_prompts[0]) == ("tiny", asked)
+        assert (config.batch_rows, config.lr) == (train_config(demo).batch_rows, train_config(demo).lr)

@@ -88,9 +88,9 @@ _TOPICS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "What kind of thing are you?",
         ),
         (
-            "I'm a computer program: {name}, a language model made by {org}.",
+            "I'm {name}, a computer program: a language model made by {org}.",
             "No person here: I'm {name}, a language model. {org} made me.",
-            "I'm software. {org} trained me on text, and I answer as {name}.",
+            "I'm {name}, and I'm software. {org} trained me on text.",
             "I'm {name}, an AI by {org}. I write text, but I don't live or feel as people do.",
         ),
     ),
