@@ -2,7 +2,7 @@
 
 html-to-markdown 3.21.2 is not used: bare it gives 28 of our 76 golden pages, behind a DOM pre-pass 38. It runs
 `&lt;script&gt;` and `javascript:` links, lets `__init__` become bold, doubles backslashes in TeX, joins neighbouring
-lists, drops alignment, `value=` and breaks in cells; on pages with code or formulas it is no faster (bench/clean.py).
+lists, drops alignment, `value=` and breaks in cells; on pages with code it is no faster (bench/clean.py).
 """
 
 from __future__ import annotations
