@@ -1,0 +1,84 @@
+"""The Bradley–Terry likelihood, maximised by Newton's method for many sets of counts at once.
+
+    P(i beats j) = 1 / (1 + exp(theta_j - theta_i))
+
+The steps are damped by log(1 + d) / d, where d is the largest change of a difference: then each step raises the
+likelihood, wherever it starts (Bach 2010, self-concordance of logistic regression).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from chaku.errors import UsageError
+from chaku.rank.games import Floats
+
+_MAX_STEPS = 200
+_TOLERANCE = 1e-11
+
+
+def strengths(won: Floats, prior: float = 0.0, start: Floats | None = None) -> Floats:
+    """(..., players): natural-log strengths with mean 0, of `won` (..., players, players).
+
+    `prior` is a number of games that every player ties in part: half won, half lost, against a player of strength 0.
+    Without one, `won` must be connected. Raises UsageError where the maximum is not found.
+    """
+    size = won.shape[-1]
+    flat = won.reshape(-1, size, size)
+    theta = np.zeros((len(flat), size)) if start is None else np.broadcast_to(start, (len(flat), size)).copy()
+    played = flat + flat.swapaxes(-1, -2)
+    gained = flat.sum(axis=-1)
+    for _ in range(_MAX_STEPS):
+        chance = sigmoid(theta[:, :, None] - theta[:, None, :])
+        gradient = gained - (played * chance).sum(axis=-1)
+        curvature = laplacian(played * chance * (1 - chance))
+        if prior:
+            own = sigmoid(theta)
+            gradient += prior * (0.5 - own)
+            curvature[:, range(size), range(size)] += prior * own * (1 - own)
+        else:
+            curvature += _gauge(curvature)
+        step = np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
+        spread = np.maximum(np.ptp(step, axis=-1, keepdims=True), 1e-300)
+        theta += step * np.log1p(spread) / spread
+        if np.abs(step).max() < _TOLERANCE:
+            theta -= theta.mean(axis=-1, keepdims=True)
+            return theta.reshape(won.shape[:-1])
+    raise UsageError(
+        "the ratings did not settle: some player is almost never beaten, or almost always",
+        fix="collect more games, or give a prior",
+    )
+
+
+def information(won: Floats, theta: Floats, prior: float = 0.0) -> Floats:
+    """(players, players): minus the likelihood's second derivative at `theta`, made invertible.
+
+    The direction in which all strengths grow together says nothing. It gets a curvature of the others' size, which
+    changes no difference.
+    """
+    played = won + won.T
+    chance = sigmoid(theta[:, None] - theta[None, :])
+    curvature = laplacian(played * chance * (1 - chance))
+    if prior:
+        own = sigmoid(theta)
+        return curvature + np.diag(prior * own * (1 - own))
+    return curvature + _gauge(curvature)
+
+
+def sigmoid(values: Floats) -> Floats:
+    """1 / (1 + exp(-x)), without overflow."""
+    return 0.5 * (1 + np.tanh(0.5 * values))
+
+
+def laplacian(weights: Floats) -> Floats:
+    """(..., players, players): the graph Laplacian of symmetric weights."""
+    result = -weights
+    size = weights.shape[-1]
+    result[..., range(size), range(size)] += weights.sum(axis=-1)
+    return result
+
+
+def _gauge(curvature: Floats) -> Floats:
+    size = curvature.shape[-1]
+    mean: Floats = np.trace(curvature, axis1=-2, axis2=-1)[..., None, None] / size**2
+    return mean
