@@ -14,7 +14,7 @@ from chaku.comparison import Comparison, Style
 from chaku.errors import UsageError
 from chaku.rank.fit import BASE, Ratings, fit
 from chaku.rank.flips import Flips, flips_to_lose_the_lead
-from chaku.rank.games import Floats, Games
+from chaku.rank.games import Floats, Games, won_matrix
 from chaku.rank.style import StyledRatings, differences, fit_with_style
 
 Cluster = Literal["auto", "voter", "prompt", "day", "none"]
@@ -102,20 +102,22 @@ def rate(comparisons: Sequence[Comparison], options: Options | None = None) -> B
     if not rated:
         what = "tells the style of both answers" if options.style_control else "is counted"
         raise UsageError(f"none of {len(comparisons):,} comparisons {what}: there is nothing to rate")
-    games = Games.of(
-        ((each.model_a, each.model_b, each.score) for each in rated), _clusters(rated, options.cluster)
-    )
+    games = Games.of(((game.model_a, game.model_b, game.score) for game in rated), _clusters(rated, options.cluster))
     styled = _styled(rated, games, options.prior) if options.style_control else None
     ratings = styled.ratings if styled is not None else fit(games, prior=options.prior)
     flips = None if options.style_control else flips_to_lose_the_lead(games, ratings, prior=options.prior)
     if options.anchor is not None:
         ratings = ratings.anchored(options.anchor, options.anchor_rating)
     rows, order = _rows(ratings, options.level)
-    effects = {} if styled is None else dict(zip(styled.features, zip(styled.effects, styled.errors, strict=True), strict=True))
+    effects = (
+        {}
+        if styled is None
+        else dict(zip(styled.features, zip(styled.effects, styled.errors, strict=True), strict=True))
+    )
     return Board(
         rows,
         f"{ratings.method}; intervals of {options.level:.0%}",
-        hashlib.sha256("\n".join(sorted(each.id for each in rated)).encode()).hexdigest(),
+        hashlib.sha256("\n".join(sorted(game.id for game in rated)).encode()).hexdigest(),
         len(rated),
         _wins(games)[np.ix_(order, order)],
         {name: (float(effect), float(error)) for name, (effect, error) in effects.items()},
@@ -126,10 +128,10 @@ def rate(comparisons: Sequence[Comparison], options: Options | None = None) -> B
 def rate_by(comparisons: Sequence[Comparison], by: By, options: Options | None = None) -> dict[str, Board | UsageError]:
     """A board for each group; a group that gives no ratings has the reason instead."""
     value_of: dict[By, Callable[[Comparison], str | None]] = {
-        "category": lambda each: each.category,
-        "language": lambda each: each.language,
-        "month": lambda each: each.created[:7] if each.created else None,
-        "source": lambda each: each.source,
+        "category": lambda game: game.category,
+        "language": lambda game: game.language,
+        "month": lambda game: game.created[:7] if game.created else None,
+        "source": lambda game: game.source,
     }
     groups: dict[str, list[Comparison]] = {}
     for comparison in comparisons:
@@ -163,8 +165,6 @@ def _rows(ratings: Ratings, level: float) -> tuple[tuple[Row, ...], list[int]]:
 
 
 def _wins(games: Games) -> Floats:
-    from chaku.rank.games import won_matrix
-
     return won_matrix(games.cells, len(games.names))
 
 
@@ -173,8 +173,8 @@ def _styled(rated: Sequence[Comparison], games: Games, prior: float) -> StyledRa
         assert style is not None
         return [getattr(style, name) for name in FEATURES]
 
-    first = np.array([counts(each.style_a) for each in rated], float)
-    second = np.array([counts(each.style_b) for each in rated], float)
+    first = np.array([counts(game.style_a) for game in rated], float)
+    second = np.array([counts(game.style_b) for game in rated], float)
     features = differences(first, second)
     differing = [at for at in range(len(FEATURES)) if features[:, at].std() > 0]
     if not differing:
@@ -187,12 +187,12 @@ def _clusters(rated: Sequence[Comparison], wanted: Cluster) -> list[str] | None:
     if wanted == "none":
         return None
     value_of: dict[str, Callable[[Comparison], str | None]] = {
-        "auto": lambda each: each.cluster,
-        "voter": lambda each: each.voter,
-        "prompt": lambda each: each.prompt_id,
-        "day": lambda each: each.created[:10] if each.created else None,
+        "auto": lambda game: game.cluster,
+        "voter": lambda game: game.voter,
+        "prompt": lambda game: game.prompt_id,
+        "day": lambda game: game.created[:10] if game.created else None,
     }
-    values = [value_of[wanted](each) for each in rated]
+    values = [value_of[wanted](game) for game in rated]
     sizes = Counter(value for value in values if value is not None)
     num_clusters = len(sizes) + values.count(None)
     if wanted == "auto" and (num_clusters < _FEWEST_CLUSTERS or num_clusters == len(rated)):

@@ -39,6 +39,8 @@ COMMANDS = {
     "launch": ("chaku.cli.launch:launch", "Train through interruptions, here or in a cloud."),
     "runs": ("chaku.cli.runs:runs", "List, show, watch, plot and push training runs."),
     "weights": ("chaku.cli.weights:weights", "Convert, merge, compare and plan weights."),
+    "arena": ("chaku.cli.arena:arena", "Rate models from votes and verdicts."),
+    "leaderboard": ("chaku.cli.arena:leaderboard", "Show the ratings of comparison files."),
     "doctor": ("chaku.cli.doctor:doctor", "Check this machine; say how to mend what is missing."),
     "paths": ("chaku.cli.paths:paths", "Show where chaku keeps its files."),
     "keys": ("chaku.cli.keys:keys", "Create, list and revoke API keys."),
@@ -47,6 +49,7 @@ COMMANDS = {
 SECTIONS = {
     "Serve and chat": ("demo", "serve", "chat", "run", "ps", "stop"),
     "Models": ("pull", "list", "models", "weights"),
+    "Compare": ("arena", "leaderboard"),
     "Training": ("data", "train", "estimate", "launch", "runs"),
     "This machine": ("doctor", "paths", "keys", "completion"),
 }

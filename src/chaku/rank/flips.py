@@ -1,4 +1,4 @@
-"""How few votes, turned round, would put somebody else on top (after arXiv 2508.11847)."""
+"""How few reversed votes would put another player first (after arXiv 2508.11847)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TIE = 1e-8
 
 @dataclass(frozen=True)
 class Flips:
-    """That many games, turned round, make `rival` the first. Fewer may do: it is an upper bound, found by trying."""
+    """So many reversed games make `rival` the first: an upper bound, which a fit has confirmed."""
 
     num_games: int
     leader: str
@@ -26,10 +26,10 @@ class Flips:
 
 
 def flips_to_lose_the_lead(games: Games, ratings: Ratings, *, prior: float = 0.0) -> Flips | None:
-    """The fewest games found whose result, turned round, changes who is first. None where no number of them does.
+    """The fewest games found whose reversal changes who is first. None if reversing all of them does not.
 
-    Games are turned in the order of their influence on the gap (one step of Newton's method); the ratings are then
-    fitted again, and more are turned until the lead has changed.
+    Games are reversed in the order of their influence on the gap (one step of Newton's method). The ratings are then
+    fitted again, and more games are reversed until the lead has changed.
     """
     order = np.argsort(-ratings.strengths)
     leader, rivals = int(order[0]), order[1 : 1 + _MAX_RIVALS]
@@ -46,7 +46,7 @@ def flips_to_lose_the_lead(games: Games, ratings: Ratings, *, prior: float = 0.0
 def _flips(games: Games, strengths: Floats, inverse: Floats, leader: int, rival: int, prior: float) -> int | None:
     cells = games.cells
     pull = inverse[leader] - inverse[rival]
-    # Turning a game's score s into 1 - s moves the gap by (1 - 2 s) (pull of the first - pull of the second).
+    # Reversing a game's score s to 1 - s moves the gap by (1 - 2 s) (pull of the first - pull of the second).
     effect = (1 - 2 * cells.score) * (pull[cells.first] - pull[cells.second])
     order = np.argsort(effect)
     order = order[effect[order] < -1e-12]
@@ -79,15 +79,15 @@ def _num_needed(counts: Floats, gains: Floats, reach: Floats, target: float) -> 
 def _refit(
     cells: Cells, order: Ints, counts: Floats, num: int, size: int, start: Floats, prior: float
 ) -> Floats | None:
-    """Strengths after `num` games were turned; None where the games then give no ratings."""
-    turned = np.clip(num - (np.cumsum(counts) - counts), 0, counts)
+    """Strengths after `num` games were reversed; None where the games then give no ratings."""
+    reversed = np.clip(num - (np.cumsum(counts) - counts), 0, counts)
     kept = cells.count.copy()
-    kept[order] -= turned
+    kept[order] -= reversed
     flipped = Cells(
         np.concatenate([cells.first, cells.first[order]]),
         np.concatenate([cells.second, cells.second[order]]),
         np.concatenate([cells.score, 1 - cells.score[order]]),
-        np.concatenate([kept, turned]),
+        np.concatenate([kept, reversed]),
     )
     won = won_matrix(flipped, size)
     if not prior and not connectivity.is_connected(won):

@@ -33,9 +33,9 @@ def strengths(won: Floats, prior: float = 0.0, start: Floats | None = None) -> F
         gradient = gained - (played * chance).sum(axis=-1)
         curvature = laplacian(played * chance * (1 - chance))
         if prior:
-            own = sigmoid(theta)
-            gradient += prior * (0.5 - own)
-            curvature[:, range(size), range(size)] += prior * own * (1 - own)
+            against_average = sigmoid(theta)
+            gradient += prior * (0.5 - against_average)
+            curvature[:, range(size), range(size)] += prior * against_average * (1 - against_average)
         else:
             curvature += _gauge(curvature)
         step = np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
@@ -60,8 +60,8 @@ def information(won: Floats, theta: Floats, prior: float = 0.0) -> Floats:
     chance = sigmoid(theta[:, None] - theta[None, :])
     curvature = laplacian(played * chance * (1 - chance))
     if prior:
-        own = sigmoid(theta)
-        return curvature + np.diag(prior * own * (1 - own))
+        against_average = sigmoid(theta)
+        return curvature + np.diag(prior * against_average * (1 - against_average))
     return curvature + _gauge(curvature)
 
 

@@ -88,9 +88,9 @@ def _derivatives(games: Games, features: Floats, point: Floats, prior: float) ->
     gradient = np.concatenate([_by_player(games, missed), features.T @ missed])
     curvature = _with_features(games, features, weights)
     if prior:
-        own = newton.sigmoid(point[:size])
-        gradient[:size] += prior * (0.5 - own)
-        curvature[range(size), range(size)] += prior * own * (1 - own)
+        against_average = newton.sigmoid(point[:size])
+        gradient[:size] += prior * (0.5 - against_average)
+        curvature[range(size), range(size)] += prior * against_average * (1 - against_average)
     else:
         curvature[:size, :size] += np.trace(curvature[:size, :size]) / size**2
     return gradient, curvature

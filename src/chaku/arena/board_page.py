@@ -1,0 +1,104 @@
+"""The leaderboard as one HTML page that stands alone: no script, no request, dark where the reader's screen is."""
+
+from __future__ import annotations
+
+from html import escape
+from string import Template
+
+from chaku.arena.battle_files import Reading
+from chaku.arena.board import ENOUGH_VOTES, Board, Row
+
+_WIDTH = 260
+_MOST_IN_MATRIX = 30
+_PAGE = Template("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>$title</title>
+<style>
+:root { color-scheme: light dark; --line: light-dark(#d8d8d4, #3a3a38); --quiet: light-dark(#5d5d58, #a5a59e);
+  --ink: light-dark(#1d1d1b, #ececea); --page: light-dark(#fdfdfb, #191918); --bar: light-dark(#1a7f5a, #5fc79c) }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); margin: 2rem auto;
+  max-width: 60rem; padding: 0 1rem }
+.frame { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap }
+th { color: var(--quiet); font-weight: 500 } .name { text-align: left } .quiet { color: var(--quiet) }
+td svg { display: block } line { stroke: var(--bar); stroke-width: 2 } circle { fill: var(--bar) }
+.matrix td { min-width: 3rem } .matrix th { max-width: 9rem; overflow: hidden; text-overflow: ellipsis }
+</style></head><body>
+<h1>$title</h1>
+<p>$summary</p>
+<div class="frame"><table>
+<tr><th>rank</th><th class="name">model</th><th>rating</th>
+<th class="name">95 % interval ($low to $high)</th><th>votes</th></tr>
+$rows
+</table></div>
+$style
+<h2>Share of points won</h2>
+<p class="quiet">What the row's model won of its games against the column's model; ties are halves. Below: games.</p>
+<div class="frame"><table class="matrix">$matrix</table></div>
+<h2>Method</h2>
+<p>$method. 400 points are odds of ten to one. A rank is a range where the games don't decide it.</p>
+<p>$left_out</p>
+<p class="quiet">Data: sha256 $hash</p>
+</body></html>
+""")
+
+
+def page(title: str, board: Board, reading: Reading) -> str:
+    """The page."""
+    low, high = min(row.low for row in board.rows), max(row.high for row in board.rows)
+    summary = f"{len(board.rows)} models, {board.num_games:,} games."
+    if board.flips is not None:
+        votes = "vote" if board.flips.num_games == 1 else "votes"
+        summary += f" {board.flips.num_games:,} reversed {votes} would put {escape(board.flips.rival)} first."
+    left_out = [f"{num:,} × {escape(reason)}" for reason, num in reading.skipped.most_common()]
+    uncounted = len(reading.comparisons) - len(reading.counted)
+    left_out += [f"{uncounted:,} not counted"] if uncounted else []
+    return _PAGE.substitute(
+        title=escape(title),
+        summary=summary,
+        low=f"{low:.0f}",
+        high=f"{high:.0f}",
+        rows="\n".join(_row(row, low, high) for row in board.rows),
+        style="".join(
+            f"<p>One standard deviation more {escape(name)}: {effect:+.3f} log odds (error {error:.3f}).</p>"
+            for name, (effect, error) in board.effects.items()
+        ),
+        matrix=_matrix(board),
+        method=escape(board.method),
+        left_out=f"Left out: {'; '.join(left_out)}." if left_out else "No record was left out.",
+        hash=board.data_sha256,
+    )
+
+
+def _row(row: Row, low: float, high: float) -> str:
+    ranks = str(row.rank_low) if row.rank_low == row.rank_high else f"{row.rank_low}–{row.rank_high}"
+    note = f' <span class="quiet">collecting (under {ENOUGH_VOTES} votes)</span>' if row.is_collecting else ""
+
+    def place(rating: float) -> str:
+        return f"{6 + (rating - low) / max(high - low, 1e-9) * (_WIDTH - 12):.1f}"
+
+    picture = (
+        f'<svg width="{_WIDTH}" height="16" role="img" aria-label="{row.low:.0f} to {row.high:.0f}">'
+        f'<line x1="{place(row.low)}" x2="{place(row.high)}" y1="8" y2="8"/>'
+        f'<circle cx="{place(row.rating)}" cy="8" r="4"/></svg>'
+    )
+    return (
+        f'<tr><td>{ranks}</td><td class="name">{escape(row.name)}{note}</td><td>{row.rating:.0f}</td>'
+        f"<td>{picture}</td><td>{row.votes:,}</td></tr>"
+    )
+
+
+def _matrix(board: Board) -> str:
+    shown = range(min(len(board.rows), _MOST_IN_MATRIX))
+    names = [escape(board.rows[at].name) for at in shown]
+    lines = ["<tr><th></th>" + "".join(f'<th title="{name}">{name}</th>' for name in names) + "</tr>"]
+    for i in shown:
+        cells = []
+        for j in shown:
+            games = board.wins[i, j] + board.wins[j, i]
+            text = f'{board.wins[i, j] / games:.0%}<br><span class="quiet">{games:.0f}</span>' if games else ""
+            cells.append(f"<td>{text}</td>")
+        lines.append(f'<tr><th class="name">{names[i]}</th>{"".join(cells)}</tr>')
+    if len(board.rows) > _MOST_IN_MATRIX:
+        lines.append(f'<caption class="quiet">The first {_MOST_IN_MATRIX} models.</caption>')
+    return "\n".join(lines)
