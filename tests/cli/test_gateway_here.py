@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,7 +65,12 @@ def test_ps_where_nothing_is_served_says_how_to_serve(free_port: str) -> None:
 def test_ps_without_the_key_shows_states_alone(tmp_path: Path) -> None:
     with serving(tmp_path, "scripted:", "--no-ui") as server:
         token = json.loads(run_chaku(tmp_path, "keys", "create", "me", "--json").stdout)["token"]
-        row = json.loads(CliRunner().invoke(ps, ["--port", port_of(server), "--json"]).stdout)["models"][0]
+        deadline = time.monotonic() + PATIENCE_S
+        while True:  # the gateway knows of a new key within about a second
+            row = json.loads(CliRunner().invoke(ps, ["--port", port_of(server), "--json"]).stdout)["models"][0]
+            if row["slots"] is None or time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
         assert (row["state"], row["slots"]) == ("ready", None)
         done = run_chaku(tmp_path, "ps", "--port", port_of(server), "--json", OPENAI_API_KEY=token)
         assert json.loads(done.stdout)["models"][0]["slots"] is not None
