@@ -55,12 +55,12 @@ class PostgresCluster:
     def url(self, database: str) -> str:
         return f"postgresql://chaku@/{database}?host={self._folder}"
 
-    def new_database(self) -> str:
-        """The URL of a fresh, empty database."""
+    def new_database(self, template: str = "template0") -> str:
+        """The URL of a copy of `template`, by default an empty database."""
         self._num_databases += 1
         name = f"test_{self._num_databases}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         return self.url(name)
 
     def stop(self) -> None:

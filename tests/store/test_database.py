@@ -19,10 +19,10 @@ from chaku.store.tables import metadata
 from processes import run_python
 
 
-def test_an_empty_database_gets_every_table_and_opening_it_again_changes_nothing(url):
-    with open_store(url) as store:
+def test_an_empty_database_gets_every_table_and_opening_it_again_changes_nothing(empty_url):
+    with open_store(empty_url) as store:
         first = sorted(sa.inspect(store.engine).get_table_names())
-    with open_store(url) as store:
+    with open_store(empty_url) as store:
         assert sorted(sa.inspect(store.engine).get_table_names()) == first
     assert first == sorted([*metadata.tables, "alembic_version"])
 
@@ -57,7 +57,7 @@ def test_migrations_can_be_taken_back(store):
     assert sa.inspect(store.engine).get_table_names() == ["alembic_version"]
 
 
-def test_processes_that_start_together_on_an_empty_database_all_get_it(url, tmp_path):
+def test_processes_that_start_together_on_an_empty_database_all_get_it(empty_url, tmp_path):
     code = """
 import sys
 from chaku.store.database import open_store
@@ -66,7 +66,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 open_store(sys.argv[1]).close()
 """
-    started = [run_python(code, url, f"sqlite:///{tmp_path / f'warm-up-{number}.db'}") for number in range(6)]
+    started = [run_python(code, empty_url, f"sqlite:///{tmp_path / f'warm-up-{number}.db'}") for number in range(6)]
     for process in started:
         assert process.stdout.readline() == "ready\n"
     for process in started:
@@ -75,11 +75,11 @@ open_store(sys.argv[1]).close()
     for process in started:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
-    with open_store(url) as store, store.read() as connection:
+    with open_store(empty_url) as store, store.read() as connection:
         assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalars().all() == [HEAD]
 
 
-def test_a_migration_killed_half_way_leaves_nothing_behind(url):
+def test_a_migration_killed_half_way_leaves_nothing_behind(empty_url):
     code = """
 import os, signal, sys
 from alembic import op
@@ -92,34 +92,34 @@ def create_table(name, *rest, **options):
 op.create_table = create_table
 open_store(sys.argv[1])
 """
-    process = run_python(code, url)
+    process = run_python(code, empty_url)
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
-    with open_store(url) as store:
+    with open_store(empty_url) as store:
         assert set(metadata.tables) <= set(sa.inspect(store.engine).get_table_names())
 
 
-def test_a_database_of_a_newer_chaku_is_refused_with_both_versions_and_left_alone(url):
-    with open_store(url) as store, store.write() as connection:
+def test_a_database_of_a_newer_chaku_is_refused_with_both_versions_and_left_alone(empty_url):
+    with open_store(empty_url) as store, store.write() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0999'")
     with pytest.raises(
         StoreError, match=f"version 0999, chaku {chaku.__version__} knows versions up to {HEAD}"
     ) as caught:
-        open_store(url)
+        open_store(empty_url)
     assert "upgrade chaku" in caught.value.fix
-    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    engine = sa.create_engine(empty_url.replace("postgresql:", "postgresql+psycopg:"))
     with engine.connect() as connection:
         assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() == "0999"
     engine.dispose()
 
 
-def test_a_database_with_tables_of_another_program_is_refused(url):
-    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+def test_a_database_with_tables_of_another_program_is_refused(empty_url):
+    engine = sa.create_engine(empty_url.replace("postgresql:", "postgresql+psycopg:"))
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE messages (subject TEXT)")
     engine.dispose()
     with pytest.raises(StoreError, match="tables of another program"):
-        open_store(url)
+        open_store(empty_url)
 
 
 def test_sqlite_runs_in_wal_mode_with_foreign_keys(sqlite_url):

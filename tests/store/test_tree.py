@@ -1,3 +1,5 @@
+import json
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -244,13 +246,15 @@ def test_a_parent_in_another_conversation_is_refused_by_code_and_by_the_database
         connection.execute(messages.update().where(messages.c.id == own.id).values(parent_id=stranger.id))
 
 
-def test_a_long_chat_is_read_whole(tree, now):
-    parent_id = None
-    for index in range(1200):  # deeper than Python's recursion limit
-        parent_id = tree.append(parent_id, "user", str(index), now=now).id
-    assert contents(tree.path()) == [str(index) for index in range(1200)]
+def test_a_long_chat_is_read_whole(store, now):
+    messages = [{"role": "user", "content": str(index)} for index in range(1200)]  # deeper than the recursion limit
+    import_jsonl(store, None, [json.dumps({"messages": messages})], now=now)
+    (chat,) = Conversations(store, None).page(limit=10)
+    tree = Conversations(store, None).tree(chat.id)
+    path = tree.path()
+    assert contents(path) == [str(index) for index in range(1200)]
     assert len(tree.nodes()) == 1200
-    assert tree.switch(tree.path()[0].id) == parent_id
+    assert tree.switch(path[0].id) == path[-1].id
 
 
 def test_siblings_added_by_two_processes_at_once_are_numbered_without_gap_or_repeat(url, now):
@@ -407,10 +411,10 @@ class TreeMachine(RuleBasedStateMachine):
         return inside[None]
 
 
-def test_any_series_of_edits_keeps_the_tree_whole(tmp_path_factory):
+def test_any_series_of_edits_keeps_the_tree_whole(empty_database, tmp_path_factory):
     def machine() -> TreeMachine:
         made = TreeMachine()
-        made.url = f"sqlite:///{tmp_path_factory.mktemp('tree') / 'chaku.db'}"
+        made.url = f"sqlite:///{shutil.copy(empty_database, tmp_path_factory.mktemp('tree'))}"
         return made
 
     run_state_machine_as_test(machine, settings=settings(max_examples=25, stateful_step_count=20, deadline=None))

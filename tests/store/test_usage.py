@@ -1,3 +1,4 @@
+import shutil
 import signal
 import sqlite3
 import time
@@ -86,13 +87,14 @@ def test_a_refused_row_takes_its_whole_batch_with_it(store, now):
         max_size=30,
     )
 )
-def test_totals_by_any_split_add_up_to_the_rows(tmp_path_factory, drawn):
+def test_totals_by_any_split_add_up_to_the_rows(empty_database, tmp_path_factory, drawn):
     start = datetime(2026, 3, 1, tzinfo=UTC)
     rows = [
         row(start + timedelta(hours=hours), model=model, prompt_tokens=tokens, status=status)
         for model, hours, tokens, status in drawn
     ]
-    with open_store(f"sqlite:///{tmp_path_factory.mktemp('usage') / 'chaku.db'}") as store:
+    database = shutil.copy(empty_database, tmp_path_factory.mktemp("usage"))
+    with open_store(f"sqlite:///{database}") as store:
         record(store, rows)
         for by in ([], ["model"], ["day"], ["key", "model", "day"]):
             sums = totals(store, by=by)
