@@ -32,6 +32,7 @@ def page(browser, world, fake):
     world.add_chat("Old", [("user", "one"), ("assistant", "first")])
     with open_page(browser, fake.url, path="/chat/c1", bypass_csp=True) as page:
         expect(page.locator(".answer-body")).to_have_text("first")
+        page.evaluate("import(new URL('../chat/settings_drawer.js', document.querySelector('script[src]').src))")
         yield page
 
 

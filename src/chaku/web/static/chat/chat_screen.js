@@ -34,6 +34,11 @@ export function ChatScreen({ library, route, say, complain, attempt, isCovered, 
   const [conversation, setConversation] = useState(() => open(chatInAddress()));
   const [isListOpen, setListOpen] = useState(false);
   const [hasSettings, setSettings] = useState(false);
+  // After the first paint, so that whoever opens the settings by key types into them at once.
+  useLayoutEffect(() => {
+    const timer = setTimeout(SettingsDrawer.fetch);
+    return () => clearTimeout(timer);
+  }, []);
   useChanges(library);
   useChanges(conversation);
 
