@@ -30,7 +30,7 @@ def arena() -> None:
 @arena.command("rate")
 @_FILES
 @click.option("--anchor", metavar="MODEL", help="Fix this model's rating; errors are then those of the difference.")
-@click.option("--anchor-rating", metavar="POINTS", type=float, default=1000.0, show_default=True)
+@click.option("--anchor-rating", metavar="POINTS", default=1000.0, show_default=True, help="The rating to fix it at.")
 @click.option("--style-control", is_flag=True, help="Take the effect of length, headers, lists and bold text out.")
 @click.option("--by", type=click.Choice(["category", "language", "month", "source"]), help="Rate each group apart.")
 @click.option(
@@ -41,7 +41,14 @@ def arena() -> None:
     help="What is not independent: errors grow accordingly.",
 )
 @click.option("--prior", metavar="GAMES", type=float, default=0.0, show_default=True, help="Tied games per model.")
-@click.option("--level", metavar="SHARE", type=click.FloatRange(0.5, 0.9999), default=0.95, show_default=True)
+@click.option(
+    "--level",
+    metavar="SHARE",
+    type=click.FloatRange(0.5, 0.9999),
+    default=0.95,
+    show_default=True,
+    help="How certain the intervals are.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Also write the JSON there.")
 def rate_files(
