@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -189,20 +190,24 @@ def test_an_interruption_between_any_two_steps_costs_only_the_step(tmp_path, tok
     class Interrupted(Exception):
         pass
 
-    real = Path.replace
+    def stopping(real: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+        def put(self: Path, target: Path) -> Path:
+            if moment == "built" and self.parent.name == "built" and self.name == "ledger":
+                raise Interrupted
+            result = real(self, target)
+            if Path(target).name == moment:
+                raise Interrupted
+            return result
 
-    def replace(self: Path, target: Path) -> Path:
-        if moment == "built" and self.parent.name == "built" and self.name == "ledger":
-            raise Interrupted
-        result = real(self, target)
-        if Path(target).name == moment:
-            raise Interrupted
-        return result
+        return put
 
-    monkeypatch.setattr(Path, "replace", replace)
+    reals = {name: getattr(Path, name) for name in ("replace", "rename")}  # files are replaced, folders renamed
+    for name, real in reals.items():
+        monkeypatch.setattr(Path, name, stopping(real))
     with pytest.raises(Interrupted):
         built(tmp_path / "cut", tokenizer, *mixed)
-    monkeypatch.setattr(Path, "replace", real)
+    for name, real in reals.items():
+        monkeypatch.setattr(Path, name, real)
     (work,) = (path for path in (tmp_path / "cut/.work").iterdir() if path.is_dir())
     stamps = {path: path.stat().st_mtime_ns for path in work.rglob("*.parquet") if "built" not in path.parts}
 
