@@ -49,8 +49,7 @@ def test_a_result_whose_template_was_changed_is_not_converted_for_serving(finish
 
     final = shutil.copytree(finished / "final", tmp_path / "final")
     template = (final / "chat_template.jinja").read_text()
-    with pytest.raises(ModelError, match="cuts text by a rule"):  # the tests' tokenizer, whose template is right
-        read_tokenizer(final, 260)
+    read_tokenizer(final, 260)  # with its template it is read
     (final / "chat_template.jinja").write_text(template.replace("<|im_end|>", "<|im_end|> "))
     with pytest.raises(ModelError, match="not the one that the model was trained with"):
         read_tokenizer(final, 260)

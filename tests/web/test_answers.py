@@ -73,7 +73,7 @@ async def test_an_answer_streams_and_ends_with_what_it_cost(database: Path) -> N
         assert message["usage"] == {"prompt_tokens": 1, "completion_tokens": 40, "cached_tokens": 0}
         assert 0.05 <= message["timings"]["first_token_s"] < message["timings"]["duration_s"]
         assert 20 < message["timings"]["tokens_per_s"] < 20_000
-        assert (await me.call("GET", f"/chats/{chat}"))["messages"][-1] == message
+        assert (await me.call("GET", f"/chats/{chat}"))["messages"][-1] == message | {"feedback": None}
         async with me.stream(f"{path_of(chat, answer)}/stream?after=7") as events:
             assert [event["type"] async for _, event in events] == ["snapshot", "done"]
 
@@ -140,7 +140,7 @@ async def test_stop_ends_the_generation_and_keeps_what_was_said(database: Path) 
         assert stopped["content"].startswith(said)
         assert last == {"type": "done", "message": stopped}
         assert (await me.call("POST", f"{path_of(chat, answer)}/stop"))["answer"] == stopped
-        assert (await me.call("GET", f"/chats/{chat}"))["messages"][-1] == stopped
+        assert (await me.call("GET", f"/chats/{chat}"))["messages"][-1] == stopped | {"feedback": None}
         async with asyncio.timeout(PATIENCE_S):
             while (await me.call("GET", "/models"))["models"][0]["running"]:
                 await asyncio.sleep(0.02)

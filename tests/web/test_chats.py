@@ -78,7 +78,7 @@ async def test_a_conversation_goes_on_with_the_system_prompt_and_the_path_before
         shown = await me.call("GET", f"/chats/{chat}")
     assert (shown["title"], shown["model"], shown["settings"]) == ("Hello", "scripted", {"temperature": 0.5})
     assert shown["leaf_id"] == more["id"]
-    assert shown["messages"][-1] == more
+    assert shown["messages"][-1] == more | {"feedback": None}
     assert [m["parent_id"] for m in shown["messages"]] == [None, *(m["id"] for m in shown["messages"][:-1])]
 
 

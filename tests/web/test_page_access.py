@@ -64,8 +64,11 @@ def body_for(method: str, path: str, ids: dict[str, str]) -> Any:
         "/chats/{chat}": {"title": "taken over", "leaf_id": ids["user"]},
         "/chats/{chat}/messages": {"parent_id": ids["user"], "content": "taken over", "model": "scripted"},
         "/chats/{chat}/answers": {"parent_id": ids["user"], "model": "scripted"},
+        "/chats/{chat}/messages/{message}/continue": {},
+        "/chats/{chat}/messages/{message}/edit": {"content": "taken over"},
+        "/chats/{chat}/messages/{message}/feedback": {"value": "down", "consent": True},
     }
-    return bodies.get(path) if method in ("POST", "PATCH") else None
+    return bodies.get(path) if method in ("POST", "PATCH", "PUT") else None
 
 
 async def test_without_keys_there_is_one_local_user(database: Path) -> None:
@@ -211,7 +214,10 @@ async def test_no_route_shows_or_changes_what_is_someone_elses(database: Path, b
                     if path in OF_THE_MACHINE:
                         assert status == 403, path
                     else:
-                        assert status in ((404,) if "{chat}" in path and of_chat != own else (200, 204, 404))
+                        assert status in ((404,) if "{chat}" in path and of_chat != own else (200, 204, 404)), (
+                            method,
+                            path,
+                        )
                     checked += 1
             for query in ("secret", "plan", "run"):
                 assert (await hers.call("GET", f"/chats?query={query}"))["chats"] == []

@@ -89,9 +89,9 @@ class Messages(ChatRoutes):
         return json_response({"answer": shapes.show_message(message)})
 
     async def resume(self, request: Request) -> Response:
-        """Go on with an answer that was cut off, in the same message."""
-        asked = await read_json(request, shapes.Continuation)
+        """Continue an answer that was cut off, in the same message."""
         chat, message_id = await self._chat(request), _message_id(request)
+        asked = await read_json(request, shapes.Continuation)
         message = await asyncio.to_thread(self._tree(request, chat).get, message_id)
         model = asked.model or message.model
         self._check_continues(model)
@@ -112,8 +112,8 @@ class Messages(ChatRoutes):
 
     async def edit(self, request: Request) -> Response:
         """Another wording of a message beside the old one, without a new answer."""
-        asked = await read_json(request, shapes.Edit)
         chat = await self._chat(request)
+        asked = await read_json(request, shapes.Edit)
         tree, content = self._tree(request, chat), shapes.plain(asked.content)
         message = await asyncio.to_thread(tree.edit, _message_id(request), content, now=datetime.now(UTC))
         self._hub.tell_message(chat.owner_id, message)
@@ -136,8 +136,8 @@ class Messages(ChatRoutes):
 
     async def rate(self, request: Request) -> Response:
         """A thumb on an answer; what the visitor gave before is replaced."""
-        asked = await read_json(request, shapes.NewFeedback)
         chat, message_id = await self._chat(request), _message_id(request)
+        asked = await read_json(request, shapes.NewFeedback)
         given = await asyncio.to_thread(
             FeedbackBook(self._store, chat.owner_id).give,
             chat.id,
