@@ -9,8 +9,8 @@ let katex = null;
 /** @type {Map<string, HTMLElement>} */
 const drawn = new Map();
 const DRAWN_LIMIT = 500;
-const COPIED_AT_ONCE = 300; // characters of TeX
-const TEX_LIMIT = 2_000; // characters; longer TeX stays TeX: KaTeX takes up to 60 µs for each
+const COPIED_AT_ONCE = 500; // characters of TeX: copies cost layout too
+const TEX_LIMIT = 1_200; // characters; longer TeX stays TeX: one formula is drawn in one task, and busy machines take 0.5 ms for each
 
 const MAX_DEPTH = 150; // elements in one another; some thousands crash the tab
 
@@ -33,15 +33,12 @@ export function drawMath(parent) {
 
 /** At once as far as time allows, and the rest in later slices. @param {HTMLElement[]} places */
 async function drawAll(places) {
+  let copied = 0;
   for (const place of places) {
-    if (!hasTime() && !isCheap(place)) await nextSlice();
+    const isCopy = drawn.has(keyOf(place)) && (copied += (place.dataset.tex ?? "").length) <= COPIED_AT_ONCE;
+    if (!hasTime() && !isCopy) await nextSlice();
     draw(place);
   }
-}
-
-/** Whether a copy is at hand, and small: a large one costs layout as well. @param {HTMLElement} place */
-function isCheap(place) {
-  return drawn.has(keyOf(place)) && (place.dataset.tex ?? "").length <= COPIED_AT_ONCE;
 }
 
 /** @param {HTMLElement} place */
