@@ -5,6 +5,7 @@ The format is detected per record. What can't be read is counted by reason, and 
 
 from __future__ import annotations
 
+import codecs
 import csv
 import datetime as dt
 import re
@@ -72,21 +73,21 @@ def read_battles(paths: Sequence[Path]) -> Reading:
 
 def _records(path: Path, skipped: Counter[str]) -> Iterator[tuple[int, Record]]:
     try:
-        content = path.read_bytes()
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise UsageError(f"can't read {path}: {(error.strerror or str(error)).lower()}") from None
-    start = content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    start = content.lstrip()[:1]
     if start not in (b"{", b"["):
         yield from _csv_records(path, content)
         return
     if start == b"[":
         try:
-            rows = orjson.loads(content.removeprefix(b"\xef\xbb\xbf"))
+            rows = orjson.loads(content)
         except orjson.JSONDecodeError as error:
             raise UsageError(f"{path} is no JSON: {error}") from None
         numbered = enumerate(rows, 1)
     else:
-        numbered = enumerate(map(_parsed, content.removeprefix(b"\xef\xbb\xbf").splitlines()), 1)
+        numbered = enumerate(map(_parsed, content.splitlines()), 1)
     for place, record in numbered:
         if isinstance(record, dict):
             yield place, record
@@ -106,7 +107,7 @@ def _parsed(line: bytes) -> Any:
 
 def _csv_records(path: Path, content: bytes) -> Iterator[tuple[int, Record]]:
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode()
     except UnicodeDecodeError:
         raise UsageError(f"{path} is neither JSON nor CSV in UTF-8") from None
     rows = csv.DictReader(text.splitlines())

@@ -119,7 +119,7 @@ def rate(comparisons: Sequence[Comparison], options: Options | None = None) -> B
         f"{ratings.method}; intervals of {options.level:.0%}",
         hashlib.sha256("\n".join(sorted(game.id for game in rated)).encode()).hexdigest(),
         len(rated),
-        _wins(games)[np.ix_(order, order)],
+        won_matrix(games.cells, len(games.names))[np.ix_(order, order)],
         {name: (float(effect), float(error)) for name, (effect, error) in effects.items()},
         flips,
     )
@@ -162,10 +162,6 @@ def _rows(ratings: Ratings, level: float) -> tuple[tuple[Row, ...], list[int]]:
         for at in order
     )
     return rows, order
-
-
-def _wins(games: Games) -> Floats:
-    return won_matrix(games.cells, len(games.names))
 
 
 def _styled(rated: Sequence[Comparison], games: Games, prior: float) -> StyledRatings:

@@ -48,8 +48,7 @@ def page(title: str, board: Board, reading: Reading) -> str:
     low, high = min(row.low for row in board.rows), max(row.high for row in board.rows)
     summary = f"{len(board.rows)} models, {board.num_games:,} games."
     if board.flips is not None:
-        votes = "vote" if board.flips.num_games == 1 else "votes"
-        summary += f" {board.flips.num_games:,} reversed {votes} would put {escape(board.flips.rival)} first."
+        summary += f" {escape(str(board.flips))}."
     left_out = [f"{num:,} × {escape(reason)}" for reason, num in reading.skipped.most_common()]
     uncounted = len(reading.comparisons) - len(reading.counted)
     left_out += [f"{uncounted:,} not counted"] if uncounted else []

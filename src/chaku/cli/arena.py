@@ -162,8 +162,7 @@ def _table(board: Board) -> str:
     for name, (effect, error) in board.effects.items():
         lines.append(f"style: one standard deviation more {name}: {effect:+.3f} log odds (error {error:.3f})")
     if board.flips is not None:
-        votes = "vote" if board.flips.num_games == 1 else "votes"
-        lines.append(f"{board.flips.num_games:,} reversed {votes} would put {board.flips.rival} first")
+        lines.append(str(board.flips))
     lines.append(f"{board.num_games:,} games; {board.method}")
     return "\n".join(lines)
 

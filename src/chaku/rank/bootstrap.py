@@ -10,7 +10,7 @@ import numpy as np
 from chaku.errors import UsageError
 from chaku.rank import connectivity, newton
 from chaku.rank.fit import BASE, SCALE, require_connected
-from chaku.rank.games import Floats, Games, won_matrix
+from chaku.rank.games import Cells, Floats, Games, won_matrix
 
 _PER_BATCH = 25
 
@@ -78,14 +78,13 @@ def _cluster_draws(games: Games, random: np.random.Generator) -> Callable[[int],
     size = len(games.names)
     _, cluster = np.unique(games.cluster, return_inverse=True)
     num_clusters = int(cluster.max()) + 1
-    pair, turned = games.first * size + games.second, games.second * size + games.first
+    single = Cells(games.first, games.second, games.score, np.ones(len(games)))
 
     def draw(rounds: int) -> Floats:
-        won = np.empty((rounds, size * size))
-        for row in won:
-            times = np.bincount(random.integers(num_clusters, size=num_clusters), minlength=num_clusters)[cluster]
-            row[:] = np.bincount(pair, times * games.score, size * size)
-            row += np.bincount(turned, times * (1 - games.score), size * size)
-        return won.reshape(rounds, size, size)
+        def won() -> Floats:
+            times = np.bincount(random.integers(num_clusters, size=num_clusters), minlength=num_clusters)
+            return won_matrix(single, size, times[cluster].astype(np.float64))
+
+        return np.stack([won() for _ in range(rounds)])
 
     return draw

@@ -24,6 +24,10 @@ class Flips:
     leader: str
     rival: str
 
+    def __str__(self) -> str:
+        votes = "vote" if self.num_games == 1 else "votes"
+        return f"{self.num_games:,} reversed {votes} would put {self.rival} first"
+
 
 def flips_to_lose_the_lead(games: Games, ratings: Ratings, *, prior: float = 0.0) -> Flips | None:
     """The fewest games found whose reversal changes who is first. None if reversing all of them does not.

@@ -133,8 +133,14 @@ def won_matrix(cells: Cells, size: int, counts: Floats | None = None) -> Floats:
 
 
 def pair_sums(first: Ints, second: Ints, weights: Floats, size: int) -> Floats:
-    """(size, size): the graph Laplacian of weighted games: what a weight adds up to in (e_first - e_second)²."""
-    half = np.bincount(first * size + second, weights, size * size).reshape(size, size)
-    both = half + half.T
-    laplacian: Floats = np.diag(both.sum(axis=1)) - both
-    return laplacian
+    """(size, size): what weighted games add up to in (e_first - e_second) (e_first - e_second)ᵀ."""
+    half = np.asarray(np.bincount(first * size + second, weights, size * size), np.float64).reshape(size, size)
+    return laplacian(half + half.T)
+
+
+def laplacian(weights: Floats) -> Floats:
+    """(..., players, players): the graph Laplacian of symmetric weights, whose diagonal is 0."""
+    result = -weights
+    size = weights.shape[-1]
+    result[..., range(size), range(size)] += weights.sum(axis=-1)
+    return result

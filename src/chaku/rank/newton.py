@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from chaku.errors import UsageError
-from chaku.rank.games import Floats
+from chaku.rank.games import Floats, laplacian
 
 _MAX_STEPS = 200
 _TOLERANCE = 1e-11
@@ -68,14 +68,6 @@ def information(won: Floats, theta: Floats, prior: float = 0.0) -> Floats:
 def sigmoid(values: Floats) -> Floats:
     """1 / (1 + exp(-x)), without overflow."""
     return 0.5 * (1 + np.tanh(0.5 * values))
-
-
-def laplacian(weights: Floats) -> Floats:
-    """(..., players, players): the graph Laplacian of symmetric weights."""
-    result = -weights
-    size = weights.shape[-1]
-    result[..., range(size), range(size)] += weights.sum(axis=-1)
-    return result
 
 
 def _gauge(curvature: Floats) -> Floats:
