@@ -11,11 +11,9 @@ import pytest
 
 from chaku.engines.base import Answer, Block, Call
 from chaku.engines.scripted import Script, ScriptedEngine
-from chaku.protocol.openai import ChatRequest
-from chaku.serve.body import CHAT_LIMITS
 from chaku.serve.exchange import Exchange
 from chaku.serve.relay import relay
-from chaku.serve.wires import OpenAIWire
+from chaku.serve.wires.openai import PassedThrough
 from gateways import chat, gateway
 from processes import PATIENCE_S
 
@@ -26,7 +24,6 @@ USAGE = Block(
     usage={"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
     is_usage_only=True,
 )
-WIRE = OpenAIWire("chat", ChatRequest, CHAT_LIMITS)
 DONE = Block(b"data: [DONE]\n\n", is_last=True)
 
 
@@ -41,7 +38,7 @@ async def relayed(*blocks: Block, shows_usage: bool = False) -> tuple[Exchange, 
         sent.append(dict(message))
 
     exchange = Exchange("r", "chat")
-    await relay(stream(), exchange, send, [(b"x-request-id", b"r")], WIRE, shows_usage=shows_usage)
+    await relay(stream(), exchange, send, [(b"x-request-id", b"r")], PassedThrough({}, True, (), shows_usage))
     return exchange, sent, b"".join(message.get("body", b"") for message in sent)
 
 

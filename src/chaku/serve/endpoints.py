@@ -14,7 +14,8 @@ from chaku.errors import MethodNotAllowed, NotFound
 from chaku.protocol.openai import ChatRequest, CompletionRequest, EmbeddingRequest
 from chaku.serve.body import CHAT_LIMITS, TEXT_LIMITS
 from chaku.serve.signposts import signpost
-from chaku.serve.wires import OpenAIWire, Wire
+from chaku.serve.wires.base import Wire
+from chaku.serve.wires.openai import OpenAIWire
 
 Scope = Literal["open", "infer", "page", "metrics"]
 """The right that a caller needs: none, a key, or the page's session (`chaku.web` checks it)."""

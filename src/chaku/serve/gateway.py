@@ -16,12 +16,11 @@ from typing import Any, Protocol
 import orjson
 
 from chaku import logs
-from chaku.engines.base import Call
+from chaku.engines.base import Call, Route
 from chaku.errors import (
     ChakuError,
     DeadlineExceeded,
     EngineUnavailable,
-    InvalidRequest,
 )
 from chaku.protocol.errors import body_of
 from chaku.protocol.openai import prompts_of
@@ -34,7 +33,7 @@ from chaku.serve.head import as_get
 from chaku.serve.metrics import Metrics
 from chaku.serve.relay import AsgiMessage, Headers, Receive, Send, relay, relay_whole, send_json
 from chaku.serve.table import Fitting, ModelTable, Served
-from chaku.serve.wires import Wire
+from chaku.serve.wires.base import Translation, Wire
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +78,7 @@ class Gateway:
         base_headers: Headers = [(b"x-request-id", request_id.encode())]
         exchange = Exchange(request_id, "other")
         wire: Wire | None = None
+        translation: Translation | None = None
         try:
             hosts = [value for name, value in scope["headers"] if name == b"host"]
             host = hosts[0] if len(hosts) == 1 else None
@@ -101,13 +101,15 @@ class Gateway:
                 passed = (scope, receive, reply) if scope["method"] != "HEAD" else as_get(scope, receive, reply)
                 await self._app(*passed)
             else:
-                await self._infer(exchange, wire, headers, receive, send, base_headers)
+                request = await self._bodies.read(wire.request, wire.limits, headers, receive)
+                translation = wire.translate(request, headers)
+                await self._infer(exchange, wire.route, translation, receive, send, base_headers)
         except ChakuError as error:
-            await self._refuse(exchange, error, wire, send, base_headers)
+            await self._refuse(exchange, error, wire, translation, send, base_headers)
         except Exception:
             log.exception("request failed path=%r", scope["path"])
             failure = ChakuError("the gateway failed on this request; its log has the details under the request id")
-            await self._refuse(exchange, failure, wire, send, base_headers)
+            await self._refuse(exchange, failure, wire, translation, send, base_headers)
         finally:
             if wire is not None:
                 self._account(exchange)
@@ -115,31 +117,26 @@ class Gateway:
     async def _infer(
         self,
         exchange: Exchange,
-        wire: Wire,
-        headers: dict[bytes, bytes],
+        route: Route,
+        translation: Translation,
         receive: Receive,
         send: Send,
         base_headers: Headers,
     ) -> None:
-        request = await self._bodies.read(wire.request, wire.limits, headers, receive)
-        asked: Any = request.typed
-        exchange.model = asked.model
+        exchange.is_stream = translation.is_stream
+        exchange.model = translation.body["model"]
         served = self._table.find(exchange.model)
         exchange.is_known_model = True
-        options = getattr(asked, "stream_options", None)
-        exchange.is_stream = bool(getattr(asked, "stream", None))
-        if options is not None and not exchange.is_stream:
-            raise InvalidRequest("stream_options needs stream: true", param="stream_options")
         work = _Work(
             served=served,
-            fitting=served.fit(wire.route, request.body),
-            num_slots=num_answers(request.body),
-            shows_usage=bool(options and options.include_usage),
-            headers=base_headers + _note_headers(request.notes),
+            translation=translation,
+            fitting=served.fit(route, translation.body),
+            num_slots=num_answers(translation.body),
+            headers=base_headers + _note_headers(translation.notes),
         )
         try:
             async with client_watch(receive), asyncio.timeout(served.config.deadline_s):
-                await self._run(exchange, wire, work, send)
+                await self._run(exchange, work, send)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"{exchange.model} did not finish within {served.config.deadline_s:g} s",
@@ -154,28 +151,35 @@ class Gateway:
             task.uncancel()
             raise EngineUnavailable("the gateway is stopping", retry_after_s=5) from None
 
-    async def _run(self, exchange: Exchange, wire: Wire, work: _Work, send: Send) -> None:
-        async with work.served.admission_of(wire.route).hold(work.num_slots) as hold:
+    async def _run(self, exchange: Exchange, work: _Work, send: Send) -> None:
+        route, translation = work.fitting.route, work.translation
+        async with work.served.admission_of(route).hold(work.num_slots) as hold:
             exchange.queue_s = exchange.since_start_s()
             replica, body = work.served.choose(work.fitting)
-            call = Call(wire.route, body, exchange.is_stream, exchange.request_id, hold)
+            call = Call(route, body, translation.is_stream, exchange.request_id, hold)
             with replica.running(work.num_slots, hold):
                 async with replica.engine.ask(call) as answer:
                     headers = work.headers + _note_headers(answer.notes)
                     if call.stream:
-                        await relay(answer.blocks(), exchange, send, headers, wire, shows_usage=work.shows_usage)
+                        await relay(answer.blocks(), exchange, send, headers, translation)
                     else:
-                        await relay_whole(await answer.whole(), exchange, send, headers, wire)
+                        await relay_whole(await answer.whole(), exchange, send, headers, translation)
 
     async def _refuse(
-        self, exchange: Exchange, error: ChakuError, wire: Wire | None, send: Send, base_headers: Headers
+        self,
+        exchange: Exchange,
+        error: ChakuError,
+        wire: Wire | None,
+        translation: Translation | None,
+        send: Send,
+        base_headers: Headers,
     ) -> None:
         exchange.error_code = (error.code or error.type)[:64]
         exchange.error_kind = type(error).code if error.is_foreign else error.code
         exchange.status = error.http_status
         if exchange.has_headers_sent:
-            if wire is not None:  # a stream has begun: the last event says why it ends
-                await send({"type": "http.response.body", "body": wire.error_event(error)})
+            if translation is not None:  # a stream has begun: the last event says why it ends
+                await send({"type": "http.response.body", "body": translation.error_event(error)})
             return  # the application has answered, or broken off: the server closes the connection
         headers = list(base_headers)
         if error.retry_after_s is not None:
@@ -210,9 +214,9 @@ class _Work:
     """A request that was checked and waits for its turn."""
 
     served: Served
+    translation: Translation
     fitting: Fitting
     num_slots: int
-    shows_usage: bool
     headers: Headers
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from chaku.engines.base import Block
 from chaku.serve.exchange import Exchange
-from chaku.serve.wires import Wire
+from chaku.serve.wires.base import Translation
 
 AsgiMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[AsgiMessage]]
@@ -15,7 +15,6 @@ Send = Callable[[AsgiMessage], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 _STREAM_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would hold tokens back
 ]
@@ -26,11 +25,9 @@ async def relay(
     exchange: Exchange,
     send: Send,
     headers: Headers,
-    wire: Wire,
-    *,
-    shows_usage: bool,
+    translation: Translation,
 ) -> None:
-    """Send blocks as they come, in the words of `wire`; note time to first token and usage on `exchange`."""
+    """Send blocks as they come, in the client's words; note time to first token and usage on `exchange`."""
     async for block in blocks:
         if block.num_tokens:
             exchange.completion_tokens += block.num_tokens  # at least so many, should no usage come
@@ -41,8 +38,9 @@ async def relay(
         if not exchange.has_headers_sent:
             # Headers wait for the engine's first block: until then a failure can still have its own status.
             exchange.begin(200)
-            await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS + headers})
-        piece = wire.piece(block, shows_usage=shows_usage)
+            kind = (b"content-type", translation.media_type)
+            await send({"type": "http.response.start", "status": 200, "headers": [kind, *_STREAM_HEADERS, *headers]})
+        piece = translation.piece(block)
         if piece or block.is_last:
             await send({"type": "http.response.body", "body": piece, "more_body": not block.is_last})
             exchange.is_complete = block.is_last
@@ -51,11 +49,13 @@ async def relay(
         exchange.is_complete = True
 
 
-async def relay_whole(answer: dict[str, Any], exchange: Exchange, send: Send, headers: Headers, wire: Wire) -> None:
-    """Send a whole answer, in the words of `wire`; note its usage on `exchange`."""
+async def relay_whole(
+    answer: dict[str, Any], exchange: Exchange, send: Send, headers: Headers, translation: Translation
+) -> None:
+    """Send a whole answer, in the client's words; note its usage on `exchange`."""
     exchange.take_usage(answer.get("usage"))
     exchange.begin(200)
-    await send_json(send, 200, wire.whole(answer), headers)
+    await send_json(send, 200, translation.whole(answer), headers)
     exchange.is_complete = True
 
 

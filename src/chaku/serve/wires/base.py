@@ -1,0 +1,62 @@
+"""The seam between the gateway and an API: the requests that its clients send, and the shape of what they get.
+
+The pipeline behind a wire knows OpenAI's requests and chunks only. Another API is another wire: it translates its
+request to OpenAI's, and OpenAI's answer back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from chaku.engines.base import Block, Route
+from chaku.errors import ChakuError
+from chaku.protocol.json_scan import JsonLimits
+from chaku.protocol.validation import ReadRequest
+
+Headers = Mapping[bytes, bytes]
+
+
+class Translation(Protocol):
+    """One request in OpenAI's words, and its answer in the words of the API that the client speaks."""
+
+    body: dict[str, Any]
+    """The request as OpenAI's JSON."""
+    is_stream: bool
+    notes: tuple[str, ...]
+    """Notes for the caller on how the request was treated: short ASCII phrases."""
+    media_type: bytes
+    """Content-Type of a stream."""
+
+    def whole(self, answer: dict[str, Any]) -> bytes:
+        """The body of a complete answer."""
+
+    def piece(self, block: Block) -> bytes:
+        """The bytes that the client gets for a block of a stream; may be empty."""
+
+    def error_event(self, error: ChakuError) -> bytes:
+        """The last bytes of a stream that fails after it has begun."""
+
+
+class Wire(Protocol):
+    """One API at one path."""
+
+    @property
+    def route(self) -> Route:
+        """The kind of work that a request asks for."""
+
+    @property
+    def request(self) -> type[BaseModel]:
+        """The shape of a request."""
+
+    @property
+    def limits(self) -> JsonLimits:
+        """The limits on a request's size."""
+
+    def translate(self, request: ReadRequest[Any], headers: Headers) -> Translation:
+        """A request that fits its shape, in OpenAI's words. Raises InvalidRequest."""
+
+    def error(self, error: ChakuError) -> bytes:
+        """The body of a refusal or failure."""
