@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         pytest.UsageError: xdist does not keep the lanes apart (3.8 does not with pytest 9.2).
     """
     for item in items:
-        lane = "model" if item.get_closest_marker("model") else str(item.path)
+        lane = "model" if item.get_closest_marker("model") else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(lane))
     yield
     if getattr(config.option, "loadgroup", False) and not all("@" in item.nodeid for item in items):
