@@ -52,7 +52,7 @@ def commands(section: str) -> list[str]:
     lines: list[str] = []
     for line in printed(section).splitlines():
         command, _, comment = line.removeprefix("$ ").partition(" #")
-        lines += re.findall(r"pip install -e '[^']+'", comment) + [command.strip()]
+        lines += [*re.findall(r"pip install -e '[^']+'", comment), command.strip()]
     return lines
 
 
@@ -107,7 +107,7 @@ class Clone:
 
     def _chat(self, command: str) -> str:
         terminal = Terminal(["bash", "-c", f"exec {command}"], self.variables)
-        terminal.expect("smollm2-135m", timeout_s=120)
+        terminal.expect("›", timeout_s=300)
         terminal.send("/bye\r")
         assert terminal.wait(60) == 0, terminal.text
         return terminal.text
