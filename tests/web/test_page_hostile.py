@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
-from web.browser import ask, open_page
+from web.browser import ask, open_page, wait_for_answer
 from web.hostile_texts import HTML, IMAGES, TEXTS
 
 
@@ -85,13 +85,107 @@ def test_a_giant_table_shows_its_beginning_and_the_rest_when_asked(browser, worl
         expect(page.locator(".answer-body table")).to_have_count(1)
 
 
-def test_a_reader_who_asked_for_the_rest_keeps_it_while_more_comes(browser, world, fake):
-    table = "| n |\n|---|\n" + "\n".join(f"| {i} |" for i in range(4000))
-    world.say("Table", table + "\n" + "\n".join(f"| {i} |" for i in range(4000, 5000)), chunk=len(table), delay_s=3)
+CLICK_WHEN = """when => {
+  const stop = '[aria-label="Stop the answer"]';
+  window.clicks = 0;
+  let wasRunning = false;
+  const look = () => {
+    const isRunning = Boolean(document.querySelector(stop));
+    const isEnding = wasRunning && !isRunning;
+    wasRunning = isRunning;
+    const button = document.querySelector('.answer-body .rest');
+    if (!button || window.clicks || (when === 'at the end' ? !isEnding : !isRunning)) return;
+    window.clicks++;
+    button.click();
+  };
+  new MutationObserver(look).observe(document.body, {childList: true, subtree: true, attributes: true});
+}"""
+
+
+@pytest.mark.parametrize("when", ["before the end", "at the end", "after the end"])
+def test_a_reader_who_asked_for_the_rest_keeps_it_whenever_they_asked(browser, world, fake, when):
+    world.say("Table", "| n |\n|---|\n" + "\n".join(f"| {i} |" for i in range(5000)), chunk=10_000, delay_s=0.6)
     with open_page(browser, fake.url) as page:
+        if when != "after the end":
+            page.evaluate(CLICK_WHEN, when)
         ask(page, "Table")
-        page.get_by_role("button", name="Show the rest").click()
-        expect(page.locator(".answer-body tbody tr")).to_have_count(5000)
+        wait_for_answer(page)
+        if when == "after the end":
+            page.get_by_role("button", name="Show the rest").click()
+        else:
+            assert page.evaluate("clicks") == 1
+        rows = page.locator(".answer-body tbody tr")
+        expect(rows).to_have_count(5000)
+        assert rows.evaluate_all("rows => rows.map(row => Number(row.textContent))") == list(range(5000))
+
+
+VIEW = """
+  const base = document.querySelector('script[src]').src.replace('app/main.js', 'markdown/');
+  const {MarkdownView} = await import(`${base}markdown_view.js`);
+  const pause = ms => new Promise(resolve => setTimeout(resolve, ms));
+  const root = document.createElement('div');
+  document.body.append(root);
+  const view = new MarkdownView(root);
+  const button = () => root.querySelector('.rest');
+  const shown = () => root.querySelectorAll('tbody tr, .prose > p').length;
+  const until = async is => { for (let i = 0; !is() && i < 2000; i++) await pause(5); };
+"""
+SET = f"""async texts => {{{VIEW}
+  const counts = [];
+  for (const [text, isWhole, wanted] of texts) {{
+    view.set(text, isWhole);
+    if (!counts.length) {{
+      await until(button);
+      button().click();
+    }}
+    await until(() => shown() === wanted);
+    counts.push(shown());
+  }}
+  root.remove();
+  return counts;
+}}"""
+APPEND = f"""async ([text, more, wait, isWhole, wanted]) => {{{VIEW}
+  view.set(text, false);
+  await until(button);
+  view.append(more);
+  if (isWhole) view.finish();
+  const start = performance.now();
+  while (performance.now() < start + wait) await pause(0);
+  button()?.click();
+  await until(() => shown() === wanted);
+  root.remove();
+  return shown();
+}}"""
+
+
+def rows_of(first: int, end: int) -> str:
+    head = "| n |\n|---|\n" if first == 0 else ""
+    return head + "".join(f"| {i} |\n" for i in range(first, end))
+
+
+def paragraphs(first: int, end: int) -> str:
+    return "".join(f"word {i}\n\n" for i in range(first, end))
+
+
+@pytest.mark.parametrize(
+    ("write", "calls"),
+    [(rows_of, [(False, True), (True, True), (True, False)]), (paragraphs, [(True, False)])],
+    ids=["rows", "paragraphs"],
+)
+def test_what_a_reader_asked_to_see_holds_when_the_text_is_given_anew_and_longer(browser, fake, write, calls):
+    """A stopped, resumed or continued answer, or one whose stream was taken up again, is the same text and more."""
+    with open_page(browser, fake.url) as page:
+        for first, second in calls:
+            texts = [(write(0, 4000), first, 4000), (write(0, 4100), second, 4100), (write(0, 4100), True, 4100)]
+            assert page.evaluate(SET, texts) == [4000, 4100, 4100], (first, second)
+
+
+@pytest.mark.parametrize("is_whole", [False, True], ids=["more may come", "finished"])
+def test_a_click_counts_at_every_moment_while_a_longer_text_is_drawn(browser, fake, is_whole):
+    with open_page(browser, fake.url) as page:
+        for wait_ms in (0, 15, 40, 80):
+            asked = [rows_of(0, 4000), rows_of(4000, 5000), wait_ms, is_whole, 5000]
+            assert page.evaluate(APPEND, asked) == 5000, wait_ms
 
 
 def test_characters_that_turn_the_reading_direction_can_be_seen(browser, world, fake):

@@ -169,12 +169,8 @@ function Markdown({ message, conversation }) {
     const drawing = (view.current ??= new MarkdownView(/** @type {HTMLElement} */ (root.current)));
     const text = textOf(message.content);
     setEmpty(!text);
-    if (!isRunning) {
-      if (drawing.length === text.length && text) drawing.finish(); // all of it was drawn while it came
-      else drawing.set(text, true);
-      return () => drawing.destroy();
-    }
-    drawing.set(text, false);
+    drawing.set(text, !isRunning);
+    if (!isRunning) return () => drawing.destroy();
     const end = conversation.answers.read(message.id, ({ content, isNew }) => {
       if (isNew) drawing.set(content, false);
       else if (content) drawing.append(content);

@@ -10,12 +10,12 @@ const CHUNK = 4_000; // characters that are laid out together
 const FIRST_SHOWN = 60_000; // characters
 
 export class CodeView {
-  /** @param {string} info  what follows the opening fence */
-  constructor(info) {
+  /** @param {string} info  what follows the opening fence @param {number} [room]  characters that the reader has asked to see */
+  constructor(info, room = 0) {
     this._info = info;
     this._source = "";
     this._shown = 0; // characters of the source that are on the page
-    this._limit = FIRST_SHOWN;
+    this.room = Math.max(FIRST_SHOWN, room);
     this.isDone = false;
     this._code = document.createElement("code");
     this._tail = document.createTextNode(""); // a line that has not ended
@@ -60,10 +60,10 @@ export class CodeView {
   /** Bring the lines onto the page that are not there yet, as far as they may be shown. */
   _fill() {
     while (this._shown < this._source.length) {
-      if (this._shown >= this._limit) return this._offerRest();
+      if (this._shown >= this.room) return this._offerRest();
       let end = Math.min(this._shown + CHUNK, this._source.length);
       if (end < this._source.length) end = this._source.indexOf("\n", end) + 1 || this._source.length;
-      if (end > this._limit) end = Math.max(this._limit, this._source.lastIndexOf("\n", this._limit) + 1);
+      if (end > this.room) end = Math.max(this.room, this._source.lastIndexOf("\n", this.room) + 1);
       const text = this._source.slice(this._shown, end);
       this._chunk.insertBefore(document.createTextNode(withVisibleControls(text)), this._tail);
       this._shown = end;
@@ -87,7 +87,7 @@ export class CodeView {
 
   async _showRest() {
     while (this._shown < this._source.length) {
-      this._limit = this._shown + FIRST_SHOWN;
+      this.room = this._shown + FIRST_SHOWN;
       this._fill();
       await nextSlice();
     }
@@ -98,7 +98,7 @@ export class CodeView {
     let chunk = newChunk();
     let length = 0;
     const coloured = [chunk];
-    for (let i = 0; i < spans.length && (this._limit === Infinity || length < this._limit); i += 2) {
+    for (let i = 0; i < spans.length && (length < this.room); i += 2) {
       if (i % 400 === 0 && !hasTime()) await nextSlice();
       const text = spans[i];
       chunk.append(spans[i + 1] ? spanOf(text, spans[i + 1]) : text);

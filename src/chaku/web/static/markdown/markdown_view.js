@@ -18,7 +18,8 @@ const MAX_LENGTH = 500_000; // characters, likewise
 /** What a view holds before the first text. */
 function fresh() {
   return {
-    length: 0, // characters taken in
+    _text: "", // all that was given
+    _isWhole: false, // no more will come
     _splitter: new BlockSplitter(),
     _drawn: /** @type {(CodeView | TextView)[]} */ ([]),
     _pending: /** @type {string[]} */ ([]),
@@ -28,6 +29,8 @@ function fresh() {
     _numAllowed: MAX_BLOCKS,
     _lengthAllowed: MAX_LENGTH,
     _allowance: { left: MAX_ELEMENTS },
+    _numElementsAllowed: MAX_ELEMENTS,
+    _rooms: /** @type {number[]} */ ([]), // of the blocks: what the reader asked to see of an earlier drawing of this text
     _lengthDrawn: 0, // characters of the blocks that are closed and drawn
   };
 }
@@ -42,7 +45,8 @@ export class MarkdownView {
     this._nextDrawing = 0;
     this._isWaiting = false; // for the next slice
     const start = fresh();
-    this.length = start.length;
+    this._text = start._text;
+    this._isWhole = start._isWhole;
     this._splitter = start._splitter;
     this._drawn = start._drawn;
     this._pending = start._pending;
@@ -52,6 +56,8 @@ export class MarkdownView {
     this._numAllowed = start._numAllowed;
     this._lengthAllowed = start._lengthAllowed;
     this._allowance = start._allowance;
+    this._numElementsAllowed = start._numElementsAllowed;
+    this._rooms = start._rooms;
     this._lengthDrawn = start._lengthDrawn;
   }
 
@@ -62,18 +68,23 @@ export class MarkdownView {
 
   /** @param {string} text */
   append(text) {
-    this.length += text.length;
+    this._text += text;
     this._pending.push(text);
     this._frame ||= requestAnimationFrame(() => this._draw());
   }
 
-  /** Everything anew. @param {string} text @param {boolean} isWhole  no more will come */
+  /**
+   * Show this text. What is drawn of it stays, and what the reader asked to see of it holds, whether or not it has grown.
+   * @param {string} text @param {boolean} isWhole  no more will come
+   */
   set(text, isWhole) {
     this.destroy();
     this._isEnded = false;
-    this._clear();
-    this._pending = [text];
-    this.length = text.length;
+    const isSame = this._text !== "" && text.startsWith(this._text);
+    const isMore = text.length > this._text.length;
+    if (!isSame || (this._isWhole && (isMore || !isWhole))) this._clear(isSame);
+    if (text.length > this._text.length) this._pending.push(text.slice(this._text.length));
+    this._text = text;
     if (isWhole) this.finish();
     else {
       this._nextDrawing = 0;
@@ -85,6 +96,7 @@ export class MarkdownView {
   finish() {
     this.destroy();
     this._isEnded = false;
+    this._isWhole = true;
     this._take();
     this._splitter.finish();
     this._restUntil = 0;
@@ -102,8 +114,12 @@ export class MarkdownView {
     this._isEnded = true;
   }
 
-  _clear() {
+  /** @param {boolean} isSame  the same text will be drawn again, or more of it */
+  _clear(isSame) {
+    const { _numAllowed, _lengthAllowed, _numElementsAllowed } = this;
+    const _rooms = this._drawn.map(({ room }, i) => Math.max(room, this._rooms[i] ?? 0));
     Object.assign(this, fresh());
+    if (isSame) Object.assign(this, { _numAllowed, _lengthAllowed, _numElementsAllowed, _rooms, _allowance: { left: _numElementsAllowed } });
     this._root.replaceChildren();
   }
 
@@ -156,7 +172,8 @@ export class MarkdownView {
     const isFormula = block.kind === "code" && block.info === "math";
     let drawn = this._drawn[i];
     if (!drawn) {
-      drawn = this._drawn[i] = block.kind === "code" && !isFormula ? new CodeView(block.info) : new TextView(this._env, this._allowance);
+      drawn = this._drawn[i] =
+        block.kind === "code" && !isFormula ? new CodeView(block.info, this._rooms[i]) : new TextView(this._env, this._allowance, this._rooms[i]);
       this._root.append(drawn.element);
       if (i) this._lengthDrawn += this._splitter.blocks[i - 1].source.length;
     }
@@ -186,6 +203,7 @@ export class MarkdownView {
       button.remove();
       this._numAllowed = this._drawn.length + MAX_BLOCKS;
       this._lengthAllowed = this._lengthDrawn + MAX_LENGTH;
+      this._numElementsAllowed += MAX_ELEMENTS - Math.max(0, this._allowance.left);
       this._allowance.left = MAX_ELEMENTS;
       this._update(false);
     });

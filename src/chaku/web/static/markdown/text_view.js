@@ -14,12 +14,15 @@ const FIRST_ELEMENTS = 8_000;
 const MORE_ELEMENTS = 8_000;
 const PLAIN = 50_000; // characters shown of what can't be read
 
+/** @typedef {{pieces: Piece[], next: number, numElements: number, version: number}} Drawing  next: the first piece that is not shown */
+
 export class TextView {
   /**
    * @param {object} env  link targets, shared by the blocks of one text
    * @param {{left: number}} allowance  of elements, shared likewise
+   * @param {number} [room]  elements that the reader has asked to see
    */
-  constructor(env, allowance) {
+  constructor(env, allowance, room = 0) {
     this.element = document.createElement("div");
     this.element.className = "prose";
     this.element.dir = "auto";
@@ -30,7 +33,8 @@ export class TextView {
     this._env = env;
     this._allowance = allowance;
     this._version = 0;
-    this._room = FIRST_ELEMENTS; // elements that the reader wants to see: what they asked for holds when more text comes
+    this.room = room; // grows when the reader asks for more: each drawing reads it as it goes, whenever it began
+    this._numCounted = 0; // elements that were taken off the allowance
     /** @type {string | null} */
     this._next = null;
     this._isReading = false;
@@ -85,49 +89,56 @@ export class TextView {
 
   /** Build the elements apart, and show them when the first ones are whole. @param {Piece[]} pieces @param {() => void} onDone */
   _place(pieces, onDone) {
-    const version = ++this._version;
+    const drawing = { pieces, next: 0, numElements: 0, version: ++this._version };
     const root = document.createElement("div");
-    const finish = (/** @type {number} */ next) => {
-      this.element.replaceChildren(...root.childNodes);
-      if (this.isDone) this._allowance.left -= pieces.slice(0, next).reduce((sum, piece) => sum + piece.elements, 0);
-      this._offerRest(pieces, next, version);
+    const free = Math.min(FIRST_ELEMENTS, this._allowance.left);
+    this._add(root, drawing, free, () => {
+      if (drawing.version === this._version) {
+        this.element.replaceChildren(...root.childNodes);
+        this._count(drawing);
+        this._offerRest(drawing);
+      }
       onDone();
-    };
-    this._add(root, pieces, 0, Math.min(this._room, this._allowance.left), version, finish);
+    });
   }
 
   /**
-   * @param {HTMLElement} root @param {Piece[]} pieces @param {number} first @param {number} room  for elements
-   * @param {number} version @param {(next: number) => void} onDone
+   * Add pieces until the reader has what they asked for, and at least `free` elements. A newer drawing ends this one.
+   * @param {HTMLElement} root @param {Drawing} drawing @param {number} free @param {() => void} onDone
    */
-  _add(root, pieces, first, room, version, onDone) {
-    let i = first;
-    for (; i < pieces.length && (room > 0 || i === first); i++) {
-      if (i > first && !hasTime()) {
-        const rest = room;
-        const next = i;
-        return void nextSlice().then(() => {
-          if (version === this._version) this._add(root, pieces, next, rest, version, onDone);
-          else onDone(pieces.length);
-        });
+  _add(root, drawing, free, onDone) {
+    const { pieces, version } = drawing;
+    for (let isFirst = true; drawing.next < pieces.length; isFirst = false) {
+      if (drawing.next > 0 && drawing.numElements >= Math.max(this.room, free)) break;
+      if (!isFirst && !hasTime()) {
+        return void nextSlice().then(() => (version === this._version ? this._add(root, drawing, free, onDone) : onDone()));
       }
-      addPiece(root, pieces[i]);
-      room -= pieces[i].elements;
+      const piece = pieces[drawing.next++];
+      addPiece(root, piece);
+      drawing.numElements += piece.elements;
     }
-    onDone(i);
+    onDone();
   }
 
-  /** @param {Piece[]} pieces @param {number} next  the first that is not shown @param {number} version */
-  _offerRest(pieces, next, version) {
-    if (next >= pieces.length || version !== this._version) return;
+  /** A block that changes no more takes what it shows off the allowance, once. @param {Drawing} drawing */
+  _count({ numElements }) {
+    if (!this.isDone) return;
+    this._allowance.left -= numElements - this._numCounted;
+    this._numCounted = numElements;
+  }
+
+  /** @param {Drawing} drawing */
+  _offerRest(drawing) {
+    if (drawing.next >= drawing.pieces.length) return;
     const button = document.createElement("button");
     button.type = "button";
     button.className = "quiet rest";
     button.textContent = "Show the rest";
     button.addEventListener("click", () => {
       button.remove();
-      this._room += MORE_ELEMENTS;
-      this._add(this.element, pieces, next, MORE_ELEMENTS, version, (after) => this._offerRest(pieces, after, version));
+      this.room = Math.max(this.room, drawing.numElements) + MORE_ELEMENTS;
+      if (drawing.version !== this._version) return; // a newer drawing is under way, and finds the room it now has
+      this._add(this.element, drawing, 0, () => drawing.version === this._version && this._offerRest(drawing));
     });
     this.element.append(button);
   }
