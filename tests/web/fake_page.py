@@ -38,6 +38,8 @@ class Saying:
     error: dict[str, Any] | None = None
     limit: int | None = None
     """Characters after which the answer is cut off, as by a token limit."""
+    gate: threading.Event | None = None
+    """The last piece waits until it is set."""
 
 
 def model(name: str, **fields: Any) -> dict[str, Any]:
@@ -67,6 +69,10 @@ class World:
     def say(self, prompt: str, text: str, **fields: Any) -> None:
         """Answer `prompt` with `text` from now on."""
         self.sayings[prompt] = Saying(text, **fields)
+
+    def say_as(self, model: str, prompt: str, text: str, **fields: Any) -> None:
+        """Answer `prompt` with `text` where this model is asked."""
+        self.sayings[f"{model}\n{prompt}"] = Saying(text, **fields)
 
     def add_chat(self, title: str, messages: list[tuple[str, str]] = (), **fields: Any) -> str:  # type: ignore[assignment]
         """A chat that was held before, as (role, text) pairs. Returns its id."""
@@ -295,20 +301,21 @@ class FakePage:
         body = await request.json()
         self.world.requests.append(("continue", body))
         user = next(m for m in chat["messages"] if m["id"] == message["parent_id"])
-        said, saying = message["content"], self._saying(user)
+        said, saying = message["content"], self._saying(user, body["model"])
         message |= {"state": "streaming", "finish_reason": None, "error": None}
         self._start(chat, message, replace(saying, text=saying.text.removeprefix(said), limit=None))
         return answer_json({"answer": dict(message)})
 
-    def _saying(self, user: dict[str, Any]) -> Saying:
+    def _saying(self, user: dict[str, Any], model: str) -> Saying:
         content = user["content"]
         prompt = content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
-        return self.world.sayings.get(prompt) or Saying(f"You said: {prompt[:1000]}")
+        sayings = self.world.sayings
+        return sayings.get(f"{model}\n{prompt}") or sayings.get(prompt) or Saying(f"You said: {prompt[:1000]}")
 
     def _begin(self, chat: dict[str, Any], user: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
         answer = self.world.new_message(chat, user["id"], "assistant", "", model=body["model"], state="streaming")
         chat["updated_at"] = self.world.now()
-        self._start(chat, answer, self._saying(user))
+        self._start(chat, answer, self._saying(user, body["model"]))
         return dict(answer)
 
     def _start(self, chat: dict[str, Any], answer: dict[str, Any], saying: Saying) -> None:
@@ -325,8 +332,10 @@ class FakePage:
         pieces = [("reasoning", piece) for piece in cut(saying.reasoning, saying.chunk)]
         pieces += [("content", piece) for piece in cut(saying.text[: saying.limit], saying.chunk)]
         first = None
-        for kind, piece in pieces:
+        for number, (kind, piece) in enumerate(pieces, 1):
             await asyncio.sleep(saying.delay_s)
+            while saying.gate and number == len(pieces) and not saying.gate.is_set():
+                await asyncio.sleep(0.01)
             if answer["state"] != "streaming":
                 break
             first = first or loop.time() - start

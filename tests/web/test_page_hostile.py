@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from playwright.sync_api import expect
 
@@ -85,34 +87,34 @@ def test_a_giant_table_shows_its_beginning_and_the_rest_when_asked(browser, worl
         expect(page.locator(".answer-body table")).to_have_count(1)
 
 
-CLICK_WHEN = """when => {
-  const stop = '[aria-label="Stop the answer"]';
+CLICK_AT_END = """() => {
   window.clicks = 0;
-  let wasRunning = false;
-  const look = () => {
-    const isRunning = Boolean(document.querySelector(stop));
-    const isEnding = wasRunning && !isRunning;
-    wasRunning = isRunning;
-    const button = document.querySelector('.answer-body .rest');
-    if (!button || window.clicks || (when === 'at the end' ? !isEnding : !isRunning)) return;
+  new MutationObserver(() => {
+    if (window.clicks || document.querySelector('[aria-label="Stop the answer"]')) return;
+    document.querySelector('.answer-body .rest').click();
     window.clicks++;
-    button.click();
-  };
-  new MutationObserver(look).observe(document.body, {childList: true, subtree: true, attributes: true});
+  }).observe(document.body, {childList: true, subtree: true, attributes: true});
 }"""
 
 
 @pytest.mark.parametrize("when", ["before the end", "at the end", "after the end"])
 def test_a_reader_who_asked_for_the_rest_keeps_it_whenever_they_asked(browser, world, fake, when):
-    world.say("Table", "| n |\n|---|\n" + "\n".join(f"| {i} |" for i in range(5000)), chunk=10_000, delay_s=0.6)
+    gate = threading.Event()
+    table = "| n |\n|---|\n" + "\n".join(f"| {i} |" for i in range(5000))
+    world.say("Table", table, chunk=25_000, gate=gate)
     with open_page(browser, fake.url) as page:
-        if when != "after the end":
-            page.evaluate(CLICK_WHEN, when)
         ask(page, "Table")
+        rest = page.get_by_role("button", name="Show the rest")
+        expect(rest).to_be_visible()
+        if when == "at the end":
+            page.evaluate(CLICK_AT_END)
+        if when == "before the end":
+            rest.click()
+        gate.set()
         wait_for_answer(page)
         if when == "after the end":
-            page.get_by_role("button", name="Show the rest").click()
-        else:
+            rest.click()
+        if when == "at the end":
             assert page.evaluate("clicks") == 1
         rows = page.locator(".answer-body tbody tr")
         expect(rows).to_have_count(5000)

@@ -7,6 +7,10 @@ export const ROUTES = [
   { screen: "chat", path: "/" },
   { screen: "chat", path: "/chat" },
   { screen: "chat", path: "/chat/:chat" },
+  { screen: "compare", path: "/compare" },
+  { screen: "arena", path: "/arena" },
+  { screen: "arena", path: "/arena/:battle" },
+  { screen: "leaderboard", path: "/leaderboard" },
   { screen: "training", path: "/training" },
   { screen: "training", path: "/training/:run" },
   { screen: "models", path: "/library" }, // /models is where clients without /v1 in their base URL knock
@@ -33,6 +37,14 @@ export const SCREENS = [
     load: async () => (await import("../chat/chat_screen.js")).ChatScreen,
   },
   {
+    name: "compare",
+    label: "Compare",
+    icon: "columns",
+    path: "/compare",
+    isThere: () => true,
+    load: async () => (await styled(import("../compare/compare_screen.js"))).CompareScreen,
+  },
+  {
     name: "training",
     label: "Training",
     icon: "chart",
@@ -49,3 +61,10 @@ export const SCREENS = [
     load: async () => (await import("../models/models_screen.js")).ModelsScreen,
   },
 ];
+
+/** A screen's module, when its style sheet holds too. @template {{styled: Promise<void>}} T @param {Promise<T>} loading */
+async function styled(loading) {
+  const screen = await loading;
+  await screen.styled;
+  return screen;
+}

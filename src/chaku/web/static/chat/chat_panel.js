@@ -93,7 +93,7 @@ export function ChatPanel({ conversation, models, onComplain, onSay, goal = null
 }
 
 /** Why nothing can be sent now. @param {Conversation} conversation @param {Model | undefined} model */
-function blockedBy(conversation, model) {
+export function blockedBy(conversation, model) {
   if (!conversation.isLoaded) return "Loading…";
   if (!conversation.model) return "Choose a model above";
   if (!model) return `${conversation.model} is not served here: choose a model above`;

@@ -30,12 +30,14 @@ const LONG_TEXT = 3_000;
  * @property {boolean} isBusy  an answer is being written
  * @property {string} version  "2 / 3" where there are other versions of it
  * @property {(work: () => Promise<void>) => Promise<boolean>} attempt  do something, and say so when it fails
+ * @property {boolean} isBlind  no model is named
  */
 
 /** One message; what is wrong with it stays its own trouble. */
 export const MessageView = memo(
   /** @param {MessageProps} props */ (props) => {
-    const { role, model, id } = props.message;
+    const { role, id } = props.message;
+    const model = props.isBlind ? null : props.message.model;
     const name = { user: "You", assistant: `Answer${model ? ` of ${model}` : ""}`, system: "System message", tool: "Tool result" }[role];
     const kind = { user: UserMessage, assistant: Answer, system: Told, tool: Told }[role] ?? Told;
     const broken = (/** @type {unknown} */ error) =>
@@ -75,7 +77,7 @@ function UserMessage({ message, conversation, isBusy, version, attempt }) {
 }
 
 /** @param {MessageProps} props */
-function Answer({ message, conversation, models, isLast, isBusy, version, attempt }) {
+function Answer({ message, conversation, models, isLast, isBusy, version, attempt, isBlind }) {
   const isRunning = message.state === "streaming";
   const again = (/** @type {string} */ model) =>
     attempt(() => conversation.answerAgain(/** @type {string} */ (message.parent_id), model));
@@ -111,6 +113,7 @@ function Answer({ message, conversation, models, isLast, isBusy, version, attemp
       <${CopyButton} text=${text} />
       <${IconButton} icon="refresh" label="Answer again" disabled=${isBusy} onClick=${() => again(own)} />
       ${models.length > 1 &&
+      !isBlind &&
       html`<${Menu}
         label="Answer again with another model"
         class="slim"
@@ -123,7 +126,7 @@ function Answer({ message, conversation, models, isLast, isBusy, version, attemp
       />`}
       <${Thumbs} message=${message} conversation=${conversation} attempt=${attempt} onPanel=${setPanel} />
       <${MoreActions} message=${message} conversation=${conversation} isBusy=${isBusy} attempt=${attempt} more=${more} />
-      <span class="facts">${[message.model, ...answerFacts(message)].filter(Boolean).join(" · ")}</span>
+      <span class="facts">${[isBlind ? null : message.model, ...answerFacts(message)].filter(Boolean).join(" · ")}</span>
       <${Time} at=${message.created_at} />
     </div>`}
     ${panel}

@@ -22,9 +22,10 @@ const AT_END = 4; // pixels
  * @param {(work: () => Promise<void>) => Promise<boolean>} props.attempt
  * @param {number} props.sent  counts the messages that were sent from here: each is followed to the end
  * @param {Goal | null} [props.goal]  the message to show
+ * @param {boolean} [props.isBlind]  no model is named
  * @param {any} [props.children]  what stands there while nothing was said
  */
-export function Messages({ conversation, models, problem, attempt, sent, goal = null, children }) {
+export function Messages({ conversation, models, problem, attempt, sent, goal = null, isBlind = false, children }) {
   useChanges(conversation);
   const [numShown, setNumShown] = useState(FIRST_SHOWN);
   const scroller = useRef(/** @type {HTMLElement | null} */ (null));
@@ -76,6 +77,7 @@ export function Messages({ conversation, models, problem, attempt, sent, goal = 
             isBusy=${isBusy}
             version=${all.length > 1 ? `${index + 1} / ${all.length}` : ""}
             attempt=${attempted}
+            isBlind=${isBlind}
           />`;
         })}
         ${!path.length && conversation.isLoaded && !conversation.problem && children}

@@ -1,5 +1,6 @@
 /** Fills TeX placeholders. KaTeX and its style come with the first formula, and not before. */
 
+import { addStyle } from "../ui/style.js";
 import { hasTime, nextSlice } from "./slices.js";
 
 /** @type {Promise<any> | null} */
@@ -47,10 +48,7 @@ function keyOf(place) {
 }
 
 async function load() {
-  const style = document.createElement("link");
-  style.rel = "stylesheet";
-  style.href = new URL("../vendor/katex/katex.css", import.meta.url).href;
-  document.head.append(style);
+  void addStyle(new URL("../vendor/katex/katex.css", import.meta.url)).catch(() => {}); // formulas are legible without it
   katex = (await import("../vendor/katex/katex.js")).default;
 }
 

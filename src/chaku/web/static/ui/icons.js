@@ -9,6 +9,7 @@ const PATHS = {
   chat: "M2.500 3.500h11v7.500H7L4 13.500V11H2.500z",
   chevron: "M4 6l4 4 4-4",
   close: "M4 4l8 8M12 4l-8 8",
+  columns: "M2.500 3h4.500v10H2.500zM9 3h4.500v10H9z",
   copy: "M5.5 5.5V2.500h8v8h-3M2.500 5.500h8v8h-8z",
   down: "M8 3v10M4 9l4 4 4-4",
   download: "M8 2.500v7.500M5 7.500l3 3 3-3M3 13h10",

@@ -2,6 +2,7 @@
 
 import { Figure } from "./figure.js";
 import { html, useLayoutEffect, useRef, useState } from "./html.js";
+import { addStyle } from "./style.js";
 import { Table } from "./table.js";
 
 /** @typedef {{name: string, points: [number, number][]}} Series  x and y, by x */
@@ -16,10 +17,7 @@ let loading = null;
 
 function load() {
   return (loading ??= (async () => {
-    const style = document.createElement("link");
-    style.rel = "stylesheet";
-    style.href = new URL("../vendor/uplot/uplot.css", import.meta.url).href;
-    document.head.append(style);
+    await addStyle(new URL("../vendor/uplot/uplot.css", import.meta.url));
     return (await import("../vendor/uplot/uplot.js")).default;
   })().catch((error) => {
     loading = null;
