@@ -32,21 +32,32 @@ class FoundKey:
     """A key that was found."""
 
     id: str
+    scopes: frozenset[str] = frozenset({"infer", "page", "metrics"})
+
+    def allows(self, scope: str) -> bool:
+        return scope in self.scopes
 
 
 @dataclass
 class Keys:
-    """A key ring in memory: token to id."""
+    """A key ring in memory: token to id, and to scopes where they are not the usual ones."""
 
     known: dict[str, str] = field(default_factory=dict)
+    scopes: dict[str, set[str]] = field(default_factory=dict)
 
     @property
     def num_active(self) -> int:
         return len(self.known)
 
+    @property
+    def num_of_callers(self) -> int:
+        return sum(not self.scopes.get(token, {"infer"}) <= {"join", "metrics"} for token in self.known)
+
     def find(self, token: bytes) -> FoundKey | None:
-        key_id = self.known.get(token.decode())
-        return FoundKey(key_id) if key_id else None
+        text = token.decode()
+        if text not in self.known:
+            return None
+        return FoundKey(self.known[text], *([frozenset(self.scopes[text])] if text in self.scopes else []))
 
 
 @dataclass

@@ -122,6 +122,10 @@ class ServeConfig(Frozen):
     """0 takes a free one."""
     allowed_hosts: tuple[str, ...] = ()
     """Further Host names to answer to (a reverse proxy's name)."""
+    public_url: str | None = None
+    """Address at which others reach this gateway, such as https://chat.example. Needs an API key in the store."""
+    joins: bool = True
+    """Let workers on other machines join, with a join token. Without any key, workers on this machine may join too."""
     cors_origins: tuple[str, ...] = ()
     """Origins of web pages that may call the API from a browser."""
     trusted_proxies: tuple[str, ...] = ()
@@ -145,6 +149,13 @@ class ServeConfig(Frozen):
             if not re.fullmatch(HOST_NAME, host):
                 raise ValueError(f"{host!r} is no host name: write it without scheme and port, such as gpu-box.lan")
         return hosts
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_url(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(f"https?://{ORIGIN.partition('://')[2]}", url):
+            raise ValueError(f"{url!r} is no address: write scheme and host, such as https://chat.example")
+        return url
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -263,6 +274,7 @@ _EXAMPLES = {
     "mmproj": "mmproj.gguf", "embeddings": "false", "idle_unload_s": "600", "queue_limit": "64", "deadline_s": "600",
     "api_key_env": "UPSTREAM_KEY", "upstream_model": "gpt-4o", "extensions": "[top_k]", "host": "127.0.0.1",
     "port": str(DEFAULT_PORT), "allowed_hosts": "[gpu-box.lan]", "cors_origins": "[https://app.example]", "ui": "false",
+    "public_url": "https://chat.example", "joins": "false",
     "trusted_proxies": "[10.0.0.0/8]", "max_connections": "1000", "body_timeout_s": "30",
     "database": "sqlite:///chaku.db", "log_level": "INFO", "match": "hello", "replies": "[{text: hello}]",
 }  # fmt: skip

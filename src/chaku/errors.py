@@ -11,6 +11,7 @@ ChakuError
 ├── PermissionRefused   a foreign Host or Origin, or a key without the right  403
 ├── NotFound            no such model, file, key or page                      404
 ├── MethodNotAllowed    this path knows another method                        405
+├── Conflict            another holds the name, or has replaced the caller    409
 ├── Overloaded          the queue is full                                     429
 ├── EngineError         an engine failed                                      502
 │   ├── EngineUnavailable the engine is loading, restarting or gone           503
@@ -128,6 +129,14 @@ class MethodNotAllowed(ChakuError):
     http_status = 405
     type = "invalid_request_error"
     code = "method_not_allowed"
+
+
+class Conflict(ChakuError):
+    """Another holds the name, or has replaced the caller."""
+
+    http_status = 409
+    type = "invalid_request_error"
+    code = "conflict"
 
 
 class Overloaded(ChakuError):

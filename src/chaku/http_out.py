@@ -86,10 +86,13 @@ class Transport:
         connect_s: float = 10.0,
         silence_s: float | None = 600.0,
         keepalive: bool = True,
+        resolver: aiohttp.abc.AbstractResolver | None = None,
+        certificate: str | None = None,
     ) -> None:
         """`who` names the server in errors. `silence_s` bounds the wait for each next byte; None is no limit.
 
-        Without `keepalive` every request has a connection of its own.
+        Without `keepalive` every request has a connection of its own. `resolver` looks host names up. With
+        `certificate`, its sha256 in hex, no other certificate is accepted, and no authority is asked.
         """
         self.base_url = base_url.rstrip("/")
         self.who = who
@@ -98,6 +101,8 @@ class Transport:
         self._retries = retries or Retries()
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s, sock_read=silence_s)
         self._keepalive = keepalive
+        self._resolver = resolver
+        self._ssl = aiohttp.Fingerprint(bytes.fromhex(certificate)) if certificate is not None else True
         self._kept: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
         self._is_closed = False
@@ -198,10 +203,14 @@ class Transport:
             raise EngineUnavailable(f"{self.who} is gone", retry_after_s=1.0)
         if fresh or not self._keepalive:
             if self._fresh is None:
-                self._fresh = self._open(aiohttp.TCPConnector(limit=0, force_close=True))
+                self._fresh = self._open(
+                    aiohttp.TCPConnector(limit=0, force_close=True, resolver=self._resolver, ssl=self._ssl)
+                )
             return self._fresh
         if self._kept is None:
-            self._kept = self._open(_Connector(limit=0, keepalive_timeout=_KEEPALIVE_S))
+            self._kept = self._open(
+                _Connector(limit=0, keepalive_timeout=_KEEPALIVE_S, resolver=self._resolver, ssl=self._ssl)
+            )
         return self._kept
 
     def _open(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:

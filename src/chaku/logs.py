@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import logging
 import sys
+from collections import deque
 
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="-")
 
@@ -16,6 +17,24 @@ class _RequestIdFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = request_id.get()
         return True
+
+
+class LastLines(logging.Handler):
+    """Keeps the last log lines in memory."""
+
+    def __init__(self, num_lines: int) -> None:
+        super().__init__()
+        self._lines: deque[str] = deque(maxlen=num_lines)
+        self.addFilter(_RequestIdFilter())
+        self.setFormatter(logging.Formatter(_LINE, "%H:%M:%S"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line."""
+        self._lines.append(self.format(record))
+
+    def lines(self) -> tuple[str, ...]:
+        """The last lines, the newest at the end."""
+        return tuple(self._lines)
 
 
 def set_up(level: str = "INFO") -> None:

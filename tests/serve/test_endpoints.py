@@ -56,14 +56,16 @@ async def test_a_route_without_a_row_is_not_served() -> None:
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.path)
-async def test_a_row_of_scope_infer_or_metrics_asks_for_a_key(endpoint: Endpoint, database: Path) -> None:
+async def test_a_row_of_a_key_s_scope_asks_for_a_key(endpoint: Endpoint, database: Path) -> None:
     async with page_gateway(database) as g:
         g.serving.access._keys = Keys({"ck-1": "k1"})
         path = endpoint.path.replace("*", "x")
         for method in sorted(endpoint.methods):
             async with g.http.request(method, g.url + path, json=chat() if method == "POST" else None) as response:
                 is_refused = response.status == 401
-            assert is_refused is (endpoint.scope in ("infer", "metrics")) or endpoint.scope == "page", (method, path)
+            assert (
+                is_refused is (endpoint.scope in ("infer", "metrics", "admin", "join")) or endpoint.scope == "page"
+            ), (method, path)
 
 
 def test_unknown_paths_and_methods_are_refused_by_name() -> None:

@@ -14,11 +14,12 @@ def sessions(store) -> Sessions:
 def test_a_session_says_whose_key_opened_it_until_it_is_closed(store, sessions, now):
     bob, eve = (keys.create(store, name, now=now).key for name in ("bob", "eve"))
     tokens = [sessions.open(bob.id, now=now), sessions.open(eve.id, now=now)]
-    assert [sessions.find(token, now=now) for token in tokens] == [Session(bob.id, "bob"), Session(eve.id, "eve")]
+    of_bob, of_eve = (Session(key.id, key.name, is_admin=False) for key in (bob, eve))
+    assert [sessions.find(token, now=now) for token in tokens] == [of_bob, of_eve]
     assert sessions.find("guess", now=now) is sessions.find("", now=now) is None
     sessions.close(tokens[0])
     sessions.close(tokens[0])
-    assert [sessions.find(token, now=now) for token in tokens] == [None, Session(eve.id, "eve")]
+    assert [sessions.find(token, now=now) for token in tokens] == [None, of_eve]
 
 
 def test_a_session_ends_with_its_key(store, sessions, now):

@@ -9,6 +9,19 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "chaku serve gpt-4o=https://api.openai.com/v1 --upstream-key-env OPENAI_API_KEY",
         "chaku serve --config serve.yaml --host 0.0.0.0",
     ),
+    "worker": (
+        "chaku worker smollm2-135m --join http://gateway:8000",
+        "chaku worker qwen3-0.6b --join https://chat.example --advertise https://gpu-1.example:9001",
+        "chaku worker smollm2-135m --join http://a:8000 --join http://b:8000 --name gpu-1",
+    ),
+    "fleet": ("chaku fleet status", "chaku fleet token create gpu-1"),
+    "fleet token": ("chaku fleet token create gpu-1", "chaku keys revoke gpu-1"),
+    "fleet token create": ("chaku fleet token create gpu-1", "chaku fleet token create spot > token.txt"),
+    "fleet status": ("chaku fleet status", "chaku fleet status --url http://gateway:8000 --json"),
+    "fleet drain": ("chaku fleet drain gpu-1", "chaku fleet drain gpu-1 --url http://gateway:8000"),
+    "fleet reload": ("chaku fleet reload gpu-1", "chaku fleet reload gpu-1 --url http://gateway:8000"),
+    "fleet logs": ("chaku fleet logs gpu-1", "chaku fleet logs gpu-1 | tail -20"),
+    "fleet top": ("chaku fleet top", "chaku fleet top --every 5"),
     "chat": (
         "chaku chat",
         'chaku chat "What is the capital of France?"',
@@ -108,7 +121,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "leaderboard": ("chaku leaderboard votes.jsonl", "chaku leaderboard votes.jsonl --html board.html"),
     "paths": ("chaku paths", "chaku paths --json"),
     "keys": ("chaku keys create my-laptop", "chaku keys list --usage"),
-    "keys create": ("chaku keys create my-laptop", "chaku keys create ci --json"),
+    "keys create": (
+        "chaku keys create my-laptop",
+        "chaku keys create ci --json",
+        "chaku keys create boss --scope admin",
+    ),
     "keys list": ("chaku keys list", "chaku keys list --usage --json"),
     "keys revoke": ("chaku keys revoke my-laptop", "chaku keys revoke ck-3f9a"),
     "completion": (

@@ -85,6 +85,7 @@ class Group(click.Group):
     """A group of such commands."""
 
     command_class = Command
+    group_class = type  # click's word for: groups below are of this class too
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the group's examples."""

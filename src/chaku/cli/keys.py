@@ -17,8 +17,8 @@ from chaku import config
 from chaku.cli.help_page import group
 from chaku.errors import UsageError
 from chaku.store.database import open_store
+from chaku.store.keys import CALLER_SCOPES, DEFAULT_SCOPES, SCOPES, list_keys
 from chaku.store.keys import create as create_key
-from chaku.store.keys import list_keys
 from chaku.store.keys import revoke as revoke_key
 from chaku.store.usage import totals
 
@@ -58,21 +58,35 @@ def keys() -> None:
 
 @keys.command()
 @click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    metavar="SCOPE",
+    multiple=True,
+    show_default="infer page",
+    type=click.Choice(list(SCOPES)),
+    help="What its holder may do.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the key as JSON.")
 @_database_option
-def create(name: str, as_json: bool, database: str | None) -> None:
+def create(name: str, scopes: tuple[str, ...], as_json: bool, database: str | None) -> None:
     """Create a key, and print its token this once.
 
     The token alone goes to standard output: TOKEN=$(chaku keys create NAME) keeps it.
+
+    A scope is a right: infer calls the API, page logs in to the page, metrics reads /metrics and the table of workers,
+    join adds workers, and admin does all but join, and drains, reloads and reads the logs of workers.
     """
 
     with _open(database) as store:
-        new = create_key(store, name, now=datetime.now(UTC))
+        new = create_key(store, name, now=datetime.now(UTC), scopes=scopes or DEFAULT_SCOPES)
     if as_json:
         click.echo(json.dumps({"token": new.token, **_key_as_json(new.key)}))
         return
     click.echo(new.token)
     click.echo(f"Key {name!r} is made. Keep the token now: it is not stored and can't be shown again.", err=True)
+    if not new.key.scopes & CALLER_SCOPES:
+        return
     click.echo(
         "From now on, every gateway on this database asks callers for a key and visitors of the page for a login, "
         "until the last key is revoked.",
@@ -107,7 +121,8 @@ def list_command(as_json: bool, with_usage: bool, database: str | None) -> None:
         return
     head, rows = ["name", "token", "state", "last used"], [_key_cells(key) for key in made]
     if not with_usage:
-        _draw([*head, "made"], [[*row, _day(key.created_at)] for row, key in zip(rows, made, strict=True)])
+        rows = [[*row, " ".join(sorted(key.scopes)), _day(key.created_at)] for row, key in zip(rows, made, strict=True)]
+        _draw([*head, "scopes", "made"], rows)
         return
     rows = [row + _usage_cells(used.get(key.id)) for row, key in zip(rows, made, strict=True)]
     if keyless := used.get(None):
@@ -132,6 +147,7 @@ def _key_as_json(key: Key) -> dict[str, Any]:
         "id": key.id,
         "name": key.name,
         "prefix": key.prefix,
+        "scopes": sorted(key.scopes),
         **{name: moment.isoformat() if moment else None for name, moment in moments.items()},
     }
 

@@ -26,6 +26,8 @@ BROKEN_PIPE = 128 + 13
 COMMANDS = {
     "demo": ("chaku.cli.demo:demo", "Serve the small built-in model and open the page."),
     "serve": ("chaku.cli.serve:serve", "Serve models: OpenAI API and page on one port."),
+    "worker": ("chaku.cli.worker:worker", "Serve a model for a gateway elsewhere."),
+    "fleet": ("chaku.cli.fleet:fleet", "See and steer the workers of a gateway."),
     "chat": ("chaku.cli.chat:chat", "Talk to a model, or ask one question."),
     "run": ("chaku.cli.chat:run", "Talk to the model that you name."),
     "ps": ("chaku.cli.gateway_here:ps", "Show what is served on this machine."),
@@ -47,7 +49,7 @@ COMMANDS = {
     "completion": ("chaku.cli.completion:completion", "Print the completion script of a shell."),
 }
 SECTIONS = {
-    "Serve and chat": ("demo", "serve", "chat", "run", "ps", "stop"),
+    "Serve and chat": ("demo", "serve", "worker", "fleet", "chat", "run", "ps", "stop"),
     "Models": ("pull", "list", "models", "weights"),
     "Compare": ("arena", "leaderboard"),
     "Training": ("data", "train", "estimate", "launch", "runs"),

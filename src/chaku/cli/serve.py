@@ -73,7 +73,7 @@ def run(
 ) -> None:
     """Serve until a signal; `flags` are fields of ServeConfig and ModelConfig, None or () where not given."""
     if exit_with_parent:
-        _end_with_parent()
+        end_with_parent()
     given = {key: value for key, value in flags.items() if value is not None and value != ()}
     per_model = {key: given.pop(key) for key in PER_MODEL if key in given}
     if models:
@@ -89,7 +89,7 @@ def run(
         click.echo(as_yaml(loaded.config), nl=False)
         return
     logs.set_up(loaded.config.log_level)
-    named = _name(loaded.config)
+    named = name_models(loaded.config)
     for name, model, reference in named:
         check_settings(name, model, reference)
         if engine_kind(name, model, reference).needs_file:
@@ -115,10 +115,11 @@ def _named_apart(row: dict[str, Any]) -> dict[str, Any]:
     return {"source": argument.source, **name, **{key: value for key, value in row.items() if key != "source"}}
 
 
-def _name(config: ServeConfig) -> list[Named]:
+def name_models(config: ServeConfig) -> list[Named]:
     """Name, settings and reference of every model; nothing is fetched yet."""
-    if not config.models:
-        raise UsageError("no model to serve", fix="name one, such as `chaku serve smollm2-135m`")
+    if not config.models and not config.joins:
+        fix = "name one, such as `chaku serve smollm2-135m`, or leave --no-joins out and let workers join"
+        raise UsageError("no model to serve", fix=fix)
     named: list[Named] = []
     for model in config.models:
         argument = parse(model.source)
@@ -206,6 +207,9 @@ _SETTLED = (State.READY, State.FAILED)
 
 async def _announce_ready(serving: Serving, url: str) -> None:
     """Print the end of a start, once every model is ready or has failed: who failed, where it is, what to try next."""
+    if not len(serving.table):
+        click.echo(f"no model yet: add one from this machine or another: chaku worker MODEL --join {url}", err=True)
+        return
     while any(row.status().state not in _SETTLED for row in serving.table):  # noqa: ASYNC110 - it is only asked for
         await asyncio.sleep(0.1)
     if not any(row.status().state is State.READY for row in serving.table):
@@ -257,8 +261,8 @@ def _open_page(url: str) -> None:
     threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """SIGTERM ourselves once the parent is another: works on every system, within half a second."""
+def end_with_parent() -> None:
+    """SIGTERM this process once the parent is another: works on every system, within half a second."""
     parent = os.getppid()
 
     def watch() -> None:

@@ -33,7 +33,7 @@ SECTIONS = {
 }
 _FILE = click.Path(path_type=Path)
 
-_OPTIONS = (
+_FIRST_OPTIONS = (
     click.option("--config", "config_file", metavar="FILE", type=_FILE, help="YAML file; flags win over it."),
     click.option(
         "--host", metavar="ADDRESS", show_default="127.0.0.1", help="Address to bind; others need an API key."
@@ -41,6 +41,8 @@ _OPTIONS = (
     click.option("--port", metavar="PORT", show_default=str(DEFAULT_PORT), type=int, help="Port; 0 takes a free one."),
     click.option("--print-config", is_flag=True, help="Print these settings as YAML for --config, and stop."),
     click.option("--show-settings", is_flag=True, help="Print every setting and where it comes from."),
+)
+_MODEL_OPTIONS = (
     click.option("--engine", metavar="NAME", show_default="the one for its source", help="Engine to serve it with."),
     click.option(
         "--context", metavar="TOKENS", type=int, help="Tokens that one request may use, prompt and answer together."
@@ -77,7 +79,11 @@ _OPTIONS = (
     click.option("--upstream-key-env", "api_key_env", metavar="VARIABLE", help="Variable that holds its key."),
     click.option("--upstream-model", metavar="NAME", help="The model's name there."),
     click.option("--extension", "extensions", metavar="NAME", multiple=True, help="Sampling extension it honours."),
+)
+_LAST_OPTIONS = (
     click.option("--allowed-host", "allowed_hosts", metavar="NAME", multiple=True, help="Further Host to answer to."),
+    click.option("--public-url", metavar="URL", help="Address at which others reach it; needs an API key."),
+    click.option("--joins/--no-joins", default=None, show_default="joins", help="Let workers join with a join token."),
     click.option(
         "--cors-origin", "cors_origins", metavar="ORIGIN", multiple=True, help="Origin of pages that may call the API."
     ),
@@ -123,6 +129,15 @@ _OPTIONS = (
 
 def serve_options(command: Any) -> Any:
     """Decorate a function with all of them, in this order."""
-    for option in reversed(_OPTIONS):
+    return _decorated(command, (*_FIRST_OPTIONS, *_MODEL_OPTIONS, *_LAST_OPTIONS))
+
+
+def model_options(command: Any) -> Any:
+    """Decorate a function with those of a model alone."""
+    return _decorated(command, _MODEL_OPTIONS)
+
+
+def _decorated(command: Any, options: tuple[Any, ...]) -> Any:
+    for option in reversed(options):
         command = option(command)
     return command

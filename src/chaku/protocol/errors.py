@@ -11,6 +11,7 @@ import orjson
 from chaku.errors import (
     AuthenticationFailed,
     ChakuError,
+    Conflict,
     ContextOverflow,
     DeadlineExceeded,
     EngineError,
@@ -32,6 +33,7 @@ _BY_STATUS: dict[int, type[ChakuError]] = {
     404: NotFound,
     405: MethodNotAllowed,
     408: DeadlineExceeded,
+    409: Conflict,
     413: PayloadTooLarge,
     422: InvalidRequest,
     429: Overloaded,

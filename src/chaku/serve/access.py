@@ -7,8 +7,10 @@ import ipaddress
 import re
 import secrets
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from chaku.config import LOOPBACK_HOSTS, ORIGIN, ServeConfig
 from chaku.errors import AuthenticationFailed, ConfigError, PermissionRefused
@@ -24,13 +26,20 @@ class ApiKey(Protocol):
     def id(self) -> str:
         """The id that usage is booked under."""
 
+    def allows(self, scope: str) -> bool:
+        """Whether its holder has the right `scope`."""
+
 
 class ActiveKeys(Protocol):
     """Looks API keys up in memory; `chaku.store` has the real one."""
 
     @property
     def num_active(self) -> int:
-        """Keys that open the door: with 0, nobody on this machine needs one."""
+        """Active keys of any scope."""
+
+    @property
+    def num_of_callers(self) -> int:
+        """Active keys of callers and visitors. With 0, nobody on this machine needs one."""
 
     def find(self, token: bytes) -> ApiKey | None:
         """The active key of this token, in constant time with regard to its value."""
@@ -51,22 +60,30 @@ class Access:
         self._cors_origins = frozenset(origin.rstrip("/").lower() for origin in config.cors_origins)
         self._any_origin = "*" in self._cors_origins
         names = {*LOOPBACK_HOSTS, config.host, socket.gethostname(), *config.allowed_hosts}
+        if config.public_url is not None:
+            names.add(urlsplit(config.public_url).hostname or "")
         self._host_names = {name.lower() for name in names}
         self._known_hosts: dict[bytes, bool] = {}
-        if config.host not in LOOPBACK_HOSTS and not keys.num_active:
+        if not is_loopback_host(config.host) and not keys.num_of_callers:
             raise ConfigError(
                 f"--host {config.host} can be reached by others, and no API key exists",
                 fix="create one with `chaku keys create NAME`, or leave --host at 127.0.0.1",
                 param="host",
             )
+        if config.public_url is not None and not keys.num_of_callers:
+            raise ConfigError(
+                f"--public-url {config.public_url} can be reached by others, and no API key exists",
+                fix="create one with `chaku keys create NAME`, or leave --public-url out",
+                param="public_url",
+            )
         self._trusted = [ipaddress.ip_network(network) for network in config.trusted_proxies]
-        self._key_needed_always = config.host not in LOOPBACK_HOSTS
+        self._key_needed_always = not is_loopback_host(config.host) or config.public_url is not None
         self._inside = secrets.token_urlsafe(32)
 
     @property
     def needs_key(self) -> bool:
         """Whether callers need an API key. If not, every caller (over loopback) is the local user."""
-        return bool(self._keys.num_active) or self._key_needed_always
+        return bool(self._keys.num_of_callers) or self._key_needed_always
 
     def inside_token(self, key_id: str | None) -> str:
         """What the page, which runs in this process, sends for a key: it has seen the session, never the key's token.
@@ -136,22 +153,85 @@ class Access:
         fix = f"allow them with --cors-origin {text}" if len(text) <= 100 and re.fullmatch(ORIGIN, text) else None
         raise PermissionRefused(f"pages of {text[:100]!r} may not call this gateway", fix=fix)
 
-    def identify(self, authorization: bytes | None) -> Caller:
-        """The caller that an Authorization header names. While no key exists (loopback only), any header will do."""
+    def admit(self, scope: str, client: tuple[str, int] | None, headers: Mapping[bytes, bytes]) -> str | None:
+        """Check that a request has the right `scope`; the id of its key, if it needed one.
+
+        Raises AuthenticationFailed or PermissionRefused. Nothing is checked for `open`, nor for `page`, which checks
+        its sessions itself.
+        """
+        authorization = headers.get(b"authorization")
+        if scope in ("infer", "metrics", "admin"):
+            return self.identify(authorization, scope).key_id
+        if scope == "join":
+            self.check_join(authorization, is_local=self.is_local(client[0] if client else "", headers))
+        return None
+
+    def identify(self, authorization: bytes | None, scope: str = "infer") -> Caller:
+        """The caller that an Authorization header names, who may do what `scope` says.
+
+        While callers need no key (loopback only), any header will do. Raises AuthenticationFailed or PermissionRefused.
+        """
         if not self.needs_key:
             return Caller(None)
-        if authorization is None or authorization[:7].lower() != b"bearer ":
-            raise AuthenticationFailed(
-                "no API key was sent", fix="send it as `Authorization: Bearer ck-...`; `chaku keys create` makes one"
-            )
-        token = authorization[7:].strip()
+        token = _bearer(authorization)
         key = self._keys.find(token)
         if key is None:
             inside, _, key_id = token.partition(b".")
             if hmac.compare_digest(inside, self._inside.encode()):
                 return Caller(key_id.decode() or None)
             raise AuthenticationFailed("this API key is unknown or revoked", fix="see `chaku keys list`")
+        if not key.allows(scope):
+            raise _without_right(scope)
         return Caller(key.id)
+
+    def check_join(self, authorization: bytes | None, *, is_local: bool) -> None:
+        """Let a worker in: with a join token, or from this machine (`is_local`) while no key of any kind exists.
+
+        Raises AuthenticationFailed or PermissionRefused.
+        """
+        if is_local and not self._keys.num_active and not self._key_needed_always:
+            return
+        key = self._keys.find(_bearer(authorization, fix=_JOIN_FIX))
+        if key is None:
+            raise AuthenticationFailed("this join token is unknown or revoked", fix=_JOIN_FIX)
+        if not key.allows("join"):
+            raise PermissionRefused("this API key is no join token", fix=_JOIN_FIX)
+
+    def is_local(self, peer: str, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a request comes from this machine: over loopback, to a loopback name, and through no proxy."""
+        if any(name in headers for name in _OF_PROXIES):
+            return False
+        host = host_name(headers.get(b"host", b"").decode("latin-1"))
+        return is_loopback_host(peer) and is_loopback_host(host)
+
+
+_JOIN_FIX = "`chaku fleet token create NAME` on the gateway's machine makes one: --token TOKEN, or CHAKU_JOIN_TOKEN"
+_OF_PROXIES = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via", b"cf-connecting-ip")
+
+
+def _bearer(authorization: bytes | None, *, fix: str | None = None) -> bytes:
+    """The token in an Authorization header. Raises AuthenticationFailed where there is none."""
+    if authorization is None or authorization[:7].lower() != b"bearer ":
+        make = "send it as `Authorization: Bearer ck-...`; `chaku keys create` makes one"
+        raise AuthenticationFailed("no join token was sent" if fix else "no API key was sent", fix=fix or make)
+    return authorization[7:].strip()
+
+
+def _without_right(scope: str) -> PermissionRefused:
+    return PermissionRefused(
+        f"this API key has no scope {scope!r}", fix=f"`chaku keys create NAME --scope {scope}` makes one that has it"
+    )
+
+
+def is_loopback_host(name: str) -> bool:
+    """Whether a host name or address always leads to the machine that asks."""
+    name = name.removesuffix(".")
+    if name in LOOPBACK_HOSTS or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def host_name(host: str) -> str:

@@ -17,8 +17,8 @@ from chaku.serve.signposts import signpost
 from chaku.serve.wires.base import Wire
 from chaku.serve.wires.openai import OpenAIWire
 
-Scope = Literal["open", "infer", "page", "metrics"]
-"""The right that a caller needs: none, a key, or the page's session (`chaku.web` checks it)."""
+Scope = Literal["open", "infer", "page", "metrics", "admin", "join"]
+"""The right that a caller needs: none, a key with that scope, or the page's session (`chaku.web` checks it)."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,12 @@ ENDPOINTS = (
     _row("/v1/models", "GET HEAD", "infer"),
     _row("/v1/models/*", "GET HEAD", "infer"),
     _row("/metrics", "GET HEAD", "metrics"),
+    _row("/fleet", "GET HEAD", "metrics"),
+    _row("/fleet/join", "POST", "join"),
+    _row("/fleet/beat", "POST", "join"),
+    _row("/fleet/leave", "POST", "join"),
+    _row("/fleet/self", "GET HEAD", "open"),
+    _row("/fleet/workers/*", "GET HEAD POST", "admin"),
     _row("/health", "GET HEAD", "open"),
     _row("/openapi.json", "GET HEAD", "open"),
     _row("/docs", "GET HEAD", "open"),
@@ -52,7 +58,7 @@ ENDPOINTS = (
 )
 PAGE = _row("/*", "GET HEAD", "open")
 """The page's files and its screens: every other path, for reading only. They hold nothing of anybody."""
-_RESERVED = re.compile(r"/(?:v1|api|metrics|health)(?:/|$)")
+_RESERVED = re.compile(r"/(?:v1|api|metrics|health|fleet)(?:/|$)")
 
 
 class EndpointTable:

@@ -94,8 +94,7 @@ class Gateway:
             wire = endpoint.wire
             if wire is not None:
                 exchange.route = wire.route
-            if endpoint.scope in ("infer", "metrics"):
-                exchange.key_id = self._access.identify(headers.get(b"authorization")).key_id
+            exchange.key_id = self._access.admit(endpoint.scope, scope.get("client"), headers)
             if wire is None:
                 reply = _with_headers(send, base_headers, exchange)
                 passed = (scope, receive, reply) if scope["method"] != "HEAD" else as_get(scope, receive, reply)

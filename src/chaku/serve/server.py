@@ -10,7 +10,7 @@ import logging
 import resource
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,6 +23,8 @@ from chaku.errors import ChakuError, UsageError
 from chaku.serve.access import Access, ActiveKeys
 from chaku.serve.app import build_app
 from chaku.serve.connection import ConnectionLimits, connections
+from chaku.serve.fleet.registry import Fleet
+from chaku.serve.fleet.routes import add_fleet_routes
 from chaku.serve.gateway import Gateway, UsageSink
 from chaku.serve.metrics import Metrics
 from chaku.serve.table import ModelTable
@@ -58,6 +60,12 @@ class Serving:
     access: Access
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     companions: list[Companion] = field(default_factory=list)
+    fleet: Fleet | None = None
+    """The workers that joined; None where none may."""
+    drain: Callable[[], Awaitable[None]] | None = None
+    """The wait between the first signal and the end: requests are still answered."""
+    give_up: Callable[[Exception], None] = lambda error: None
+    """Ends a running gateway with an error."""
 
 
 def build(config: ServeConfig, table: ModelTable, keys: ActiveKeys, record_usage: UsageSink) -> Serving:
@@ -66,7 +74,12 @@ def build(config: ServeConfig, table: ModelTable, keys: ActiveKeys, record_usage
     metrics = Metrics(table)
     app = build_app(table, metrics)
     limits = ConnectionLimits(num_connections=config.max_connections, body_s=config.body_timeout_s)
-    return Serving(table, app, Gateway(table, access, metrics, record_usage, app), access, limits)
+    serving = Serving(table, app, Gateway(table, access, metrics, record_usage, app), access, limits)
+    if config.joins:
+        serving.fleet = Fleet(table)
+        serving.companions.append(serving.fleet)
+        add_fleet_routes(app, serving.fleet, access)
+    return serving
 
 
 def settings(serving: Serving, *, grace_s: int = GRACE_S) -> uvicorn.Config:
@@ -138,8 +151,9 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
     """
     server = GatewayServer(settings(serving), serving.companions)
     loop = asyncio.get_running_loop()
+    ending = _Ending(server, serving.drain)
     for number in _ENDINGS:
-        loop.add_signal_handler(number, _end, server)
+        loop.add_signal_handler(number, ending)
     failures: list[Exception] = []
 
     async def start_models() -> None:
@@ -152,6 +166,7 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
         failures.append(error)
         server.should_exit = True
 
+    serving.give_up = give_up
     _raise_file_limit()
     # What is loaded by now stays: the collector need not walk it again while requests come and go.
     gc.collect()
@@ -164,7 +179,7 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
             await companion.start()
         await server.serve(sockets=[listener])
     finally:
-        await tasks.cancel(starting)
+        await tasks.cancel(starting, ending.draining)
         for companion in serving.companions:
             await tasks.start(companion.stop(), "page-stop")  # a failure here must not leave engines running
         await serving.table.stop()
@@ -183,6 +198,24 @@ def _raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _end(server: uvicorn.Server) -> None:
-    server.force_exit = server.should_exit
-    server.should_exit = True
+class _Ending:
+    """Handles signals: the first drains, where there is something to drain; the next ends; one more does not wait."""
+
+    def __init__(self, server: uvicorn.Server, drain: Callable[[], Awaitable[None]] | None) -> None:
+        self._server = server
+        self._drain = drain
+        self.draining: asyncio.Task[None] | None = None
+
+    def __call__(self) -> None:
+        if self._drain is not None and self.draining is None:
+            self.draining = tasks.start(self._drain_and_end(self._drain), "drain", on_failure=lambda _: self._end())
+        else:
+            self._end()
+
+    async def _drain_and_end(self, drain: Callable[[], Awaitable[None]]) -> None:
+        await drain()
+        self._server.should_exit = True
+
+    def _end(self) -> None:
+        self._server.force_exit = self._server.should_exit
+        self._server.should_exit = True

@@ -95,6 +95,8 @@ class Served:
     created: int
     replicas: list[Replica] = field(default_factory=list)
     random: random.Random = field(default_factory=random.Random)
+    is_configured: bool = False
+    """The gateway was started with it; another came with a worker."""
 
     def __post_init__(self) -> None:
         limit = self.config.queue_limit
@@ -239,9 +241,22 @@ class ModelTable:
 
     def add(self, engine: Engine, config: ModelConfig, *, created: int) -> Served:
         """Add a replica that has not been started, and its model where it is the first. Times are Unix seconds."""
-        served = self._served.setdefault(engine.name, Served(engine.name, config, created))
+        served = self.serve(engine.name, config, created=created)
         served.replicas.append(Replica(engine))
+        served.is_configured = True
         return served
+
+    def serve(self, name: str, config: ModelConfig, *, created: int) -> Served:
+        """The model of that name; a new one, without replicas, if there is none."""
+        served = self._served.get(name)
+        if served is None:
+            served = self._served[name] = Served(name, config, created)
+        return served
+
+    def forget(self, served: Served) -> None:
+        """Take a model out whose last worker is gone; one that the gateway was started with stays."""
+        if not served.replicas and not served.is_configured:
+            self._served.pop(served.name, None)
 
     def __iter__(self) -> Iterator[Served]:
         return iter(self._served.values())

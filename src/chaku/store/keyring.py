@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from chaku import tasks
 from chaku.errors import StoreError
 from chaku.store.database import Store
-from chaku.store.keys import SELECT, Key, digest
+from chaku.store.keys import CALLER_SCOPES, SELECT, Key, digest
 from chaku.store.tables import api_keys
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class KeyRing:
         self._reading = threading.Lock()
         self._thread: threading.Thread | None = None
         self._by_digest: dict[str, _Entry] = {}
+        self._num_of_callers = 0
         self._version: tuple[int, int] | None = None
         self.is_stale = False
         self.refresh()
@@ -60,8 +61,13 @@ class KeyRing:
 
     @property
     def num_active(self) -> int:
-        """Keys that open the door."""
+        """Active keys of any scope."""
         return len(self._by_digest)
+
+    @property
+    def num_of_callers(self) -> int:
+        """Active keys of callers and visitors: a join token or a scraper's key is none."""
+        return self._num_of_callers
 
     def refresh(self) -> None:
         """Re-read the keys if they have changed; blocks for one small query. Raises StoreError."""
@@ -73,6 +79,7 @@ class KeyRing:
             if version != self._version:
                 rows = connection.execute(SELECT.add_columns(api_keys.c.digest).where(api_keys.c.revoked_at.is_(None)))
                 self._by_digest = {row.digest: _Entry(row.digest, Key(*row[:-1])) for row in rows}
+                self._num_of_callers = sum(bool(one.key.scopes & CALLER_SCOPES) for one in self._by_digest.values())
                 self._version = version
 
     def start(self) -> KeyRing:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -17,6 +18,17 @@ from chaku.store.ids import new_id
 from chaku.store.tables import api_keys
 
 MAX_NAME_LENGTH = 64
+SCOPES = {
+    "infer": "call the API",
+    "page": "log in to the page",
+    "metrics": "read /metrics and the table of workers",
+    "admin": "do all of these, and drain, reload and read the logs of workers",
+    "join": "add workers to the gateway, and nothing else",
+}
+"""The rights that a key may carry, and what each allows."""
+DEFAULT_SCOPES = frozenset({"infer", "page"})
+CALLER_SCOPES = frozenset({"infer", "page", "admin"})
+"""A key with one of them belongs to a caller: while there is one, callers need a key and visitors a login."""
 _SHOWN_CHARACTERS = len(TOKEN_PREFIX) + 6  # 36 of the token's 256 bits
 
 
@@ -30,6 +42,11 @@ class Key:
     created_at: datetime
     last_used_at: datetime | None = None
     revoked_at: datetime | None = None
+    scopes: frozenset[str] = DEFAULT_SCOPES
+
+    def allows(self, scope: str) -> bool:
+        """Whether its holder has a right. `admin` includes every right except `join`."""
+        return scope in self.scopes or ("admin" in self.scopes and scope != "join")
 
 
 SELECT = sa.select(
@@ -39,6 +56,7 @@ SELECT = sa.select(
     api_keys.c.created_at,
     api_keys.c.last_used_at,
     api_keys.c.revoked_at,
+    api_keys.c.scopes,
 )
 """A Key's columns, in its order."""
 
@@ -57,8 +75,16 @@ def digest(token: str | bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
-def create(store: Store, name: str, *, now: datetime) -> NewKey:
-    """Make a key. Raises InvalidRequest where the name is empty, too long, odd, or an active key's."""
+def create(store: Store, name: str, *, now: datetime, scopes: Iterable[str] = DEFAULT_SCOPES) -> NewKey:
+    """Make a key.
+
+    Raises InvalidRequest where the name is empty, too long, odd, or an active key's, and for an unknown scope.
+    """
+    wanted = frozenset(scopes)
+    if not wanted or (unknown := sorted(wanted - SCOPES.keys())):
+        what = f"there is no scope {unknown[0]!r}" if wanted else "a key needs a scope"
+        fix = did_you_mean(unknown[0] if wanted else "", SCOPES, f"scopes: {', '.join(SCOPES)}")
+        raise InvalidRequest(what, fix=fix, param="scope")
     if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable() or name != name.strip():
         raise InvalidRequest(
             f"key name {name!r} is not 1 to {MAX_NAME_LENGTH} printable characters without spaces around them",
@@ -70,12 +96,12 @@ def create(store: Store, name: str, *, now: datetime) -> NewKey:
             f"a key's name can't begin with {TOKEN_PREFIX!r}, as tokens do", fix="choose another name", param="name"
         )
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)
-    key = Key(id=new_id(now), name=name, prefix=token[:_SHOWN_CHARACTERS], created_at=now)
+    key = Key(new_id(now), name, token[:_SHOWN_CHARACTERS], created_at=now, scopes=wanted)
     try:
         with store.write() as connection:
             connection.execute(
                 api_keys.insert().values(
-                    id=key.id, name=name, digest=digest(token), prefix=key.prefix, created_at=key.created_at
+                    id=key.id, name=name, digest=digest(token), prefix=key.prefix, created_at=now, scopes=wanted
                 )
             )
     except sa.exc.IntegrityError:
@@ -103,7 +129,7 @@ def revoke(store: Store, which: str, *, now: datetime) -> Key:
         active = [Key(*row) for row in connection.execute(SELECT.where(api_keys.c.revoked_at.is_(None)))]
         key = _pick(active, which)
         connection.execute(api_keys.update().where(api_keys.c.id == key.id).values(revoked_at=now))
-    return Key(key.id, key.name, key.prefix, key.created_at, key.last_used_at, revoked_at=now)
+    return replace(key, revoked_at=now)
 
 
 def _pick(active: list[Key], which: str) -> Key:

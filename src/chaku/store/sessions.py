@@ -24,6 +24,7 @@ class Session:
 
     key_id: str
     key_name: str
+    is_admin: bool
 
 
 class Sessions:
@@ -46,7 +47,7 @@ class Sessions:
         """The session of this token, None where there is none any more."""
         mine = sessions.c.digest == digest(token)
         query = (
-            sa.select(sessions.c.key_id, api_keys.c.name, sessions.c.last_seen_at)
+            sa.select(sessions.c.key_id, api_keys.c.name, api_keys.c.scopes, sessions.c.last_seen_at)
             .join(api_keys, api_keys.c.id == sessions.c.key_id)
             .where(mine, api_keys.c.revoked_at.is_(None), sessions.c.last_seen_at >= now - MAX_IDLE)
         )
@@ -57,7 +58,7 @@ class Sessions:
         if row.last_seen_at < now - _TOUCH_EVERY:
             with self._store.write() as connection:
                 connection.execute(sessions.update().where(mine).values(last_seen_at=now))
-        return Session(row.key_id, row.name)
+        return Session(row.key_id, row.name, is_admin="admin" in row.scopes)
 
     def close(self, token: str) -> None:
         """End a session; one that is not there is no error."""

@@ -45,6 +45,21 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class Words(TypeDecorator[frozenset[str]]):
+    """A set of words: a frozenset in Python, the sorted words with a space between them in the database."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: frozenset[str] | None, dialect: Dialect) -> str | None:
+        """Join the words."""
+        return None if value is None else " ".join(sorted(value))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> frozenset[str] | None:
+        """Split the text at spaces."""
+        return None if value is None else frozenset(value.split())
+
+
 # JSON also carries text that a model or a stranger wrote: PostgreSQL's text type takes no NUL and no lone surrogate,
 # JSON's escapes take both.
 _Json = JSON(none_as_null=True)
@@ -67,6 +82,7 @@ api_keys = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("last_used_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
+    Column("scopes", Words, nullable=False),  # the rights of its holder, see keys.SCOPES
     Index(
         "uq_api_keys_active_name",
         "name",

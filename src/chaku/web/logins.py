@@ -79,7 +79,10 @@ class Logins:
         return visitor
 
     async def log_in(self, request: Request, key: str) -> tuple[Visitor, str]:
-        """Begin a session; the visitor and the cookie's token. Raises AuthenticationFailed or Overloaded."""
+        """Begin a session; the visitor and the cookie's token.
+
+        Raises AuthenticationFailed, PermissionRefused for a key without the scope `page`, Overloaded.
+        """
         if not self.must_log_in:
             return Visitor(None, "local"), ""
         address = self._access.client_of(_peer(request), request.headers.get("x-forwarded-for", ""))
@@ -94,6 +97,10 @@ class Logins:
             raise AuthenticationFailed(
                 "this API key is unknown or revoked",
                 fix="`chaku keys list` shows the keys, `chaku keys create` makes one",
+            )
+        if not found.allows("page"):
+            raise PermissionRefused(
+                "this API key has no scope 'page'", fix="`chaku keys create NAME` makes a key that may log in"
             )
         await self.log_out(request)
         session = await asyncio.to_thread(self._sessions.open, found.id, now=datetime.now(UTC))

@@ -1,0 +1,117 @@
+"""A worker on another machine as an engine: chaku itself, with one engine behind it.
+
+The worker's gateway has done what its engine needs, so the bytes of an answer are passed through. Its state comes from
+its beats: whoever hears them calls `hear` and `lose`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+
+import aiohttp
+
+from chaku.engines.base import Answer, Call, Capabilities, Engine, State, Status
+from chaku.engines.openai_speaker import OpenAiSpeaker
+from chaku.http_out import NotSent, Retries, Transport
+from chaku.protocol.fleet import BEAT_EVERY_S, Beat, Join, ToldCapabilities
+
+NEVER_AGAIN = Retries(limit=0, unanswered=False, statuses=frozenset())
+"""A call that fails here goes to another replica, if any; that is decided above."""
+CONNECT_S = 3.0
+
+
+class WorkerEngine(Engine):
+    """One model at one worker process. A restarted worker is another engine."""
+
+    def __init__(
+        self, join: Join, resolver: aiohttp.abc.AbstractResolver | None = None, *, silence_s: float | None = 600.0
+    ) -> None:
+        """`resolver` bounds the addresses that the worker's host name may lead to."""
+        self.name = join.model
+        self.worker = join.name
+        self.generation = join.generation
+        self.beat: Beat = join
+        """The last one that was heard."""
+        self._transport = Transport(
+            join.url + "/v1",
+            who=f"worker {join.name}",
+            headers={"Authorization": f"Bearer {join.key}"},
+            retries=NEVER_AGAIN,
+            connect_s=CONNECT_S,
+            silence_s=silence_s,
+            resolver=resolver,
+            certificate=join.certificate,
+        )
+        self._speaker = OpenAiSpeaker(join.model, self._transport)
+        self._capabilities = capabilities_of(join.capabilities)
+        self._why_lost: str | None = None
+        self._is_stopped = False
+
+    async def start(self) -> None:
+        """Nothing to start: the worker runs."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """As the worker's last beat said."""
+        return self._capabilities
+
+    def hear(self, beat: Beat) -> None:
+        """Take a beat: it is the worker's state from now on."""
+        self.beat = beat
+        self._why_lost = None
+        if beat.capabilities is not None:
+            self._capabilities = capabilities_of(beat.capabilities)
+
+    def lose(self, why: str) -> None:
+        """Send nothing there until its next beat."""
+        self._why_lost = why
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether something went wrong since its last beat."""
+        return self._why_lost is not None
+
+    def status(self) -> Status:
+        """Ready, if its last beat said so and nothing went wrong since."""
+        if self._is_stopped:
+            return Status(State.STOPPED, f"worker {self.worker} is gone")
+        if self._why_lost is not None:
+            return Status(State.RESTARTING, f"worker {self.worker}: {self._why_lost}", retry_after_s=BEAT_EVERY_S)
+        if self.beat.state == "ready":
+            return Status(State.READY, f"worker {self.worker}")
+        detail = f": {self.beat.detail}" if self.beat.detail else ""
+        return Status(State.LOADING, f"worker {self.worker} is {self.beat.state}{detail}", retry_after_s=BEAT_EVERY_S)
+
+    @asynccontextmanager
+    async def ask(self, call: Call) -> AsyncIterator[Answer]:
+        """Send it on. A worker that can't be reached gets no more calls until its next beat."""
+        try:
+            async with self._speaker.ask(call) as answer:
+                yield answer
+        except NotSent as error:
+            self.lose(error.message)
+            raise
+
+    async def stop(self) -> None:
+        """Close the connections. Answers under way break off."""
+        self._is_stopped = True
+        await self._transport.close()
+
+
+def capabilities_of(told: ToldCapabilities | None) -> Capabilities:
+    """What a worker said of its model; nothing while it loads."""
+    if told is None:
+        return Capabilities(routes=frozenset())
+    fields = told.model_dump()
+    return Capabilities(
+        **{**fields, "routes": frozenset(told.routes), "parameters": frozenset(told.parameters)},
+    )
+
+
+def told_capabilities(known: Capabilities) -> ToldCapabilities:
+    """The same, as a worker says it."""
+    return ToldCapabilities.model_validate(
+        {**asdict(known), "routes": sorted(known.routes), "parameters": sorted(known.parameters)}
+    )

@@ -1,0 +1,323 @@
+"""The workers of a gateway: each joins, beats every two seconds, and leaves or is lost.
+
+A worker that has joined is a replica of its model. What it may be asked follows from its beats; who gets a call is
+decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import secrets
+import time
+from dataclasses import dataclass, field
+
+from typing_extensions import TypedDict
+
+from chaku import tasks
+from chaku.config import ModelConfig
+from chaku.engines.worker import WorkerEngine
+from chaku.errors import Conflict, EngineUnavailable, InvalidRequest, NotFound, Overloaded
+from chaku.nearest import did_you_mean
+from chaku.protocol.fleet import BEAT_EVERY_S, MISSED_BEATS, Beat, CommandKind, Heard, Join, Joined, Leave
+from chaku.serve.fleet.addresses import CheckedResolver, check_url
+from chaku.serve.fleet.callback import call_back
+from chaku.serve.table import ModelTable, Replica, Served
+
+log = logging.getLogger(__name__)
+
+LEASE_S = BEAT_EVERY_S * MISSED_BEATS
+SUSPECT_S = BEAT_EVERY_S * 1.5 + 0.5
+"""A worker that is silent for so long gets no new requests."""
+LOOK_EVERY_S = 0.25
+KEPT_GONE_S = 600.0
+"""A worker that is gone stays in the table for so long."""
+MAX_WORKERS = 1000
+MAX_CALL_BACKS = 16
+LOGS_S = 3 * BEAT_EVERY_S
+
+
+class WorkerRow(TypedDict):
+    """A row of GET /fleet."""
+
+    name: str
+    state: str
+    detail: str
+    models: list[str]
+    url: str
+    host: str
+    device: str
+    version: str
+    slots: int | None
+    running: int
+    waiting: int
+    tokens_per_s: float
+    memory_bytes: int | None
+    uptime_s: float
+    last_beat_s: float
+    generation: str
+
+
+@dataclass(eq=False)
+class Worker:
+    """A worker that joined, as this gateway sees it."""
+
+    join: Join
+    engine: WorkerEngine
+    served: Served
+    replica: Replica
+    lease: str
+    heard_at: float
+    """Monotonic seconds of the last beat."""
+    is_draining: bool = False
+    """By this gateway's command."""
+    why_gone: str | None = None
+    commands: list[CommandKind] = field(default_factory=list)
+    logs_wanted: list[asyncio.Future[tuple[str, ...]]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Unique among those that are not gone."""
+        return self.join.name
+
+    @property
+    def state(self) -> str:
+        """joining, ready, draining, suspect or gone."""
+        if self.why_gone is not None:
+            return "gone"
+        if self.engine.is_lost:
+            return "suspect"
+        return "draining" if self.is_draining else self.engine.beat.state
+
+    def row(self, now: float) -> WorkerRow:
+        """The row of GET /fleet; `now` is in monotonic seconds."""
+        join, beat = self.join, self.engine.beat
+        known = beat.capabilities or join.capabilities
+        silent_s = max(0.0, now - self.heard_at)
+        return {
+            "name": join.name,
+            "state": self.state,
+            "detail": self.why_gone or (self.engine.status().detail if self.engine.is_lost else beat.detail),
+            "models": [join.model],
+            "url": join.url,
+            "host": join.host,
+            "device": join.device,
+            "version": join.version,
+            "slots": known.slots if known else None,
+            "running": beat.running,
+            "waiting": beat.waiting,
+            "tokens_per_s": round(beat.tokens_per_s, 2),
+            "memory_bytes": beat.memory_bytes,
+            "uptime_s": round(beat.uptime_s, 1),
+            "last_beat_s": round(silent_s, 2),
+            "generation": join.generation,
+        }
+
+
+class Fleet:
+    """The workers by name. Starts and stops with the gateway."""
+
+    def __init__(self, table: ModelTable) -> None:
+        self._table = table
+        self._workers: dict[str, Worker] = {}
+        self._call_backs = asyncio.Semaphore(MAX_CALL_BACKS)
+        self._looking: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Begin to look for workers that fell silent."""
+        self._looking = tasks.repeat(self._keep_looking, "fleet-watcher")
+
+    def end_streams(self) -> None:
+        """Nobody waits for logs any more."""
+        for worker in self._workers.values():
+            for wanted in worker.logs_wanted:
+                wanted.cancel()
+
+    async def stop(self) -> None:
+        """End. The workers live on, and join the next gateway at this address."""
+        await tasks.cancel(self._looking, *self._ending)
+
+    def rows(self) -> list[WorkerRow]:
+        """The table, in the order of joining; those that are gone too, for a while."""
+        now = time.monotonic()
+        return [worker.row(now) for worker in self._workers.values()]
+
+    async def join(self, join: Join, *, is_local: bool) -> Joined:
+        """Take a worker in, after a call-back to its URL; `is_local` says that it connects from this machine.
+
+        Raises InvalidRequest where it can't be reached or may not be, Conflict where another has its name, Overloaded.
+        """
+        join = join.model_copy(update={"url": check_url(join.url, allow_loopback=is_local)})
+        if len(self._workers) >= MAX_WORKERS and join.name not in self._workers:
+            raise Overloaded(f"this gateway has {MAX_WORKERS} workers already", retry_after_s=60)
+        async with self._call_backs:
+            await call_back(join, allow_loopback=is_local)
+            await self._check_name(join)
+        known = self._workers.get(join.name)
+        if known is not None and known.why_gone is None:
+            if (known.join.generation, known.join.url) == (join.generation, join.url):
+                return self._renew(known, join)
+            self._lose(known, "a newer process has its name")
+        worker = self._take_in(join, CheckedResolver(allow_loopback=is_local))
+        log.info("worker joined worker=%s model=%s url=%s state=%s", join.name, join.model, join.url, join.state)
+        return Joined(lease=worker.lease)
+
+    async def _check_name(self, join: Join) -> None:
+        """Raises Conflict if another process with this name still answers at its URL."""
+        known = self._workers.get(join.name)
+        if known is None or known.why_gone is not None or known.join.generation == join.generation:
+            return
+        try:
+            await call_back(known.join, allow_loopback=True)
+        except InvalidRequest:
+            return
+        raise Conflict(
+            f"another worker is called {join.name!r}, and answers at {known.join.url}",
+            fix="choose another with --name NAME",
+            param="name",
+            code="worker_name_taken",
+        )
+
+    def _renew(self, worker: Worker, join: Join) -> Joined:
+        worker.lease = secrets.token_urlsafe(32)
+        self._take_beat(worker, join)
+        return Joined(lease=worker.lease)
+
+    def _take_in(self, join: Join, resolver: CheckedResolver) -> Worker:
+        config = ModelConfig(source=join.source or join.model)
+        served = self._table.serve(join.model, config, created=int(time.time()))
+        engine = WorkerEngine(join, resolver, silence_s=served.config.deadline_s)
+        replica = Replica(engine)
+        served.replicas.append(replica)
+        served.refresh()
+        worker = Worker(join, engine, served, replica, secrets.token_urlsafe(32), time.monotonic())
+        self._workers.pop(join.name, None)
+        self._workers[join.name] = worker
+        return worker
+
+    def beat(self, beat: Beat) -> Heard:
+        """Take a beat; the answer has the commands for the worker.
+
+        Raises NotFound for a worker that has to join again, Conflict for one that another process has replaced.
+        """
+        worker = self._find(beat)
+        self._take_beat(worker, beat)
+        commands, worker.commands = tuple(dict.fromkeys(worker.commands)), []
+        return Heard(commands=commands)
+
+    def leave(self, leave: Leave) -> None:
+        """Let a worker go: what runs there may end. Raises as `beat`."""
+        worker = self._find(leave)
+        worker.why_gone = "it left"
+        log.info("worker left worker=%s model=%s", worker.name, worker.join.model)
+        self._end(worker, breaks=False)
+
+    def _find(self, message: Beat | Leave) -> Worker:
+        worker = self._workers.get(message.name)
+        if worker is None or worker.why_gone is not None:
+            raise NotFound(f"no worker {message.name!r} is here", fix="join again", code="not_joined")
+        if worker.join.generation != message.generation:
+            raise Conflict(f"another process is worker {message.name!r} now", code="superseded")
+        if not hmac.compare_digest(worker.lease.encode(), message.lease.encode("utf-8", "surrogatepass")):
+            raise NotFound(f"worker {message.name!r} has another lease", fix="join again", code="not_joined")
+        return worker
+
+    def _take_beat(self, worker: Worker, beat: Beat) -> None:
+        before = worker.state
+        worker.heard_at = time.monotonic()
+        worker.engine.hear(beat)
+        worker.served.refresh()
+        if beat.logs is not None:
+            for wanted in worker.logs_wanted:
+                if not wanted.done():
+                    wanted.set_result(beat.logs)
+            worker.logs_wanted.clear()
+        if worker.state != before:
+            log.info("worker is %s worker=%s before=%s", worker.state, worker.name, before)
+
+    def drain(self, name: str) -> None:
+        """Send a worker no new requests; it ends once its running ones are over. Raises NotFound."""
+        worker = self.find(name)
+        worker.is_draining = worker.replica.is_draining = True
+        worker.served.refresh()
+        worker.commands.append("drain")
+        log.info("worker drains worker=%s", name)
+
+    def reload(self, name: str) -> None:
+        """Have a worker restart its engine, once its running requests are over. Raises NotFound."""
+        self.find(name).commands.append("reload")
+        log.info("worker reloads worker=%s", name)
+
+    async def logs(self, name: str) -> tuple[str, ...]:
+        """The last log lines of a worker, with its next beat. Raises NotFound, EngineUnavailable if no beat comes."""
+        worker = self.find(name)
+        wanted: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
+        worker.logs_wanted.append(wanted)
+        worker.commands.append("logs")
+        try:
+            async with asyncio.timeout(LOGS_S):
+                return await wanted
+        except TimeoutError:
+            raise EngineUnavailable(f"worker {name!r} sent no beat for {LOGS_S:g} s", retry_after_s=LOGS_S) from None
+        finally:
+            if wanted in worker.logs_wanted:
+                worker.logs_wanted.remove(wanted)
+
+    def find(self, name: str) -> Worker:
+        """The worker of that name, which is not gone. Raises NotFound with the nearest name."""
+        worker = self._workers.get(name)
+        if worker is None or worker.why_gone is not None:
+            here = [other.name for other in self._workers.values() if other.why_gone is None]
+            fix = did_you_mean(name, here, f"workers here: {', '.join(here) or 'none'}")
+            raise NotFound(f"no worker {name[:100]!r} is here", fix=fix)
+        return worker
+
+    async def _keep_looking(self) -> None:
+        expected = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if (late_s := now - expected) > BEAT_EVERY_S / 2:  # this process slept: the beats wait in its sockets
+                for worker in self._workers.values():
+                    worker.heard_at += late_s
+            self._look(now)
+            expected = now + LOOK_EVERY_S
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def _look(self, now: float) -> None:
+        """Suspect those that are silent, lose those that stay silent, forget those that are gone for long."""
+        for worker in list(self._workers.values()):
+            silent_s = now - worker.heard_at
+            if worker.why_gone is not None:
+                if silent_s > KEPT_GONE_S:
+                    self._forget(worker)
+            elif silent_s > LEASE_S:
+                self._lose(worker, f"no beat for {silent_s:.0f} s")
+            elif silent_s > SUSPECT_S and not worker.engine.is_lost:
+                worker.engine.lose(f"no beat for {silent_s:.0f} s")
+                worker.served.refresh()
+                log.warning("worker is suspect worker=%s silent_s=%.1f", worker.name, silent_s)
+
+    def _lose(self, worker: Worker, why: str) -> None:
+        log.warning("worker is gone worker=%s model=%s why=%r", worker.name, worker.join.model, why)
+        worker.why_gone = why
+        self._end(worker, breaks=True)
+
+    def _end(self, worker: Worker, *, breaks: bool) -> None:
+        """Take its replica out; with `breaks`, answers under way there break off at once."""
+        worker.replica.is_draining = True
+        worker.served.refresh()
+
+        async def end() -> None:
+            if breaks:
+                await worker.engine.stop()
+            await worker.served.remove(worker.replica)
+
+        task = tasks.start(end(), f"{worker.name}-end")
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    def _forget(self, worker: Worker) -> None:
+        del self._workers[worker.name]
+        self._table.forget(worker.served)

@@ -1,0 +1,99 @@
+"""The paths below /fleet: what workers send, and what people ask of them."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel
+from typing_extensions import TypedDict
+
+from chaku.errors import InvalidRequest
+from chaku.protocol.fleet import Beat, Join, Leave, Proof, Told, as_json, proof_of
+from chaku.protocol.json_scan import check_depth
+from chaku.protocol.validation import check
+from chaku.serve.access import Access
+from chaku.serve.body import parse, read_bytes
+from chaku.serve.fleet.registry import Fleet, WorkerRow
+from chaku.serve.openapi import error_responses
+
+MAX_BYTES = 512 << 10
+_NONCE_CHARS = range(16, 129)
+Message = TypeVar("Message", bound=BaseModel)
+
+
+class FleetTable(TypedDict):
+    """Answer of GET /fleet."""
+
+    workers: list[WorkerRow]
+
+
+class LogLines(TypedDict):
+    """The last log lines of a worker."""
+
+    lines: list[str]
+
+
+def add_fleet_routes(app: FastAPI, fleet: Fleet, access: Access) -> None:
+    """Put the gateway's side on an application. Who may call is in `serve.endpoints`."""
+
+    @app.get("/fleet", tags=["fleet"], responses=error_responses(401, 403))
+    async def list_workers() -> FleetTable:
+        """The workers of this gateway, with their state."""
+        return {"workers": fleet.rows()}
+
+    @app.post("/fleet/join", include_in_schema=False)
+    async def join(request: Request) -> Response:
+        peer = request.client.host if request.client else ""
+        is_local = access.is_local(peer, dict(request.scope["headers"]))
+        return _json(await fleet.join(await _read(Join, request), is_local=is_local))
+
+    @app.post("/fleet/beat", include_in_schema=False)
+    async def beat(request: Request) -> Response:
+        return _json(fleet.beat(await _read(Beat, request)))
+
+    @app.post("/fleet/leave", include_in_schema=False)
+    async def leave(request: Request) -> Response:
+        fleet.leave(await _read(Leave, request))
+        return Response(status_code=204)
+
+    of_one = error_responses(401, 403, 404)
+
+    @app.post("/fleet/workers/{worker}/drain", tags=["fleet"], status_code=202, responses=of_one)
+    async def drain(worker: str) -> None:
+        """Send a worker no new requests; it ends once its running ones are over."""
+        fleet.drain(worker)
+
+    @app.post("/fleet/workers/{worker}/reload", tags=["fleet"], status_code=202, responses=of_one)
+    async def reload(worker: str) -> None:
+        """Restart the engine of a worker, once its running requests are over."""
+        fleet.reload(worker)
+
+    @app.get("/fleet/workers/{worker}/logs", tags=["fleet"], responses={**of_one, **error_responses(503)})
+    async def logs(worker: str) -> LogLines:
+        """The last log lines of a worker, with its next beat."""
+        return {"lines": list(await fleet.logs(worker))}
+
+
+def add_worker_route(app: FastAPI, name: str, generation: str, key: str) -> None:
+    """Put the worker's side of the call-back on an application."""
+
+    @app.get("/fleet/self", include_in_schema=False)
+    async def prove(nonce: str = "") -> Response:
+        if len(nonce) not in _NONCE_CHARS or not nonce.isalnum():
+            raise InvalidRequest("nonce takes 16 to 128 letters and digits", param="nonce")
+        return _json(Proof(name=name, generation=generation, proof=proof_of(key, name, generation, nonce)))
+
+
+async def _read(kind: type[Message], request: Request) -> Message:
+    content = await read_bytes(dict(request.scope["headers"]), request.receive, MAX_BYTES)
+    check_depth(content)
+    body = parse(content)
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body is no JSON object")
+    return check(kind, body)
+
+
+def _json(message: Told) -> Response:
+    return Response(orjson.dumps(as_json(message)), media_type="application/json")
