@@ -56,6 +56,9 @@ def environment(name: str) -> str | None:
     return os.environ.get(name) or None
 
 
+RoutingPolicy = Literal["prefix", "least_loaded", "round_robin", "lottery"]
+
+
 class Frozen(BaseModel):
     """Base of every configuration model: immutable, and an unknown key is an error."""
 
@@ -134,6 +137,8 @@ class ServeConfig(Frozen):
     """Clients connected at the same time; the one that has waited longest without asking anything makes room."""
     body_timeout_s: float = Field(30.0, gt=0)
     """Longest time for a request's body to arrive, and a second more for each 64 KiB of it."""
+    routing: RoutingPolicy = "prefix"
+    """How a model's replica is chosen: prefix prefers one that has read the prompt's beginning, unless it is busy."""
     ui: bool = True
     """Serve the page beside the API."""
     runs: str = "runs"
@@ -275,7 +280,7 @@ _EXAMPLES = {
     "api_key_env": "UPSTREAM_KEY", "upstream_model": "gpt-4o", "extensions": "[top_k]", "host": "127.0.0.1",
     "port": str(DEFAULT_PORT), "allowed_hosts": "[gpu-box.lan]", "cors_origins": "[https://app.example]", "ui": "false",
     "public_url": "https://chat.example", "joins": "false",
-    "trusted_proxies": "[10.0.0.0/8]", "max_connections": "1000", "body_timeout_s": "30",
+    "trusted_proxies": "[10.0.0.0/8]", "max_connections": "1000", "body_timeout_s": "30", "routing": "least_loaded",
     "database": "sqlite:///chaku.db", "log_level": "INFO", "match": "hello", "replies": "[{text: hello}]",
 }  # fmt: skip
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from chaku.config import ModelConfig
 from chaku.engines.base import State, Status
 from chaku.engines.scripted import Reply, Script, ScriptedEngine
 from chaku.errors import EngineUnavailable, ModelError
-from chaku.serve.routing import Load, least_loaded
 from chaku.serve.table import ModelTable, Served
 from gateways import chat, gateway, scripted
 from processes import PATIENCE_S
@@ -166,13 +162,3 @@ async def test_a_model_without_replicas_says_so() -> None:
     assert served.status().state is State.LOADING
     with pytest.raises(EngineUnavailable, match="waits for a replica"):
         served.fit("chat", {})
-
-
-@given(
-    loads=st.lists(st.builds(Load, st.integers(0, 50), st.none() | st.integers(1, 64)), min_size=1), seed=st.integers()
-)
-def test_least_loaded_never_picks_a_busier_replica(loads: list[Load], seed: int) -> None:
-    def share(load: Load) -> float:
-        return load.num_running / (load.slots or 64)
-
-    assert share(loads[least_loaded(loads, Random(seed))]) == min(map(share, loads))

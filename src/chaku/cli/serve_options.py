@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
-from chaku.config import DEFAULT_PORT, ModelConfig
+from chaku.config import DEFAULT_PORT, ModelConfig, RoutingPolicy
 
 PER_MODEL = tuple(name for name in ModelConfig.model_fields if name not in ("source", "name"))
 """Settings of a model; on the command line they hold for every model there, in a YAML file model by model."""
@@ -29,6 +29,7 @@ SECTIONS = {
     "Every MODEL on the command line": "engine",
     "A MODEL that is another API": "api_key_env",
     "Who may call": "allowed_hosts",
+    "Several replicas of a model": "routing",
     "Page, database and log": "ui",
 }
 _FILE = click.Path(path_type=Path)
@@ -104,6 +105,12 @@ _LAST_OPTIONS = (
         show_default="30",
         type=float,
         help="Longest time for a request's body to arrive.",
+    ),
+    click.option(
+        "--routing",
+        show_default="prefix",
+        type=click.Choice(get_args(RoutingPolicy)),
+        help="How one of several replicas of a model is chosen.",
     ),
     click.option("--ui/--no-ui", default=None, show_default="ui", help="Serve the page beside the API."),
     click.option("--open", "opens_page", is_flag=True, help="Open the page in a browser."),

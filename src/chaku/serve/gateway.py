@@ -32,6 +32,9 @@ from chaku.serve.exchange import Exchange
 from chaku.serve.head import as_get
 from chaku.serve.metrics import Metrics
 from chaku.serve.relay import AsgiMessage, Headers, Receive, Send, relay, relay_whole, send_json
+from chaku.serve.routing.load import Work
+from chaku.serve.routing.prefix import work_of
+from chaku.serve.routing.router import Router
 from chaku.serve.table import Fitting, ModelTable, Served
 from chaku.serve.wires.base import Translation, Wire
 
@@ -54,12 +57,21 @@ class UsageSink(Protocol):
 class Gateway:
     """An ASGI application over a table of models. `app` answers everything that is not inference."""
 
-    def __init__(self, table: ModelTable, access: Access, metrics: Metrics, record_usage: UsageSink, app: App) -> None:
+    def __init__(
+        self,
+        table: ModelTable,
+        access: Access,
+        metrics: Metrics,
+        record_usage: UsageSink,
+        app: App,
+        router: Router,
+    ) -> None:
         self._table = table
         self._access = access
         self._metrics = metrics
         self._record_usage = record_usage
         self._app = app
+        self._router = router
         self._bodies = BodyReader()
         self._endpoints = EndpointTable()
 
@@ -130,7 +142,7 @@ class Gateway:
             served=served,
             translation=translation,
             fitting=served.fit(route, translation.body),
-            num_slots=num_answers(translation.body),
+            asked=work_of(served.name, translation.body, num_answers(translation.body)),
             headers=base_headers + _note_headers(translation.notes),
         )
         try:
@@ -152,11 +164,13 @@ class Gateway:
 
     async def _run(self, exchange: Exchange, work: _Work, send: Send) -> None:
         route, translation = work.fitting.route, work.translation
-        async with work.served.admission_of(route).hold(work.num_slots) as hold:
+        async with work.served.admission_of(route).hold(work.asked.num_slots) as hold:
             exchange.queue_s = exchange.since_start_s()
-            replica, body = work.served.choose(work.fitting)
+            pairs = work.served.refit(work.fitting).pairs
+            index, entry = self._router.send([replica.load for replica, _ in pairs], work.asked)
+            replica, body = pairs[index]
             call = Call(route, body, translation.is_stream, exchange.request_id, hold)
-            with replica.running(work.num_slots, hold):
+            with replica.running(entry, hold):
                 async with replica.engine.ask(call) as answer:
                     headers = work.headers + _note_headers(answer.notes)
                     if call.stream:
@@ -215,7 +229,7 @@ class _Work:
     served: Served
     translation: Translation
     fitting: Fitting
-    num_slots: int
+    asked: Work
     headers: Headers
 
 

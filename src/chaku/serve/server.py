@@ -7,6 +7,7 @@ import contextlib
 import errno
 import gc
 import logging
+import random
 import resource
 import signal
 import socket
@@ -27,6 +28,7 @@ from chaku.serve.fleet.registry import Fleet
 from chaku.serve.fleet.routes import add_fleet_routes
 from chaku.serve.gateway import Gateway, UsageSink
 from chaku.serve.metrics import Metrics
+from chaku.serve.routing.router import Router
 from chaku.serve.table import ModelTable
 
 log = logging.getLogger(__name__)
@@ -74,7 +76,8 @@ def build(config: ServeConfig, table: ModelTable, keys: ActiveKeys, record_usage
     metrics = Metrics(table)
     app = build_app(table, metrics)
     limits = ConnectionLimits(num_connections=config.max_connections, body_s=config.body_timeout_s)
-    serving = Serving(table, app, Gateway(table, access, metrics, record_usage, app), access, limits)
+    router = Router(config.routing, random.Random())  # noqa: S311 - no secret
+    serving = Serving(table, app, Gateway(table, access, metrics, record_usage, app, router), access, limits)
     if config.joins:
         serving.fleet = Fleet(table)
         serving.companions.append(serving.fleet)

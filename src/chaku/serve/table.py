@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from chaku.errors import ChakuError, EngineUnavailable, InvalidRequest, NotFound
 from chaku.nearest import did_you_mean
 from chaku.serve import capability
 from chaku.serve.admission import Admission
-from chaku.serve.routing import Load, least_loaded
+from chaku.serve.routing.load import CallLoad, Load
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +30,23 @@ class Replica:
     """One engine that serves a model, and the requests of this gateway that run there."""
 
     engine: Engine
-    num_running: int = 0
-    """Slots that requests of this gateway hold."""
+    load: Load = field(default_factory=lambda: Load(time.monotonic))
+    """The requests of this gateway, and what beats say of others'."""
     failure: ChakuError | None = None
     """Why it could not be started."""
     is_draining: bool = False
     """It takes no new requests."""
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
+    _process: tuple[int | None, int] | None = None
+    """Of the engine, as of the last `notice_restart`."""
 
     def __post_init__(self) -> None:
         self._idle.set()
+
+    @property
+    def num_running(self) -> int:
+        """Slots that requests of this gateway hold."""
+        return self.load.num_running
 
     def status(self) -> Status:
         """The engine's status, or the failure to start it."""
@@ -54,18 +61,25 @@ class Replica:
             return False
         return self.engine.status().state in _TAKES_REQUESTS
 
+    def notice_restart(self) -> None:
+        """If the engine's process is another than before, note that its prompt cache is empty."""
+        status = self.engine.status()
+        process = (status.pid, status.num_restarts)
+        if self._process not in (None, process):
+            self.load.lose_cache()
+        self._process = process
+
     @contextlib.contextmanager
-    def running(self, num_slots: int, hold: Hold) -> Iterator[None]:
-        """Count `num_slots` as taken during the block, and until the engine has stopped working for `hold`."""
-        self.num_running += num_slots
+    def running(self, call: CallLoad, hold: Hold) -> Iterator[None]:
+        """Keep a call in the books during the block, and until the engine has stopped working for `hold`."""
         self._idle.clear()
         try:
             yield
         finally:
-            hold.when_done(lambda: self._give_back(num_slots))
+            hold.when_done(lambda: self._end(call))
 
-    def _give_back(self, num_slots: int) -> None:
-        self.num_running -= num_slots
+    def _end(self, call: CallLoad) -> None:
+        call.end()
         if not self.num_running:
             self._idle.set()
 
@@ -94,7 +108,6 @@ class Served:
     config: ModelConfig
     created: int
     replicas: list[Replica] = field(default_factory=list)
-    random: random.Random = field(default_factory=random.Random)
     is_configured: bool = False
     """The gateway was started with it; another came with a worker."""
 
@@ -142,6 +155,9 @@ class Served:
             self._available = available
             self._generation += 1
             known = [replica.engine.capabilities for replica in available]
+            for replica in available:
+                replica.load.slots = replica.engine.capabilities.slots
+                replica.notice_restart()
             if known:
                 self.admission.slots = _sum([one.slots for one in known])
                 self.embedding_admission.slots = _sum([one.embedding_slots for one in known])
@@ -167,18 +183,10 @@ class Served:
             raise refusal
         return Fitting(route, body, self._generation, pairs)
 
-    def choose(self, fitting: Fitting) -> tuple[Replica, dict[str, Any]]:
-        """One of the replicas that can honour a request, by load, and the body as its engine gets it.
-
-        Replicas that came while the request waited count too. Raises as `fit`.
-        """
+    def refit(self, fitting: Fitting) -> Fitting:
+        """The replicas that can honour a request now: some may have come or gone while it waited. Raises as `fit`."""
         self.refresh()
-        if fitting.generation != self._generation:
-            fitting = self.fit(fitting.route, fitting.body)
-        if len(fitting.pairs) == 1:
-            return fitting.pairs[0]
-        loads = [Load(replica.num_running, replica.engine.capabilities.slots) for replica, _ in fitting.pairs]
-        return fitting.pairs[least_loaded(loads, self.random)]
+        return fitting if fitting.generation == self._generation else self.fit(fitting.route, fitting.body)
 
     def unavailable(self) -> EngineUnavailable:
         """The error for a request while no replica takes requests: the reason, and when to come back, if ever."""
