@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
@@ -14,6 +11,7 @@ from rich.console import Console
 from chaku.cli.help_page import Command, command
 from chaku.cli.terminal import kept, settings
 from chaku.cli.terminal.answer import with_way_out
+from chaku.cli.terminal.asking import model_rows, question_of, run_until_ended, sampling_options
 from chaku.cli.terminal.attached import as_text
 from chaku.cli.terminal.endpoint import choose
 from chaku.cli.terminal.one_shot import answer_once
@@ -21,27 +19,9 @@ from chaku.cli.terminal.recommended import recommended
 from chaku.cli.terminal.repl import Repl
 from chaku.cli.terminal.transcript import Transcript
 from chaku.client import Client
-from chaku.errors import ChakuError, NotFound, UsageError
+from chaku.errors import ChakuError, UsageError
 
 _FILE = click.Path(path_type=Path)
-
-
-def _checked(_: click.Context, param: click.Parameter, text: str | None) -> settings.Value | None:
-    return None if text is None or param.name is None else settings.parse(param.name, text)
-
-
-def _sampling_options(command: Any) -> Any:
-    """One option for every setting of the table."""
-    for name, setting in reversed(settings.SETTINGS.items()):
-        option = click.option(
-            f"--{name.replace('_', '-')}",
-            name,
-            callback=_checked,
-            metavar="N" if setting.kind is int else "NUMBER",
-            help=f"{setting.meaning[0].upper()}{setting.meaning[1:]}: {setting.range}.",
-        )
-        command = option(command)
-    return command
 
 
 @command(sections={"Sampling": "temperature", "Output": "json"})
@@ -64,7 +44,7 @@ def _sampling_options(command: Any) -> Any:
     help="Put a text file into the message.",
 )
 @click.option("-c", "--continue", "continues", is_flag=True, help="Continue the last conversation.")
-@_sampling_options
+@sampling_options
 @click.option("--json", is_flag=True, help="Print the answer with usage and timings as one JSON object.")
 @click.option("--raw", is_flag=True, help="Print the answer as it comes, without drawing Markdown.")
 @click.pass_context
@@ -90,7 +70,7 @@ def chat(
     built-in model by itself.
     """
     attached = as_text(files)
-    question = _question(prompt, attached)
+    question = question_of(prompt, attached)
     if question is None and (json or not sys.stdout.isatty()):
         raise UsageError("there is no prompt, and the output is no terminal", fix='give one: chaku chat "…"')
     transcript = Transcript()
@@ -109,7 +89,7 @@ def chat(
     async def talk() -> None:
         async with choose(base_url, api_key, model) as endpoint, Client(endpoint.base_url, endpoint.api_key) as client:
             try:
-                rows = await _models(client, endpoint.model)
+                rows = await model_rows(client, endpoint.model)
                 models = list(rows)
                 chosen = endpoint.model or models[0]
                 suits = recommended(rows.get(chosen, {}))
@@ -129,7 +109,7 @@ def chat(
             except ChakuError as failure:
                 raise await with_way_out(failure, client, endpoint.model or "") from None
 
-    _run(talk())
+    run_until_ended(talk())
 
 
 run = Command(
@@ -142,53 +122,3 @@ run = Command(
     MODEL is anything that `chaku serve` takes. The same as `chaku chat --model MODEL`.
     """,
 )
-
-
-def _question(prompt: str | None, attached: str) -> str | None:
-    """The prompt, the attached files and what is piped in, empty lines between them. None: a conversation is wanted."""
-    if sys.stdin.isatty():
-        return "\n\n".join(part for part in (prompt, attached) if part) if prompt else None
-    try:
-        piped = sys.stdin.buffer.read().decode().strip("\n")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"standard input is not UTF-8 text: byte {error.start} is none") from None
-    question = "\n\n".join(part for part in (prompt, attached, piped) if part)
-    if not question:
-        raise UsageError("nothing to ask: there is no prompt and nothing on standard input")
-    return question
-
-
-async def _models(client: Client, model: str | None) -> dict[str, dict[str, Any]]:
-    """The server's models and what it says of them. A server without such a list is fine when the model is named."""
-    try:
-        models = await client.model_rows()
-    except NotFound:
-        if model is None:
-            raise
-        return {model: {}}
-    if not models and model is None:
-        raise ChakuError(f"{client.base_url} serves no models", fix="name one with -m")
-    return models
-
-
-def _run(talk: Any) -> None:
-    """Run it so that being ended (SIGTERM, a closed terminal) still ends what was started."""
-
-    async def main() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, _end, task, number)
-        await talk
-
-    ended_by: list[signal.Signals] = []
-
-    def _end(task: asyncio.Task[None], number: signal.Signals) -> None:
-        ended_by.append(number)
-        task.cancel()
-
-    try:
-        asyncio.run(main())
-    except asyncio.CancelledError:
-        sys.exit(128 + ended_by[0] if ended_by else 1)

@@ -30,6 +30,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "chaku chat -c",
     ),
     "run": ("chaku run smollm2-135m", 'chaku run runs/my-run "Who are you?"'),
+    "compare": (
+        'chaku compare -m smollm2-135m -m runs/my-run "Who are you?"',
+        'cat error.log | chaku compare -m A -m B -m C "What went wrong?" --json',
+    ),
     "ps": ("chaku ps", "chaku ps --port 8080 --json"),
     "stop": ("chaku stop", "chaku stop --port 8080"),
     "list": ("chaku list", "chaku list --json"),

@@ -30,6 +30,7 @@ COMMANDS = {
     "fleet": ("chaku.cli.fleet:fleet", "See and steer the workers of a gateway."),
     "chat": ("chaku.cli.chat:chat", "Talk to a model, or ask one question."),
     "run": ("chaku.cli.chat:run", "Talk to the model that you name."),
+    "compare": ("chaku.cli.compare:compare", "Ask several models the same, side by side."),
     "ps": ("chaku.cli.gateway_here:ps", "Show what is served on this machine."),
     "stop": ("chaku.cli.gateway_here:stop", "Stop the gateway on this machine."),
     "pull": ("chaku.cli.pull:pull", "Fetch a model into the cache."),
@@ -51,7 +52,7 @@ COMMANDS = {
 SECTIONS = {
     "Serve and chat": ("demo", "serve", "worker", "fleet", "chat", "run", "ps", "stop"),
     "Models": ("pull", "list", "models", "weights"),
-    "Compare": ("arena", "leaderboard"),
+    "Compare": ("compare", "arena", "leaderboard"),
     "Training": ("data", "train", "estimate", "launch", "runs"),
     "This machine": ("doctor", "paths", "keys", "completion"),
 }

@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -41,11 +41,17 @@ class ChatEndpoint:
     base_url: str
     api_key: str | None
     model: str | None
+    names: tuple[str, ...] = ()
+    """What a server that was started here calls its models, in the order in which they were asked for."""
 
 
 @contextlib.asynccontextmanager
-async def choose(base_url: str | None, api_key: str | None, model: str | None) -> AsyncIterator[ChatEndpoint]:
+async def choose(
+    base_url: str | None, api_key: str | None, model: str | None, *, beside: Sequence[str] = ()
+) -> AsyncIterator[ChatEndpoint]:
     """The endpoint to use; a server started for it ends with the block. Raises ChakuError.
+
+    `beside`: further models that it has to serve.
 
     OPENAI_API_KEY goes to the address that its owner configured, `base_url` or OPENAI_BASE_URL. The
     gateway on this machine gets it only where it is one of chaku's own keys.
@@ -56,10 +62,11 @@ async def choose(base_url: str | None, api_key: str | None, model: str | None) -
     here = f"http://127.0.0.1:{DEFAULT_PORT}"
     if api_key is None and (key := environment("OPENAI_API_KEY") or "").startswith(TOKEN_PREFIX):
         api_key = key
-    if await _answers(here) and (model is None or await _serves(here, api_key, model)):
+    wanted = [name for name in (model, *beside) if name is not None]
+    if await _answers(here) and all([await _serves(here, api_key, name) for name in wanted]):
         yield ChatEndpoint(f"{here}/v1", api_key, model)
         return
-    async with _child(model or BUILT_IN_MODEL) as endpoint:
+    async with _child(*(wanted or [BUILT_IN_MODEL])) as endpoint:
         yield endpoint
 
 
@@ -86,20 +93,21 @@ async def _serves(url: str, api_key: str | None, model: str) -> bool:
     return False
 
 
-def serve_command(model: str, ready_fd: int) -> list[str]:
+def serve_command(ready_fd: int, *models: str) -> list[str]:
     """The command line of the child."""
     # One person asks one thing at a time: one slot with all the context starts sooner than many short ones.
     flags = ["--port", "0", "--ready-fd", str(ready_fd), "--slots", "1", "--no-ui", "--exit-with-parent"]
-    return [sys.executable, "-m", "chaku", "serve", model, *flags]
+    return [sys.executable, "-m", "chaku", "serve", *models, *flags]
 
 
 @contextlib.asynccontextmanager
-async def _child(model: str) -> AsyncIterator[ChatEndpoint]:
+async def _child(*models: str) -> AsyncIterator[ChatEndpoint]:
+    model = " ".join(models)
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "rb") as ready, tempfile.TemporaryFile() as log:
         try:
             process = await asyncio.create_subprocess_exec(
-                *serve_command(model, write_end),
+                *serve_command(write_end, *models),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -118,7 +126,8 @@ async def _child(model: str) -> AsyncIterator[ChatEndpoint]:
                     if process.returncode is not None:
                         raise _why(process.returncode, log, model)
                     await asyncio.sleep(0.1)
-            yield ChatEndpoint(f"{told['url']}/v1", told.get("api_key"), next(iter(told["models"]), None))
+            names = tuple(told["models"])
+            yield ChatEndpoint(f"{told['url']}/v1", told.get("api_key"), next(iter(names), None), names)
         finally:
             await _stop(process)
 

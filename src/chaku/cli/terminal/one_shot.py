@@ -15,8 +15,8 @@ from chaku.cli.terminal.view import PlainView, View, view_for
 from chaku.client import Client
 
 
-class _Silent(PlainView):
-    """Shows nothing: the answer is printed as JSON in the end."""
+class SilentView(PlainView):
+    """Shows nothing: the answer is printed in the end."""
 
     def __init__(self) -> None:
         super().__init__(sys.stdout)
@@ -39,7 +39,7 @@ async def answer_once(
     json: bool,
 ) -> ShownAnswer:
     """Ask, and print the answer: Markdown on a terminal, plain text in a pipe, or one JSON object."""
-    view: View = _Silent() if json else view_for(console, raw=raw)
+    view: View = SilentView() if json else view_for(console, raw=raw)
     answer = ShownAnswer()
     await ask(client, transcript, model, sampling, view, answer)
     if json:
