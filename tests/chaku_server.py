@@ -77,8 +77,16 @@ class ChakuServer:
 
     def get(self, path: str) -> tuple[int, Any]:
         """Status and JSON body."""
+        return self._ask(urllib.request.Request(self.url + path))
+
+    def post(self, path: str, body: Any = None) -> tuple[int, Any]:
+        """Status and JSON body."""
+        content = json.dumps(body).encode()
+        return self._ask(urllib.request.Request(self.url + path, content, {"content-type": "application/json"}))
+
+    def _ask(self, request: urllib.request.Request) -> tuple[int, Any]:
         try:
-            with urllib.request.urlopen(self.url + path, timeout=PATIENCE_S) as response:
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
                 return response.status, json.load(response)
         except urllib.error.HTTPError as error:
             with error:

@@ -89,12 +89,13 @@ async def gateway(
     model: dict[str, Any] | None = None,
     wait: bool = True,
     port: int = 0,
+    bare: bool = False,
     extend: Callable[[Serving, str], None] = lambda serving, url: None,
     **config: Any,
 ) -> AsyncIterator[Running]:
-    """Serve `engines` (a scripted one by default) on a free port until the block ends."""
+    """Serve `engines` (a scripted one by default, none if `bare`) on a free port until the block ends."""
     table = ModelTable()
-    for engine in engines or (ScriptedEngine("scripted", Script()),):
+    for engine in engines or (() if bare else (ScriptedEngine("scripted", Script()),)):
         table.add(engine, ModelConfig(source="test", **(model or {})), created=1_700_000_000)
     exchanges: list[Exchange] = []
     serving = build(ServeConfig(**config), table, keys or Keys(), exchanges.append)

@@ -1,19 +1,26 @@
-"""`chaku worker` as a process, as a person runs it."""
+"""Workers: `chaku worker` as a process, as a person runs it, and the same inside the test's event loop."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from chaku.engines.scripted import ScriptedEngine
+from chaku.serve.fleet.routes import add_worker_route
+from chaku.serve.server import Serving
+from chaku.serve.worker.companion import Identity, Throughput, Worker, WorkerKey, new_key
 from chaku_server import chaku_environment
+from gateways import Running, gateway, scripted
 from processes import PATIENCE_S
 
 
@@ -32,6 +39,41 @@ class WorkerProcess:
     def send(self, number: int) -> None:
         """Send it a signal."""
         self.process.send_signal(number)
+
+
+@contextlib.asynccontextmanager
+async def worker_here(
+    *gateways: str, name: str = "w", token: str | None = None, advertise: str | None = None, replies: Any = ()
+) -> AsyncIterator[Running]:
+    """A worker with a scripted engine that joins `gateways`; it leaves them at the block's end."""
+
+    def engine() -> ScriptedEngine:
+        return scripted(*replies, name="m", slots=4)
+
+    key, throughput = WorkerKey(new_key()), Throughput()
+
+    def extend(serving: Serving, url: str) -> None:
+        identity = Identity(
+            name=name,
+            key=key,
+            port=urlsplit(url).port or 0,
+            advertise=advertise,
+            generation=str(time.monotonic_ns()),
+        )
+        (served,) = serving.table
+        add_worker_route(serving.app, name, identity.generation, key.token)
+        Worker(identity, serving, served, throughput, engine, gateways, token)
+
+    async with gateway(engine(), keys=key, joins=False, ui=False, extend=extend) as running:
+        yield running
+
+
+async def soon(claim: Callable[[], Any], timeout_s: float = PATIENCE_S) -> Any:
+    """What the claim gave once it was true."""
+    async with asyncio.timeout(timeout_s):
+        while not (found := claim()):
+            await asyncio.sleep(0.01)
+    return found
 
 
 @contextlib.contextmanager

@@ -36,7 +36,9 @@ CHECKS = [
 INFERENCE = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 OPERATIONS = [
     *(("POST", path) for path in INFERENCE),
-    *(("GET", path) for path in ("/v1/models", "/v1/models/{model}", "/health", "/metrics")),
+    *(("GET", path) for path in ("/v1/models", "/v1/models/{model}", "/health", "/metrics", "/fleet")),
+    *(("POST", f"/fleet/workers/{{worker}}/{command}") for command in ("drain", "reload")),
+    ("GET", "/fleet/workers/{worker}/logs"),
 ]
 VALID, INVALID = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 REFUSED = ("tools", "tool_choice", "parallel_tool_calls", "reasoning_effort", "best_of", "suffix", "dimensions")

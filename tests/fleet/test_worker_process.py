@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,8 +58,16 @@ def test_two_workers_join_serve_die_are_gone_and_come_back(gateway: ChakuServer,
         row = gateway.get("/v1/models")[1]["data"][0]
         assert (row["id"], row["state"], row["slots"]) == ("m", "ready", 8)
 
+        left.send(signal.SIGSTOP)
+        began = time.monotonic()
+        eventually(lambda: states(gateway)["left"] == "gone")
+        assert time.monotonic() - began < 10, "from the first sign"
+        assert {said(gateway) for _ in range(10)} == {"right"}
+        left.send(signal.SIGCONT)
+        eventually(lambda: states(gateway) == both, why=lambda: left.log)
+
         left.send(signal.SIGKILL)
-        eventually(lambda: states(gateway)["left"] == "gone", 10)
+        eventually(lambda: states(gateway)["left"] == "gone")
         assert {said(gateway) for _ in range(10)} == {"right"}
 
         with worker(tmp_path, script(tmp_path, "left"), *join, "--name", "left") as again:
@@ -68,3 +77,30 @@ def test_two_workers_join_serve_die_are_gone_and_come_back(gateway: ChakuServer,
             assert again.process.wait(PATIENCE_S) == 0, again.log
             assert states(gateway)["left"] == "gone"
         assert {said(gateway) for _ in range(5)} == {"right"}
+
+
+def test_a_worker_that_drains_ends_its_answers_first(gateway: ChakuServer, tmp_path: Path) -> None:
+    path = tmp_path / "slow.yaml"
+    path.write_text("replies: [{text: one two three four five six, token_delay_s: 0.3}]\n")
+    with worker(tmp_path, f"slow=scripted:{path}", "--join", gateway.url, "--name", "slow") as slow:
+        eventually(lambda: states(gateway).get("slow") == "ready", why=lambda: slow.log)
+        body = json.dumps({**HELLO, "model": "slow", "stream": True}).encode()
+        request = urllib.request.Request(
+            gateway.url + "/v1/chat/completions", body, {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as stream:
+            assert b"data: {" in stream.readline()
+            assert gateway.post("/fleet/workers/slow/drain")[0] == 202
+            text = stream.read().decode()
+        assert " six" in text and text.rstrip().endswith("[DONE]")
+        assert slow.process.wait(PATIENCE_S) == 0, slow.log
+        assert states(gateway)["slow"] == "gone"
+        assert gateway.get("/v1/models")[1]["data"][-1]["state"] == "loading"
+
+
+def test_a_worker_that_is_refused_says_why_and_what_to_do(gateway: ChakuServer, tmp_path: Path) -> None:
+    address = ("--port", "0", "--advertise", "http://127.0.0.1:1")
+    with worker(tmp_path, "m=scripted:", "--join", gateway.url, "--name", "x", *address) as refused:
+        assert refused.process.wait(PATIENCE_S) == 1, refused.log
+    assert "can't call the worker back at http://127.0.0.1:1" in refused.log
+    assert "--advertise" in refused.log

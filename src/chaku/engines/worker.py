@@ -6,6 +6,7 @@ its beats: whoever hears them calls `hear` and `lose`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -14,7 +15,7 @@ import aiohttp
 
 from chaku.engines.base import Answer, Call, Capabilities, Engine, State, Status
 from chaku.engines.openai_speaker import OpenAiSpeaker
-from chaku.http_out import NotSent, Retries, Transport
+from chaku.http_out import BrokenOff, NotSent, Retries, Transport
 from chaku.protocol.fleet import BEAT_EVERY_S, Beat, Join, ToldCapabilities
 
 NEVER_AGAIN = Retries(limit=0, unanswered=False, statuses=frozenset())
@@ -48,6 +49,8 @@ class WorkerEngine(Engine):
         self._capabilities = capabilities_of(join.capabilities)
         self._why_lost: str | None = None
         self._is_stopped = False
+        self._bounds: set[asyncio.Timeout] = set()
+        """One for each call under way; it has no limit until the engine is stopped."""
 
     async def start(self) -> None:
         """Nothing to start: the worker runs."""
@@ -86,17 +89,31 @@ class WorkerEngine(Engine):
 
     @asynccontextmanager
     async def ask(self, call: Call) -> AsyncIterator[Answer]:
-        """Send it on. A worker that can't be reached gets no more calls until its next beat."""
+        """Send it on. A worker that can't be reached gets no more calls until its next beat.
+
+        Raises BrokenOff as soon as the engine is stopped, besides what the speaker raises.
+        """
         try:
-            async with self._speaker.ask(call) as answer:
-                yield answer
+            async with asyncio.timeout(None) as bound:
+                self._bounds.add(bound)
+                async with self._speaker.ask(call) as answer:
+                    yield answer
         except NotSent as error:
             self.lose(error.message)
             raise
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            raise BrokenOff(f"worker {self.worker} is gone") from None
+        finally:
+            self._bounds.discard(bound)
 
     async def stop(self) -> None:
-        """Close the connections. Answers under way break off."""
+        """Close the connections. Answers under way break off at once: a frozen worker would never end them."""
         self._is_stopped = True
+        now = asyncio.get_running_loop().time()
+        for bound in tuple(self._bounds):
+            bound.reschedule(now)
         await self._transport.close()
 
 

@@ -68,6 +68,8 @@ class Serving:
     """The wait between the first signal and the end: requests are still answered."""
     give_up: Callable[[Exception], None] = lambda error: None
     """Ends a running gateway with an error."""
+    end: Callable[[], None] = lambda: None
+    """Ends a running gateway as a signal does: it drains first."""
 
 
 def build(config: ServeConfig, table: ModelTable, keys: ActiveKeys, record_usage: UsageSink) -> Serving:
@@ -169,7 +171,7 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
         failures.append(error)
         server.should_exit = True
 
-    serving.give_up = give_up
+    serving.give_up, serving.end = give_up, ending
     _raise_file_limit()
     # What is loaded by now stays: the collector need not walk it again while requests come and go.
     gc.collect()

@@ -205,7 +205,7 @@ class Worker:
     def _take_command(self, command: CommandKind) -> None:
         def act() -> None:
             if command == "drain":
-                os.kill(os.getpid(), 15)  # the same way as a person's SIGTERM
+                self._serving.end()
             elif command == "reload" and (self._reloading is None or self._reloading.done()):
                 self._reloading = tasks.start(self._reload(), "reload")
 
