@@ -58,8 +58,9 @@ bench: $(VENV)/.dev ## what the gateway and the page cost
 	$(BIN)/python bench/engine.py
 	$(BIN)/python bench/page.py
 
-wheel: $(VENV)/.dev ## build dist/*.whl
-	$(BIN)/python -m build --wheel
+wheel: $(BIN)/python ## build dist/*.whl
+	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist/*.whl
 
 clean: ## remove the environment and what was built; the pulled models stay in the cache
 	rm -rf $(VENV) build dist src/chaku/web/static/vendor .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

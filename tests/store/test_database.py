@@ -176,6 +176,14 @@ def test_a_writer_that_waits_too_long_is_told_so(sqlite_url, monkeypatch):
             assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() == HEAD
 
 
+def test_a_full_disk_is_named_with_the_way_out(sqlite_url):
+    with open_store(sqlite_url) as store:
+        with pytest.raises(StoreError, match="disk of .* is full") as caught, store.write() as connection:
+            connection.execute(sa.text("PRAGMA max_page_count = 1"))  # the pages there are, and no more
+            connection.execute(sa.text("CREATE TABLE more AS SELECT randomblob(1000000)"))
+        assert "free some space" in str(caught.value.fix)
+
+
 def test_a_failed_block_leaves_no_trace(store):
     with pytest.raises(ZeroDivisionError), store.write() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'gone'")

@@ -244,4 +244,6 @@ def _explain(error: Exception, name: str) -> StoreError:
         )
     if "already exists" in cause:
         return StoreError(f"{name} holds tables of another program ({cause})", fix="give chaku a database of its own")
+    if "disk" in cause:  # SQLite's "database or disk is full" and "disk I/O error", as it is called where no log fits
+        return StoreError(f"the disk of {name} is full or fails: {cause}", fix="free some space there, then try again")
     return StoreError(f"the database {name} failed: {cause}", fix="check that it is reachable and is chaku's")
