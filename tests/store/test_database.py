@@ -178,7 +178,7 @@ def test_a_writer_that_waits_too_long_is_told_so(sqlite_url, monkeypatch):
 
 def test_a_full_disk_is_named_with_the_way_out(sqlite_url):
     with open_store(sqlite_url) as store:
-        with pytest.raises(StoreError, match="disk of .* is full") as caught, store.write() as connection:
+        with pytest.raises(StoreError, match=r"disk of .* is full") as caught, store.write() as connection:
             connection.execute(sa.text("PRAGMA max_page_count = 1"))  # the pages there are, and no more
             connection.execute(sa.text("CREATE TABLE more AS SELECT randomblob(1000000)"))
         assert "free some space" in str(caught.value.fix)
