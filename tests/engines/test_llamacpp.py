@@ -101,9 +101,11 @@ async def test_log_probabilities_have_openai_s_shape(engine: LlamaCppEngine) -> 
 
 
 async def test_stop_strings_end_the_answer_and_stay_out_of_it(engine: LlamaCppEngine) -> None:
-    response = await whole(engine, stop=[" of"])
+    response = await whole(engine, stop=["zzz", " of"])
     assert text_of(response) == "The capital"
     assert response["choices"][0]["finish_reason"] == "stop"
+    assert response["choices"][0]["stop_reason"] == " of"
+    assert "stop_reason" not in (await whole(engine, stop=["zzz"]))["choices"][0]
 
 
 async def test_logit_bias_forbids_a_token(engine: LlamaCppEngine) -> None:

@@ -24,7 +24,8 @@ CHAT = "/v1/chat/completions"
         ("GET", "/v1/v1/models", "/v1/models"),
         ("POST", "/v1/responses", "use /v1/chat/completions"),
         ("POST", "/responses", "use /v1/chat/completions"),
-        ("POST", "/v1/messages", "use /v1/chat/completions"),
+        ("POST", "/messages", "/v1/messages"),
+        ("POST", "/v1/v1/messages/count_tokens", "/v1/messages/count_tokens"),
     ],
 )
 async def test_a_client_beside_the_api_is_told_where_it_is(method: str, path: str, says: str) -> None:

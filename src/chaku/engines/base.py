@@ -14,9 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import orjson
-
-from chaku.protocol.answers import CompletionUsage
+from chaku.protocol.answers import CompletionUsage, chunks_of
 
 Route = Literal["chat", "completions", "embeddings"]
 
@@ -149,11 +147,10 @@ class Block:
 
 
 def _texts(data: bytes) -> Iterator[str]:
-    for line in data.split(b"\n\n"):
-        if line.startswith(b"data: {"):
-            for choice in orjson.loads(line[6:]).get("choices", ()):
-                if choice.get("index", 0) == 0:
-                    yield choice.get("text") or (choice.get("delta") or {}).get("content") or ""
+    for chunk in chunks_of(data):
+        for choice in chunk.get("choices", ()):
+            if choice.get("index", 0) == 0:
+                yield choice.get("text") or (choice.get("delta") or {}).get("content") or ""
 
 
 class Answer(ABC):

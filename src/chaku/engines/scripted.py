@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -122,11 +122,11 @@ class _ScriptedAnswer(Answer):
         text = reply.text.replace("{prompt}", prompt)
         if call.body.get("continue_final_message"):
             text = text.removeprefix(_text_of(call.body["messages"][-1]["content"]))
-        text, was_stopped = _cut_at_stop(text, call.body.get("stop"))
+        text, self._stop = _cut_at_stop(text, call.body.get("stop"))
         tokens = re.findall(r"\s*\S+|\s+$", text)
         limit = call.body.get("max_completion_tokens") or call.body.get("max_tokens") or len(tokens)
         self._tokens = tokens[:limit]
-        self._finish = "stop" if was_stopped or len(tokens) <= limit else "length"
+        self._finish = "stop" if len(tokens) <= limit else "length"
         self._num_answers = call.body.get("n", 1)
         self._head = {
             "id": f"{'chatcmpl' if self._is_chat else 'cmpl'}-{number}",
@@ -165,7 +165,8 @@ class _ScriptedAnswer(Answer):
                 if self._reply.reasoning:
                     message["reasoning_content"] = self._reply.reasoning
                 said = {"message": message}
-            choices.append({"index": index, **said, "finish_reason": self._finish, "logprobs": None})
+            end = {"finish_reason": self._finish, "logprobs": None, **self._stop_reason()}
+            choices.append({"index": index, **said, **end})
         kind = "chat.completion" if self._is_chat else "text_completion"
         return {**self._head, "object": kind, "choices": choices, "usage": self._usage}
 
@@ -181,7 +182,7 @@ class _ScriptedAnswer(Answer):
             for index in range(self._num_answers):
                 yield Block(self._event(index, {"content": token}), num_tokens=1)
         for index in range(self._num_answers):
-            yield Block(self._event(index, {}, self._finish))
+            yield Block(self._event(index, {}, self._finish, self._stop_reason()))
         kind = "chat.completion.chunk" if self._is_chat else "text_completion"
         yield Block(
             event({**self._head, "object": kind, "choices": [], "usage": self._usage}),
@@ -190,8 +191,14 @@ class _ScriptedAnswer(Answer):
         )
         yield Block(DONE, is_last=True)
 
-    def _event(self, index: int, delta: dict[str, Any], finish: str | None = None) -> bytes:
-        choice: dict[str, Any] = {"index": index, "finish_reason": finish, "logprobs": None}
+    def _stop_reason(self) -> dict[str, str]:
+        """The stop sequence that ended the text, in vLLM's field."""
+        return {"stop_reason": self._stop} if self._stop and self._finish == "stop" else {}
+
+    def _event(
+        self, index: int, delta: dict[str, Any], finish: str | None = None, end: Mapping[str, str] | None = None
+    ) -> bytes:
+        choice: dict[str, Any] = {"index": index, "finish_reason": finish, "logprobs": None, **(end or {})}
         if self._is_chat:
             choice["delta"] = delta
             return event({**self._head, "object": "chat.completion.chunk", "choices": [choice]})
@@ -213,7 +220,8 @@ def _text_of(content: Any) -> str:
     return content or ""
 
 
-def _cut_at_stop(text: str, stop: str | list[str] | None) -> tuple[str, bool]:
+def _cut_at_stop(text: str, stop: str | list[str] | None) -> tuple[str, str | None]:
+    """The text up to the first stop sequence in it, and that sequence."""
     stops = [stop] if isinstance(stop, str) else stop or []
-    ends = [at for at in (text.find(s) for s in stops if s) if at >= 0]
-    return (text[: min(ends)], True) if ends else (text, False)
+    at, sequence = min(((at, s) for s in stops if (at := text.find(s)) >= 0), default=(len(text), None))
+    return text[:at], sequence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import (
     Any,
     Literal,
@@ -86,6 +87,8 @@ class ChatChoice(TypedDict):
     message: AnswerMessage
     finish_reason: FinishReason
     logprobs: ChatLogprobs | None
+    stop_reason: NotRequired[str | int | None]
+    """vLLM's field: the stop sequence that ended the answer, where the engine names it."""
 
 
 class ChatCompletion(TypedDict):
@@ -134,6 +137,8 @@ class ChunkChoice(TypedDict):
     delta: ChunkDelta
     finish_reason: FinishReason | None
     logprobs: NotRequired[ChatLogprobs | None]
+    stop_reason: NotRequired[str | int | None]
+    """vLLM's field: the stop sequence that ended the answer, where the engine names it."""
 
 
 class ChatChunk(TypedDict):
@@ -164,6 +169,8 @@ class TextChoice(TypedDict):
     text: str
     finish_reason: Literal["stop", "length", "content_filter"] | None
     logprobs: LegacyLogprobs | None
+    stop_reason: NotRequired[str | int | None]
+    """vLLM's field: the stop sequence that ended the answer, where the engine names it."""
 
 
 class TextCompletion(TypedDict):
@@ -223,3 +230,10 @@ DONE = b"data: [DONE]\n\n"
 def event(chunk: Any) -> bytes:
     """One server-sent event."""
     return b"data: " + orjson.dumps(chunk) + b"\n\n"
+
+
+def chunks_of(events: bytes) -> Iterator[dict[str, Any]]:
+    """The JSON objects of whole events, as engines send them; the mark of the end is none."""
+    for line in events.split(b"\n\n"):
+        if line.startswith(b"data: {"):
+            yield orjson.loads(line[6:])

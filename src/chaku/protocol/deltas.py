@@ -39,7 +39,10 @@ class Delta:
     text: str = ""
     reasoning: str = ""
     tool_calls: tuple[ToolCallPart, ...] = ()
+    refusal: str = ""
     finish_reason: str | None = None
+    stop_sequence: str | None = None
+    """The stop sequence that ended the answer, where the engine names it."""
     usage: TokenUsage | None = None
     logprobs: tuple[dict[str, Any], ...] = ()
     """OpenAI's entries for the tokens of this delta, when `logprobs=True` was asked for."""
@@ -94,6 +97,8 @@ def delta_of_choice(choice: Mapping[str, Any], message: Mapping[str, Any], usage
         # DeepSeek's name, which most servers took over; OpenRouter and newer vLLM say `reasoning`.
         reasoning=message.get("reasoning_content") or message.get("reasoning") or "",
         tool_calls=tuple(calls),
+        refusal=message.get("refusal") or "",
+        stop_sequence=stop if isinstance(stop := choice.get("stop_reason"), str) else None,  # vLLM's name
         finish_reason=choice.get("finish_reason"),
         usage=usage_of(usage),
         logprobs=tuple((choice.get("logprobs") or {}).get("content") or ()),

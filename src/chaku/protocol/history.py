@@ -55,7 +55,7 @@ def tidy(messages: list[Any], first: int = 0) -> set[str]:
 
 def _tidy_message(message: dict[str, Any], place: str, dropped: set[str]) -> None:
     role = message.get("role")
-    _drop(message, _REPLAYED.get(role) if isinstance(role, str) else None, place, "", dropped)
+    drop(message, _REPLAYED.get(role) if isinstance(role, str) else None, place, "", dropped)
     if role == "assistant":
         _tidy_answer(message, place, dropped)
     elif role == "tool":
@@ -69,9 +69,9 @@ def _tidy_message(message: dict[str, Any], place: str, dropped: set[str]) -> Non
                 del message["content"]
         for index, part in enumerate(content):
             if type(part) is dict:
-                _drop(part, _REPLAYED_IN_PART, f"{place}.content.{index}", "content.", dropped)
+                drop(part, _REPLAYED_IN_PART, f"{place}.content.{index}", "content.", dropped)
                 if type(image := part.get("image_url")) is dict:
-                    _drop(image, None, f"{place}.content.{index}.image_url", "", dropped)
+                    drop(image, None, f"{place}.content.{index}.image_url", "", dropped)
 
 
 def _tidy_answer(message: dict[str, Any], place: str, dropped: set[str]) -> None:
@@ -88,12 +88,12 @@ def _tidy_answer(message: dict[str, Any], place: str, dropped: set[str]) -> None
     for index, call in enumerate(calls):
         if type(call) is not dict:
             continue
-        _drop(call, _REPLAYED_IN_CALL, f"{place}.tool_calls.{index}", "tool_calls.", dropped)
+        drop(call, _REPLAYED_IN_CALL, f"{place}.tool_calls.{index}", "tool_calls.", dropped)
         call.setdefault("type", "function")
         function = call.get("function")
         if type(function) is dict:
             here = f"{place}.tool_calls.{index}.function"
-            _drop(function, _REPLAYED_IN_FUNCTION, here, "tool_calls.function.", dropped)
+            drop(function, _REPLAYED_IN_FUNCTION, here, "tool_calls.function.", dropped)
             arguments = function.get("arguments")
             if arguments is None or arguments == "":
                 function["arguments"] = "{}"  # what a call without arguments looks like in a stream
@@ -105,7 +105,11 @@ def _is_thought(part: Any) -> bool:
     return type(part) is dict and isinstance(kind := part.get("type"), str) and kind in _THOUGHTS
 
 
-def _drop(value: dict[str, Any], replayed: frozenset[str] | None, place: str, prefix: str, dropped: set[str]) -> None:
+def drop(value: dict[str, Any], replayed: frozenset[str] | None, place: str, prefix: str, dropped: set[str]) -> None:
+    """Remove nulls and replayed fields from `value`; those that said something are added to `dropped`.
+
+    `place` names the value in errors, `prefix` the fields. Raises InvalidRequest for too many fields.
+    """
     if len(value) > _MAX_FIELDS:
         raise InvalidRequest(
             f"{place} has {len(value):,} fields, at most {_MAX_FIELDS} are read", param=place, code="invalid_value"

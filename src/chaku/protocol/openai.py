@@ -6,13 +6,16 @@ Source: OpenAI's API reference for chat completions, completions and embeddings.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from chaku.complaints import FUNCTION_NAME, TOKEN_ID
 from chaku.config import ModelName
+from chaku.protocol import history
 from chaku.protocol.messages import ChatMessage, Json, Shape
+from chaku.protocol.requests import Request
 
 
 class FunctionSpec(Shape):
@@ -93,6 +96,22 @@ MAX_INPUTS = 2048
 MAX_BIASES = 2048
 MAX_TOOLS = 1024
 
+REFUSED = {
+    "audio": "chaku does not produce audio",
+    "functions": "functions is deprecated: use tools",
+    "function_call": "function_call is deprecated: use tool_choice",
+    "prediction": "predicted outputs are not supported",
+    "moderation": "chaku does not moderate requests",
+    "prompt_cache_options": "engines keep their own prompt caches: leave it out",
+    "prompt_cache_retention": "engines keep their own prompt caches: leave it out",
+    "web_search_options": "chaku does not search the web",
+    "store": "answers are not stored on request: leave store out",
+    "service_tier": "chaku has one service tier: leave service_tier out",
+    "modalities": "chaku answers in text only: leave modalities out",
+    "verbosity": "no engine here honours verbosity: ask for it in the prompt",
+}
+"""Fields of OpenAI's API that chaku refuses, with the reason."""
+
 
 def _bounded(limit: int) -> BeforeValidator:
     """Refuse a larger object before its entries are looked at: each wrong one would become a complaint of its own."""
@@ -129,8 +148,10 @@ Prompts = Annotated[
 ]
 
 
-class Sampling(Shape):
+class Sampling(Request):
     """Fields that chat and plain completions share."""
+
+    refused: ClassVar[Mapping[str, str]] = REFUSED
 
     model: ModelName
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -177,6 +198,11 @@ class ChatRequest(Sampling):
     add_generation_prompt: bool | None = None
     """The counterpart of continue_final_message: false where that is true."""
 
+    @classmethod
+    def tidy(cls, messages: list[Any], first: int = 0) -> set[str]:
+        """Drop what servers and SDKs add to past messages: see `protocol.history`."""
+        return history.tidy(messages, first)
+
 
 class CompletionRequest(Sampling):
     """POST /v1/completions."""
@@ -193,8 +219,10 @@ def prompts_of(value: Any) -> list[Any]:
     return value if isinstance(value, list) and not isinstance(value[0], int) else [value]
 
 
-class EmbeddingRequest(Shape):
+class EmbeddingRequest(Request):
     """POST /v1/embeddings."""
+
+    refused: ClassVar[Mapping[str, str]] = REFUSED
 
     model: ModelName
     input: Prompts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -10,25 +11,11 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from chaku.complaints import MAX_SHOWN_CHARS, in_words, shown
 from chaku.errors import InvalidRequest
-from chaku.protocol.history import tidy
-from chaku.protocol.messages import ChatMessage
+from chaku.protocol.requests import Request
 
 Model = TypeVar("Model", bound=BaseModel)
+Asked = TypeVar("Asked", bound=Request)
 
-KNOWN_BUT_REFUSED = {
-    "audio": "chaku does not produce audio",
-    "functions": "functions is deprecated: use tools",
-    "function_call": "function_call is deprecated: use tool_choice",
-    "prediction": "predicted outputs are not supported",
-    "moderation": "chaku does not moderate requests",
-    "prompt_cache_options": "engines keep their own prompt caches: leave it out",
-    "prompt_cache_retention": "engines keep their own prompt caches: leave it out",
-    "web_search_options": "chaku does not search the web",
-    "store": "answers are not stored on request: leave store out",
-    "service_tier": "chaku has one service tier: leave service_tier out",
-    "modalities": "chaku answers in text only: leave modalities out",
-    "verbosity": "no engine here honours verbosity: ask for it in the prompt",
-}
 _ASK_FOR_NOTHING: dict[str, Any] = {"functions": [], "function_call": "none", "tools": [], "top_logprobs": 0}
 """Values that ask for what happens without the field as well."""
 _OF_TOOLS = {"tool_choice": ("none", "auto"), "parallel_tool_calls": (True, False)}
@@ -38,7 +25,6 @@ MAX_FIELDS = 200
 MAX_COMPLAINTS = 64
 """More are counted, but not spelled out: that costs 2 microseconds and 1 KB each."""
 MESSAGES_PER_STEP = 200
-_MESSAGES: TypeAdapter[list[ChatMessage]] = TypeAdapter(list[ChatMessage])
 
 
 @dataclass(slots=True)
@@ -62,21 +48,21 @@ def check(kind: type[Model], body: Any) -> Model:
     try:
         return kind.model_validate(body)
     except ValidationError as error:
-        raise _refusal(error, body) from None
+        raise _refusal(error, kind, body) from None
 
 
-def read_request(kind: type[Model], body: Any) -> ReadRequest[Model]:
+def read_request(kind: type[Asked], body: Any) -> ReadRequest[Asked]:
     """Clean and check a parsed body. `body` is changed: pass one that nobody else holds.
 
     Raises InvalidRequest as `check` does.
     """
     notes = _clean(body)
     messages = body.get("messages")
-    dropped = tidy(messages) if isinstance(messages, list) else None
+    dropped = kind.tidy(messages) if isinstance(messages, list) else None
     return _result(check(kind, body), body, notes, dropped)
 
 
-def read_request_in_steps(kind: type[Model], body: Any) -> Generator[None, None, ReadRequest[Model]]:
+def read_request_in_steps(kind: type[Asked], body: Any) -> Generator[None, None, ReadRequest[Asked]]:
     """The same for a long conversation, some messages at a time; the generator's value is the request.
 
     Each step takes a few milliseconds at most.
@@ -85,20 +71,26 @@ def read_request_in_steps(kind: type[Model], body: Any) -> Generator[None, None,
     if not isinstance(messages, list) or len(messages) <= MESSAGES_PER_STEP:
         return read_request(kind, body)
     notes = _clean(body)
-    dropped = tidy(messages[:MESSAGES_PER_STEP])
+    dropped = kind.tidy(messages[:MESSAGES_PER_STEP])
     typed = check(kind, {**body, "messages": messages[:MESSAGES_PER_STEP]})
     for first in range(MESSAGES_PER_STEP, len(messages), MESSAGES_PER_STEP):
         yield
         some = messages[first : first + MESSAGES_PER_STEP]
-        dropped |= tidy(some, first)
+        dropped |= kind.tidy(some, first)
         try:
-            typed.messages += _MESSAGES.validate_python(some, strict=True)  # type: ignore[attr-defined]
+            typed.messages += _messages_of(kind).validate_python(some, strict=True)  # type: ignore[attr-defined]
         except ValidationError as error:
-            raise _refusal(error, body, ("messages",), first) from None
+            raise _refusal(error, kind, body, ("messages",), first) from None
     return _result(typed, body, notes, dropped)
 
 
-def _result(typed: Model, body: dict[str, Any], notes: list[str], dropped: set[str] | None) -> ReadRequest[Model]:
+@functools.cache
+def _messages_of(kind: type[Request]) -> TypeAdapter[list[Any]]:
+    shape: Any = kind.model_fields["messages"].annotation
+    return TypeAdapter(shape)
+
+
+def _result(typed: Asked, body: dict[str, Any], notes: list[str], dropped: set[str] | None) -> ReadRequest[Asked]:
     if dropped:
         notes.append(f"dropped from past messages: {', '.join(sorted(dropped))}")
     return ReadRequest(typed, body, tuple(notes))
@@ -137,7 +129,9 @@ def _tidy_stream_options(body: dict[str, Any]) -> list[str]:
     return []
 
 
-def _refusal(error: ValidationError, body: Any, start: tuple[str, ...] = (), first_index: int = 0) -> InvalidRequest:
+def _refusal(
+    error: ValidationError, kind: type[BaseModel], body: Any, start: tuple[str, ...] = (), first_index: int = 0
+) -> InvalidRequest:
     if error.error_count() > MAX_COMPLAINTS:
         return InvalidRequest(f"the body has {error.error_count():,} faults, too many to name", code="invalid_value")
     errors = error.errors(include_url=False)
@@ -153,8 +147,7 @@ def _refusal(error: ValidationError, body: Any, start: tuple[str, ...] = (), fir
     is_missing = first["type"] == "missing"
     param = ".".join(_shortened(part) for part in _path(location, body, is_missing=is_missing)) or None
     field = str(location[0])
-    if field in KNOWN_BUT_REFUSED:
-        why = KNOWN_BUT_REFUSED[field]
+    if issubclass(kind, Request) and (why := kind.refused.get(field)):
         return InvalidRequest(f"{field} can't be honoured: {why}", param=field, code="unsupported_parameter")
     if first["type"] == "extra_forbidden":
         return InvalidRequest(f"unknown parameter {param}", param=param, code="unknown_parameter")

@@ -159,7 +159,7 @@ class Access:
         Raises AuthenticationFailed or PermissionRefused. Nothing is checked for `open`, nor for `page`, which checks
         its sessions itself.
         """
-        authorization = headers.get(b"authorization")
+        authorization = _credential(headers)
         if scope in ("infer", "metrics", "admin"):
             return self.identify(authorization, scope).key_id
         if scope == "join":
@@ -232,6 +232,14 @@ def is_loopback_host(name: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def _credential(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """The Authorization header, or Anthropic's `x-api-key` as one; None where neither was sent."""
+    authorization = headers.get(b"authorization")
+    if authorization is None and (key := headers.get(b"x-api-key")) is not None:
+        return b"Bearer " + key
+    return authorization
 
 
 def host_name(host: str) -> str:

@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import Any, TypeVar
 
 import orjson
-from pydantic import BaseModel
 
 from chaku.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 from chaku.protocol.json_scan import JsonLimits, check_depth, scan
+from chaku.protocol.requests import Request
 from chaku.protocol.validation import ReadRequest, read_request, read_request_in_steps
 
-Model = TypeVar("Model", bound=BaseModel)
+Asked = TypeVar("Asked", bound=Request)
 Value = TypeVar("Value")
 Receive = Callable[[], Awaitable[Any]]
 Headers = Mapping[bytes, bytes]
@@ -58,8 +58,8 @@ class BodyReader:
         self._large = asyncio.Lock()
 
     async def read(
-        self, kind: type[Model], limits: JsonLimits, headers: Headers, receive: Receive
-    ) -> ReadRequest[Model]:
+        self, kind: type[Asked], limits: JsonLimits, headers: Headers, receive: Receive
+    ) -> ReadRequest[Asked]:
         """The body of a request as `kind`.
 
         Raises InvalidRequest, PayloadTooLarge or UnsupportedMedia, which name the field or the limit.

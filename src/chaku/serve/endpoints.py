@@ -14,6 +14,7 @@ from chaku.errors import MethodNotAllowed, NotFound
 from chaku.protocol.openai import ChatRequest, CompletionRequest, EmbeddingRequest
 from chaku.serve.body import CHAT_LIMITS, TEXT_LIMITS
 from chaku.serve.signposts import signpost
+from chaku.serve.wires.anthropic import CountTokensWire, MessagesWire
 from chaku.serve.wires.base import Wire
 from chaku.serve.wires.openai import OpenAIWire
 
@@ -40,6 +41,8 @@ ENDPOINTS = (
     _row("/v1/chat/completions", "POST", "infer", OpenAIWire("chat", ChatRequest, CHAT_LIMITS)),
     _row("/v1/completions", "POST", "infer", OpenAIWire("completions", CompletionRequest, TEXT_LIMITS)),
     _row("/v1/embeddings", "POST", "infer", OpenAIWire("embeddings", EmbeddingRequest, TEXT_LIMITS)),
+    _row("/v1/messages", "POST", "infer", MessagesWire()),
+    _row("/v1/messages/count_tokens", "POST", "infer", CountTokensWire()),
     _row("/v1/models", "GET HEAD", "infer"),
     _row("/v1/models/*", "GET HEAD", "infer"),
     _row("/metrics", "GET HEAD", "metrics"),

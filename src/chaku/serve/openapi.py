@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,15 +11,46 @@ from pydantic import TypeAdapter
 
 from chaku import __version__
 from chaku.protocol.answers import ChatChunk, ChatCompletion, Embeddings, ErrorBody, TextCompletion
+from chaku.protocol.anthropic import CountTokensRequest, MessagesRequest
+from chaku.protocol.anthropic_answers import InputTokens, Message, MessageEvent, MessagesErrorBody
 from chaku.protocol.openai import ChatRequest, CompletionRequest, EmbeddingRequest
 
 _REF = "#/components/schemas/{model}"
 
-_INFERENCE: list[tuple[str, str, Any, Any, Any | None]] = [
-    ("/v1/chat/completions", "Answer a conversation", ChatRequest, ChatCompletion, ChatChunk),
-    ("/v1/completions", "Continue a text", CompletionRequest, TextCompletion, TextCompletion),
-    ("/v1/embeddings", "Turn texts into vectors", EmbeddingRequest, Embeddings, None),
-]
+
+@dataclass(frozen=True)
+class Described:
+    """One inference path: the shapes of its request, its answer, one event of its stream, and its errors."""
+
+    path: str
+    summary: str
+    request: Any
+    answer: Any
+    chunk: Any | None = None
+    error: Any = ErrorBody
+
+    @property
+    def shapes(self) -> set[Any]:
+        """Every shape that it names."""
+        return {self.request, self.answer, self.error} | ({self.chunk} if self.chunk is not None else set())
+
+
+INFERENCE = (
+    Described("/v1/chat/completions", "Answer a conversation", ChatRequest, ChatCompletion, ChatChunk),
+    Described("/v1/completions", "Continue a text", CompletionRequest, TextCompletion, TextCompletion),
+    Described("/v1/embeddings", "Turn texts into vectors", EmbeddingRequest, Embeddings),
+    Described(
+        "/v1/messages", "Answer a conversation (Anthropic)", MessagesRequest, Message, MessageEvent, MessagesErrorBody
+    ),
+    Described(
+        "/v1/messages/count_tokens",
+        "Count a prompt's tokens (Anthropic)",
+        CountTokensRequest,
+        InputTokens,
+        error=MessagesErrorBody,
+    ),
+)
+"""The inference paths, for the API's description and the docs."""
 
 ERRORS: dict[int, str] = {
     400: "A field is unknown, out of range, or can't be honoured by this model; `param` names it",
@@ -50,7 +82,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         description="OpenAI-compatible API. Every field is honoured, or refused with a 400 that names it.",
         routes=app.routes,
     )
-    kinds = {kind for _, _, *some in _INFERENCE for kind in some if kind is not None} | {ErrorBody}
+    kinds = {ErrorBody}.union(*(described.shapes for described in INFERENCE))
     inputs = [
         (kind, "validation" if kind.__name__.endswith("Request") else "serialization", TypeAdapter(kind))
         for kind in sorted(kinds, key=lambda kind: str(kind.__name__))
@@ -61,22 +93,24 @@ def describe(app: FastAPI) -> dict[str, Any]:
     components.setdefault("schemas", {}).update(definitions.get("$defs", {}))
     components["securitySchemes"] = {"ApiKey": {"type": "http", "scheme": "bearer"}}
     page["security"] = [{}, {"ApiKey": []}]
-    for path, summary, request, answer, chunk in _INFERENCE:
-        content: dict[str, Any] = {"application/json": {"schema": schemas[answer]}}
-        if chunk is not None:
-            content["text/event-stream"] = {"schema": {"type": "string"}, "x-event": schemas[chunk]}
-        refusals = {
-            str(status): {"description": text, "content": {"application/json": {"schema": schemas[ErrorBody]}}}
-            for status, text in ERRORS.items()
-        }
-        page.setdefault("paths", {})[path] = {
-            "post": {
-                "summary": summary,
-                "operationId": path.removeprefix("/v1/").replace("/", "_"),
-                "tags": ["inference"],
-                "requestBody": {"required": True, "content": {"application/json": {"schema": schemas[request]}}},
-                "responses": {"200": {"description": "The answer", "content": content}, **refusals},
-            }
-        }
+    for described in INFERENCE:
+        page.setdefault("paths", {})[described.path] = {"post": _operation(described, schemas)}
     app.openapi_schema = page
     return page
+
+
+def _operation(described: Described, schemas: dict[Any, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = {"application/json": {"schema": schemas[described.answer]}}
+    if described.chunk is not None:
+        content["text/event-stream"] = {"schema": {"type": "string"}, "x-event": schemas[described.chunk]}
+    refusals = {
+        str(status): {"description": text, "content": {"application/json": {"schema": schemas[described.error]}}}
+        for status, text in ERRORS.items()
+    }
+    return {
+        "summary": described.summary,
+        "operationId": described.path.removeprefix("/v1/").strip("/").replace("/", "_"),
+        "tags": ["inference"],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schemas[described.request]}}},
+        "responses": {"200": {"description": "The answer", "content": content}, **refusals},
+    }

@@ -54,8 +54,9 @@ async def relay_whole(
 ) -> None:
     """Send a whole answer, in the client's words; note its usage on `exchange`."""
     exchange.take_usage(answer.get("usage"))
+    body = translation.whole(answer)  # it may fail: then the headers have not gone out
     exchange.begin(200)
-    await send_json(send, 200, translation.whole(answer), headers)
+    await send_json(send, 200, body, headers)
     exchange.is_complete = True
 
 

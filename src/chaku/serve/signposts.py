@@ -6,10 +6,11 @@ import re
 
 from chaku.errors import NotFound
 
-_MISPLACED = re.compile(r"(?:/openai|/v1)*/(chat/completions|completions|embeddings|models|responses|messages)")
+_MISPLACED = re.compile(
+    r"(?:/openai|/v1)*/(chat/completions|completions|embeddings|models|responses|messages(?:/count_tokens)?)"
+)
 _ABSENT = {
     "responses": "use /v1/chat/completions (AI SDK: provider.chat(MODEL); Agents SDK: OpenAIChatCompletionsModel)",
-    "messages": "use /v1/chat/completions",
 }
 
 

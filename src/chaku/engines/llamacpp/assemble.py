@@ -27,6 +27,8 @@ def assemble(chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
             if piece.get("logprobs"):
                 _add_lists(whole, piece["logprobs"])
             whole["finish_reason"] = piece["finish_reason"] or whole["finish_reason"]
+            if "stop_reason" in piece:
+                whole["stop_reason"] = piece["stop_reason"]
     for whole in choices.values():
         if "message" in whole and not whole["message"]["content"]:
             whole["message"]["content"] = None if "tool_calls" in whole["message"] else ""

@@ -52,6 +52,8 @@ def completion_request(body: dict[str, Any], *, model: str) -> dict[str, Any]:
 def _sampling(body: dict[str, Any], model: str) -> dict[str, Any]:
     request = {name: body[name] for name in _SAME_NAME if body.get(name) is not None}
     request |= {"model": model, "stream": True, "stream_options": {"include_usage": True}}
+    if body.get("stop"):
+        request["verbose"] = True  # only then the last event names the stop sequence
     if body.get("seed") is not None:
         request["seed"] = body["seed"] % _MAX_SEED
     if body.get("repetition_penalty") is not None:

@@ -13,7 +13,7 @@ from chaku.engines.llamacpp.logprobs import Piece, characters, of_chat, of_compl
 from chaku.engines.llamacpp.refusal import refusal
 from chaku.protocol.answers import DONE
 
-_NEEDS_A_LOOK = (b'"usage":', b'"timings":', b'"error":{', DONE)
+_NEEDS_A_LOOK = (b'"usage":', b'"timings":', b'"__verbose":{', b'"error":{', DONE)
 """Can't be text of the model: inside a JSON string the quotes would be escaped, and a line break too."""
 
 
@@ -66,8 +66,11 @@ class Stream:
             self._prompt_tokens += usage["prompt_tokens"]
             self._completion_tokens += usage["completion_tokens"]
             self._cached_tokens += usage.get("prompt_tokens_details", {}).get("cached_tokens", 0)
+        details = chunk.get("__verbose") or {}
         for choice in chunk["choices"]:
             for translated in self._choices(choice):
+                if translated["finish_reason"] == "stop" and details.get("stop_type") == "word":
+                    translated["stop_reason"] = details["stopping_word"]  # vLLM's name
                 yield self._chunk([translated])
 
     def _name_frame(self) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from pydantic import BaseModel
-
 from chaku.engines.base import Block, Route
 from chaku.errors import ChakuError
 from chaku.protocol.json_scan import JsonLimits
+from chaku.protocol.requests import Request
 from chaku.protocol.validation import ReadRequest
 
 Headers = Mapping[bytes, bytes]
+EVENT_STREAM = b"text/event-stream; charset=utf-8"
+"""Content-Type of server-sent events."""
 
 
 class Translation(Protocol):
@@ -48,7 +49,7 @@ class Wire(Protocol):
         """The kind of work that a request asks for."""
 
     @property
-    def request(self) -> type[BaseModel]:
+    def request(self) -> type[Request]:
         """The shape of a request."""
 
     @property

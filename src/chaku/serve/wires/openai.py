@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from pydantic import BaseModel
 
 from chaku.engines.base import Block, Route
 from chaku.errors import ChakuError, InvalidRequest
 from chaku.protocol.errors import body_of, event_of
 from chaku.protocol.json_scan import JsonLimits
+from chaku.protocol.requests import Request
 from chaku.protocol.validation import ReadRequest
-from chaku.serve.wires.base import Headers, Translation
-
-EVENT_STREAM = b"text/event-stream; charset=utf-8"
+from chaku.serve.wires.base import EVENT_STREAM, Headers, Translation
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class OpenAIWire:
     """Chat completions, completions or embeddings."""
 
     route: Route
-    request: type[BaseModel]
+    request: type[Request]
     limits: JsonLimits
 
     def translate(self, request: ReadRequest[Any], headers: Headers) -> Translation:

