@@ -24,6 +24,7 @@ from chaku.store import keyring
 from chaku.store.database import open_store
 from chaku.store.leases import LEASE_S
 from chaku.web.application import mount
+from chaku.web.arena import ArenaSettings
 from chaku.web.page import STATIC, PageFiles
 
 
@@ -130,6 +131,7 @@ async def page_gateway(
     static: Path = STATIC,
     lease_s: float = LEASE_S,
     runs: Path = ROOT,
+    arena: ArenaSettings | None = None,
     **options: Any,
 ) -> AsyncIterator[Running]:
     """The same with its page, over a real database."""
@@ -149,6 +151,7 @@ async def page_gateway(
                 page=PageFiles(static),
                 lease_s=lease_s,
                 runs=runs,
+                arena=arena,
             )
         )
 

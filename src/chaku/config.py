@@ -115,6 +115,18 @@ class ModelConfig(Frozen):
     """Sampling extensions (top_k, min_p, repetition_penalty, ignore_eos) that the upstream honours."""
 
 
+class Contestant(Frozen):
+    """A model as it stands in an arena: one model can stand there under several settings."""
+
+    name: ModelName
+    model: ModelName
+    """The name under which it is served."""
+    system: str | None = Field(None, max_length=20_000)
+    """The system prompt."""
+    sampling: dict[str, Any] = {}
+    """Request parameters, such as temperature."""
+
+
 class ServeConfig(Frozen):
     """Everything `chaku serve` can be told."""
 
@@ -143,9 +155,29 @@ class ServeConfig(Frozen):
     """Serve the page beside the API."""
     runs: str = "runs"
     """Folder whose training runs the page shows, to the local user alone."""
+    contestants: tuple[Contestant, ...] = ()
+    """Who stands in the arena. Default: every model that answers chats, as it is."""
+    arena_battles_per_hour: int = Field(60, ge=1)
+    """Battles that one visitor may begin."""
+    arena_turns: int = Field(10, ge=1)
+    """Turns of one battle."""
     database: str | None = None
     """SQLAlchemy URL. Default: CHAKU_DATABASE, or an SQLite file in the data folder."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("contestants", mode="before")
+    @classmethod
+    def _read_flags(cls, contestants: Any) -> Any:
+        """On the command line a contestant is NAME=MODEL, or a mapping as in YAML."""
+        return tuple(_contestant(one) if isinstance(one, str) else one for one in contestants or ())
+
+    @field_validator("contestants")
+    @classmethod
+    def _differ(cls, contestants: tuple[Contestant, ...]) -> tuple[Contestant, ...]:
+        names = [contestant.name for contestant in contestants]
+        if repeated := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two contestants are called {repeated!r}")
+        return contestants
 
     @field_validator("allowed_hosts")
     @classmethod
@@ -179,6 +211,16 @@ class ServeConfig(Frozen):
             if origin != "*" and not re.fullmatch(ORIGIN, origin):
                 raise ValueError(f"{origin!r} is no origin: write scheme and host, such as https://app.example")
         return origins
+
+
+def _contestant(text: str) -> Any:
+    if not text.lstrip().startswith("{"):
+        name, _, model = text.partition("=")
+        return {"name": name, "model": model or name}
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"{text[:80]!r} is no mapping: write {{name: NAME, model: MODEL, system: TEXT}}") from None
 
 
 Config = TypeVar("Config", bound=Frozen)
@@ -281,6 +323,8 @@ _EXAMPLES = {
     "port": str(DEFAULT_PORT), "allowed_hosts": "[gpu-box.lan]", "cors_origins": "[https://app.example]", "ui": "false",
     "public_url": "https://chat.example", "joins": "false",
     "trusted_proxies": "[10.0.0.0/8]", "max_connections": "1000", "body_timeout_s": "30", "routing": "least_loaded",
+    "contestants": "[{name: terse, model: smollm2-135m, system: Be brief.}]", "arena_battles_per_hour": "60",
+    "arena_turns": "10",
     "database": "sqlite:///chaku.db", "log_level": "INFO", "match": "hello", "replies": "[{text: hello}]",
 }  # fmt: skip
 

@@ -6,7 +6,8 @@ ChakuError
 ├── InvalidRequest      the API caller sent something that can't be honoured  400
 │   ├── ContextOverflow the prompt is longer than the model takes             400
 │   ├── PayloadTooLarge the body is larger than the gateway reads             413
-│   └── UnsupportedMedia the body is packed or typed in a way that is not read 415
+│   ├── UnsupportedMedia the body is packed or typed in a way that is not read 415
+│   └── Conflict        what is asked about is in another state               409
 ├── AuthenticationFailed no key, or a wrong one                               401
 ├── PermissionRefused   a foreign Host or Origin, or a key without the right  403
 ├── NotFound            no such model, file, key or page                      404
@@ -97,6 +98,13 @@ class UnsupportedMedia(InvalidRequest):
 
     http_status = 415
     code = "unsupported_media_type"
+
+
+class Conflict(InvalidRequest):
+    """What is asked about is in a state that does not allow it: it was already voted on, or is being written."""
+
+    http_status = 409
+    code = "conflict"
 
 
 class AuthenticationFailed(ChakuError):

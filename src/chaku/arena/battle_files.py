@@ -184,8 +184,8 @@ def _logged(record: Record) -> Comparison:
         outcome=outcome,
         prompt_id=str(record["states"][0].get("conv_id") or "") or None,
         turn=max(1, texts[0][1]),
-        style_a=_style(texts[0][0]),
-        style_b=_style(texts[1][0]),
+        style_a=style_of(texts[0][0]),
+        style_b=style_of(texts[1][0]),
         counted=not is_named,
         reason="the models' names were shown" if is_named else None,
         created=_moment(record.get("tstamp")),
@@ -215,7 +215,7 @@ def _styles(record: Record) -> tuple[Style | None, Style | None]:
     styles = []
     for side in sides:
         texts = [str(turn["content"]) for turn in side or () if turn.get("role") == "assistant"]
-        styles.append(_style("\n".join(texts)))
+        styles.append(style_of("\n".join(texts)))
     return styles[0], styles[1]
 
 
@@ -232,7 +232,7 @@ def _counted_style(counts: Record, side: str) -> Style:
     )
 
 
-def _style(text: str) -> Style:
+def style_of(text: str) -> Style:
     """Counts of a text. Its tokens are taken to be its words: both sides are counted alike."""
     return Style(
         tokens=len(text.split()),

@@ -41,6 +41,7 @@ from chaku.store.keyring import KeyRing
 from chaku.store.usage import Usage
 from chaku.store.usage_writer import UsageWriter
 from chaku.web.application import mount
+from chaku.web.arena import ArenaSettings
 from chaku.web.page import PageFiles
 
 Named = tuple[str, ModelConfig, Reference]
@@ -177,7 +178,7 @@ def _serve(
     own_host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - not bound here
     url = f"http://[{own_host}]:{port}" if ":" in own_host else f"http://{own_host}:{port}"
     if config.ui:
-        _mount_page(serving, store, keys, f"{url}/v1", Path(config.runs))
+        _mount_page(serving, store, keys, f"{url}/v1", config)
 
     def announce() -> None:
         click.echo(f"chaku is at {url}  (API: {url}/v1, API page: {url}/docs); Ctrl-C stops it", err=True)
@@ -221,7 +222,7 @@ async def _announce_ready(serving: Serving, url: str) -> None:
     click.echo(f"ready: {url} (Ctrl-C stops it)", err=True)
 
 
-def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str, runs: Path) -> None:
+def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str, config: ServeConfig) -> None:
     page = PageFiles()
     if page.missing is not None:
         click.echo(f"there is an API but no page: {page.missing}", err=True)
@@ -230,7 +231,15 @@ def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str, ru
         return [describe_model(row) for row in serving.table]
 
     application = mount(
-        serving.app, store, keys, serving.access, models=models, base_url=base_url, page=page, runs=runs
+        serving.app,
+        store,
+        keys,
+        serving.access,
+        models=models,
+        base_url=base_url,
+        page=page,
+        runs=Path(config.runs),
+        arena=ArenaSettings(config.contestants, config.arena_battles_per_hour, config.arena_turns),
     )
     serving.companions.append(application)
 

@@ -22,6 +22,7 @@ FLAGS = {
     "cors_origins": "--cors-origin",
     "trusted_proxies": "--trusted-proxy",
     "models": "MODEL",
+    "contestants": "--contestant",
 }
 """Flags that are not spelled like their setting."""
 
@@ -30,6 +31,7 @@ SECTIONS = {
     "A MODEL that is another API": "api_key_env",
     "Who may call": "allowed_hosts",
     "Several replicas of a model": "routing",
+    "Arena": "contestants",
     "Page, database and log": "ui",
 }
 _FILE = click.Path(path_type=Path)
@@ -112,6 +114,21 @@ _LAST_OPTIONS = (
         type=click.Choice(get_args(RoutingPolicy)),
         help="How one of several replicas of a model is chosen.",
     ),
+        "--contestant",
+        "contestants",
+        metavar="CONTESTANT",
+        multiple=True,
+        show_default="every model",
+        help="Who stands in the arena: NAME=MODEL, or {name: NAME, model: MODEL, system: TEXT, sampling: {...}}.",
+    ),
+    click.option(
+        "--arena-battles-per-hour",
+        metavar="N",
+        show_default="60",
+        type=int,
+        help="Battles that one visitor may begin.",
+    ),
+    click.option("--arena-turns", metavar="N", show_default="10", type=int, help="Turns of one battle."),
     click.option("--ui/--no-ui", default=None, show_default="ui", help="Serve the page beside the API."),
     click.option("--open", "opens_page", is_flag=True, help="Open the page in a browser."),
     click.option(

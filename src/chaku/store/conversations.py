@@ -44,6 +44,8 @@ class StoredConversation:
     """The model that was asked last."""
     settings: dict[str, Any] | None = None
     """Request parameters for the next answer."""
+    battle_id: str | None = None
+    """The battle of which this is a side. None: a chat."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,10 @@ class Found:
 
 
 class Conversations:
-    """The conversations of one owner: an API key's id, or None for the local user. Those of others raise NotFound."""
+    """The chats of one owner: an API key's id, or None for the local user. Those of others raise NotFound.
+
+    The sides of a battle are no chats: they would tell their models' names.
+    """
 
     def __init__(self, store: Store, owner_id: str | None) -> None:
         self._store = store
@@ -186,7 +191,7 @@ class Conversations:
 
     @property
     def _mine(self) -> sa.ColumnElement[bool]:
-        return conversations.c.owner_id == self._owner_id
+        return (conversations.c.owner_id == self._owner_id) & conversations.c.battle_id.is_(None)
 
     @property
     def _live(self) -> sa.ColumnElement[bool]:

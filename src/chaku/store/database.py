@@ -23,7 +23,7 @@ from chaku.packages import install_command
 
 log = logging.getLogger(__name__)
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration. Written here so that opening an up-to-date database need not load Alembic (0.1 s)."""
 
 BUSY_TIMEOUT_S = 15.0
@@ -37,12 +37,13 @@ class Store:
     """An open database. Thread-safe; one per process, never shared across a fork.
 
     A committed transaction outlives a killed process. SQLite runs with synchronous=NORMAL: a power cut may take the
-    last commits with it, never the database.
+    last commits with it, never the database. `write(durable=True)` outlives a power cut too.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
         self._writing = engine.execution_options(chaku_writes=True)
+        self._writing_durably = engine.execution_options(chaku_writes=True, chaku_durable=True)
 
     @property
     def name(self) -> str:
@@ -56,9 +57,15 @@ class Store:
             yield connection
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[sa.Connection]:
-        """A transaction that may write: committed when the block ends well. In SQLite the only one of its time."""
-        with self._translated(), self._writing.begin() as connection:
+    def write(self, *, durable: bool = False) -> Iterator[sa.Connection]:
+        """A transaction that may write: committed when the block ends well. In SQLite the only one of its time.
+
+        A `durable` one is on the disk when the block has ended.
+        """
+        engine = self._writing_durably if durable else self._writing
+        with self._translated(), engine.begin() as connection:
+            if durable and connection.dialect.name == "postgresql":
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
             yield connection
 
     @contextlib.contextmanager
@@ -181,7 +188,12 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    writes = connection.get_execution_options().get("chaku_writes", False)
+    options = connection.get_execution_options()
+    writes = options.get("chaku_writes", False)
+    synchronous = "FULL" if options.get("chaku_durable", False) else "NORMAL"
+    if writes and connection.info.get("synchronous", "NORMAL") != synchronous:  # can't be set inside a transaction
+        connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
+        connection.info["synchronous"] = synchronous
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 

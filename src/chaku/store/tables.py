@@ -143,7 +143,9 @@ conversations = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),  # last message added or finished
     Column("deleted_at", UtcDateTime),  # can still be restored
+    Column("battle_id", Text),  # of battles; null: a chat
     Index("ix_conversations_owner_id_updated_at", "owner_id", "updated_at"),
+    Index("ix_conversations_battle_id", "battle_id"),
 )
 
 messages = Table(
@@ -202,4 +204,117 @@ feedback = Table(
     ForeignKeyConstraint(
         ["conversation_id", "message_id"], ["messages.conversation_id", "messages.id"], ondelete="CASCADE"
     ),
+)
+
+contestants = Table(
+    "contestants",
+    metadata,
+    Column("id", Text, primary_key=True),  # hash of the rest, so that a battle knows what its sides were
+    Column("name", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("system", _Json),  # text
+    Column("sampling", _Json, nullable=False),
+)
+
+battles = Table(
+    "battles",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("visitor", Text, nullable=False),  # a key's id, or "local"
+    Column("owner_id", Text, ForeignKey("api_keys.id")),  # null: the local user's
+    Column("state", Text, nullable=False),  # drawn, answering, votable, voted, failed
+    Column("turn", Integer, nullable=False),  # turns so far
+    Column("contestant_a", Text, ForeignKey("contestants.id"), nullable=False),
+    Column("contestant_b", Text, ForeignKey("contestants.id"), nullable=False),
+    Column("conversation_a", Text, nullable=False),
+    Column("conversation_b", Text, nullable=False),
+    Column("probability", Float, nullable=False),  # with which the pair was drawn
+    Column("flags", _Json, nullable=False),  # leaked, replaced, failed, shown
+    Column("publish", Boolean, nullable=False),  # the texts may be shown to others
+    Column("token", Text, nullable=False),  # goes with a vote
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Index("ix_battles_visitor_created_at", "visitor", "created_at"),
+)
+
+votes = Table(
+    "votes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("battle_id", Text, ForeignKey("battles.id", ondelete="CASCADE"), nullable=False),
+    Column("visitor", Text, nullable=False),
+    Column("choice", Text, nullable=False),  # a, b, tie, both_bad
+    Column("reasons", _Json, nullable=False),  # list of texts
+    Column("publish", Boolean, nullable=False),
+    Column("token", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("superseded_at", UtcDateTime),  # null: the vote that holds
+    UniqueConstraint("battle_id", "token"),  # a token is used once
+    Index(
+        "uq_votes_active",
+        "battle_id",
+        unique=True,
+        sqlite_where=text("superseded_at IS NULL"),
+        postgresql_where=text("superseded_at IS NULL"),
+    ),
+    Index("ix_votes_visitor", "visitor"),
+)
+
+comparisons = Table(
+    "comparisons",
+    metadata,
+    Column("id", Text, primary_key=True),  # hash of the record
+    Column("vote_id", Text, ForeignKey("votes.id", ondelete="CASCADE")),  # null: a verdict or an import
+    Column("is_example", Boolean, nullable=False),
+    Column("source", Text, nullable=False),  # human, judge, import
+    Column("model_a", Text, nullable=False),
+    Column("model_b", Text, nullable=False),
+    Column("outcome", _Json, nullable=False),  # a, b, tie, both_bad, or a grade
+    Column("prompt_id", Text),
+    Column("cluster", Text),
+    Column("category", Text),
+    Column("language", Text),
+    Column("turn", Integer, nullable=False),
+    Column("judge", Text),
+    Column("voter", Text),
+    Column("style_a", _Json),
+    Column("style_b", _Json),
+    Column("counted", Boolean, nullable=False),
+    Column("reason", Text),
+    Column("consent", Boolean),
+    Column("created", Text),  # ISO 8601, UTC, as in the record
+    Index("ix_comparisons_vote_id", "vote_id"),
+    Index("ix_comparisons_voter", "voter"),
+    Index("ix_comparisons_models", "model_a", "model_b"),
+)
+
+exclusions = Table(
+    "exclusions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),  # voter, battle, contestant
+    Column("subject", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_by", Text, nullable=False),  # a visitor
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("lifted_at", UtcDateTime),  # null: it holds
+)
+
+rating_snapshots = Table(
+    "rating_snapshots",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("name", Text, nullable=False),  # where it went
+    Column("method", Text, nullable=False),
+    Column("data_sha256", Text, nullable=False),
+    Column("num_games", Integer, nullable=False),
+)
+
+rated_comparisons = Table(
+    "rated_comparisons",
+    metadata,
+    Column("snapshot_id", Text, ForeignKey("rating_snapshots.id", ondelete="CASCADE"), primary_key=True),
+    Column("comparison_id", Text, primary_key=True),  # it may be deleted, and stays named here
+    Index("ix_rated_comparisons_comparison_id", "comparison_id"),
 )

@@ -68,6 +68,11 @@ class Answers:
         """The gateway is stopping: an answer that breaks off from here on does so because of that."""
         self._is_closing = True
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether the gateway is stopping: answers that fail now fail because of that."""
+        return self._is_closing
+
     async def stop(self) -> None:
         """Have every answer written down with how it ended."""
         self._is_closing = True
@@ -110,7 +115,7 @@ class Answers:
             sampling=settings,
             gateway_id=self._lease.id,
         )
-        self._start(owner_id, RunningAnswer(tree, message), messages)
+        self._start(owner_id, RunningAnswer(tree, message, is_told=chat.battle_id is None), messages)
         return message
 
     async def resume(
@@ -156,7 +161,8 @@ class Answers:
         task = tasks.start(self._run(owner_id, answer), f"answer-{message.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        self._tell(owner_id, message)
+        if answer.is_told:
+            self._tell(owner_id, message)
 
     async def end(self, owner_id: str | None, chat_id: str, message_id: str) -> StoredMessage:
         """Stop an answer, and return it; one that is over already stays as it is. Raises NotFound."""
@@ -203,7 +209,8 @@ class Answers:
                 answer.end(replace(answer.so_far(), state=MessageState.FAILED, error=failure))
             message = answer.message
             self._running.pop((owner_id, message.conversation_id, message.id), None)
-            self._tell(owner_id, message)
+            if answer.is_told:
+                self._tell(owner_id, message)
 
     async def _ask(
         self, owner_id: str | None, answer: RunningAnswer, messages: Sequence[dict[str, Any]], **fields: Any

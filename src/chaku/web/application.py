@@ -24,6 +24,8 @@ from chaku.store.leases import LEASE_S
 from chaku.store.sessions import Sessions
 from chaku.web import shapes, streams
 from chaku.web.answers import Answers
+from chaku.web.arena import Arena, ArenaSettings
+from chaku.web.arena_board import ArenaBoard
 from chaku.web.chats import Chats
 from chaku.web.logins import COOKIE, GatewayAccess, Logins, Visitor, check_same_site, set_cookie
 from chaku.web.machine import Machine
@@ -49,6 +51,7 @@ class Application:
         base_url: str,
         lease_s: float,
         runs: Path,
+        arena: ArenaSettings,
     ) -> None:
         self._models = models
         self._closing = asyncio.Event()
@@ -58,6 +61,8 @@ class Application:
         self._machine = Machine(runs)
         self._chats = Chats(store, self._answers, self._hub)
         self._messages = Messages(store, self._answers, self._hub, models, self._open_stream)
+        self._arena = Arena(store, self._answers, models, self._open_stream, arena)
+        self._board = ArenaBoard(store, self._arena)
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -74,6 +79,7 @@ class Application:
         """Write down what is under way."""
         self.end_streams()
         await self._answers.stop()
+        await self._arena.stop()
         await tasks.cancel(self._watching)
 
     def api(self) -> Starlette:
@@ -87,6 +93,8 @@ class Application:
             *self._machine.routes(),
             *self._chats.routes(),
             *self._messages.routes(),
+            *self._arena.routes(),
+            *self._board.routes(),
         ]
         routes = [Route(path, self._guarded(path, handler), methods=[method]) for method, path, handler in handlers]
         return Starlette(routes=routes, exception_handlers={HTTPException: _refuse_http})
@@ -165,11 +173,12 @@ def mount(
     page: PageFiles | None = None,
     lease_s: float = LEASE_S,
     runs: Path = ROOT,
+    arena: ArenaSettings | None = None,
 ) -> Application:
     """Put the page at / and its application at /api. `models` gives the rows of /v1/models, `base_url` is the /v1 of
     this gateway, `runs` is where training runs lie. What comes back has to be started and stopped with the gateway.
     """
-    application = Application(store, keys, access, models, base_url, lease_s, runs)
+    application = Application(store, keys, access, models, base_url, lease_s, runs, arena or ArenaSettings())
     app.mount("/api", application.api())
     app.router.routes.extend((page or PageFiles()).routes())
     return application

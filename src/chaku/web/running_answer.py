@@ -30,6 +30,8 @@ class RunningAnswer:
     usage: dict[str, Any] | None = None
     finish_reason: str | None = None
     asking: asyncio.Task[None] = field(init=False)
+    is_told: bool = True
+    """The owner's tabs are told when it begins and ends, with its model's name."""
     first_token_s: float | None = None
     is_over: bool = False
     """`message` is how it ended, and nothing more will come."""

@@ -1,0 +1,388 @@
+"""The arena over HTTP: battles between anonymous sides, their votes, the leaderboard, and the operator's view.
+
+Nothing that is answered about a battle before its vote has a contestant's or a model's name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import re
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from chaku import tasks
+from chaku.arena import pairs
+from chaku.arena.battle_files import style_of
+from chaku.arena.categories import category_of, language_of
+from chaku.arena.leaks import leaks_identity
+from chaku.comparison import Comparison, Outcome
+from chaku.config import Contestant
+from chaku.errors import ConfigError, Conflict, InvalidRequest
+from chaku.protocol.validation import check
+from chaku.store.battles import SIDES, UNDO, Battles, Side, StoredBattle, StoredVote
+from chaku.store.comparisons import ComparisonBook
+from chaku.store.database import Store
+from chaku.store.folding import plain_text
+from chaku.store.message_record import MessageState, StoredMessage
+from chaku.web import arena_shapes, shapes, streams
+from chaku.web.answers import KEEP_S, Answers
+from chaku.web.battle_turn import BattleTurn
+from chaku.web.messages import Opener
+from chaku.web.requests import Handler, id_in, json_response, read_json, visitor_of
+
+RESULTS_S = 5.0
+"""The votes from which pairs are drawn are counted again after so long."""
+_NOT_COUNTED = {
+    "leaked": "an answer said which model wrote it",
+    "replaced": "a side failed and was replaced",
+    "failed": "a side failed",
+    "shown": "the names had been shown before the vote",
+}
+
+
+@dataclass(frozen=True)
+class ArenaSettings:
+    """Who stands in the arena (empty: every model that answers chats), and what a visitor may do."""
+
+    contestants: tuple[Contestant, ...] = ()
+    battles_per_hour: int = 60
+    turns: int = 10
+
+
+class Arena:
+    """The routes below /arena that a battle needs."""
+
+    def __init__(
+        self,
+        store: Store,
+        answers: Answers,
+        models: Callable[[], list[Any]],
+        open_stream: Opener,
+        settings: ArenaSettings,
+    ) -> None:
+        for contestant in settings.contestants:
+            try:
+                check(shapes.Settings, contestant.sampling)
+            except InvalidRequest as error:
+                raise ConfigError(f"contestant {contestant.name}: {error.message}", fix=error.fix) from None
+        self._store = store
+        self._answers = answers
+        self._models = models
+        self._open_stream = open_stream
+        self._contestants = settings.contestants
+        self._per_hour = settings.battles_per_hour
+        self._turns = settings.turns
+        self._comparisons = ComparisonBook(store)
+        self._chance = random.SystemRandom()
+        self._running: dict[str, BattleTurn] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._results: tuple[float, dict[pairs.Pair, tuple[float, int]]] | None = None
+
+    def routes(self) -> list[tuple[str, str, Handler]]:
+        """Method, path below /api, handler."""
+        battle = "/arena/battles/{battle}"
+        return [
+            ("GET", "/arena", self.show),
+            ("POST", "/arena/battles", self.begin),
+            ("GET", battle, self.show_battle),
+            ("POST", f"{battle}/turns", self.take_turn),
+            ("GET", f"{battle}/events", self.follow),
+            ("POST", f"{battle}/vote", self.vote),
+            ("DELETE", f"{battle}/vote", self.undo),
+        ]
+
+    async def stop(self) -> None:
+        """Let the turns under way end; their answers have been stopped."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def ready(self) -> dict[str, Contestant]:
+        """The contestants whose model takes requests now, by name."""
+        serving = {row["id"] for row in self._models() if row["state"] == "ready" and "chat" in row["capabilities"]}
+        standing = self._contestants or [Contestant(name=name, model=name) for name in sorted(serving)]
+        return {one.name: one for one in standing if one.model in serving}
+
+    async def probabilities(self) -> dict[pairs.Pair, float]:
+        """How likely each pair of ready contestants is to be drawn next."""
+        if self._results is None or time.monotonic() - self._results[0] > RESULTS_S:
+            self._results = (time.monotonic(), await asyncio.to_thread(self._comparisons.outcome_counts))
+        return pairs.pair_probabilities(list(self.ready()), self._results[1])
+
+    async def show(self, request: Request) -> Response:
+        """Whether there can be a battle, and on what terms."""
+        book, ready = self._book(request), self.ready()
+        num_recent = await asyncio.to_thread(book.num_recent, now=_now())
+        publish = await asyncio.to_thread(book.last_consent)
+        return json_response(
+            arena_shapes.ArenaShown(
+                contestants_count=len(ready),
+                is_open=len(ready) >= 2,
+                why_closed=None if len(ready) >= 2 else _why_closed(ready),
+                consent_needed=publish is None,
+                consent=None if publish is None else {"keep": True, "publish": publish},
+                limits={
+                    "battles_per_hour": self._per_hour,
+                    "battles_left": max(0, self._per_hour - num_recent),
+                    "turns": self._turns,
+                    "prompt_characters": arena_shapes.MAX_PROMPT_CHARACTERS,
+                    "undo_s": UNDO.total_seconds(),
+                },
+                sampling=pairs.METHOD,
+                reasons=list(arena_shapes.REASONS),
+                is_operator=visitor_of(request).key_id is None,
+            )
+        )
+
+    async def begin(self, request: Request) -> Response:
+        """Draw a pair."""
+        asked = await read_json(request, arena_shapes.NewBattle)
+        ready, probabilities = self.ready(), await self.probabilities()
+        if not probabilities:
+            raise Conflict(_why_closed(ready), fix="try again when another model is ready", code="arena_closed")
+        drawn, probability = pairs.draw(probabilities, self._chance)
+        battle = await asyncio.to_thread(
+            self._book(request).create,
+            (ready[drawn[0]], ready[drawn[1]]),
+            probability,
+            publish=asked.consent.publish,
+            per_hour=self._per_hour,
+            now=_now(),
+        )
+        return json_response(await self._shown(self._book(request), battle), 201)
+
+    async def show_battle(self, request: Request) -> Response:
+        """A battle as it stands, its sides named after the vote only."""
+        book = self._book(request)
+        return json_response(await self._shown(book, await self._settled(book, _battle_id(request))))
+
+    async def take_turn(self, request: Request) -> Response:
+        """Send a message to both sides."""
+        asked = await read_json(request, arena_shapes.NewTurn)
+        book = self._book(request)
+        battle = await self._settled(book, _battle_id(request))
+        if battle.id in self._running or await asyncio.to_thread(_is_streaming, book, battle):
+            raise Conflict(
+                "an answer is being written", fix="wait until both sides have ended", code="battle_answering"
+            )
+        # Shielded: if the caller leaves now, the turn still runs.
+        battle = await asyncio.shield(self._start(book, battle, asked.content))
+        return json_response(await self._shown(book, battle), 202)
+
+    async def _start(self, book: Battles, battle: StoredBattle, content: str) -> StoredBattle:
+        battle = await asyncio.to_thread(book.begin_turn, battle.id, most=self._turns, now=_now())
+        turn = BattleTurn(book, battle, self._answers, self._substitute)
+        self._running[battle.id] = turn
+        task = tasks.start(turn.run(content), f"battle-{battle.id}")
+        self._tasks.add(task)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            del self._running[battle.id]
+
+        task.add_done_callback(ended)
+        return battle
+
+    def _substitute(self, tried: set[str]) -> Contestant | None:
+        others = [contestant for name, contestant in sorted(self.ready().items()) if name not in tried]
+        return self._chance.choice(others) if others else None
+
+    async def follow(self, request: Request) -> Response:
+        """The turn under way, from where the reader was."""
+        book, battle_id = self._book(request), _battle_id(request)
+        await self._settled(book, battle_id)
+        given = request.headers.get("last-event-id") or request.query_params.get("after") or ""
+        after = int(given) if re.fullmatch(r"[0-9]{1,15}", given) else None
+        return self._open_stream(request, self._events(book, battle_id, after))
+
+    async def _events(self, book: Battles, battle_id: str, after: int | None) -> AsyncGenerator[streams.Numbered]:
+        async def snapshot() -> arena_shapes.BattleEvent:
+            battle = await asyncio.to_thread(book.get, battle_id)
+            return arena_shapes.BattleEvent(kind="snapshot", battle=await self._shown(book, battle))
+
+        if (turn := self._running.get(battle_id)) is not None:
+            async for numbered in turn.feed.read(after, snapshot):
+                yield numbered
+            return
+        before = None
+        while True:  # another gateway's turn, if any: what it writes down is what there is to see
+            battle = await self._settled(book, battle_id)
+            event = await snapshot()
+            if event != before:
+                before = event
+                yield None, dict(event)
+            if not await asyncio.to_thread(_is_streaming, book, battle):
+                return
+            await asyncio.sleep(KEEP_S)
+
+    async def vote(self, request: Request) -> Response:
+        """Judge both sides: the answer comes when the vote is on the disk, and has the names."""
+        asked = await read_json(request, arena_shapes.NewVote)
+        book = self._book(request)
+        battle = await self._settled(book, _battle_id(request))
+        given = await asyncio.to_thread(self._keep_vote, book, battle, asked.choice, asked.token, asked.reasons)
+        self._results = None
+        return json_response(await asyncio.to_thread(self._revealed, book, battle.id, given))
+
+    def _keep_vote(
+        self, book: Battles, battle: StoredBattle, choice: Outcome, token: str, reasons: Sequence[str]
+    ) -> StoredVote:
+        if battle.turn == 0:
+            raise Conflict("nothing was asked yet", fix="send a message first", code="not_votable")
+        sides, paths = book.sides(battle), _paths(book, battle)
+        answers = {side: _texts(paths[side], "assistant") for side in SIDES}
+        if (turn := self._running.get(battle.id)) is not None:  # the store has what there was a second ago
+            answers = {side: [*answers[side][: battle.turn - 1], turn.shown[side]] for side in SIDES}
+        prompts = _texts(paths["a"], "user")
+        names = {contestant.name for contestant in sides.values()}
+        is_leaked = leaks_identity(
+            [text for side in SIDES for text in answers[side]],
+            {contestant.model for contestant in sides.values()},
+            names,
+        )
+        flags = ["leaked"] if is_leaked else []
+        why_not = next((_NOT_COUNTED[flag] for flag in [*battle.flags, *flags] if flag in _NOT_COUNTED), None)
+        now = _now()
+        game = Comparison(
+            source="human",
+            model_a=sides["a"].name,
+            model_b=sides["b"].name,
+            outcome=choice,
+            prompt_id=hashlib.sha256(prompts[0].encode(errors="replace")).hexdigest()[:16],
+            cluster=book.visitor,
+            category=category_of(prompts),
+            language=language_of(prompts),
+            turn=max(1, battle.turn),
+            voter=book.visitor,
+            style_a=style_of("\n".join(answers["a"])),
+            style_b=style_of("\n".join(answers["b"])),
+            counted=why_not is None,
+            reason=why_not,
+            consent=battle.publish,
+            created=now.isoformat(),
+        )
+        return book.vote(battle.id, choice, token, game, reasons=reasons, flags=flags, now=now)
+
+    async def undo(self, request: Request) -> Response:
+        """Take the vote back."""
+        book = self._book(request)
+        battle = await asyncio.to_thread(book.undo, _battle_id(request), now=_now())
+        self._results = None
+        return json_response(await self._shown(book, battle))
+
+    def _book(self, request: Request) -> Battles:
+        return Battles(self._store, visitor_of(request).key_id)
+
+    async def _settled(self, book: Battles, battle_id: str) -> StoredBattle:
+        """The battle; one whose turn was broken off by the end of its gateway is votable or has failed."""
+        battle = await asyncio.to_thread(book.get, battle_id)
+        if battle.state == "answering" and battle_id not in self._running:
+            return await asyncio.to_thread(_settle, book, battle)
+        return battle
+
+    async def _shown(self, book: Battles, battle: StoredBattle) -> arena_shapes.BattleShown:
+        paths = await asyncio.to_thread(_paths, book, battle)
+        given = await asyncio.to_thread(book.vote_of, battle.id)
+        revealed = None if given is None else await asyncio.to_thread(self._revealed, book, battle.id, given)
+        # From here on nothing waits, so that a running turn is shown as of one moment.
+        if (turn := self._running.get(battle.id)) is not None and given is None:
+            battle = turn.battle
+
+        def show_side(side: Side) -> arena_shapes.SideShown:
+            answers = _texts(paths[side], "assistant")
+            if turn is None:
+                return {"state": _side_state(battle, paths[side]), "answers": answers}
+            earlier = answers[: battle.turn - 1]
+            return {"state": turn.state_of(side), "answers": [*earlier, turn.shown[side]]}
+
+        return {
+            "id": battle.id,
+            "state": battle.state,  # type: ignore[typeddict-item]
+            "turn": battle.turn,
+            "token": battle.token or None,
+            "consent": {"keep": True, "publish": battle.publish},
+            "prompts": _texts(max(paths.values(), key=len), "user"),
+            "sides": {side: show_side(side) for side in SIDES},
+            "revealed": revealed,
+        }
+
+    def _revealed(self, book: Battles, battle_id: str, given: StoredVote) -> arena_shapes.Revealed:
+        battle = book.get(battle_id)
+        sides, paths = book.sides(battle), _paths(book, battle)
+        why_not = next((_NOT_COUNTED[flag] for flag in battle.flags if flag in _NOT_COUNTED), None)
+        return {
+            "state": "revealed",
+            "choice": given.choice,
+            "counted": why_not is None,
+            "reason": why_not,
+            "sides": {side: _reveal(sides[side], paths[side]) for side in SIDES},
+            "undo_until": shapes.show_time(given.created_at + UNDO),
+        }
+
+
+def _reveal(contestant: Contestant, path: Sequence[StoredMessage]) -> arena_shapes.SideRevealed:
+    answers = [message for message in path if message.role == "assistant"]
+    rates = [message.timings["tokens_per_s"] for message in answers if message.timings]
+    tokens = [message.usage["completion_tokens"] for message in answers if message.usage]
+    return {
+        "contestant": contestant.name,
+        "model": contestant.model,
+        "tokens_per_s": next((rate for rate in reversed(rates) if rate is not None), None),
+        "num_tokens": sum(tokens) if tokens else None,
+        "parameters": {**({"system": contestant.system} if contestant.system else {}), **contestant.sampling},
+    }
+
+
+def _paths(book: Battles, battle: StoredBattle) -> dict[Side, list[StoredMessage]]:
+    """The messages of both sides."""
+    return {side: book.tree(battle, side).path() for side in SIDES}
+
+
+def _texts(path: Sequence[StoredMessage], role: str) -> list[str]:
+    return [plain_text(message.content) for message in path if message.role == role]
+
+
+def _is_streaming(book: Battles, battle: StoredBattle) -> bool:
+    """Whether a gateway writes an answer of this battle."""
+    return any(path and path[-1].state is MessageState.STREAMING for path in _paths(book, battle).values())
+
+
+def _settle(book: Battles, battle: StoredBattle) -> StoredBattle:
+    """A battle in `answering` that no gateway works on any more."""
+    paths = _paths(book, battle)
+    if any(path and path[-1].state is MessageState.STREAMING for path in paths.values()):
+        return battle
+    if _now() - battle.updated_at < UNDO:  # another gateway may be about to ask
+        return battle
+    texts = [_texts(path, "assistant") for path in paths.values()]
+    if battle.turn > 1 or all(answers and answers[-1].strip() for answers in texts):
+        book.flag(battle.id, "failed", now=_now())
+        return book.open_voting(battle.id, now=_now())
+    return book.flag(battle.id, "failed", now=_now(), state="failed")
+
+
+def _side_state(battle: StoredBattle, path: Sequence[StoredMessage]) -> arena_shapes.SideState:
+    if not path:
+        return "waiting"
+    if path[-1].role != "assistant" or path[-1].state is MessageState.STREAMING:
+        return "answering" if battle.state != "failed" else "failed"
+    return "failed" if path[-1].state is MessageState.FAILED else "ended"
+
+
+def _why_closed(ready: dict[str, Contestant]) -> str:
+    return f"a battle needs two contestants, and {'one is' if ready else 'none is'} ready"
+
+
+def _battle_id(request: Request) -> str:
+    return id_in(request.path_params["battle"], "battle")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
