@@ -6,13 +6,12 @@ ChakuError
 ├── InvalidRequest      the API caller sent something that can't be honoured  400
 │   ├── ContextOverflow the prompt is longer than the model takes             400
 │   ├── PayloadTooLarge the body is larger than the gateway reads             413
-│   ├── UnsupportedMedia the body is packed or typed in a way that is not read 415
-│   └── Conflict        what is asked about is in another state               409
+│   └── UnsupportedMedia the body is packed or typed in a way that is not read 415
 ├── AuthenticationFailed no key, or a wrong one                               401
 ├── PermissionRefused   a foreign Host or Origin, or a key without the right  403
 ├── NotFound            no such model, file, key or page                      404
 ├── MethodNotAllowed    this path knows another method                        405
-├── Conflict            another holds the name, or has replaced the caller    409
+├── Conflict            something is in a state that does not allow this      409
 ├── Overloaded          the queue is full                                     429
 ├── EngineError         an engine failed                                      502
 │   ├── EngineUnavailable the engine is loading, restarting or gone           503
@@ -100,13 +99,6 @@ class UnsupportedMedia(InvalidRequest):
     code = "unsupported_media_type"
 
 
-class Conflict(InvalidRequest):
-    """What is asked about is in a state that does not allow it: it was already voted on, or is being written."""
-
-    http_status = 409
-    code = "conflict"
-
-
 class AuthenticationFailed(ChakuError):
     """No API key, or one the store does not know."""
 
@@ -140,7 +132,7 @@ class MethodNotAllowed(ChakuError):
 
 
 class Conflict(ChakuError):
-    """Another holds the name, or has replaced the caller."""
+    """Something is in a state that does not allow this: a name is taken, a battle has its vote."""
 
     http_status = 409
     type = "invalid_request_error"

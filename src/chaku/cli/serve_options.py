@@ -114,6 +114,7 @@ _LAST_OPTIONS = (
         type=click.Choice(get_args(RoutingPolicy)),
         help="How one of several replicas of a model is chosen.",
     ),
+    click.option(
         "--contestant",
         "contestants",
         metavar="CONTESTANT",
