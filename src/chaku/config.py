@@ -107,6 +107,8 @@ class ModelConfig(Frozen):
     """Requests that may wait for a slot; one more gets a 429."""
     deadline_s: float = Field(600.0, gt=0)
     """Longest time for one request, waiting included."""
+    fallback: ModelName | None = None
+    """Model that answers while every replica of this one is down; the header x-chaku-fallback says so."""
     api_key_env: str | None = None
     """Environment variable that holds the key sent to an upstream."""
     upstream_model: ModelName | None = None
@@ -151,6 +153,8 @@ class ServeConfig(Frozen):
     """Longest time for a request's body to arrive, and a second more for each 64 KiB of it."""
     routing: RoutingPolicy = "prefix"
     """How a model's replica is chosen: prefix prefers one that has read the prompt's beginning, unless it is busy."""
+    continue_answers: bool = True
+    """Continue an answer that broke off at another replica; x-chaku-continue: off in a request switches it off."""
     ui: bool = True
     """Serve the page beside the API."""
     runs: str = "runs"
@@ -325,6 +329,7 @@ _EXAMPLES = {
     "trusted_proxies": "[10.0.0.0/8]", "max_connections": "1000", "body_timeout_s": "30", "routing": "least_loaded",
     "contestants": "[{name: terse, model: smollm2-135m, system: Be brief.}]", "arena_battles_per_hour": "60",
     "arena_turns": "10",
+    "continue_answers": "false", "fallback": "smollm2-135m",
     "database": "sqlite:///chaku.db", "log_level": "INFO", "match": "hello", "replies": "[{text: hello}]",
 }  # fmt: skip
 

@@ -406,7 +406,7 @@ async def test_a_preflights_answer_is_empty_and_a_pages_answer_shows_our_headers
             assert answer.status == 204
             assert not {"content-length", "content-type"} & {name.lower() for name in answer.headers}
         _, _, headers = await g.post(CHAT, chat(), headers=origin)
-    assert headers["access-control-expose-headers"] == "x-request-id, x-chaku-note, retry-after"
+    assert headers["access-control-expose-headers"] == "x-request-id, x-chaku-note, x-chaku-fallback, retry-after"
 
 
 async def test_health_can_be_asked_by_head() -> None:

@@ -12,7 +12,7 @@ import pytest
 from chaku.engines.base import Answer, Block, Call
 from chaku.engines.scripted import Script, ScriptedEngine
 from chaku.serve.exchange import Exchange
-from chaku.serve.relay import relay
+from chaku.serve.relay import Relay
 from chaku.serve.wires.openai import PassedThrough
 from gateways import chat, gateway
 from processes import PATIENCE_S
@@ -28,17 +28,16 @@ DONE = Block(b"data: [DONE]\n\n", is_last=True)
 
 
 async def relayed(*blocks: Block, shows_usage: bool = False) -> tuple[Exchange, list[dict], bytes]:
-    async def stream() -> AsyncIterator[Block]:
-        for block in blocks:
-            yield block
-
     sent: list[dict] = []
 
     async def send(message) -> None:
         sent.append(dict(message))
 
     exchange = Exchange("r", "chat")
-    await relay(stream(), exchange, send, [(b"x-request-id", b"r")], PassedThrough({}, True, (), shows_usage))
+    relay = Relay(exchange, send, [(b"x-request-id", b"r")], PassedThrough({}, True, (), shows_usage))
+    for block in blocks:
+        await relay.block(block, ())
+    await relay.end()
     return exchange, sent, b"".join(message.get("body", b"") for message in sent)
 
 

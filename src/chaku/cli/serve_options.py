@@ -79,6 +79,7 @@ _MODEL_OPTIONS = (
     click.option(
         "--deadline", "deadline_s", metavar="SECONDS", show_default="600", type=float, help="Longest request."
     ),
+    click.option("--fallback", metavar="NAME", help="Model that answers while this one is down."),
     click.option("--upstream-key-env", "api_key_env", metavar="VARIABLE", help="Variable that holds its key."),
     click.option("--upstream-model", metavar="NAME", help="The model's name there."),
     click.option("--extension", "extensions", metavar="NAME", multiple=True, help="Sampling extension it honours."),
@@ -113,6 +114,12 @@ _LAST_OPTIONS = (
         show_default="prefix",
         type=click.Choice(get_args(RoutingPolicy)),
         help="How one of several replicas of a model is chosen.",
+    ),
+    click.option(
+        "--continue-answers/--no-continue-answers",
+        default=None,
+        show_default="continue-answers",
+        help="Continue an answer that broke off at another replica.",
     ),
     click.option(
         "--contestant",

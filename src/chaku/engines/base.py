@@ -88,6 +88,10 @@ class Hold:
         """Keep the slots until `stopped` is done: the engine works on although the caller has left."""
         self._working.append(stopped)
 
+    def keep_while(self, other: Hold) -> None:
+        """Keep the slots while the engine works on the call of another hold."""
+        self._working += other._working
+
     def when_done(self, give_back: Callable[[], None]) -> None:
         """Call `give_back` once, as soon as the engine does no more work: at once where it does none now."""
         waiting_for = {future for future in self._working if not future.done()}

@@ -33,6 +33,10 @@ class Exchange:
     queue_s: float | None = None
     first_token_s: float | None = None
     duration_s: float = 0.0
+    num_retries: int = 0
+    """How often another replica was tried."""
+    num_continued: int = 0
+    """How often the answer was continued after it had begun."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0

@@ -9,18 +9,20 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import orjson
 
 from chaku import logs
-from chaku.engines.base import Call, Route
+from chaku.engines.base import Route
 from chaku.errors import (
     ChakuError,
     DeadlineExceeded,
+    EngineError,
     EngineUnavailable,
+    InvalidRequest,
 )
 from chaku.protocol.errors import body_of
 from chaku.protocol.openai import prompts_of
@@ -29,13 +31,12 @@ from chaku.serve.body import BodyReader
 from chaku.serve.client_watch import ClientLeft, client_watch
 from chaku.serve.endpoints import EndpointTable
 from chaku.serve.exchange import Exchange
+from chaku.serve.failover.dispatch import Dispatcher, Request
 from chaku.serve.head import as_get
 from chaku.serve.metrics import Metrics
-from chaku.serve.relay import AsgiMessage, Headers, Receive, Send, relay, relay_whole, send_json
-from chaku.serve.routing.load import Work
+from chaku.serve.relay import AsgiMessage, Headers, Receive, Relay, Send, note_headers, send_json
 from chaku.serve.routing.prefix import work_of
-from chaku.serve.routing.router import Router
-from chaku.serve.table import Fitting, ModelTable, Served
+from chaku.serve.table import ModelTable, Served
 from chaku.serve.wires.base import Translation, Wire
 
 log = logging.getLogger(__name__)
@@ -64,14 +65,18 @@ class Gateway:
         metrics: Metrics,
         record_usage: UsageSink,
         app: App,
-        router: Router,
+        dispatcher: Dispatcher,
+        *,
+        continue_answers: bool = True,
     ) -> None:
+        """With `continue_answers`, an answer that breaks off is continued unless its request says otherwise."""
         self._table = table
         self._access = access
         self._metrics = metrics
         self._record_usage = record_usage
         self._app = app
-        self._router = router
+        self._dispatcher = dispatcher
+        self._continue_answers = continue_answers
         self._bodies = BodyReader()
         self._endpoints = EndpointTable()
 
@@ -114,7 +119,8 @@ class Gateway:
             else:
                 request = await self._bodies.read(wire.request, wire.limits, headers, receive)
                 translation = wire.translate(request, headers)
-                await self._infer(exchange, wire.route, translation, receive, send, base_headers)
+                continues = self._continues(headers.get(b"x-chaku-continue"))
+                await self._infer(exchange, wire.route, translation, receive, send, base_headers, continues=continues)
         except ChakuError as error:
             await self._refuse(exchange, error, wire, translation, send, base_headers)
         except Exception:
@@ -125,6 +131,12 @@ class Gateway:
             if wire is not None:
                 self._account(exchange)
 
+    def _continues(self, header: bytes | None) -> bool:
+        """Whether an answer that breaks off is continued elsewhere: as the request says, or by default."""
+        if header not in (None, b"on", b"off"):
+            raise InvalidRequest("x-chaku-continue is neither on nor off", param="x-chaku-continue")
+        return self._continue_answers if header is None else header == b"on"
+
     async def _infer(
         self,
         exchange: Exchange,
@@ -132,22 +144,30 @@ class Gateway:
         translation: Translation,
         receive: Receive,
         send: Send,
-        base_headers: Headers,
+        headers: Headers,
+        *,
+        continues: bool,
     ) -> None:
         exchange.is_stream = translation.is_stream
-        exchange.model = translation.body["model"]
-        served = self._table.find(exchange.model)
+        asked = exchange.model = translation.body["model"]
+        served = self._table.find(asked, may_fall_back=True)
         exchange.is_known_model = True
-        work = _Work(
-            served=served,
-            translation=translation,
-            fitting=served.fit(route, translation.body),
-            asked=work_of(served.name, translation.body, num_answers(translation.body)),
-            headers=base_headers + _note_headers(translation.notes),
-        )
+        headers = headers + note_headers(translation.notes)
+        work = _Work(route, translation, continues)
         try:
             async with client_watch(receive), asyncio.timeout(served.config.deadline_s):
-                await self._run(exchange, work, send)
+                while True:
+                    if served.name != asked:
+                        exchange.model = served.name
+                        headers = [*headers, (b"x-chaku-fallback", served.name.encode())]
+                    try:
+                        await self._run(exchange, served, work, Relay(exchange, send, headers, translation))
+                        return
+                    except EngineError:
+                        another = self._table.fallback_of(served)
+                        if exchange.has_headers_sent or served.refresh() or another is None:
+                            raise
+                        served = another
         except TimeoutError:
             raise DeadlineExceeded(
                 f"{exchange.model} did not finish within {served.config.deadline_s:g} s",
@@ -162,21 +182,19 @@ class Gateway:
             task.uncancel()
             raise EngineUnavailable("the gateway is stopping", retry_after_s=5) from None
 
-    async def _run(self, exchange: Exchange, work: _Work, send: Send) -> None:
-        route, translation = work.fitting.route, work.translation
-        async with work.served.admission_of(route).hold(work.asked.num_slots) as hold:
+    async def _run(self, exchange: Exchange, served: Served, work: _Work, relay: Relay) -> None:
+        body = work.translation.body
+        fitting = served.fit(work.route, body)
+        asked = work_of(served.name, body, num_answers(body))
+        async with served.admission_of(work.route).hold(asked.num_slots) as hold:
             exchange.queue_s = exchange.since_start_s()
-            pairs = work.served.refit(work.fitting).pairs
-            index, entry = self._router.send([replica.load for replica, _ in pairs], work.asked)
-            replica, body = pairs[index]
-            call = Call(route, body, translation.is_stream, exchange.request_id, hold)
-            with replica.running(entry, hold):
-                async with replica.engine.ask(call) as answer:
-                    headers = work.headers + _note_headers(answer.notes)
-                    if call.stream:
-                        await relay(answer.blocks(), exchange, send, headers, translation)
-                    else:
-                        await relay_whole(await answer.whole(), exchange, send, headers, translation)
+            request = Request(served, fitting, asked, exchange.is_stream, exchange.request_id, continues=work.continues)
+            try:
+                await self._dispatcher.run(request, hold, relay)
+                await relay.end()
+            finally:
+                exchange.num_retries = request.num_retries
+                exchange.num_continued = request.num_continued
 
     async def _refuse(
         self,
@@ -224,22 +242,16 @@ class Gateway:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """A request that was checked and waits for its turn."""
+    """What a client asks for, whichever model answers."""
 
-    served: Served
+    route: Route
     translation: Translation
-    fitting: Fitting
-    asked: Work
-    headers: Headers
+    continues: bool
 
 
 def num_answers(body: dict[str, Any]) -> int:
     """The number of answers that are generated side by side, one slot for each: n for every prompt."""
     return len(prompts_of(body.get("input") or body.get("prompt"))) * (body.get("n") or 1)
-
-
-def _note_headers(notes: Iterable[str]) -> Headers:
-    return [(b"x-chaku-note", note.encode("ascii", "replace")) for note in notes]
 
 
 def _cors_headers(origin: str, headers: dict[bytes, bytes]) -> Headers:
@@ -251,7 +263,7 @@ def _cors_headers(origin: str, headers: dict[bytes, bytes]) -> Headers:
             (b"access-control-max-age", b"600"),
         ]
     else:
-        allowed.append((b"access-control-expose-headers", b"x-request-id, x-chaku-note, retry-after"))
+        allowed.append((b"access-control-expose-headers", b"x-request-id, x-chaku-note, x-chaku-fallback, retry-after"))
     return allowed
 
 

@@ -56,6 +56,8 @@ class Metrics:
 
         self._requests = counter("chaku_requests", "Requests answered", ("model", "route", "status"))
         self._errors = counter("chaku_errors", "Requests that failed, by the kind of error", ("model", "code"))
+        self._retries = counter("chaku_retries", "Times that another replica was tried", ("model",))
+        self._continued = counter("chaku_continued", "Times that an answer was continued elsewhere", ("model",))
         self._prompt = counter("chaku_prompt_tokens", "Prompt tokens read", ("model",))
         self._cached = counter("chaku_cached_prompt_tokens", "Prompt tokens that came out of a cache", ("model",))
         self._completion = counter("chaku_completion_tokens", "Tokens generated", ("model",))
@@ -82,6 +84,10 @@ class Metrics:
         self._child(self._duration, model, route).observe(exchange.duration_s)
         if exchange.error_kind is not None:
             self._child(self._errors, model, exchange.error_kind).inc()
+        if exchange.num_retries:
+            self._child(self._retries, model).inc(exchange.num_retries)
+        if exchange.num_continued:
+            self._child(self._continued, model).inc(exchange.num_continued)
         if exchange.queue_s is not None:
             self._child(self._queue, model).observe(exchange.queue_s)
         if exchange.first_token_s is not None:

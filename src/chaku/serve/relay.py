@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from chaku.engines.base import Block
@@ -20,15 +20,19 @@ _STREAM_HEADERS = [
 ]
 
 
-async def relay(
-    blocks: AsyncIterator[Block],
-    exchange: Exchange,
-    send: Send,
-    headers: Headers,
-    translation: Translation,
-) -> None:
-    """Send blocks as they come, in the client's words; note time to first token and usage on `exchange`."""
-    async for block in blocks:
+class Relay:
+    """Sends one answer in the client's words; notes time to first token and usage on its exchange."""
+
+    def __init__(self, exchange: Exchange, send: Send, headers: Headers, translation: Translation) -> None:
+        """`headers` go with the answer, whichever replica gives it."""
+        self._exchange = exchange
+        self._send = send
+        self._headers = headers
+        self._translation = translation
+
+    async def block(self, block: Block, notes: tuple[str, ...]) -> None:
+        """Send a block of a stream. The first one sends the headers, `notes` among them."""
+        exchange = self._exchange
         if block.num_tokens:
             exchange.completion_tokens += block.num_tokens  # at least so many, should no usage come
             if exchange.first_token_s is None:
@@ -36,28 +40,33 @@ async def relay(
         if block.usage is not None:
             exchange.take_usage(block.usage)
         if not exchange.has_headers_sent:
-            # Headers wait for the engine's first block: until then a failure can still have its own status.
             exchange.begin(200)
-            kind = (b"content-type", translation.media_type)
-            await send({"type": "http.response.start", "status": 200, "headers": [kind, *_STREAM_HEADERS, *headers]})
-        piece = translation.piece(block)
+            kind = (b"content-type", self._translation.media_type)
+            headers = [kind, *_STREAM_HEADERS, *self._headers, *note_headers(notes)]
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        piece = self._translation.piece(block)
         if piece or block.is_last:
-            await send({"type": "http.response.body", "body": piece, "more_body": not block.is_last})
+            await self._send({"type": "http.response.body", "body": piece, "more_body": not block.is_last})
             exchange.is_complete = block.is_last
-    if not exchange.is_complete:
-        await send({"type": "http.response.body", "body": b""})
-        exchange.is_complete = True
+
+    async def whole(self, answer: dict[str, Any], notes: tuple[str, ...]) -> None:
+        """Send a whole answer."""
+        self._exchange.take_usage(answer.get("usage"))
+        body = self._translation.whole(answer)  # it may fail: then the headers have not gone out
+        self._exchange.begin(200)
+        await send_json(self._send, 200, body, [*self._headers, *note_headers(notes)])
+        self._exchange.is_complete = True
+
+    async def end(self) -> None:
+        """End a stream whose last block did not say that it was the last."""
+        if not self._exchange.is_complete:
+            await self._send({"type": "http.response.body", "body": b""})
+            self._exchange.is_complete = True
 
 
-async def relay_whole(
-    answer: dict[str, Any], exchange: Exchange, send: Send, headers: Headers, translation: Translation
-) -> None:
-    """Send a whole answer, in the client's words; note its usage on `exchange`."""
-    exchange.take_usage(answer.get("usage"))
-    body = translation.whole(answer)  # it may fail: then the headers have not gone out
-    exchange.begin(200)
-    await send_json(send, 200, body, headers)
-    exchange.is_complete = True
+def note_headers(notes: Iterable[str]) -> Headers:
+    """Notes for the caller, as headers."""
+    return [(b"x-chaku-note", note.encode("ascii", "replace")) for note in notes]
 
 
 async def send_json(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:

@@ -24,6 +24,7 @@ from chaku.errors import ChakuError, UsageError
 from chaku.serve.access import Access, ActiveKeys
 from chaku.serve.app import build_app
 from chaku.serve.connection import ConnectionLimits, connections
+from chaku.serve.failover.dispatch import Dispatcher
 from chaku.serve.fleet.registry import Fleet
 from chaku.serve.fleet.routes import add_fleet_routes
 from chaku.serve.gateway import Gateway, UsageSink
@@ -79,7 +80,16 @@ def build(config: ServeConfig, table: ModelTable, keys: ActiveKeys, record_usage
     app = build_app(table, metrics)
     limits = ConnectionLimits(num_connections=config.max_connections, body_s=config.body_timeout_s)
     router = Router(config.routing, random.Random())  # noqa: S311 - no secret
-    serving = Serving(table, app, Gateway(table, access, metrics, record_usage, app, router), access, limits)
+    gateway = Gateway(
+        table,
+        access,
+        metrics,
+        record_usage,
+        app,
+        Dispatcher(router),
+        continue_answers=config.continue_answers,
+    )
+    serving = Serving(table, app, gateway, access, limits)
     if config.joins:
         serving.fleet = Fleet(table)
         serving.companions.append(serving.fleet)

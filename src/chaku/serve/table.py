@@ -16,6 +16,7 @@ from chaku.errors import ChakuError, EngineUnavailable, InvalidRequest, NotFound
 from chaku.nearest import did_you_mean
 from chaku.serve import capability
 from chaku.serve.admission import Admission
+from chaku.serve.routing.breaker import Breaker
 from chaku.serve.routing.load import CallLoad, Load
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class Replica:
     engine: Engine
     load: Load = field(default_factory=lambda: Load(time.monotonic))
     """The requests of this gateway, and what beats say of others'."""
+    breaker: Breaker = field(default_factory=lambda: Breaker(time.monotonic))
     failure: ChakuError | None = None
     """Why it could not be started."""
     is_draining: bool = False
@@ -272,8 +274,8 @@ class ModelTable:
     def __len__(self) -> int:
         return len(self._served)
 
-    def find(self, name: str) -> Served:
-        """The model of that name, with a replica that takes requests.
+    def find(self, name: str, *, may_fall_back: bool = False) -> Served:
+        """The model of that name, or with `may_fall_back` its fallback, with a replica that takes requests.
 
         Raises NotFound with the nearest name, or EngineUnavailable with when to come back.
         """
@@ -281,9 +283,23 @@ class ModelTable:
         if served is None:
             fix = did_you_mean(name, self._served, f"models here: {', '.join(self._served) or 'none'}")
             raise NotFound(f"no model {name!r} is served here", fix=fix, param="model", code="model_not_found")
-        if not served.refresh():
+        if served.refresh():
+            return served
+        fallback = self.fallback_of(served) if may_fall_back else None
+        if fallback is None:
             raise served.unavailable()
-        return served
+        return fallback
+
+    def fallback_of(self, served: Served) -> Served | None:
+        """The first of a model's fallbacks, and theirs, that takes requests."""
+        seen = {served.name}
+        following = self._served.get(served.config.fallback or "")
+        while following is not None and following.name not in seen:
+            if following.refresh():
+                return following
+            seen.add(following.name)
+            following = self._served.get(following.config.fallback or "")
+        return None
 
     async def start(self) -> None:
         """Start every replica. A model that can't be started stays in the table as failed, and the others serve.

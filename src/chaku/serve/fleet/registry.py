@@ -228,6 +228,7 @@ class Fleet:
         before = worker.state
         worker.heard_at = time.monotonic()
         worker.engine.hear(beat)
+        worker.replica.load.hear(beat.running + beat.waiting)
         worker.served.refresh()
         if beat.logs is not None:
             for wanted in worker.logs_wanted:
