@@ -1,11 +1,14 @@
-"""`chaku arena` and `chaku leaderboard`: ratings of models from files of comparisons."""
+"""`chaku arena` and `chaku leaderboard`: ratings of models from the store's comparisons, or from files of them."""
 
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import io
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 import orjson
@@ -14,12 +17,36 @@ from chaku.arena.battle_files import Reading, read_battles
 from chaku.arena.board import Board, Options, Row, rate, rate_by
 from chaku.arena.board_page import page
 from chaku.cli.help_page import command, group
-from chaku.comparison import write_comparisons
+from chaku.cli.keys import require_database
+from chaku.comparison import Comparison, redacted, write_comparisons
+from chaku.config import database_url
 from chaku.errors import UsageError
 from chaku.records import atomic_write
+from chaku.store.comparisons import ComparisonBook
+from chaku.store.database import open_store
 
-_FILES = click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+_NEEDED_FILES = click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+_FILES = click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path(path_type=Path))
+_DATE = click.DateTime(["%Y-%m-%d"])
 _MOST_REASONS = 5
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _from_store(command: Command) -> Command:
+    """Decorate a command with what it needs to choose games."""
+    for option in (
+        click.option("--examples", is_flag=True, help="Take the store's example votes too."),
+        click.option("--until", metavar="DATE", type=_DATE, help="Only games before that day (2026-02-01, UTC)."),
+        click.option("--since", metavar="DATE", type=_DATE, help="Only games of that day or later (2026-01-01, UTC)."),
+        click.option(
+            "--database",
+            metavar="URL",
+            show_default="CHAKU_DATABASE, or an SQLite file in the data folder",
+            help="Where the votes are.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 @group()
@@ -51,7 +78,8 @@ def arena() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Also write the JSON there.")
-def rate_files(
+@_from_store
+def rate_games(
     files: tuple[Path, ...],
     anchor: str | None,
     anchor_rating: float,
@@ -62,14 +90,19 @@ def rate_files(
     level: float,
     as_json: bool,
     output: Path | None,
+    database: str | None,
+    since: dt.datetime | None,
+    until: dt.datetime | None,
+    examples: bool,
 ) -> None:
-    """Rate the models of comparison files, with intervals.
+    """Rate models with intervals, from the store's votes or from files.
 
     FILE is JSON lines or JSON of chaku's comparisons, FastChat's battles or logs, or MT-bench labels; or a CSV with
     the columns model_a, model_b and winner.
     """
     options = Options(anchor, anchor_rating, prior, cluster, style_control, level)  # type: ignore[arg-type]
-    reading = _read(files)
+    games = _Games(files, database, since, until, examples)
+    reading = games.reading
     if by is None:
         boards: dict[str, Board | UsageError] = {"": rate(reading.comparisons, options)}
     else:
@@ -79,6 +112,9 @@ def rate_files(
     if output is not None:
         with atomic_write(output) as file:
             file.write(content)
+        for board in boards.values():
+            if isinstance(board, Board):
+                games.note_snapshot(output.name, board)
     if as_json:
         click.echo(content, nl=False)
     else:
@@ -91,13 +127,51 @@ def rate_files(
 
 
 @arena.command("import")
-@_FILES
-@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), required=True, help="JSONL to write.")
-def import_files(files: tuple[Path, ...], output: Path) -> None:
-    """Write any comparison files as chaku's JSON lines."""
+@_NEEDED_FILES
+@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Write JSON lines there instead.")
+@click.option(
+    "--database",
+    metavar="URL",
+    show_default="CHAKU_DATABASE, or an SQLite file in the data folder",
+    help="The store to put them into.",
+)
+def import_files(files: tuple[Path, ...], output: Path | None, database: str | None) -> None:
+    """Put any comparison files into the store, or write them as chaku's JSON lines.
+
+    What is in the store already stays as it is, so that you can import a file again.
+    """
     reading = _read(files)
-    write_comparisons(output, reading.comparisons)
-    click.echo(f"{output}: {len(reading.comparisons):,} comparisons, {len(reading.counted):,} of them counted")
+    num, num_counted = len(reading.comparisons), len(reading.counted)
+    if output is not None:
+        write_comparisons(output, reading.comparisons)
+        click.echo(f"{output}: {num:,} comparisons, {num_counted:,} of them counted")
+        return
+    with open_store(database or database_url()) as store:
+        num_new = ComparisonBook(store).add(reading.comparisons)
+    click.echo(f"{num_new:,} new comparisons of {num:,}, {num_counted:,} of them counted")
+
+
+@arena.command("export")
+@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), required=True, help="JSONL to write.")
+@click.option("--redact", is_flag=True, help="Replace voters by numbers of this file, and moments by days.")
+@_from_store
+def export_games(
+    output: Path,
+    redact: bool,
+    database: str | None,
+    since: dt.datetime | None,
+    until: dt.datetime | None,
+    examples: bool,
+) -> None:
+    """Write the store's comparisons as JSON lines, those that are not counted with the reason.
+
+    Prompts and answers are not in them.
+    """
+    games = _Games((), database, since, until, examples)
+    comparisons = games.reading.comparisons
+    write_comparisons(output, redacted(comparisons) if redact else comparisons)
+    games.note_export(output.name)
+    click.echo(f"{output}: {len(comparisons):,} comparisons, {len(games.reading.counted):,} of them counted")
 
 
 @command()
@@ -106,10 +180,24 @@ def import_files(files: tuple[Path, ...], output: Path) -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="Print as CSV.")
 @click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write one page that stands alone.")
 @click.option("--title", metavar="TEXT", default="Leaderboard", show_default=True, help="The page's title.")
-def leaderboard(files: tuple[Path, ...], as_json: bool, as_csv: bool, html: Path | None, title: str) -> None:
-    """Show the ratings of comparison files as a table or a page."""
-    reading = _read(files)
+@_from_store
+def leaderboard(
+    files: tuple[Path, ...],
+    as_json: bool,
+    as_csv: bool,
+    html: Path | None,
+    title: str,
+    database: str | None,
+    since: dt.datetime | None,
+    until: dt.datetime | None,
+    examples: bool,
+) -> None:
+    """Show ratings as a table or a page, from the store's votes or from files."""
+    games = _Games(files, database, since, until, examples)
+    reading = games.reading
     board = rate(reading.comparisons)
+    if html is not None:
+        games.note_snapshot(html.name, board)
     if html is not None:
         with atomic_write(html) as file:
             file.write(page(title, board, reading).encode())
@@ -122,14 +210,60 @@ def leaderboard(files: tuple[Path, ...], as_json: bool, as_csv: bool, html: Path
         click.echo(_table(board))
 
 
+class _Games:
+    """The games to rate: those of the files, or the store's where there is no file. Says on stderr what is left out."""
+
+    def __init__(
+        self,
+        files: tuple[Path, ...],
+        database: str | None,
+        since: dt.datetime | None,
+        until: dt.datetime | None,
+        examples: bool,
+    ) -> None:
+        self._database = None if files else database or database_url()
+        window = [moment.date().isoformat() if moment else None for moment in (since, until)]
+        if self._database is None:
+            self.reading = _read(files)
+            inside = [game for game in self.reading.comparisons if _is_within(game, *window)]
+            self.reading.comparisons = inside
+            return
+        require_database(database)
+        with open_store(self._database) as store:
+            found = ComparisonBook(store).games(since=window[0], until=window[1], examples=examples)
+        self.reading = Reading(found)
+        _tell_left_out(self.reading)
+        if not found:
+            raise UsageError(
+                "the store has no votes", fix="vote in the arena, name files, or `chaku arena import FILE` first"
+            )
+
+    def note_snapshot(self, name: str, board: Board) -> None:
+        """Remember which votes of the store are in ratings that were written somewhere."""
+        self._note(name, board.method, board.data_sha256)
+
+    def note_export(self, name: str) -> None:
+        """The same for votes that were written themselves."""
+        self._note(name, "export", "")
+
+    def _note(self, name: str, method: str, data_sha256: str) -> None:
+        if self._database is not None:
+            with open_store(self._database) as store:
+                ComparisonBook(store).note_snapshot(
+                    name, method, data_sha256, self.reading.counted, now=dt.datetime.now(dt.UTC)
+                )
+
+
+def _is_within(game: Comparison, since: str | None, until: str | None) -> bool:
+    if since is None and until is None:
+        return True
+    return game.created is not None and (since or "") <= game.created and (until is None or game.created < until)
+
+
 def _read(files: tuple[Path, ...]) -> Reading:
     """Read the files, and say on stderr what is left out."""
     reading = read_battles(files)
-    if reading.skipped:
-        click.echo(f"left out: {_reasons(reading.skipped)}", err=True)
-    uncounted = Counter(game.reason or "no reason" for game in reading.comparisons if not game.counted)
-    if uncounted:
-        click.echo(f"not counted: {_reasons(uncounted)}", err=True)
+    _tell_left_out(reading)
     if not reading.comparisons:
         why = f" ({_reasons(reading.skipped)})" if reading.skipped else ""
         raise UsageError(
@@ -137,6 +271,14 @@ def _read(files: tuple[Path, ...]) -> Reading:
             fix="a record needs model_a, model_b and winner; see `chaku arena rate --help`",
         )
     return reading
+
+
+def _tell_left_out(reading: Reading) -> None:
+    if reading.skipped:
+        click.echo(f"left out: {_reasons(reading.skipped)}", err=True)
+    uncounted = Counter(game.reason or "no reason" for game in reading.comparisons if not game.counted)
+    if uncounted:
+        click.echo(f"not counted: {_reasons(uncounted)}", err=True)
 
 
 def _reasons(counts: Counter[str]) -> str:

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import click
 
+from chaku.arena.example_votes import example_votes
 from chaku.cli.help_page import command
 from chaku.cli.serve import run
+from chaku.config import Contestant, database_url
+from chaku.store.comparisons import ComparisonBook
+from chaku.store.database import open_store
 
 DEMO_MODEL = "smollm2-135m"
+CONTESTANTS = (
+    Contestant(name="steady", model=DEMO_MODEL, sampling={"temperature": 0.2, "max_tokens": 300}),
+    Contestant(
+        name="pirate",
+        model=DEMO_MODEL,
+        system="You are a cheerful pirate. You answer briefly, and you talk like a pirate.",
+        sampling={"temperature": 0.8, "max_tokens": 300},
+    ),
+)
+"""One model under two settings: an arena needs no second model."""
 
 
 @command()
@@ -17,7 +31,9 @@ DEMO_MODEL = "smollm2-135m"
 def demo(port: int | None, threads: int | None, opens_page: bool) -> None:
     """Serve the small built-in model and open the page.
 
-    It has 135M parameters and needs no GPU, no account and no hub.
+    It has 135M parameters and needs no GPU, no account and no hub. In the arena it stands twice: steady, and as a
+    pirate. The leaderboard has example votes, marked as such and left out until you ask for them.
     """
-
-    run((DEMO_MODEL,), None, port=port, threads=threads, opens_page=opens_page)
+    with open_store(database_url()) as store:
+        ComparisonBook(store).add(example_votes(*(contestant.name for contestant in CONTESTANTS)), is_example=True)
+    run((DEMO_MODEL,), None, port=port, threads=threads, opens_page=opens_page, contestants=CONTESTANTS)

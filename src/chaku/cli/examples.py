@@ -112,17 +112,21 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "weights card": ("chaku weights card runs/my-run", "chaku weights card runs/my-run -o README.md"),
     "doctor": ("chaku doctor", "chaku doctor --port 8080 --json"),
-    "arena": ("chaku arena rate votes.jsonl", "chaku leaderboard votes.jsonl --html board.html"),
+    "arena": ("chaku arena rate", "chaku leaderboard votes.jsonl --html board.html"),
     "arena rate": (
         "chaku arena rate votes.csv",
         "chaku arena rate votes.jsonl --style-control --anchor vicuna-13b",
         "chaku arena rate clean_battle.json --by language --json",
     ),
+    "arena export": (
+        "chaku arena export -o votes.jsonl",
+        "chaku arena export --redact --since 2026-01-01 -o january.jsonl",
+    ),
     "arena import": (
         "chaku arena import clean_battle.json -o votes.jsonl",
         "chaku arena import a.csv b.jsonl -o all.jsonl",
     ),
-    "leaderboard": ("chaku leaderboard votes.jsonl", "chaku leaderboard votes.jsonl --html board.html"),
+    "leaderboard": ("chaku leaderboard", "chaku leaderboard votes.jsonl --html board.html"),
     "paths": ("chaku paths", "chaku paths --json"),
     "keys": ("chaku keys create my-laptop", "chaku keys list --usage"),
     "keys create": (

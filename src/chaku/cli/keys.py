@@ -44,7 +44,7 @@ def _open(database: str | None) -> Store:
     return open_store(database or config.database_url())
 
 
-def _require_database(database: str | None) -> None:
+def require_database(database: str | None) -> None:
     """A path that was mistyped must not become a new, empty database."""
     path = (database or "").removeprefix("sqlite:///")
     if database and path != database and path and not Path(path).exists():
@@ -107,7 +107,7 @@ def list_command(as_json: bool, with_usage: bool, database: str | None) -> None:
     With --usage, adds what was used with them.
     """
 
-    _require_database(database)
+    require_database(database)
     with _open(database) as store:
         made = list_keys(store)
         used = {total.key_id: total for total in totals(store, by=["key"])} if with_usage else {}
