@@ -155,6 +155,8 @@ class ServeConfig(Frozen):
     """How a model's replica is chosen: prefix prefers one that has read the prompt's beginning, unless it is busy."""
     continue_answers: bool = True
     """Continue an answer that broke off at another replica; x-chaku-continue: off in a request switches it off."""
+    score_model: str | None = None
+    """Model that answers at /score where several are served and the request names none."""
     ui: bool = True
     """Serve the page beside the API."""
     runs: str = "runs"
@@ -330,6 +332,7 @@ _EXAMPLES = {
     "contestants": "[{name: terse, model: smollm2-135m, system: Be brief.}]", "arena_battles_per_hour": "60",
     "arena_turns": "10",
     "continue_answers": "false", "fallback": "smollm2-135m",
+    "score_model": "my-model",
     "database": "sqlite:///chaku.db", "log_level": "INFO", "match": "hello", "replies": "[{text: hello}]",
 }  # fmt: skip
 

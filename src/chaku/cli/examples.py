@@ -34,6 +34,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'chaku compare -m smollm2-135m -m runs/my-run "Who are you?"',
         'cat error.log | chaku compare -m A -m B -m C "What went wrong?" --json',
     ),
+    "score": ('chaku score sample "Once upon a time,"', "chaku score sample --read sample.json"),
+    "score sample": (
+        'chaku score sample "My name is John and I am" "Once upon a time," -o sample.json',
+        "chaku score sample --read sample.json -m my-model",
+    ),
     "ps": ("chaku ps", "chaku ps --port 8080 --json"),
     "stop": ("chaku stop", "chaku stop --port 8080"),
     "list": ("chaku list", "chaku list --json"),

@@ -137,6 +137,12 @@ _LAST_OPTIONS = (
         help="Battles that one visitor may begin.",
     ),
     click.option("--arena-turns", metavar="N", show_default="10", type=int, help="Turns of one battle."),
+    click.option(
+        "--score-model",
+        metavar="MODEL",
+        show_default="the only one",
+        help="Model that answers at /score where the request names none.",
+    ),
     click.option("--ui/--no-ui", default=None, show_default="ui", help="Serve the page beside the API."),
     click.option("--open", "opens_page", is_flag=True, help="Open the page in a browser."),
     click.option(

@@ -19,8 +19,9 @@ from pydantic import Field, field_validator
 
 from chaku.config import Frozen, load
 from chaku.engines.base import Answer, Block, Call, Capabilities, Engine, State, Status
-from chaku.errors import EngineError, EngineUnavailable
+from chaku.errors import EngineError, EngineUnavailable, InvalidRequest
 from chaku.protocol.answers import DONE, CompletionUsage, event
+from chaku.protocol.openai import prompts_of
 
 
 class Reply(Frozen):
@@ -100,6 +101,8 @@ class ScriptedEngine(Engine):
         """Speak the first matching reply."""
         if self._state is not State.READY:
             raise EngineUnavailable(f"{self.name} is {self._state}", retry_after_s=1)
+        if call.route == "completions" and len(prompts_of(call.body["prompt"])) > 1:
+            raise InvalidRequest("a script continues one prompt at a time", param="prompt")
         prompt = _last_user_text(call)
         reply = next((r for r in self.script.replies if re.search(r.match, prompt)), None)
         if reply is None:

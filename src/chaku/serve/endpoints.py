@@ -17,6 +17,7 @@ from chaku.serve.signposts import signpost
 from chaku.serve.wires.anthropic import CountTokensWire, MessagesWire
 from chaku.serve.wires.base import Wire
 from chaku.serve.wires.openai import OpenAIWire
+from chaku.serve.wires.score import ScoreWire
 
 Scope = Literal["open", "infer", "page", "metrics", "admin", "join"]
 """The right that a caller needs: none, a key with that scope, or the page's session (`chaku.web` checks it)."""
@@ -43,6 +44,7 @@ ENDPOINTS = (
     _row("/v1/embeddings", "POST", "infer", OpenAIWire("embeddings", EmbeddingRequest, TEXT_LIMITS)),
     _row("/v1/messages", "POST", "infer", MessagesWire()),
     _row("/v1/messages/count_tokens", "POST", "infer", CountTokensWire()),
+    _row("/score", "POST", "infer", ScoreWire()),
     _row("/v1/models", "GET HEAD", "infer"),
     _row("/v1/models/*", "GET HEAD", "infer"),
     _row("/metrics", "GET HEAD", "metrics"),

@@ -149,6 +149,8 @@ class Gateway:
         continues: bool,
     ) -> None:
         exchange.is_stream = translation.is_stream
+        if "model" not in translation.body:
+            translation.body["model"] = self._table.default_name()
         asked = exchange.model = translation.body["model"]
         served = self._table.find(asked, may_fall_back=True)
         exchange.is_known_model = True

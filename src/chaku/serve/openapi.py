@@ -13,6 +13,7 @@ from chaku import __version__
 from chaku.protocol.answers import ChatChunk, ChatCompletion, Embeddings, ErrorBody, TextCompletion
 from chaku.protocol.anthropic import CountTokensRequest, MessagesRequest
 from chaku.protocol.anthropic_answers import InputTokens, Message, MessageEvent, MessagesErrorBody
+from chaku.protocol.azure_ml import ScoreAnswer, ScoreRequest
 from chaku.protocol.openai import ChatRequest, CompletionRequest, EmbeddingRequest
 
 _REF = "#/components/schemas/{model}"
@@ -42,6 +43,7 @@ INFERENCE = (
     Described(
         "/v1/messages", "Answer a conversation (Anthropic)", MessagesRequest, Message, MessageEvent, MessagesErrorBody
     ),
+    Described("/score", "Continue texts (Azure ML)", ScoreRequest, ScoreAnswer),
     Described(
         "/v1/messages/count_tokens",
         "Count a prompt's tokens (Anthropic)",

@@ -76,6 +76,7 @@ class Serving:
 def build(config: ServeConfig, table: ModelTable, keys: ActiveKeys, record_usage: UsageSink) -> Serving:
     """Wire a gateway over `table`. Raises ConfigError where `config` would let strangers in."""
     access = Access(config, keys)
+    table.default = config.score_model
     metrics = Metrics(table)
     app = build_app(table, metrics)
     limits = ConnectionLimits(num_connections=config.max_connections, body_s=config.body_timeout_s)

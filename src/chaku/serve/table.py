@@ -248,6 +248,17 @@ class ModelTable:
 
     def __init__(self) -> None:
         self._served: dict[str, Served] = {}
+        self.default: str | None = None
+        """The model for requests that name none, where several are served."""
+
+    def default_name(self) -> str:
+        """The model for a request that names none: `default`, or the only one. Raises InvalidRequest."""
+        if self.default is not None:
+            return self.default
+        if len(self._served) != 1:
+            fix = "send the header azureml-model-deployment, or start with --score-model"
+            raise InvalidRequest(f"{len(self)} models are served: name one", fix=fix, param="model")
+        return next(iter(self._served))
 
     def add(self, engine: Engine, config: ModelConfig, *, created: int) -> Served:
         """Add a replica that has not been started, and its model where it is the first. Times are Unix seconds."""

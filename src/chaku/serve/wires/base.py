@@ -24,7 +24,7 @@ class Translation(Protocol):
     """One request in OpenAI's words, and its answer in the words of the API that the client speaks."""
 
     body: dict[str, Any]
-    """The request as OpenAI's JSON."""
+    """The request as OpenAI's JSON. Without `model` the gateway takes the only model, or the one of --score-model."""
     is_stream: bool
     notes: tuple[str, ...]
     """Notes for the caller on how the request was treated: short ASCII phrases."""
