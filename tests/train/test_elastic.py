@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -72,6 +73,33 @@ def test_a_lost_process_ends_the_others_with_the_checkpoint_intact(base: Path, s
     assert codes == {0, TrainingError.exit_code}  # the killed one is reported as 0 by `max` above
     folder = small.trained(made, small_set, resume=True)
     assert [row[0] for row in small.numbers(folder)] == list(range(1, STEPS + 1))
+
+
+def test_a_process_that_is_asked_to_stop_stops_all_before_the_next_micro_batch(
+    base: Path, small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three micro-batches in each process, the second of step 3 is the last that is computed."""
+    from chaku.train.model import Trainee
+
+    genuine, last = Trainee.summed_loss, 3 * 2 + 2
+
+    def counted(self: Trainee, batch: object) -> object:
+        if self.training:
+            calls = tmp_path / f"calls-{os.environ['RANK']}"
+            with calls.open("a") as file:
+                file.write(".")
+            if os.environ["RANK"] == "1" and calls.stat().st_size == last:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return genuine(self, batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainee, "summed_loss", counted)
+    made = small.recipe("run", base, tmp_path, max_steps=4, micro_rows=1, save_every=100, evaluate_every=0)
+    assert started_together(made, small_set, 2, resume=False, stop_behind=100) == {75}
+    assert [(tmp_path / f"calls-{rank}").stat().st_size for rank in (0, 1)] == [last, last]
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-2"]
+    assert [row[0] for row in small.numbers(tmp_path / "run")] == [1, 2]
+    monkeypatch.undo()
+    assert [row[0] for row in small.numbers(small.trained(made, small_set, resume=True))] == [1, 2, 3, 4]
 
 
 _JOB = """

@@ -35,7 +35,7 @@ def check_shares(config: TrainConfig, world: World) -> None:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """SIGTERM and SIGINT ask for a stop after the micro-batch (of several processes: the step) that runs.
+    """SIGTERM and SIGINT ask for a stop after the micro-batch that runs, on whichever process they arrive.
 
     A second SIGINT ends at once.
     """

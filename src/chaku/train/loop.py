@@ -55,8 +55,8 @@ class Run:
     """Raises TrainingError where another process was lost: what a collective gave then is no number."""
 
     def stops_at_once(self) -> bool:
-        """Whether to stop before the next micro-batch. Several processes stop together, after the step."""
-        return self.world.size == 1 and self.should_stop()
+        """Whether to stop before the next micro-batch. Several processes ask together and stop together."""
+        return self.world.any_process(self.should_stop())
 
 
 class Sums:

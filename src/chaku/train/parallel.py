@@ -71,6 +71,14 @@ class World:
         read: list[float] = torch.cat([local, *(self._number(value)[None] for value in replicated)]).tolist()
         return read
 
+    def any_process(self, claim: bool) -> bool:
+        """Whether a claim holds on at least one process, the same answer on all. The device is not waited for."""
+        if self.size == 1:
+            return claim
+        claims = torch.tensor(int(claim))  # on the CPU, where gloo carries it beside nccl
+        dist.all_reduce(claims)
+        return bool(claims)
+
     def _number(self, value: float | Tensor) -> Tensor:
         if isinstance(value, Tensor):
             return value.detach().to(self.device, torch.float64)
