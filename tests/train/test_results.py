@@ -204,3 +204,29 @@ def test_a_run_that_an_older_chaku_began_is_the_same_recipe(base: Path, small_se
     small.trained(made, small_set, resume=True)
     with pytest.raises(UsageError, match=r"another recipe: train\.eps"):
         small.trained(small.recipe("run", base, tmp_path, max_steps=2, eps=1e-6), small_set, resume=True)
+
+
+def test_a_run_keeps_the_set_that_an_older_chaku_built_for_it(base: Path, small_set: Path, tmp_path: Path) -> None:
+    from chaku.cli.training_set import training_set
+    from chaku.data.recipe import Recipe
+
+    def recipe_of(**data: Any) -> Recipe:
+        made = small.recipe("run", base, tmp_path, max_steps=2)
+        section = {"inputs": (small_set.with_suffix(".json"),), "context": 256, "test_fraction": 0.1, **data}
+        return Recipe.model_validate({**made.model_dump(exclude_unset=True), "data": section})
+
+    recipe = recipe_of()
+    data = training_set(recipe)
+    manifest = json.loads((data / "manifest.json").read_text())
+    for key in ("oasst_paths", "near_duplicate_similarity"):  # as if these keys had come since
+        del manifest["config"][key]
+    older = json.dumps(manifest | {"chaku": "0.0.1", "key": "another"})
+    (data / "manifest.json").write_text(older)
+    with pytest.raises(UsageError, match="holds another set"):
+        training_set(recipe)  # no run began with it: a newer chaku may clean better
+    small.trained(recipe, data)
+    assert training_set(recipe) == data and (data / "manifest.json").read_text() == older
+    small.trained(recipe, data, resume=True)
+    for changed in ({"context": 128}, {"oasst_paths": "all"}, {"inputs": (base / "tokenizer.json",)}):
+        with pytest.raises(UsageError, match="holds another set"):
+            training_set(recipe_of(**changed))

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 
 def training_set(read: Recipe, *, is_rank_zero: bool = True, scratch: Path | None = None) -> Path:
-    """The folder of a recipe's built set; raw files are built beside the run first, or in `scratch`, by one process."""
+    """The folder of a recipe's built set; raw files are built beside the run first, or in `scratch`, by one process.
 
+    A run that has begun keeps the set that it began with, though an older chaku built it.
+    """
     config = data_config(read)
     if isinstance(config, Path):
         return config
@@ -32,7 +34,7 @@ def training_set(read: Recipe, *, is_rank_zero: bool = True, scratch: Path | Non
     target = (scratch or folder.parent) / f"{folder.name}-data"
     if is_rank_zero:
         with building() as watcher:
-            built = build(config, target, name=read.name, watcher=watcher)
+            built = build(config, target, name=read.name, keep_older=(folder / "config.yaml").exists(), watcher=watcher)
         click.echo(f"{target}: {'built before' if built.was_there else 'built'}", err=True)
         return target
     while not (target / "manifest.json").exists():

@@ -29,6 +29,7 @@ from chaku.data.manifest import FORMAT, describe_files, describe_inputs, read_ma
 from chaku.data.parallel import num_cores, ordered_map
 from chaku.data.publish import join, publish
 from chaku.data.recipe import DataConfig
+from chaku.data.same_set import is_same_set, settings_of
 from chaku.data.watcher import Silent, Watcher
 from chaku.errors import ModelError, UsageError
 from chaku.records import atomic_write, sha256_file
@@ -59,13 +60,15 @@ def build(
     name: str = "unnamed",
     processes: int | None = None,
     overwrite: bool = False,
+    keep_older: bool = False,
     watcher: Watcher | None = None,
 ) -> Built:
     """Build a set, or go on with one that was interrupted. Same input, config and seed give the same bytes.
 
+    With `keep_older`, a set of the same inputs and settings stays as it is though an older chaku built it.
     Raises UsageError for inputs that can't be read and for a folder that holds another set.
     """
-    return _Build(config, folder, name, processes or num_cores(), watcher or Silent()).run(overwrite)
+    return _Build(config, folder, name, processes or num_cores(), watcher or Silent()).run(overwrite, keep_older)
 
 
 Task = TypeVar("Task")
@@ -102,23 +105,20 @@ class _Build:
             return None, error
 
     def _describe(self) -> dict[str, Any]:
-        config = self.config.model_dump(mode="json", exclude={"inputs", "decontaminate", "moderation"})
-        moderation = self.config.moderation
         rendering = self.rendering
         return {
             "format": FORMAT,
             "chaku": chaku.__version__,
             "name": self.name,
             "inputs": list(zip(self.names, self.digests, strict=True)),
-            "config": config
-            | {"moderation": moderation and moderation.model_dump(mode="json", exclude={"concurrency", "timeout_s"})},
+            "config": settings_of(self.config),
             "decontaminate": [[path.name, sha256_file(path)] for path in self.config.decontaminate],
             "tokenizer": rendering and {"source": self.config.tokenizer, "hash": rendering.tokenizer.hash},
             "template": rendering and {"name": rendering.template.name, "hash": rendering.template.hash},
         }
 
-    def run(self, overwrite: bool) -> Built:
-        if self._is_built():
+    def run(self, overwrite: bool, keep_older: bool) -> Built:
+        if self._is_built(keep_older):
             shutil.rmtree(self.folder / ".work", ignore_errors=True)
             return Built(self.folder, read_manifest(self.folder), was_there=True)
         if (self.folder / "manifest.json").exists() and not overwrite:
@@ -137,9 +137,12 @@ class _Build:
             publish(self.work / "built", self.folder)
         return Built(self.folder, read_manifest(self.folder), was_there=False)
 
-    def _is_built(self) -> bool:
+    def _is_built(self, keep_older: bool) -> bool:
         with contextlib.suppress(UsageError):
-            return bool(read_manifest(self.folder).get("key") == self.key)
+            manifest = read_manifest(self.folder)
+            return bool(manifest.get("key") == self.key) or (
+                keep_older and is_same_set(manifest, self.described, self.inputs, self.digests)
+            )
         return False
 
     @contextlib.contextmanager
