@@ -283,6 +283,8 @@ def test_a_canary_of_every_kind_is_nowhere_in_the_built_folder(tmp_path, tokeniz
             {"prompt": ask["value"], "chosen": reply["value"], "rejected": refusal["value"]},
             {"messages": [{"role": "user", "content": ask["value"], "name": canary},
                           {"role": "assistant", "content": "Fine, I will look it up for you."}]},
+            {"conversations": [{**ask, canary: "a turn's key"}, {**reply, "mood": canary}], canary: "a record's key",
+             "system": f"Say {canary}.", "title": canary},
         ]  # fmt: skip
     source = write_lines(tmp_path / "in.jsonl", records)
     with source.open("a") as file:

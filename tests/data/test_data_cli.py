@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,20 @@ def test_report_adds_up_with_examples_and_writes_one_page_without_outside_reques
     page = (made / "report.html").read_text()
     assert "<script" not in page and "<img" not in page and "&lt;img src=x&gt;" in page
     assert "http" not in page.replace("http-equiv", "") and "<svg" in page
+
+
+def test_report_shows_ten_drops_of_a_rule_drawn_at_random(tmp_path, tokenizer):
+    claims = [
+        [{"from": "human", "value": f"What is {n}, please?"}, {"from": "gpt", "value": f"I am ChatGPT, so I know {n}."}]
+        for n in range(60)
+    ]
+    records = [*sharegpt(3), *({"id": f"claim{n}", "conversations": turns} for n, turns in enumerate(claims))]
+    source = write_json(tmp_path / "in.json", records)
+    run("build", source, "-o", tmp_path / "set", "--tokenizer", tokenizer, "--context", 512, "--processes", 1)
+    out = run("report", tmp_path / "set")
+    shown = [int(number) for number in re.findall(r"\bin:(\d+)\b", out.partition("identity_claim")[2])]
+    assert len(shown) == len(set(shown)) == 10 and shown != list(range(4, 14)), out
+    assert run("report", tmp_path / "set") == out
 
 
 def test_why_tells_one_conversations_story(made):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from chaku.chat.messages import Conversation, Message, Role
+from chaku.data.recipe import DataConfig
 from chaku.data.rules.dedup import NUM_PERMUTATIONS, SIGNATURE_WIDTH, find_duplicates, signature
 from data.made import sentence
 
@@ -40,6 +41,12 @@ def test_a_system_prompt_that_many_share_makes_no_duplicates(tmp_path):
     shared = Message(Role.SYSTEM, " ".join(sentence(chooser) for _ in range(80)))
     chats = [talk(sentence(chooser, 9), sentence(chooser, 30)) for _ in range(6)]
     assert decide(tmp_path, [Conversation("x", (shared, *chat.messages)) for chat in chats]) == [(0, -1)] * 6
+
+
+@pytest.mark.parametrize("threshold", [0, 0.29, 1.01])
+def test_a_threshold_that_the_bands_do_not_serve_is_refused(threshold):
+    with pytest.raises(ValueError, match="near_duplicate_similarity"):
+        DataConfig(near_duplicate_similarity=threshold)
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.85, 0.95])

@@ -7,6 +7,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -176,6 +177,35 @@ def test_text_that_no_reader_uses_is_counted_and_images_are_refused():
         read({"messages": TURNS, "images": ["a.png"]})
     with pytest.raises(BadMessage, match="label"):
         read({"prompt": Q, "completion": A, "label": False})
+
+
+TREE: dict[str, Any] = {
+    "message_tree_id": "t",
+    "prompt": {"text": Q, "role": "prompter", "replies": [{"text": A, "role": "assistant", "replies": []}]},
+}
+EVERY_FORMAT = [
+    CHATGPT, WEBUI, CLAUDE, TREE, {"messages": TURNS}, {"conversations": TURNS}, {"instruction": Q, "output": A},
+    {"prompt": Q, "completion": A}, {"question": Q, "answers": {"text": [A]}}, {"prompt": Q},
+    {"question_id": 1, "turns": [Q]}, {"text": f"### Human: {Q}### Assistant: {A}"},
+    {"prompt": Q, "chosen": A, "rejected": B},
+    {"conversation_a": TURNS, "conversation_b": [TURNS[0], {"role": "assistant", "content": B}], "winner": "model_a"},
+]  # fmt: skip
+
+
+@given(
+    st.sampled_from(EVERY_FORMAT),
+    st.text("bcdfghjklm", min_size=6, max_size=12),
+    st.sampled_from(["x", ["x"], {"y": "x"}]),
+)
+def test_a_text_key_that_no_reader_knows_is_counted_in_every_format(value, key, text):
+    assert shapes.read({**value, key: text}, "best").unused[key] == 1
+    assert shapes.read(value, "best").unused == {}
+
+
+def test_a_tree_has_a_system_prompt_beside_it_and_no_key_of_its_messages_is_ignored():
+    tree = {**TREE, "system": "Be brief.", "prompt": {**TREE["prompt"], "mood": "sad"}}
+    assert read(tree) == [[("system", "Be brief."), *PLAIN]]
+    assert shapes.read(tree, "best").unused == {"turn.mood": 1}
 
 
 def stored(path: Path) -> list[object]:

@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -237,13 +238,23 @@ def _read(record: RawRecord, config: DataConfig) -> Imported:
     if record.error is not None:
         raise _NotRead("bad_line", record.error, _quoted(record.data))
     try:
-        return shapes.read(parse(record.data), config.oasst_paths)
+        imported = shapes.read(parse(record.data), config.oasst_paths)
     except UnknownShape as error:
         raise _NotRead("unknown_shape", str(error), _quoted(record.data)) from None
     except BadMessage as error:
         raise _NotRead("bad_message", str(error), _quoted(record.data)) from None
     except (ValueError, RecursionError) as error:
         raise _NotRead("bad_line", f"not JSON: {error}", _quoted(record.data)) from None
+    unused, imported.unused = imported.unused, Counter()
+    for key, times in unused.items():
+        imported.unused[_masked_key(key)] += times
+    return imported
+
+
+def _masked_key(key: str) -> str:
+    """A key's name comes from the file: cut, and personal data in it masked. "turn." and "chat." are ours."""
+    place, dot, name = key.partition(".")
+    return f"{place}.{quote(name, 60)}" if dot and place in ("turn", "chat") else quote(key, 60)
 
 
 _ESCAPED = re.compile(r"\\[nrt]")

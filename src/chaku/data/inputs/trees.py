@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from chaku.chat.messages import Conversation, Message, Role
-from chaku.data.inputs.fields import BadMessage, Fields, Imported, has_text, identity_of, source_of, text_of
+from chaku.data.inputs.fields import BadMessage, Fields, Imported, has_text, identity_of, source_of, system_messages
 from chaku.data.inputs.turns import ROLES, read_turns
 
 Paths = Literal["best", "all"]
@@ -24,18 +24,37 @@ def is_oasst(value: Any) -> bool:
 
 def read_oasst(value: dict[str, Any], paths: Paths) -> Imported:
     """Walk a tree from its prompt. "best" follows the best rank; "all" takes every path that ends with an answer."""
-    root = value.get("prompt", value)
+    record, root = Fields(value), value.get("prompt", value)
+    record.used.update(_TREE_KEYS)
     identity = str(value.get("message_tree_id") or root.get("message_id") or "")
     source = {key: root[key] for key in ("lang",) if isinstance(root.get(key), str)}
+    lead = system_messages(record)
     every = list(_paths(root))
     taken = every if paths == "all" else [_best(root)]
+    unused: Counter[str] = Counter()
     conversations = [
-        Conversation(
-            identity, tuple(Message(_role(node), text_of(node.get("text"))) for node in path), source=source
-        )
+        Conversation(identity, (*lead, *(_tree_message(node, unused) for node in path)), source=source)
         for path in taken
     ]  # fmt: skip
-    return Imported("message tree", conversations, len(every) - len(taken))
+    unused.update(record.left_over())
+    return Imported("message tree", conversations, len(every) - len(taken), unused)
+
+
+_TREE_KEYS = frozenset(
+    {
+        "message_tree_id", "tree_state", "prompt", "message_id", "parent_id", "user_id", "created_date", "text", "role",
+        "lang", "review_count", "review_result", "deleted", "synthetic", "model_name", "emojis", "rank", "replies",
+        "labels", "detoxify",
+    }
+)  # fmt: skip
+"""What OpenAssistant's trees say of themselves and of each message, in their own words."""
+
+
+def _tree_message(node: Mapping[str, Any], unused: Counter[str]) -> Message:
+    fields = Fields(node)
+    fields.used.update(_TREE_KEYS)
+    unused.update(f"turn.{key}" for key in fields.left_over())
+    return Message(_role(node), fields.text("text"))
 
 
 def _role(node: Mapping[str, Any]) -> Role:
