@@ -48,6 +48,7 @@ def test_the_recipes_developer_and_licence_win_over_the_base_and_the_call_over_b
     named = {**MANIFEST, "developer": "Lab A", "licence": "CC-BY-4.0"}
     card = model_card(named)
     assert "**Developed by:** Lab A" in card and "**Licence:** CC-BY-4.0\n" in card
+    assert "**Licence of the base:** Apache-2.0\n" in card
     assert yaml.safe_load(card.split("---")[1])["license"] == "cc-by-4.0"
     card = model_card(named, developer="Lab B", licence="Our own terms, v2")
     assert "**Developed by:** Lab B" in card and "**Licence:** Our own terms, v2\n" in card

@@ -101,3 +101,28 @@ def test_convert_takes_folders_and_files_and_says_what_came_out(folder: Path, tm
         assert isinstance(error, UsageError) and said in error.message
     assert run(folder, "--to", "gguf", "--quant", "f16", "-o", first, "--overwrite").exception is None
     assert read_metadata(first).quantisation == "F16"
+
+
+def test_convert_takes_the_name_of_a_pulled_model_and_names_one_that_is_not_here(
+    exact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small model stands in the cache under a built-in name, and another as it is pulled from the hub."""
+    from chaku.models.fetch import cache
+    from chaku.models.reference import parse_reference
+    from chaku.models.registry import BUILT_IN
+
+    monkeypatch.setenv("CHAKU_CACHE", str(tmp_path / "cache"))
+
+    def convert(name: str, *arguments: str) -> Any:
+        words = ["weights", "convert", name, *arguments, "-o", str(tmp_path / f"{len(arguments)}-{name[-4:]}")]
+        return CliRunner().invoke(root, words, standalone_mode=False)
+
+    refused = convert("smollm2-135m", "--to", "gguf").exception
+    assert isinstance(refused, ModelError) and refused.fix == "chaku pull smollm2-135m"
+    for name, sha256 in (("smollm2-135m", BUILT_IN["smollm2-135m"].sha256), ("hf:org/tiny-GGUF:f32", None)):
+        cache.save(parse_reference(name), exact, sha256)
+        done = convert(name, "--to", "gguf", "--quant", "f16")
+        assert done.exception is None
+        assert read_metadata(tmp_path / f"4-{name[-4:]}").quantisation == "F16"
+        assert convert(name).exception is None
+        assert (tmp_path / f"0-{name[-4:]}" / "model.safetensors").stat().st_size

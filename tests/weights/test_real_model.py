@@ -56,3 +56,8 @@ def test_paddles_layout_and_back_is_the_same_bit_for_bit(tuned_folder, tmp_path)
     assert "model_state.pdparams" in chaku("convert", tuned_folder, "-o", tmp_path / "paddle", "--to", "paddle")
     chaku("convert", tmp_path / "paddle", "-o", tmp_path / "back")
     assert bits_of(tmp_path / "back") == bits_of(tuned_folder)
+
+
+def test_the_name_of_the_built_in_model_is_converted_as_its_file_is(smollm2_folder, tmp_path):
+    chaku("convert", "smollm2-135m", "-o", tmp_path / "named")
+    assert bits_of(tmp_path / "named") == bits_of(smollm2_folder)

@@ -7,10 +7,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from chaku.models.fetch.folders import pulled
 from chaku.models.reference import folder_name, is_checkpoint
 from chaku.models.registry import BUILT_IN
 from chaku.train.base import find_base
 from chaku.weights.dequantise import save_dequantised
+
+
+def _built_in(name: str) -> Path | None:
+    """None for a name that is not built in. Raises ModelError for one that is, and was not pulled."""
+    return find_base(name).path if name in BUILT_IN else None
 
 
 @contextlib.contextmanager
@@ -19,10 +25,8 @@ def readable(model: Path, *, as_gguf: bool) -> Iterator[Path]:
 
     A GGUF is dequantised first, unless `as_gguf`. What is written for that is gone after the block. Raises ModelError.
     """
-    if not model.exists() and str(model) in BUILT_IN:
-        found = find_base(str(model)).path
-        assert found is not None, "a built-in model that is here has a file"
-        model = found
+    if not model.exists():
+        model = pulled(str(model)) or _built_in(str(model)) or model
     with tempfile.TemporaryDirectory(prefix="chaku-convert-") as scratch:
         if is_checkpoint(model):
             from chaku.train.export import export_checkpoint

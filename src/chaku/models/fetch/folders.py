@@ -61,9 +61,9 @@ def base_of(adapter: Path) -> Path:
     for place in (Path(named).expanduser(), adapter / named):
         if place.is_dir() or (place.is_file() and place.suffix == ".gguf"):
             return place
-    found = _pulled(named) or in_hub_cache(named, adapter_config.get("revision"))
+    found = pulled(named) or in_hub_cache(named, adapter_config.get("revision"))
     if found is None:
-        found = next((_pulled(row.name) for row in BUILT_IN.values() if row.hub_id == named), None)
+        found = next((pulled(row.name) for row in BUILT_IN.values() if row.hub_id == named), None)
     if found is None:
         raise ModelError(
             f"{adapter} builds on {named!r}, which is not on this machine",
@@ -72,7 +72,8 @@ def base_of(adapter: Path) -> Path:
     return found
 
 
-def _pulled(named: str) -> Path | None:
+def pulled(named: str) -> Path | None:
+    """Where a model lies that `chaku pull` fetched, by the name that it was pulled by; None where it is not here."""
     try:
         reference = parse_reference(named)
     except ModelError:  # no built-in name
