@@ -152,6 +152,7 @@ async def page_gateway(
                 lease_s=lease_s,
                 runs=runs,
                 arena=arena,
+                fleet=serving.fleet,
             )
         )
 

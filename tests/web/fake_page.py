@@ -21,8 +21,10 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from chaku.errors import ChakuError
+from chaku.web.fleet import FleetPage
 from chaku.web.machine import Machine
 from chaku.web.page import PageFiles
+from web.fake_fleet import FakeFleet
 
 
 @dataclass
@@ -58,6 +60,7 @@ class World:
     key: str | None = None
     consent: bool | None = None
     runs: Path = Path("/nonexistent")
+    fleet: FakeFleet = field(default_factory=FakeFleet)
     chats: dict[str, dict[str, Any]] = field(default_factory=dict)
     deleted: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -174,7 +177,11 @@ class FakePage:
             Route(f"{chat}/messages/{{message}}/feedback", self._feedback, methods=["PUT", "DELETE"]),
             Route(f"{chat}/messages/{{message}}/stop", self._stop, methods=["POST"]),
             Route(f"{chat}/messages/{{message}}/stream", self._stream),
-            *(Route(f"/api{path}", local(handler)) for _, path, handler in Machine(self.world.runs).routes()),
+            *(
+                Route(f"/api{path}", local(handler), methods=[method])
+                for part in (Machine(self.world.runs), FleetPage(self.world.fleet))
+                for method, path, handler in part.routes()
+            ),
             *PageFiles().routes(),
         ]
         return Starlette(routes=routes, exception_handlers={ChakuError: refused})
@@ -184,7 +191,8 @@ class FakePage:
         is_in = key is None or request.cookies.get("chaku_session") == key
         user = {"name": "me", "kind": "key" if key else "local"} if is_in else None
         known = {"version": "0.0.0", "login_required": key is not None, "user": user}
-        return answer_json({**known, "sees_runs": is_in and key is None})
+        is_local = is_in and key is None
+        return answer_json({**known, "sees_runs": is_local, "sees_fleet": is_local})
 
     async def _login(self, request: Request) -> Response:
         if (await request.json())["key"] != self.world.key:
@@ -410,7 +418,7 @@ def local(handler: Any) -> Any:
     """A handler of the real application, for the user of this machine."""
 
     async def handle(request: Request) -> Response:
-        request.state.visitor = SimpleNamespace(key_id=None)
+        request.state.visitor = SimpleNamespace(key_id=None, is_admin=True)
         return await handler(request)
 
     return handle

@@ -23,7 +23,9 @@ from processes import PATIENCE_S
 from tabs import Refused, Tab, tab
 
 OPEN = {"/session", "/login", "/logout"}
-OF_THE_MACHINE = {"/runs", "/runs/{run}", "/models/kept"}
+OF_THE_MACHINE = {"/runs", "/runs/{run}", "/models/kept"} | {
+    "/fleet", "/fleet/{worker}/drain", "/fleet/{worker}/reload", "/fleet/{worker}/logs",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ async def test_with_keys_nothing_but_the_login_answers_a_stranger(database: Path
     async with page_gateway(database) as g, tab(g) as stranger:
         session = await stranger.call("GET", "/session")
         assert (session["login_required"], session["user"]) == (True, None)
-        ids = {"chat": bob.key.id, "message": bob.key.id, "user": bob.key.id, "run": "r"}
+        ids = {"chat": bob.key.id, "message": bob.key.id, "user": bob.key.id, "run": "r", "worker": "w"}
         checked = 0
         for method, path in routes(g):
             if path not in OPEN:
@@ -201,7 +203,7 @@ async def test_no_route_shows_or_changes_what_is_someone_elses(database: Path, b
         checked = 0
         async with hers.stream("/events") as events:
             for of_chat, message in itertools.product((chat, gone, own), (user["id"], answer["id"], running["id"])):
-                ids = {"chat": of_chat, "message": message, "user": user["id"], "run": "r"}
+                ids = {"chat": of_chat, "message": message, "user": user["id"], "run": "r", "worker": "w"}
                 for method, path in routes(g):
                     if path in OPEN or path == "/events" or (of_chat == own and method == "DELETE"):
                         continue
@@ -254,7 +256,7 @@ async def test_no_change_is_made_without_the_pages_own_header(database: Path) ->
         user, _ = await me.ask(chat, "Hi")
         before = await snapshot(me)
         del me.http.headers["X-Chaku"]
-        ids = {"chat": chat, "message": user["id"], "user": user["id"]}
+        ids = {"chat": chat, "message": user["id"], "user": user["id"], "worker": "w"}
         checked = 0
         for method, path in routes(g):
             if method != "GET":

@@ -59,7 +59,7 @@ def runs(world, tmp_path):
 def test_the_rail_leads_to_each_screen_and_back_and_each_has_an_address(browser, runs, world, fake):
     with open_page(browser, fake.url) as page:
         rail = page.get_by_role("navigation", name="Screens")
-        expect(rail.get_by_role("link")).to_have_text(["Chat", "Compare", "Training", "Models"])
+        expect(rail.get_by_role("link")).to_have_text(["Chat", "Compare", "Training", "Models", "Fleet"])
         page.get_by_label("Message", exact=True).fill("not sent yet")
         for name, path in (("Training", "/training"), ("Models", "/library")):
             rail.get_by_role("link", name=name).click()

@@ -240,6 +240,7 @@ def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str, co
         page=page,
         runs=Path(config.runs),
         arena=ArenaSettings(config.contestants, config.arena_battles_per_hour, config.arena_turns),
+        fleet=serving.fleet,
     )
     serving.companions.append(application)
 

@@ -7,7 +7,7 @@ its beats: whoever hears them calls `hear` and `lose`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 
@@ -27,9 +27,17 @@ class WorkerEngine(Engine):
     """One model at one worker process. A restarted worker is another engine."""
 
     def __init__(
-        self, join: Join, resolver: aiohttp.abc.AbstractResolver | None = None, *, silence_s: float | None = 600.0
+        self,
+        join: Join,
+        resolver: aiohttp.abc.AbstractResolver | None = None,
+        *,
+        silence_s: float | None = 600.0,
+        on_call: Callable[[str, str], None] = lambda request_id, worker: None,
     ) -> None:
-        """`resolver` bounds the addresses that the worker's host name may lead to."""
+        """`resolver` bounds the addresses that the worker's host name may lead to.
+
+        `on_call` is told of every call: the request's id and this worker's name.
+        """
         self.name = join.model
         self.worker = join.name
         self.generation = join.generation
@@ -49,6 +57,7 @@ class WorkerEngine(Engine):
         self._capabilities = capabilities_of(join.capabilities)
         self._why_lost: str | None = None
         self._is_stopped = False
+        self._on_call = on_call
         self._bounds: set[asyncio.Timeout] = set()
         """One for each call under way; it has no limit until the engine is stopped."""
 
@@ -93,6 +102,7 @@ class WorkerEngine(Engine):
 
         Raises BrokenOff as soon as the engine is stopped, besides what the speaker raises.
         """
+        self._on_call(call.request_id, self.worker)
         try:
             async with asyncio.timeout(None) as bound:
                 self._bounds.add(bound)

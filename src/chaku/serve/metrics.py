@@ -101,6 +101,10 @@ class Metrics:
             if exchange.cached_tokens:
                 self._child(self._cached, model).inc(exchange.cached_tokens)
 
+    def add(self, collector: Collector) -> None:
+        """Show what a collector finds, too."""
+        self._registry.register(collector)
+
     def page(self) -> bytes:
         """Prometheus text format."""
         return generate_latest(self._registry)

@@ -25,6 +25,7 @@ from chaku.serve.access import Access, ActiveKeys
 from chaku.serve.app import build_app
 from chaku.serve.connection import ConnectionLimits, connections
 from chaku.serve.failover.dispatch import Dispatcher
+from chaku.serve.fleet.gauges import WorkerGauges
 from chaku.serve.fleet.registry import Fleet
 from chaku.serve.fleet.routes import add_fleet_routes
 from chaku.serve.gateway import Gateway, UsageSink
@@ -80,6 +81,10 @@ def build(config: ServeConfig, table: ModelTable, keys: ActiveKeys, record_usage
     metrics = Metrics(table)
     app = build_app(table, metrics)
     limits = ConnectionLimits(num_connections=config.max_connections, body_s=config.body_timeout_s)
+    fleet = Fleet(table) if config.joins else None
+    if fleet is not None:
+        metrics.add(WorkerGauges(fleet))
+        record_usage = fleet.recent.before(record_usage)
     router = Router(config.routing, random.Random())  # noqa: S311 - no secret
     gateway = Gateway(
         table,
@@ -91,10 +96,10 @@ def build(config: ServeConfig, table: ModelTable, keys: ActiveKeys, record_usage
         continue_answers=config.continue_answers,
     )
     serving = Serving(table, app, gateway, access, limits)
-    if config.joins:
-        serving.fleet = Fleet(table)
-        serving.companions.append(serving.fleet)
-        add_fleet_routes(app, serving.fleet, access)
+    if fleet is not None:
+        serving.fleet = fleet
+        serving.companions.append(fleet)
+        add_fleet_routes(app, fleet, access)
     return serving
 
 

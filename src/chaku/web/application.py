@@ -27,6 +27,7 @@ from chaku.web.answers import Answers
 from chaku.web.arena import Arena, ArenaSettings
 from chaku.web.arena_board import ArenaBoard
 from chaku.web.chats import Chats
+from chaku.web.fleet import FleetOfGateway, FleetPage
 from chaku.web.logins import COOKIE, GatewayAccess, Logins, Visitor, check_same_site, set_cookie
 from chaku.web.machine import Machine
 from chaku.web.messages import Messages
@@ -52,6 +53,7 @@ class Application:
         lease_s: float,
         runs: Path,
         arena: ArenaSettings,
+        fleet: FleetOfGateway | None,
     ) -> None:
         self._models = models
         self._closing = asyncio.Event()
@@ -59,6 +61,7 @@ class Application:
         self._logins = Logins(access, keys, Sessions(store))
         self._answers = Answers(store, base_url, access.inside_token, self._hub.tell_message, lease_s=lease_s)
         self._machine = Machine(runs)
+        self._fleet = FleetPage(fleet) if fleet is not None else None
         self._chats = Chats(store, self._answers, self._hub)
         self._messages = Messages(store, self._answers, self._hub, models, self._open_stream)
         self._arena = Arena(store, self._answers, models, self._open_stream, arena)
@@ -91,6 +94,7 @@ class Application:
             ("GET", "/models", self._list_models),
             ("GET", "/events", self._show_events),
             *self._machine.routes(),
+            *(self._fleet.routes() if self._fleet is not None else ()),
             *self._chats.routes(),
             *self._messages.routes(),
             *self._arena.routes(),
@@ -158,6 +162,7 @@ class Application:
                 "login_required": self._logins.must_log_in,
                 "user": user,
                 "sees_runs": visitor is not None and visitor.key_id is None,
+                "sees_fleet": visitor is not None and visitor.is_admin and self._fleet is not None,
             }
         )
 
@@ -174,11 +179,14 @@ def mount(
     lease_s: float = LEASE_S,
     runs: Path = ROOT,
     arena: ArenaSettings | None = None,
+    fleet: FleetOfGateway | None = None,
 ) -> Application:
     """Put the page at / and its application at /api. `models` gives the rows of /v1/models, `base_url` is the /v1 of
-    this gateway, `runs` is where training runs lie. What comes back has to be started and stopped with the gateway.
+    this gateway, `runs` is where training runs lie, `fleet` are its workers. What comes back
+    has to be started and stopped with the gateway.
     """
-    application = Application(store, keys, access, models, base_url, lease_s, runs, arena or ArenaSettings())
+    arena = arena or ArenaSettings()
+    application = Application(store, keys, access, models, base_url, lease_s, runs, arena, fleet)
     app.mount("/api", application.api())
     app.router.routes.extend((page or PageFiles()).routes())
     return application

@@ -45,6 +45,8 @@ class Visitor:
 
     key_id: str | None
     name: str
+    is_admin: bool = False
+    """The local user, or the holder of a key of scope `admin`."""
 
 
 class Logins:
@@ -64,12 +66,12 @@ class Logins:
     async def find(self, request: Request) -> Visitor | None:
         """The visitor, None for one who has to log in."""
         if not self.must_log_in:
-            return Visitor(None, "local")
+            return Visitor(None, "local", is_admin=True)
         token = request.cookies.get(COOKIE)
         if not token:
             return None
         session = await asyncio.to_thread(self._sessions.find, token, now=datetime.now(UTC))
-        return Visitor(session.key_id, session.key_name) if session else None
+        return Visitor(session.key_id, session.key_name, session.is_admin) if session else None
 
     async def who(self, request: Request) -> Visitor:
         """The visitor. Raises AuthenticationFailed with code login_required."""
@@ -84,7 +86,7 @@ class Logins:
         Raises AuthenticationFailed, PermissionRefused for a key without the scope `page`, Overloaded.
         """
         if not self.must_log_in:
-            return Visitor(None, "local"), ""
+            return Visitor(None, "local", is_admin=True), ""
         address = self._access.client_of(_peer(request), request.headers.get("x-forwarded-for", ""))
         self._check_failures(address)
         token = key.strip()
@@ -104,7 +106,7 @@ class Logins:
             )
         await self.log_out(request)
         session = await asyncio.to_thread(self._sessions.open, found.id, now=datetime.now(UTC))
-        return Visitor(found.id, found.name), session
+        return Visitor(found.id, found.name, found.allows("admin")), session
 
     def came_over_tls(self, request: Request) -> bool:
         """Whether the browser's connection was encrypted, by this server's or a trusted proxy's word."""

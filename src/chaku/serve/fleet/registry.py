@@ -23,6 +23,7 @@ from chaku.nearest import did_you_mean
 from chaku.protocol.fleet import BEAT_EVERY_S, MISSED_BEATS, Beat, CommandKind, Heard, Join, Joined, Leave
 from chaku.serve.fleet.addresses import CheckedResolver, check_url
 from chaku.serve.fleet.callback import call_back
+from chaku.serve.fleet.recent import RecentRequests, RequestRow
 from chaku.serve.table import ModelTable, Replica, Served
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ class Fleet:
 
     def __init__(self, table: ModelTable) -> None:
         self._table = table
+        self.recent = RecentRequests()
         self._workers: dict[str, Worker] = {}
         self._call_backs = asyncio.Semaphore(MAX_CALL_BACKS)
         self._looking: asyncio.Task[None] | None = None
@@ -143,6 +145,10 @@ class Fleet:
         """The table, in the order of joining; those that are gone too, for a while."""
         now = time.monotonic()
         return [worker.row(now) for worker in self._workers.values()]
+
+    def requests(self) -> list[RequestRow]:
+        """The last requests of this gateway, the newest first."""
+        return self.recent.rows()
 
     async def join(self, join: Join, *, is_local: bool) -> Joined:
         """Take a worker in, after a call-back to its URL; `is_local` says that it connects from this machine.
@@ -188,7 +194,7 @@ class Fleet:
     def _take_in(self, join: Join, resolver: CheckedResolver) -> Worker:
         config = ModelConfig(source=join.source or join.model)
         served = self._table.serve(join.model, config, created=int(time.time()))
-        engine = WorkerEngine(join, resolver, silence_s=served.config.deadline_s)
+        engine = WorkerEngine(join, resolver, silence_s=served.config.deadline_s, on_call=self.recent.sent)
         replica = Replica(engine)
         served.replicas.append(replica)
         served.refresh()

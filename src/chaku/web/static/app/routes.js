@@ -13,6 +13,7 @@ export const ROUTES = [
   { screen: "leaderboard", path: "/leaderboard" },
   { screen: "training", path: "/training" },
   { screen: "training", path: "/training/:run" },
+  { screen: "fleet", path: "/workers" }, // /fleet is the API's
   { screen: "models", path: "/library" }, // /models is where clients without /v1 in their base URL knock
 ];
 
@@ -59,6 +60,14 @@ export const SCREENS = [
     path: "/library",
     isThere: () => true,
     load: async () => (await import("../models/models_screen.js")).ModelsScreen,
+  },
+  {
+    name: "fleet",
+    label: "Fleet",
+    icon: "menu",
+    path: "/workers",
+    isThere: (session) => session.sees_fleet === true,
+    load: async () => (await import("../fleet/fleet_screen.js")).FleetScreen,
   },
 ];
 

@@ -57,6 +57,7 @@
  * @property {string} version
  * @property {boolean} login_required
  * @property {boolean} [sees_runs]  training runs are shown
+ * @property {boolean} [sees_fleet]  workers are shown
  * @property {{name: string, kind: "local" | "key"} | null} user
  */
 export {};
