@@ -290,10 +290,13 @@ async def test_no_battle_without_two_contestants_or_without_consent(database: Pa
 async def test_a_battle_is_its_visitors_alone(database: Path) -> None:
     with open_store(f"sqlite:///{database}") as store:
         tokens = [keys.create(store, name, now=datetime.now(UTC)).token for name in ("ana", "bo")]
+        scopes = ["page", "admin"]
+        tokens.append(keys.create(store, "cleo", now=datetime.now(UTC), scopes=scopes).token)
     async with (
         page_gateway(database, *(engine(name) for name in NAMES)) as g,
         tab(g, tokens[0]) as ana,
         tab(g, tokens[1]) as bo,
+        tab(g, tokens[2]) as cleo,
     ):
         battle = await begun(ana)
         await played(ana, battle)
@@ -310,6 +313,11 @@ async def test_a_battle_is_its_visitors_alone(database: Path) -> None:
             ("POST", "/arena/operator/exclusions", {"kind": "battle", "id": battle, "reason": "because"}),
         ):
             assert (await refusal(ana.call(method, path, body)))[0] == 403
+
+        assert (await cleo.call("GET", "/arena"))["is_operator"] and not (await ana.call("GET", "/arena"))[
+            "is_operator"
+        ]
+        await cleo.call("GET", "/arena/operator")
 
 
 async def test_a_reader_resumes_where_it_was(database: Path) -> None:

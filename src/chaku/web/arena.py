@@ -137,7 +137,7 @@ class Arena:
                 },
                 sampling=pairs.METHOD,
                 reasons=list(arena_shapes.REASONS),
-                is_operator=visitor_of(request).key_id is None,
+                is_operator=visitor_of(request).is_admin,
             )
         )
 

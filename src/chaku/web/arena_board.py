@@ -190,8 +190,11 @@ def short(voter: str) -> str:
 
 
 def _check_operator(request: Request) -> None:
-    if visitor_of(request).key_id is not None:
-        raise PermissionRefused("only the local user of this machine is the arena's operator")
+    if not visitor_of(request).is_admin:
+        raise PermissionRefused(
+            "an operator of the arena needs the scope 'admin'",
+            fix="log in with a key of `chaku keys create NAME --scope page --scope admin`",
+        )
 
 
 def _date(text: str, name: str) -> str | None:
