@@ -43,7 +43,12 @@ class WorkerProcess:
 
 @contextlib.asynccontextmanager
 async def worker_here(
-    *gateways: str, name: str = "w", token: str | None = None, advertise: str | None = None, replies: Any = ()
+    *gateways: str,
+    name: str = "w",
+    token: str | None = None,
+    advertise: str | None = None,
+    replies: Any = (),
+    port: int = 0,
 ) -> AsyncIterator[Running]:
     """A worker with a scripted engine that joins `gateways`; it leaves them at the block's end."""
 
@@ -64,7 +69,7 @@ async def worker_here(
         add_worker_route(serving.app, name, identity.generation, key.token)
         Worker(identity, serving, served, throughput, engine, gateways, token)
 
-    async with gateway(engine(), keys=key, joins=False, ui=False, extend=extend) as running:
+    async with gateway(engine(), keys=key, joins=False, ui=False, extend=extend, port=port) as running:
         yield running
 
 

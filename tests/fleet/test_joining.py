@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -132,6 +133,43 @@ async def test_a_join_token_does_not_make_callers_need_a_key() -> None:
     with pytest.raises(PermissionRefused, match="no scope 'infer'"):
         keys = Keys({"ck-join": "j", "ck": "i"}, {"ck-join": {"join"}})
         Access(ServeConfig(), keys).identify(b"Bearer ck-join")
+
+
+@contextlib.asynccontextmanager
+async def tunnel(target: str) -> AsyncIterator[str]:
+    """Forwards connections to `target`, as `ssh -L` and `ssh -R` do; its URL."""
+    host, _, port = target.removeprefix("http://").rpartition(":")
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer))
+
+    server = await asyncio.start_server(forward, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_a_worker_joins_through_a_tunnel_in_both_directions() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    async with (
+        gateway_without_models() as g,
+        tunnel(g.url) as to_gateway,
+        tunnel(f"http://127.0.0.1:{port}") as to_worker,
+        worker_here(to_gateway, advertise=to_worker, port=port),
+    ):
+        await soon(lambda: states(g) == {"w": "ready"})
+        assert await said(g) == "You said: hi"
+        assert g.serving.fleet is not None
+        assert g.serving.fleet.rows()[0]["url"] == to_worker
 
 
 @pytest.mark.parametrize("scope", ["infer", "page", "metrics"])
