@@ -26,7 +26,7 @@ PROBE_EVERY_S = 5.0
 _RETRIES = Retries(limit=2, budget_s=5.0, first_pause_s=0.02, unanswered=False, statuses=frozenset())
 """A request that the upstream may have worked on, and charges for, is not sent again."""
 _ROUTES: frozenset[Route] = frozenset({"chat", "completions", "embeddings"})
-_OPENAI_PARAMETERS = frozenset(
+OPENAI_PARAMETERS = frozenset(
     {
         *("n", "seed", "logprobs", "top_logprobs", "logit_bias", "presence_penalty", "frequency_penalty"),
         *("response_format", "parallel_tool_calls", "reasoning_effort", "echo", "suffix", "best_of", "dimensions"),
@@ -115,7 +115,7 @@ class UpstreamEngine(Engine):
         return Capabilities(
             routes=_ROUTES - (frozenset() if self._config.embeddings else {"embeddings"}),
             labels=True,
-            parameters=_OPENAI_PARAMETERS | frozenset(self._config.extensions),
+            parameters=OPENAI_PARAMETERS | frozenset(self._config.extensions),
             tools=True,
             vision=True,
             remote_images=True,

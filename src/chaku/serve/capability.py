@@ -14,7 +14,7 @@ ROUTE_PATHS: dict[Route, str] = {
 }
 
 # Of no meaning to an engine of our own; an upstream may account for them or route by them.
-_LABELS = (
+LABELS = (
     "user",
     "metadata",
     "safety_identifier",
@@ -26,12 +26,12 @@ _LABELS = (
 )
 
 # Needs no engine: the gateway itself honours these, or they ask for nothing.
-_PLAIN = frozenset(
+PLAIN = frozenset(
     {
         *("model", "messages", "prompt", "input", "stream", "stream_options", "temperature", "top_p"),
         *("max_tokens", "max_completion_tokens", "stop", "tools", "tool_choice", "encoding_format"),
         "add_generation_prompt",
-        *_LABELS,
+        *LABELS,
     }
 )
 
@@ -79,11 +79,11 @@ def fit(model: str, route: Route, body: dict[str, Any], capabilities: Capabiliti
             continue
         if value == _OFF.get(field) and field not in capabilities.parameters:
             continue
-        if field not in _PLAIN and field not in capabilities.parameters:
+        if field not in PLAIN and field not in capabilities.parameters:
             why = capabilities.why_not.get(field, "its engine does not honour it")
             raise _refuse(field, f"{model} can't honour {field}: {why}")
         wanted[field] = value
-    for field in ("stream_options", *(() if capabilities.labels else _LABELS)):
+    for field in ("stream_options", *(() if capabilities.labels else LABELS)):
         wanted.pop(field, None)
     num_answers = wanted.get("n", 1)
     if capabilities.slots is not None and num_answers > capabilities.slots:

@@ -17,6 +17,7 @@ from chaku.serve.signposts import signpost
 from chaku.serve.wires.anthropic import CountTokensWire, MessagesWire
 from chaku.serve.wires.base import Wire
 from chaku.serve.wires.openai import OpenAIWire
+from chaku.serve.wires.responses import ResponsesWire
 from chaku.serve.wires.score import ScoreWire
 
 Scope = Literal["open", "infer", "page", "metrics", "admin", "join"]
@@ -42,6 +43,7 @@ ENDPOINTS = (
     _row("/v1/chat/completions", "POST", "infer", OpenAIWire("chat", ChatRequest, CHAT_LIMITS)),
     _row("/v1/completions", "POST", "infer", OpenAIWire("completions", CompletionRequest, TEXT_LIMITS)),
     _row("/v1/embeddings", "POST", "infer", OpenAIWire("embeddings", EmbeddingRequest, TEXT_LIMITS)),
+    _row("/v1/responses", "POST", "infer", ResponsesWire()),
     _row("/v1/messages", "POST", "infer", MessagesWire()),
     _row("/v1/messages/count_tokens", "POST", "infer", CountTokensWire()),
     _row("/score", "POST", "infer", ScoreWire()),

@@ -15,6 +15,8 @@ from chaku.protocol.anthropic import CountTokensRequest, MessagesRequest
 from chaku.protocol.anthropic_answers import InputTokens, Message, MessageEvent, MessagesErrorBody
 from chaku.protocol.azure_ml import ScoreAnswer, ScoreRequest
 from chaku.protocol.openai import ChatRequest, CompletionRequest, EmbeddingRequest
+from chaku.protocol.responses import ResponsesRequest
+from chaku.protocol.responses_answers import Response, ResponseEvent
 
 _REF = "#/components/schemas/{model}"
 
@@ -43,6 +45,7 @@ INFERENCE = (
     Described(
         "/v1/messages", "Answer a conversation (Anthropic)", MessagesRequest, Message, MessageEvent, MessagesErrorBody
     ),
+    Described("/v1/responses", "Answer a conversation (Responses)", ResponsesRequest, Response, ResponseEvent),
     Described("/score", "Continue texts (Azure ML)", ScoreRequest, ScoreAnswer),
     Described(
         "/v1/messages/count_tokens",

@@ -1,4 +1,4 @@
-"""The way out for a client that misses the API: without /v1, with /v1 twice, or for a part that does not exist yet."""
+"""The way out for a client that misses the API: without /v1, or with /v1 twice."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from chaku.errors import NotFound
 _MISPLACED = re.compile(
     r"(?:/openai|/v1)*/(chat/completions|completions|embeddings|models|responses|messages(?:/count_tokens)?)"
 )
-_ABSENT = {
-    "responses": "use /v1/chat/completions (AI SDK: provider.chat(MODEL); Agents SDK: OpenAIChatCompletionsModel)",
-}
 
 
 def signpost(path: str, method: str) -> NotFound | None:
@@ -20,8 +17,6 @@ def signpost(path: str, method: str) -> NotFound | None:
     if match is None or (method in ("GET", "HEAD") and match[1] == "chat/completions"):  # the page's /chat/ID
         return None
     endpoint = match[1]
-    if endpoint in _ABSENT:
-        return NotFound(f"chaku has no /v1/{endpoint}", fix=_ABSENT[endpoint], code="unsupported_endpoint")
     return NotFound(
         f"there is no {path[:100]}, but /v1/{endpoint}",
         fix="the client's base URL must end in /v1, such as http://127.0.0.1:8000/v1",

@@ -17,12 +17,13 @@ from chaku.errors import EngineError, InvalidRequest
 _log = logging.getLogger(__name__)
 
 _SAMPLING_DEFAULTS = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0}
-_PARAMETERS = frozenset({
+PARAMETERS = frozenset({
     "max_tokens", "max_completion_tokens", "temperature", "top_p", "n", "stop", "seed", "logprobs", "top_logprobs",
     "presence_penalty", "frequency_penalty", "logit_bias", "response_format", "echo", "encoding_format",
     "top_k", "min_p", "repetition_penalty", "ignore_eos", "continue_final_message",
 })  # fmt: skip
-_WHY_NOT = {
+"""Request fields that every model honours here; others depend on its chat template."""
+WHY_NOT = {
     "suffix": "llama.cpp does not fill in the middle on this route",
     "best_of": "llama.cpp does not rank answers: use n",
     "dimensions": "the model's embeddings have one length",
@@ -117,7 +118,7 @@ async def _special_ids(server: LlamaServer, name: str, spellings: Iterable[str])
 def _capabilities(props: dict[str, Any], name: str, *, has_embeddings: bool, answers_in_parts: bool) -> Capabilities:
     caps = props.get("chat_template_caps", {})
     tools = bool(caps.get("supports_tools"))
-    parameters, why_not = set(_PARAMETERS), dict(_WHY_NOT)
+    parameters, why_not = set(PARAMETERS), dict(WHY_NOT)
     if tools:
         parameters |= {"tools", "tool_choice", "parallel_tool_calls"}
     else:

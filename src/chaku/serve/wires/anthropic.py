@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +16,7 @@ from chaku.protocol.deltas import Delta, TokenUsage, ToolCallPart, delta_of_choi
 from chaku.protocol.validation import ReadRequest
 from chaku.serve.body import CHAT_LIMITS
 from chaku.serve.wires.anthropic_requests import chat_body
-from chaku.serve.wires.base import EVENT_STREAM, Headers, Translation
+from chaku.serve.wires.base import EVENT_STREAM, Headers, Translation, renamed
 
 _ERROR_TYPES = {
     400: "invalid_request_error",
@@ -49,9 +48,8 @@ _STOP_REASONS = {
 def error_body(error: ChakuError) -> bytes:
     """Anthropic's error object; the message names fields as Anthropic does."""
     kind = _ERROR_TYPES.get(error.http_status, "invalid_request_error" if error.http_status < 500 else "api_error")
-    message = str(error)
-    if error.param in _FIELD_NAMES:
-        message = re.sub(rf"\b{error.param}\b", _FIELD_NAMES[error.param], message)
+    name = _FIELD_NAMES.get(error.param or "")
+    message = str(error) if name is None else renamed(error, name)
     return orjson.dumps({"type": "error", "error": {"type": kind, "message": message}})
 
 

@@ -6,6 +6,7 @@ request to OpenAI's, and OpenAI's answer back.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -61,3 +62,8 @@ class Wire(Protocol):
 
     def error(self, error: ChakuError) -> bytes:
         """The body of a refusal or failure."""
+
+
+def renamed(error: ChakuError, name: str) -> str:
+    """The error's message with another name for the field at fault."""
+    return re.sub(rf"\b{re.escape(error.param or '')}\b", name, str(error))
