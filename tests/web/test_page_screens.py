@@ -59,7 +59,8 @@ def runs(world, tmp_path):
 def test_the_rail_leads_to_each_screen_and_back_and_each_has_an_address(browser, runs, world, fake):
     with open_page(browser, fake.url) as page:
         rail = page.get_by_role("navigation", name="Screens")
-        expect(rail.get_by_role("link")).to_have_text(["Chat", "Compare", "Training", "Models", "Fleet"])
+        screens = ["Chat", "Compare", "Arena", "Ratings", "Training", "Models", "Fleet"]
+        expect(rail.get_by_role("link")).to_have_text(screens)
         page.get_by_label("Message", exact=True).fill("not sent yet")
         for name, path in (("Training", "/training"), ("Models", "/library")):
             rail.get_by_role("link", name=name).click()
@@ -80,7 +81,7 @@ def test_training_is_for_the_user_of_the_machine(browser, world, runs):
         page.get_by_label("API key").fill("ck-1")
         page.keyboard.press("Enter")
         rail = page.get_by_role("navigation", name="Screens")
-        expect(rail.get_by_role("link")).to_have_text(["Chat", "Compare", "Models"])
+        expect(rail.get_by_role("link")).to_have_text(["Chat", "Compare", "Arena", "Ratings", "Models"])
 
 
 def test_a_run_is_shown_while_it_goes_and_others_are_laid_over_it(browser, world, runs, fake):

@@ -9,10 +9,11 @@ import { useChanges } from "../data/observable.js";
 import { Boundary, html, useLayoutEffect, useMemo, useReducer, useState } from "../ui/html.js";
 import { Icon } from "../ui/icons.js";
 import { Broken, ErrorCard, Notices, Toast } from "../ui/notices.js";
+import { onDemand } from "../ui/on_demand.js";
 import { currentRoute, onAddressChange } from "./address.js";
 import { Login } from "./login.js";
 import { SCREENS } from "./routes.js";
-import { Shortcuts, commandOf } from "./shortcuts.js";
+import { commandOf } from "./shortcuts.js";
 import { nextTheme, themeName } from "./theme.js";
 
 /**
@@ -28,6 +29,7 @@ import { nextTheme, themeName } from "./theme.js";
  * @property {{name: string, next: () => void}} theme
  */
 
+const Shortcuts = onDemand(async () => (await import("./shortcuts_list.js")).Shortcuts);
 /** @type {Map<string, any>} */
 const loaded = new Map([["chat", ChatScreen]]);
 

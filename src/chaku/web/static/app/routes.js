@@ -46,6 +46,22 @@ export const SCREENS = [
     load: async () => (await styled(import("../compare/compare_screen.js"))).CompareScreen,
   },
   {
+    name: "arena",
+    label: "Arena",
+    icon: "scales",
+    path: "/arena",
+    isThere: () => true,
+    load: async () => (await styled(import("../arena/arena_screen.js"))).ArenaScreen,
+  },
+  {
+    name: "leaderboard",
+    label: "Ratings",
+    icon: "podium",
+    path: "/leaderboard",
+    isThere: () => true,
+    load: async () => (await styled(import("../leaderboard/leaderboard_screen.js"))).LeaderboardScreen,
+  },
+  {
     name: "training",
     label: "Training",
     icon: "chart",

@@ -1,14 +1,11 @@
 /** The page's keys, in one table: what it shows under `?` is what it does. */
 
-import { Dialog } from "../ui/dialog.js";
-import { html } from "../ui/html.js";
-
-const IS_MAC = /Mac|iPhone|iPad/.test(navigator.platform);
+export const IS_MAC = /Mac|iPhone|iPad/.test(navigator.platform);
 
 /** @typedef {"search" | "new" | "settings" | "composer" | "model" | "copy" | "shortcuts"} Command */
 
 /** @type {{command: Command, key: string, ctrl?: boolean, shift?: boolean, what: string}[]} */
-const COMMANDS = [
+export const COMMANDS = [
   { command: "new", key: "o", ctrl: true, shift: true, what: "New chat" },
   { command: "search", key: "k", ctrl: true, what: "Search chats" },
   { command: "model", key: "m", ctrl: true, shift: true, what: "Choose a model" },
@@ -16,13 +13,6 @@ const COMMANDS = [
   { command: "copy", key: "c", ctrl: true, shift: true, what: "Copy the last answer" },
   { command: "composer", key: "/", what: "Go to the message field" },
   { command: "shortcuts", key: "?", what: "This list" },
-];
-
-const IN_PLACE = [
-  ["Enter", "Send"],
-  ["Shift Enter", "Start a line"],
-  ["↑", "In an empty field: edit your last message"],
-  ["Esc", "Stop the answer, close what is open"],
 ];
 
 /**
@@ -39,22 +29,4 @@ export function commandOf(event) {
     return !isWriting && !event.ctrlKey && !event.metaKey && event.key === key;
   });
   return found?.command ?? null;
-}
-
-/** @param {{onClose: () => void}} props */
-export function Shortcuts({ onClose }) {
-  const rows = COMMANDS.map(({ key, ctrl, shift, what }) => {
-    const keys = [ctrl && (IS_MAC ? "⌘" : "Ctrl"), shift && "Shift", key.toUpperCase()].filter(Boolean).join(" ");
-    return [keys, what];
-  });
-  return html`<${Dialog} title="Keyboard shortcuts" onClose=${onClose}>
-    <dl class="shortcuts">
-      ${[...rows, ...IN_PLACE].map(
-        ([keys, what]) => html`<div>
-          <dt>${keys.split(" ").map((key) => html`<kbd>${key}</kbd>`)}</dt>
-          <dd>${what}</dd>
-        </div>`,
-      )}
-    </dl>
-  <//>`;
 }

@@ -100,7 +100,7 @@ export function Messages({ conversation, models, problem, attempt, sent, goal = 
  * @param {{current: HTMLElement | null}} scroller
  * @param {{current: HTMLElement | null}} column
  */
-function useEnd(scroller, column) {
+export function useEnd(scroller, column) {
   const [isAtEnd, setAtEnd] = useState(true);
   const sticks = useRef(true);
   const top = useRef(0); // where the box stood when it was last looked at

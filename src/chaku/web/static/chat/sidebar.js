@@ -9,6 +9,7 @@ import { html, useLayoutEffect, useRef, useState } from "../ui/html.js";
 import { Icon, IconButton } from "../ui/icons.js";
 import { Menu } from "../ui/menu.js";
 import { useChanges } from "../data/observable.js";
+import { save } from "../ui/save.js";
 
 const SEARCH_DELAY_MS = 150;
 
@@ -221,14 +222,4 @@ function fileName(title) {
 /** Save what the server answers as a file. @param {string} path @param {string} name */
 async function download(path, name) {
   save(new Blob([await getText(path)], { type: "application/jsonl" }), name);
-}
-
-/** @param {Blob} content @param {string} name */
-function save(content, name) {
-  const url = URL.createObjectURL(content);
-  const link = document.createElement("a");
-  link.href = url;
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }

@@ -26,19 +26,24 @@ export function Interval({ low, value, high, from, to }) {
  * @param {string} props.title
  * @param {string[]} props.names
  * @param {(number | null)[][]} props.values  by row and column, null where nothing is known
+ * @param {(row: number, column: number) => void} [props.onOpen]  a cell was chosen
  */
-export function Matrix({ title, names, values }) {
-  const cell = (/** @type {number | null} */ value) => {
+export function Matrix({ title, names, values, onOpen }) {
+  const cell = (/** @type {number | null} */ value, /** @type {number} */ row, /** @type {number} */ column) => {
     if (value === null) return html`<td class="number">–</td>`;
     const shade = Math.round(Math.abs(value - 0.5) * 2 * SHADES);
-    return html`<td class=${`number shade-${shade}${value < 0.5 ? " below" : ""}`}>${Math.round(value * 100)} %</td>`;
+    const text = `${Math.round(value * 100)} %`;
+    const label = `${names[row]} against ${names[column]}: ${text}`;
+    return html`<td class=${`number shade-${shade}${value < 0.5 ? " below" : ""}`}>
+      ${onOpen ? html`<button type="button" aria-label=${label} onClick=${() => onOpen(row, column)}>${text}</button>` : text}
+    </td>`;
   };
   return html`<figure class="plot">
     <figcaption>${title}</figcaption>
     <div class="data-table matrix" tabindex="0" role="region" aria-label=${title}>
       <table>
         <thead><tr><th scope="col">row against column</th>${names.map((name) => html`<th scope="col">${name}</th>`)}</tr></thead>
-        <tbody>${names.map((name, i) => html`<tr key=${name}><th scope="row">${name}</th>${values[i].map(cell)}</tr>`)}</tbody>
+        <tbody>${names.map((name, i) => html`<tr key=${name}><th scope="row">${name}</th>${values[i].map((value, j) => cell(value, i, j))}</tr>`)}</tbody>
       </table>
     </div>
   </figure>`;
