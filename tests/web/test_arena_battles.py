@@ -15,8 +15,10 @@ import sqlalchemy as sa
 from chaku.config import Contestant
 from chaku.engines.scripted import Reply
 from chaku.store import battles, keys
+from chaku.store.battles import SIDES, Battles
 from chaku.store.comparisons import ComparisonBook
 from chaku.store.database import open_store
+from chaku.store.message_record import MessageState
 from chaku.store.tables import comparisons, votes
 from chaku.web.arena import ArenaSettings
 from gateways import page_gateway, scripted
@@ -140,6 +142,26 @@ async def test_nothing_before_the_vote_has_a_name_in_it(database: Path) -> None:
     assert len(seen) > 30 and told == []
     for where, text in seen:
         assert not [name for name in names if name in text], (where, text)
+
+
+async def test_the_list_of_models_does_not_show_who_answers_a_battle(database: Path) -> None:
+    words = " ".join(map(str, range(30)))
+    async with arena(database, *(engine(name, words, token_delay_s=0.01) for name in NAMES)) as me:
+        battle = await begun(me)
+        await me.call("POST", f"/arena/battles/{battle}/turns", {"content": "Count"})
+        reading = asyncio.create_task(events_of(me, battle))
+        looked = 0
+        while not reading.done():
+            rows = (await me.call("GET", "/models"))["models"]
+            assert [(row["running"], row["waiting"]) for row in rows] == [(0, 0)] * 2
+            looked += 1
+            await asyncio.sleep(0.01)
+        assert looked > 3 and len(await reading) > 4
+        chat = await me.chat()
+        await me.say(chat, "Count", model=NAMES[0])
+        async with asyncio.timeout(PATIENCE_S):
+            while not any(row["running"] for row in (await me.call("GET", "/models"))["models"]):
+                await me.say(chat, "Count", model=NAMES[0])
 
 
 async def test_both_sides_are_first_seen_together_and_then_at_their_own_pace(database: Path) -> None:
@@ -348,3 +370,34 @@ async def test_a_reader_resumes_where_it_was(database: Path) -> None:
         assert texts == {"a": words, "b": words}
         (after,) = await events_of(me, battle, headers={"Last-Event-ID": str(last)})
         assert after["kind"] == "snapshot" and after["battle"]["sides"]["a"]["answers"] == [words]
+
+
+@pytest.mark.parametrize(
+    ("turn", "texts", "state"),
+    [(1, ("", "half of"), "failed"), (1, ("Well", "half of"), "votable"), (2, ("", ""), "votable")],
+)
+async def test_a_battle_whose_gateway_was_killed_can_be_judged_or_has_failed(
+    database: Path, turn: int, texts: tuple[str, str], state: str
+) -> None:
+    before = datetime.now(UTC) - timedelta(minutes=1)
+    with open_store(f"sqlite:///{database}") as store:
+        book = Battles(store, None)
+        pair = tuple(Contestant(name=name, model=name) for name in NAMES)
+        battle = book.create((pair[0], pair[1]), 1.0, publish=True, per_hour=9, now=before)
+        for number in range(turn):
+            is_last = number == turn - 1
+            book.begin_turn(battle.id, most=9, now=before)
+            for side, text in zip(SIDES, texts, strict=True):
+                tree = book.tree(battle, side)
+                path = tree.path()
+                user = tree.append(path[-1].id if path else None, "user", "Hi", now=before)
+                lost = MessageState.FAILED if is_last else MessageState.COMPLETE
+                tree.append(user.id, "assistant", text if is_last else "Whole", now=before, state=lost)
+            if not is_last:
+                book.open_voting(battle.id, now=before)
+    async with arena(database) as me:
+        (event,) = await events_of(me, battle.id)
+        assert event["battle"]["state"] == state == (await shown(me, battle.id))["state"]
+        if state == "votable":
+            revealed = await voted(me, battle.id)
+            assert (revealed["counted"], revealed["reason"]) == (False, "a side failed")

@@ -138,6 +138,7 @@ def scripts(folder: Path) -> list[str]:
     return arguments
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("num", [5, pytest.param(50, marks=pytest.mark.prove)])
 async def test_a_vote_that_was_acknowledged_outlives_a_kill_at_once(tmp_path: Path, num: int) -> None:
     acknowledged: dict[str, str] = {}
@@ -162,6 +163,7 @@ async def test_a_vote_that_was_acknowledged_outlives_a_kill_at_once(tmp_path: Pa
 
 
 @pytest.mark.prove
+@pytest.mark.timeout(3600)
 async def test_two_hundred_voters_lose_no_vote_while_the_gateway_is_killed_twice(
     tmp_path: Path, record_property: Any
 ) -> None:

@@ -57,7 +57,7 @@ class Application:
     ) -> None:
         self._models = models
         self._closing = asyncio.Event()
-        self._hub = streams.Hub(models)
+        self._hub = streams.Hub(self._shown_models)
         self._logins = Logins(access, keys, Sessions(store))
         self._answers = Answers(store, base_url, access.inside_token, self._hub.tell_message, lease_s=lease_s)
         self._machine = Machine(runs)
@@ -140,7 +140,10 @@ class Application:
         return response
 
     async def _list_models(self, request: Request) -> Response:
-        return json_response({"models": self._models()})
+        return json_response({"models": self._shown_models()})
+
+    def _shown_models(self) -> list[Any]:
+        return self._arena.without_battles(self._models())
 
     async def _show_events(self, request: Request) -> Response:
         return self._open_stream(request, self._hub.listen(visitor_of(request).key_id))

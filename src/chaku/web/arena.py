@@ -10,9 +10,10 @@ import hashlib
 import random
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from starlette.requests import Request
@@ -40,6 +41,10 @@ from chaku.web.requests import Handler, id_in, json_response, read_json, visitor
 
 RESULTS_S = 5.0
 """The votes from which pairs are drawn are counted again after so long."""
+HIDDEN_S = 2.0
+"""So long after a turn its models count as answering it, since an engine takes a moment to stop."""
+ABANDONED = timedelta(seconds=10)
+"""A battle whose answers nobody writes for so long is nobody's. Before that another gateway may begin to ask."""
 _NOT_COUNTED = {
     "leaked": "an answer said which model wrote it",
     "replaced": "a side failed and was replaced",
@@ -84,6 +89,8 @@ class Arena:
         self._chance = random.SystemRandom()
         self._running: dict[str, BattleTurn] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._recent: dict[str, BattleTurn] = {}
+        """Turns that run or have just ended."""
         self._results: tuple[float, dict[pairs.Pair, tuple[float, int]]] | None = None
 
     def routes(self) -> list[tuple[str, str, Handler]]:
@@ -103,6 +110,16 @@ class Arena:
         """Let the turns under way end; their answers have been stopped."""
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+    def without_battles(self, rows: list[Any]) -> list[Any]:
+        """Rows of models as visitors see them: what runs for battles is in no count, which would tell who answers."""
+        hidden = Counter(model for turn in list(self._recent.values()) for model in turn.models)
+        return [
+            {**row, **{name: max(0, row[name] - hidden[row["id"]]) for name in ("running", "waiting")}}
+            if row["id"] in hidden
+            else row
+            for row in rows
+        ]
 
     def ready(self) -> dict[str, Contestant]:
         """The contestants whose model takes requests now, by name."""
@@ -179,13 +196,14 @@ class Arena:
     async def _start(self, book: Battles, battle: StoredBattle, content: str) -> StoredBattle:
         battle = await asyncio.to_thread(book.begin_turn, battle.id, most=self._turns, now=_now())
         turn = BattleTurn(book, battle, self._answers, self._substitute)
-        self._running[battle.id] = turn
+        self._running[battle.id] = self._recent[battle.id] = turn
         task = tasks.start(turn.run(content), f"battle-{battle.id}")
         self._tasks.add(task)
 
         def ended(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
             del self._running[battle.id]
+            asyncio.get_running_loop().call_later(HIDDEN_S, self._recent.pop, battle.id, None)
 
         task.add_done_callback(ended)
         return battle
@@ -218,7 +236,7 @@ class Arena:
             if event != before:
                 before = event
                 yield None, dict(event)
-            if not await asyncio.to_thread(_is_streaming, book, battle):
+            if battle.state != "answering" and not await asyncio.to_thread(_is_streaming, book, battle):
                 return
             await asyncio.sleep(KEEP_S)
 
@@ -359,7 +377,7 @@ def _settle(book: Battles, battle: StoredBattle) -> StoredBattle:
     paths = _paths(book, battle)
     if any(path and path[-1].state is MessageState.STREAMING for path in paths.values()):
         return battle
-    if _now() - battle.updated_at < UNDO:  # another gateway may be about to ask
+    if _now() - battle.updated_at < ABANDONED:
         return battle
     texts = [_texts(path, "assistant") for path in paths.values()]
     if battle.turn > 1 or all(answers and answers[-1].strip() for answers in texts):

@@ -33,6 +33,8 @@ class BattleTurn:
     def __init__(self, book: Battles, battle: StoredBattle, answers: Answers, substitute: Substitute) -> None:
         self.feed = Feed()
         self.battle = battle
+        self.models: list[str] = []
+        """Those that were asked."""
         self.shown: dict[Side, str] = {"a": "", "b": ""}
         """What readers have of this turn's answers."""
         self._book = book
@@ -108,6 +110,7 @@ class BattleTurn:
         try:
             chat, user = await asyncio.to_thread(self._append, side, content)
             assert chat.model is not None
+            self.models.append(chat.model)
             message = await self._answers.begin(chat.owner_id, chat, user.id, chat.model, chat.settings or {})
             state = str(message.state)
             async with aclosing(self._answers.follow(chat.owner_id, chat.id, message.id, None)) as events:
