@@ -126,6 +126,10 @@ class Transport:
             raise DeadlineExceeded(f"{self.who} broke off its answer: nothing came for {self._silence}") from error
         except aiohttp.ClientError as error:
             raise BrokenOff(f"{self.who} broke off its answer: {_reason(error)}") from error
+        except RuntimeError as error:  # aiohttp's, for a read from a session that was closed meanwhile
+            if not self._is_closed:
+                raise
+            raise BrokenOff(f"{self.who} is gone, and its answer with it") from error
         finally:
             response.close()  # gives the connection back to the pool if the body was read to its end
 

@@ -146,3 +146,19 @@ async def test_kept_connections_that_were_closed_meanwhile_cost_nobody_his_answe
             *(peer.json("POST", "/x", {}) for _ in range(40)), *(other.json("POST", "/x", {}) for _ in range(also_new))
         )
     assert answers == [(200, {})] * (40 + also_new)
+
+
+async def test_an_answer_whose_transport_is_closed_meanwhile_breaks_off() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(OK.replace(b"Length: 2", b"Length: 9"))
+        await writer.drain()
+        await reader.read()
+
+    async with server(serve) as url, transport(url, retries=QUICK) as peer:
+        with pytest.raises(BrokenOff):
+            async with peer.request("GET", "/") as response:
+                await response.content.readany()
+                await peer.close()
+                await response.content.readany()
+                await response.content.readany()

@@ -308,8 +308,7 @@ def test_a_breaker_opens_probes_and_closes() -> None:
     breaker = Breaker(clock)
     for _ in range(FAILURES_TO_OPEN):
         assert breaker.allows
-        breaker.begin()
-        breaker.fail()
+        breaker.fail(breaker.begin())
     assert not breaker.allows
     clock.now_s += OPEN_S
     for _ in range(SUCCESSES_TO_CLOSE):
@@ -320,13 +319,26 @@ def test_a_breaker_opens_probes_and_closes() -> None:
     assert not breaker.is_open
 
 
+def test_calls_that_break_off_together_count_as_one_failure() -> None:
+    breaker = Breaker(Clock())
+    together = [breaker.begin() for _ in range(100)]
+    for began in together:
+        breaker.fail(began)
+    assert breaker.allows
+
+
 @given(st.lists(st.sampled_from(["begin", "succeed", "fail", "leave", "wait"]), max_size=40))
 def test_no_order_of_events_shuts_a_breaker_for_ever(events: list[str]) -> None:
     clock = Clock()
     breaker = Breaker(clock)
+    began = 0
     for event in events:
         if event == "wait":
             clock.now_s += OPEN_S / 2
+        elif event == "begin":
+            began = breaker.begin()
+        elif event == "fail":
+            breaker.fail(began)
         else:
             getattr(breaker, event)()
     breaker.leave()

@@ -152,7 +152,7 @@ class Gateway:
         if "model" not in translation.body:
             translation.body["model"] = self._table.default_name()
         asked = exchange.model = translation.body["model"]
-        served = self._table.find(asked, may_fall_back=True)
+        served = await self._table.find_soon(asked)
         exchange.is_known_model = True
         headers = headers + note_headers(translation.notes)
         work = _Work(route, translation, continues)

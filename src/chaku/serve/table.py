@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 _TAKES_REQUESTS = (State.READY, State.UNLOADED)
 _COMES_BACK = (State.LOADING, State.RESTARTING)
+WAITS_S = 10.0
+"""A request waits so long for workers that were there a moment ago, or for a replica in the place of one that died."""
+LOOK_EVERY_S = 0.05
 _BEST_FIRST = (*_TAKES_REQUESTS, *_COMES_BACK, State.FAILED, State.STOPPED)
 
 
@@ -121,6 +124,7 @@ class Served:
         self._available: list[Replica] = []
         """As of the last `refresh`."""
         self._generation = 0
+        self._available_at = -WAITS_S
 
     def admission_of(self, route: Route) -> Admission:
         """The queue that requests of this route wait in."""
@@ -153,6 +157,8 @@ class Served:
         While no replica takes requests, the queues keep the last number.
         """
         available = [replica for replica in self.replicas if replica.takes_requests]
+        if available:
+            self._available_at = time.monotonic()
         if available != self._available:
             self._available = available
             self._generation += 1
@@ -189,6 +195,11 @@ class Served:
         """The replicas that can honour a request now: some may have come or gone while it waited. Raises as `fit`."""
         self.refresh()
         return fitting if fitting.generation == self._generation else self.fit(fitting.route, fitting.body)
+
+    @property
+    def was_just_there(self) -> bool:
+        """Whether it is served by workers, and one took requests a moment ago: another may join at any time."""
+        return not self.is_configured and time.monotonic() - self._available_at < WAITS_S
 
     def unavailable(self) -> EngineUnavailable:
         """The error for a request while no replica takes requests: the reason, and when to come back, if ever."""
@@ -300,6 +311,16 @@ class ModelTable:
         if fallback is None:
             raise served.unavailable()
         return fallback
+
+    async def find_soon(self, name: str) -> Served:
+        """The model of that name or its fallback; waits for workers that were there a moment ago. Raises as `find`."""
+        while True:
+            try:
+                return self.find(name, may_fall_back=True)
+            except EngineUnavailable:
+                if not self._served[name].was_just_there:
+                    raise
+            await asyncio.sleep(LOOK_EVERY_S)
 
     def fallback_of(self, served: Served) -> Served | None:
         """The first of a model's fallbacks, and theirs, that takes requests."""

@@ -23,16 +23,14 @@ from chaku.serve.failover.line import Line
 from chaku.serve.routing.breaker import RetryBudget
 from chaku.serve.routing.load import CallLoad, Work
 from chaku.serve.routing.router import Router
-from chaku.serve.table import Fitting, Replica, Served
+from chaku.serve.table import LOOK_EVERY_S, WAITS_S, Fitting, Replica, Served
 
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
 """Tries until the first token, not counting replicas that could not be reached."""
 MAX_CONTINUED = 5
-WAITS_S = 10.0
-"""A call whose replica died waits so long for another, or for that one to come back."""
-_LOOK_EVERY_S = 0.05
+MAX_UNREACHED = 20
 _WATCH_EVERY_S = 0.25
 SILENT_S = 2.0
 """A call is taken from a replica that is down, once nothing came for so long."""
@@ -89,6 +87,8 @@ class _Attempt:
     replica: Replica
     body: dict[str, Any]
     entry: CallLoad
+    began: int
+    """As its breaker counts."""
     line: Line = field(default_factory=Line)
     has_token: bool = False
 
@@ -132,8 +132,7 @@ class Dispatcher:
         if request.has_begun and request.continuation is not None:
             body = request.continuation.resume(body)
         request.num_attempts += 1
-        replica.breaker.begin()
-        return _Attempt(request, replica, body, entry)
+        return _Attempt(request, replica, body, entry, replica.breaker.begin())
 
     async def _try(self, attempt: _Attempt, hold: Hold, sink: Sink) -> None:
         request, replica = attempt.request, attempt.replica
@@ -157,7 +156,7 @@ class Dispatcher:
                     hold.keep_while(its_hold)
         except (EngineError, Overloaded) as error:
             if isinstance(error, EngineError):
-                replica.breaker.fail()
+                replica.breaker.fail(attempt.began)
             else:
                 replica.breaker.leave()
             raise
@@ -209,12 +208,15 @@ class Dispatcher:
                 return
         if isinstance(error, NotSent):
             request.num_unreached += 1
+            if request.num_unreached > MAX_UNREACHED:
+                raise error
         elif not request.has_begun and request.num_attempts - request.num_unreached >= MAX_ATTEMPTS:
             raise error
         elif not self._budget.spend(request.served.admission.slots or 0):
             log.warning("no retries left model=%s", request.served.name)
             raise error
-        if not await self._found_another(request, patient=not isinstance(error, NotSent)):
+        was_accepted = request.num_attempts > request.num_unreached
+        if not await self._found_another(request, patient=was_accepted or request.served.was_just_there):
             raise error
         request.num_retries += 1
 
@@ -226,10 +228,11 @@ class Dispatcher:
             request.failed = {replica for replica in request.failed if replica.takes_requests}
             if any(self._may_take(request, replica) for replica in served.refresh()):
                 return True
-            returns = any(replica.status().state in _COMES_BACK for replica in served.replicas)
+            states = (replica.status().state for replica in served.replicas)
+            returns = served.was_just_there or any(state in _COMES_BACK for state in states)
             if not patient or not returns or time.monotonic() > give_up_at:
                 return False
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.sleep(LOOK_EVERY_S)
 
     @staticmethod
     def _may_take(request: Request, replica: Replica) -> bool:

@@ -36,7 +36,9 @@ class Line:
             self.heard_at = time.monotonic()
 
     def cut(self, error: EngineError) -> None:
-        """End the wait, now or when the next begins."""
+        """End the wait, now or when the next begins. Safe to call again."""
+        if self._error is not None:
+            return
         self._error = error
         if self._scope is not None:
             self._scope.reschedule(asyncio.get_running_loop().time())

@@ -20,6 +20,8 @@ class Breaker:
         """`clock` counts seconds."""
         self._clock = clock
         self._num_failures = 0
+        self._num_events = 0
+        """Failures that counted, ever."""
         self._num_successes = 0
         self._opened_at: float | None = None
         self._has_probe = False
@@ -36,9 +38,10 @@ class Breaker:
         """Whether it has failed too often, and not yet succeeded since."""
         return self._opened_at is not None
 
-    def begin(self) -> None:
-        """Note that a call goes there. One of `succeed`, `fail` and `leave` follows."""
+    def begin(self) -> int:
+        """Note that a call goes there. One of `succeed`, `fail` (with what this returns) and `leave` follows."""
         self._has_probe = self._opened_at is not None
+        return self._num_events
 
     def succeed(self) -> None:
         """Note that a call got its first token."""
@@ -49,8 +52,11 @@ class Breaker:
             if self._num_successes >= SUCCESSES_TO_CLOSE:
                 self._opened_at = None
 
-    def fail(self) -> None:
-        """Note that a call failed by the replica's fault."""
+    def fail(self, began: int) -> None:
+        """Note that a call failed by the replica's fault. Calls that one event breaks off together count once."""
+        if began != self._num_events:
+            return
+        self._num_events += 1
         self._num_failures += 1
         self._num_successes = 0
         self._has_probe = False
