@@ -51,7 +51,9 @@ class Client:
         *,
         timeouts: Timeouts | None = None,
         retries: Retries | None = None,
+        certificate: str | None = None,
     ) -> None:
+        """With `certificate`, the sha256 of a certificate in hex, only a server that shows it is spoken to."""
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(
@@ -61,6 +63,7 @@ class Client:
         self._api_key = api_key
         self._timeouts = timeouts or Timeouts()
         self._retries = retries
+        self._certificate = certificate
         self._transport: Transport | None = None
 
     async def __aenter__(self) -> Self:
@@ -71,6 +74,7 @@ class Client:
             retries=self._retries,
             connect_s=self._timeouts.connect_s,
             silence_s=self._timeouts.silence_s,
+            certificate=self._certificate,
         )
         return self
 

@@ -141,6 +141,10 @@ class ServeConfig(Frozen):
     """Further Host names to answer to (a reverse proxy's name)."""
     public_url: str | None = None
     """Address at which others reach this gateway, such as https://chat.example. Needs an API key in the store."""
+    tls_cert: Path | None = None
+    """PEM file with the certificate that the server shows, and the authorities between it and the root: HTTPS."""
+    tls_key: Path | None = None
+    """PEM file with its private key."""
     joins: bool = True
     """Let workers on other machines join, with a join token. Without any key, workers on this machine may join too."""
     cors_origins: tuple[str, ...] = ()
@@ -327,7 +331,7 @@ _EXAMPLES = {
     "mmproj": "mmproj.gguf", "embeddings": "false", "idle_unload_s": "600", "queue_limit": "64", "deadline_s": "600",
     "api_key_env": "UPSTREAM_KEY", "upstream_model": "gpt-4o", "extensions": "[top_k]", "host": "127.0.0.1",
     "port": str(DEFAULT_PORT), "allowed_hosts": "[gpu-box.lan]", "cors_origins": "[https://app.example]", "ui": "false",
-    "public_url": "https://chat.example", "joins": "false",
+    "public_url": "https://chat.example", "tls_cert": "cert.pem", "tls_key": "key.pem", "joins": "false",
     "trusted_proxies": "[10.0.0.0/8]", "max_connections": "1000", "body_timeout_s": "30", "routing": "least_loaded",
     "contestants": "[{name: terse, model: smollm2-135m, system: Be brief.}]", "arena_battles_per_hour": "60",
     "arena_turns": "10",

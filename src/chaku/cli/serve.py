@@ -176,7 +176,8 @@ def _serve(
     listener = server.bind(config.host, config.port)  # before anything is fetched: a mistake shows at once
     port = listener.getsockname()[1]
     own_host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - not bound here
-    url = f"http://[{own_host}]:{port}" if ":" in own_host else f"http://{own_host}:{port}"
+    scheme = "https" if serving.tls else "http"
+    url = f"{scheme}://[{own_host}]:{port}" if ":" in own_host else f"{scheme}://{own_host}:{port}"
     if config.ui:
         _mount_page(serving, store, keys, f"{url}/v1", config)
 
@@ -241,6 +242,7 @@ def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str, co
         runs=Path(config.runs),
         arena=ArenaSettings(config.contestants, config.arena_battles_per_hour, config.arena_turns),
         fleet=serving.fleet,
+        certificate=serving.tls.fingerprint if serving.tls else None,
     )
     serving.companions.append(application)
 

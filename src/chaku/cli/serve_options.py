@@ -36,6 +36,10 @@ SECTIONS = {
 }
 _FILE = click.Path(path_type=Path)
 
+_TLS_OPTIONS = (
+    click.option("--tls-cert", metavar="FILE", type=_FILE, help="Certificate, as PEM: serve HTTPS."),
+    click.option("--tls-key", metavar="FILE", type=_FILE, help="Private key of the certificate, as PEM."),
+)
 _FIRST_OPTIONS = (
     click.option("--config", "config_file", metavar="FILE", type=_FILE, help="YAML file; flags win over it."),
     click.option(
@@ -87,6 +91,7 @@ _MODEL_OPTIONS = (
 _LAST_OPTIONS = (
     click.option("--allowed-host", "allowed_hosts", metavar="NAME", multiple=True, help="Further Host to answer to."),
     click.option("--public-url", metavar="URL", help="Address at which others reach it; needs an API key."),
+    *_TLS_OPTIONS,
     click.option("--joins/--no-joins", default=None, show_default="joins", help="Let workers join with a join token."),
     click.option(
         "--cors-origin", "cors_origins", metavar="ORIGIN", multiple=True, help="Origin of pages that may call the API."
@@ -173,6 +178,11 @@ def serve_options(command: Any) -> Any:
 def model_options(command: Any) -> Any:
     """Decorate a function with those of a model alone."""
     return _decorated(command, _MODEL_OPTIONS)
+
+
+def tls_options(command: Any) -> Any:
+    """Decorate a function with those of HTTPS."""
+    return _decorated(command, _TLS_OPTIONS)
 
 
 def _decorated(command: Any, options: tuple[Any, ...]) -> Any:

@@ -6,6 +6,7 @@ import contextlib
 import re
 import socket
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -16,7 +17,7 @@ from chaku import logs, packages
 from chaku.cli.help_page import command
 from chaku.cli.progress.fetching import fetching
 from chaku.cli.serve import end_with_parent, name_models
-from chaku.cli.serve_options import model_options
+from chaku.cli.serve_options import model_options, tls_options
 from chaku.config import Loaded, ServeConfig, environment, load
 from chaku.engines.fetched import Opener
 from chaku.engines.llamacpp.resources import Resources
@@ -43,6 +44,7 @@ _SECTIONS = {"The engine": "engine", "A MODEL that is another API": "api_key_env
 @click.option("--name", metavar="NAME", show_default="host and port", help="Name in the table of workers.")
 @click.option("--host", metavar="ADDRESS", show_default="as the gateway's", help="Address to bind.")
 @click.option("--port", metavar="PORT", show_default="a free one", type=int, help="Port to bind.")
+@tls_options
 @model_options
 @click.option(
     "--log-level",
@@ -61,6 +63,8 @@ def worker(
     port: int | None,
     log_level: str | None,
     exit_with_parent: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
     **flags: Any,
 ) -> None:
     """Serve a model for gateways on this machine or others.
@@ -83,6 +87,8 @@ def worker(
         "port": port if port is not None else (urlsplit(asked).port or 0) if asked else 0,
         "allowed_hosts": tuple({urlsplit(asked).hostname}) if asked else (),
         "log_level": log_level,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
         "joins": False,
         "ui": False,
     }
@@ -108,6 +114,8 @@ def _run(
         name=name or _default_name(port),
         key=key,
         port=port,
+        scheme="https" if serving.tls else "http",
+        certificate=serving.tls.fingerprint if serving.tls else None,
         advertise=_with_port(advertise, port) if advertise else None,
         source=reference.row.name if isinstance(reference, BuiltIn) else "",
         generation=str(time.time_ns()),

@@ -32,6 +32,7 @@ from chaku.serve.gateway import Gateway, UsageSink
 from chaku.serve.metrics import Metrics
 from chaku.serve.routing.router import Router
 from chaku.serve.table import ModelTable
+from chaku.serve.tls import Tls, read_tls
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ class Serving:
     access: Access
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     companions: list[Companion] = field(default_factory=list)
+    tls: Tls | None = None
+    """The certificate that is shown; None: plain HTTP."""
     fleet: Fleet | None = None
     """The workers that joined; None where none may."""
     drain: Callable[[], Awaitable[None]] | None = None
@@ -95,7 +98,7 @@ def build(config: ServeConfig, table: ModelTable, keys: ActiveKeys, record_usage
         Dispatcher(router),
         continue_answers=config.continue_answers,
     )
-    serving = Serving(table, app, gateway, access, limits)
+    serving = Serving(table, app, gateway, access, limits, tls=read_tls(config))
     if fleet is not None:
         serving.fleet = fleet
         serving.companions.append(fleet)
@@ -117,6 +120,8 @@ def settings(serving: Serving, *, grace_s: int = GRACE_S) -> uvicorn.Config:
         date_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=grace_s,
+        ssl_certfile=serving.tls.certificate if serving.tls else None,
+        ssl_keyfile=serving.tls.key if serving.tls else None,
     )
 
 

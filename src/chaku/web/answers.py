@@ -48,9 +48,11 @@ class Answers:
         tell: Callable[[str | None, StoredMessage], None],
         *,
         lease_s: float = LEASE_S,
+        certificate: str | None = None,
     ) -> None:
         self._store = store
         self._base_url = base_url
+        self._certificate = certificate
         self._token_for = token_for
         self._tell = tell
         self._lease = Lease(store, lease_s=lease_s)
@@ -218,7 +220,7 @@ class Answers:
         model, settings = answer.message.model, answer.message.sampling or {}
         assert model is not None
         async with (
-            Client(self._base_url, self._token_for(owner_id)) as client,
+            Client(self._base_url, self._token_for(owner_id), certificate=self._certificate) as client,
             aclosing(client.stream(messages, model, **settings, **fields)) as deltas,
         ):
             async for delta in deltas:

@@ -54,12 +54,15 @@ class Application:
         runs: Path,
         arena: ArenaSettings,
         fleet: FleetOfGateway | None,
+        certificate: str | None,
     ) -> None:
         self._models = models
         self._closing = asyncio.Event()
         self._hub = streams.Hub(self._shown_models)
         self._logins = Logins(access, keys, Sessions(store))
-        self._answers = Answers(store, base_url, access.inside_token, self._hub.tell_message, lease_s=lease_s)
+        self._answers = Answers(
+            store, base_url, access.inside_token, self._hub.tell_message, lease_s=lease_s, certificate=certificate
+        )
         self._machine = Machine(runs)
         self._fleet = FleetPage(fleet) if fleet is not None else None
         self._chats = Chats(store, self._answers, self._hub)
@@ -183,13 +186,14 @@ def mount(
     runs: Path = ROOT,
     arena: ArenaSettings | None = None,
     fleet: FleetOfGateway | None = None,
+    certificate: str | None = None,
 ) -> Application:
     """Put the page at / and its application at /api. `models` gives the rows of /v1/models, `base_url` is the /v1 of
-    this gateway, `runs` is where training runs lie, `fleet` are its workers. What comes back
-    has to be started and stopped with the gateway.
+    this gateway, `runs` is where training runs lie, `fleet` are its workers, `certificate`
+    is the sha256 of its TLS certificate. What comes back has to be started and stopped with the gateway.
     """
     arena = arena or ArenaSettings()
-    application = Application(store, keys, access, models, base_url, lease_s, runs, arena, fleet)
+    application = Application(store, keys, access, models, base_url, lease_s, runs, arena, fleet, certificate)
     app.mount("/api", application.api())
     app.router.routes.extend((page or PageFiles()).routes())
     return application
