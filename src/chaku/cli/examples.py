@@ -34,6 +34,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'chaku compare -m smollm2-135m -m runs/my-run "Who are you?"',
         'cat error.log | chaku compare -m A -m B -m C "What went wrong?" --json',
     ),
+    "batch": ("chaku batch run prompts.jsonl -m smollm2-135m -o out.jsonl", "chaku batch run batch.jsonl -o out.jsonl"),
+    "batch run": (
+        "chaku batch run prompts.jsonl -m smollm2-135m -o out.jsonl",
+        "chaku batch run batch.jsonl -o out.jsonl --parallel 32 --base-url http://gateway:8000/v1",
+    ),
     "score": ('chaku score sample "Once upon a time,"', "chaku score sample --read sample.json"),
     "score sample": (
         'chaku score sample "My name is John and I am" "Once upon a time," -o sample.json',

@@ -32,6 +32,7 @@ COMMANDS = {
     "run": ("chaku.cli.chat:run", "Talk to the model that you name."),
     "compare": ("chaku.cli.compare:compare", "Ask several models the same, side by side."),
     "score": ("chaku.cli.score:score", "Write and compare sample records of /score."),
+    "batch": ("chaku.cli.batch:batch", "Send files of requests; a killed run is resumed."),
     "ps": ("chaku.cli.gateway_here:ps", "Show what is served on this machine."),
     "stop": ("chaku.cli.gateway_here:stop", "Stop the gateway on this machine."),
     "pull": ("chaku.cli.pull:pull", "Fetch a model into the cache."),
@@ -51,7 +52,7 @@ COMMANDS = {
     "completion": ("chaku.cli.completion:completion", "Print the completion script of a shell."),
 }
 SECTIONS = {
-    "Serve and chat": ("demo", "serve", "worker", "fleet", "chat", "run", "score", "ps", "stop"),
+    "Serve and chat": ("demo", "serve", "worker", "fleet", "chat", "run", "batch", "score", "ps", "stop"),
     "Models": ("pull", "list", "models", "weights"),
     "Compare": ("compare", "arena", "leaderboard"),
     "Training": ("data", "train", "estimate", "launch", "runs"),

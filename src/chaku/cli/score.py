@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chaku import records
+from chaku import config, records
 from chaku.cli.help_page import group
 from chaku.errors import ChakuError, UsageError
 
@@ -42,7 +42,7 @@ def score() -> None:
 @click.option("--top-p", metavar="P", type=float, show_default="all tokens", help="Sample from this share of tokens.")
 @click.option("--sku", metavar="NAME", default="local", show_default=True, help="Name of the machine in the records.")
 @click.option("--url", metavar="URL", default=PORT_HERE, show_default=True, help="The gateway, or an endpoint.")
-@click.option("--api-key", metavar="KEY", envvar="OPENAI_API_KEY", show_default="OPENAI_API_KEY", help="Its key.")
+@click.option("--api-key", metavar="KEY", show_default="OPENAI_API_KEY if it is one of chaku's", help="Its key.")
 def sample(
     texts: tuple[str, ...],
     source: Path | None,
@@ -61,6 +61,8 @@ def sample(
     """
     if bool(texts) is (source is not None):
         raise UsageError("give texts, or records with --read", fix='try: chaku score sample "Once upon a time,"')
+    if api_key is None and (key := config.environment("OPENAI_API_KEY") or "").startswith(config.TOKEN_PREFIX):
+        api_key = key
     if source is not None:
         old = read_records(source)
     else:
