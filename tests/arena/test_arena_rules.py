@@ -54,16 +54,18 @@ def test_pairs_are_drawn_as_often_as_they_say_and_sides_are_even() -> None:
         ("I’m ChatGPT, how can I help?", True),
         ("My name is\nQwen.", True),
         ("smollm2-135m says hello", True),
+        ("Call me Smol-Pirate-2.", True),
         ("I am a language model developed by OpenAI.", True),
         ("Llamas live in Peru, and OpenAI made GPT-4.", False),
         ("I am happy. Google it.", False),
         ("I'm a pirate, arr!", False),
+        ("I'm Captain Jack, the most feared pirate of the seven seas.", False),
         ("The word metaphor was created by Greeks.", False),
         ("I am not sure which model you mean.", False),
     ],
 )
 def test_an_answer_leaks_if_it_says_so_of_itself(answer: str, is_leak: bool) -> None:
-    assert leaks_identity([answer], {"smollm2-135m"}, {"steady", "corsair"}) is is_leak
+    assert leaks_identity([answer], {"smollm2-135m"}, {"steady", "pirate", "smol-pirate-2"}) is is_leak
 
 
 @pytest.mark.parametrize(

@@ -34,10 +34,14 @@ _SPACES = re.compile(r"\s+")
 
 
 def leaks_identity(answers: Iterable[str], models: Iterable[str], contestants: Iterable[str]) -> bool:
-    """Whether an answer has a model's full name in it, or says of itself a family, a maker or a contestant's name."""
-    full = [name for name in models if len(name) >= 6 and re.search(r"[\d._/-]", name)]
+    """Whether an answer has a full name in it, or says of itself a family or a maker.
+
+    A name that is a plain word (a contestant called pirate) says nothing to a visitor who does not know the names.
+    """
+    models = set(models)
+    full = [name for name in models | set(contestants) if len(name) >= 6 and re.search(r"[\d._/-]", name)]
     full += [name.rsplit("/", 1)[-1] for name in full]
-    claimed = {*_FAMILIES, *contestants, *models, *(word for name in models for word in _words(name))}
+    claimed = {*_FAMILIES, *(word for name in models for word in _words(name))}
     names = "|".join(sorted(map(re.escape, full), key=len, reverse=True))
     claims = re.compile(
         rf"{_CLAIM}[^.!?\n]{{0,{_REACH}}}?(?<!\w)(?:{'|'.join(sorted(map(re.escape, claimed), key=len, reverse=True))})"
