@@ -36,7 +36,7 @@ import aiohttp
 from gateway import cpu_seconds
 
 TEXT = " ".join(f"w{i}" for i in range(60))
-PATIENCE_S = 90.0
+PATIENCE_S = 200.0
 
 
 @dataclass
