@@ -162,6 +162,7 @@ class FakePage:
             Route("/api/login", self._login, methods=["POST"]),
             Route("/api/models", lambda _: answer_json({"models": self.world.models})),
             Route("/api/chats", self._chats, methods=["GET", "POST"]),
+            Route("/api/compare/votes", self._vote, methods=["POST"]),
             Route("/api/events", self._events),
             Route("/api/export", self._export),
             Route("/api/import", self._import, methods=["POST"]),
@@ -210,6 +211,10 @@ class FakePage:
         found = [chat for chat in self.world.chats.values() if query in json.dumps(chat).lower()]
         found.sort(key=lambda chat: (chat["pinned"], chat["updated_at"]), reverse=True)
         return answer_json({"chats": [hit(chat, query) for chat in found], "next": None})
+
+    async def _vote(self, request: Request) -> Response:
+        self.world.requests.append(("vote", await request.json()))
+        return answer_json({"kept": 1}, 201)
 
     async def _export(self, request: Request) -> Response:
         self.world.requests.append(("export", dict(request.query_params)))

@@ -42,6 +42,20 @@ def test_one_message_goes_to_every_column_and_each_streams_by_itself(browser, wo
         expect(columns.nth(1).locator(".message.user")).to_have_count(1)
 
 
+def test_a_choice_between_named_answers_is_sent_once_for_the_answers_it_is_about(browser, world, fake):
+    with open_page(browser, fake.url, path="/compare") as page:
+        ask(page, PROMPT)
+        wait_for_answer(page, 2)
+        page.get_by_role("button", name="2 is best").click()
+        expect(page.get_by_text("Your choice is kept.")).to_be_visible()
+        ((_, vote),) = [request for request in world.requests if request[0] == "vote"]
+        assert (vote["choice"], vote["best"], vote["is_blind"]) == ("best", 1, False)
+        answers = {message["id"]: chat["id"] for chat in world.chats.values() for message in chat["messages"][1:]}
+        assert {answer["message"]: answer["chat"] for answer in vote["answers"]} == answers
+        ask(page, "Next")
+        expect(page.get_by_role("button", name="2 is best")).to_be_visible()
+
+
 def test_names_can_be_hidden_and_a_column_added_and_taken_away(browser, world, fake):
     with open_page(browser, fake.url, path="/compare?models=alpaca-7b,vicuna-7b") as page:
         ask(page, PROMPT)

@@ -33,6 +33,7 @@ from chaku.web.machine import Machine
 from chaku.web.messages import Messages
 from chaku.web.page import SECURITY_HEADERS, PageFiles
 from chaku.web.requests import Handler, json_response, read_json, visitor_of
+from chaku.web.side_by_side import SideBySide
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Application:
         self._messages = Messages(store, self._answers, self._hub, models, self._open_stream)
         self._arena = Arena(store, self._answers, models, self._open_stream, arena)
         self._board = ArenaBoard(store, self._arena)
+        self._side_by_side = SideBySide(store)
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -102,6 +104,7 @@ class Application:
             *self._messages.routes(),
             *self._arena.routes(),
             *self._board.routes(),
+            *self._side_by_side.routes(),
         ]
         routes = [Route(path, self._guarded(path, handler), methods=[method]) for method, path, handler in handlers]
         return Starlette(routes=routes, exception_handlers={HTTPException: _refuse_http})

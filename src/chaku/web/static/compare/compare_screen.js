@@ -17,6 +17,7 @@ import { Column } from "./column.js";
 import { ColumnView } from "./column_view.js";
 import { linkScrolling } from "./linked_scrolling.js";
 import { CAN_MARK, markDifferences } from "./marked_words.js";
+import { VoteRow } from "./vote_row.js";
 
 const SettingsDrawer = onDemand(async () => (await import("../chat/settings_drawer.js")).SettingsDrawer);
 const FEWEST = 2;
@@ -138,6 +139,7 @@ export function CompareScreen({ library, route, say, complain, attempt, isCovere
     </div>
     <div class="composer-area">
       ${columns.some(({ conversation }) => !conversation.isOnline) && html`<p class="offline" role="alert">Connection lost. Trying again; the server continues the answers.</p>`}
+      <${VoteRow} columns=${columns} isBlind=${isBlind} attempt=${attempt} />
       <${Composer}
         draftKey="compare"
         isRunning=${columns.some(({ conversation }) => conversation.running)}
