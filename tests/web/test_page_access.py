@@ -25,7 +25,11 @@ from tabs import Refused, Tab, tab
 OPEN = {"/session", "/login", "/logout"}
 OF_THE_MACHINE = {"/runs", "/runs/{run}", "/models/kept"} | {
     "/fleet", "/fleet/{worker}/drain", "/fleet/{worker}/reload", "/fleet/{worker}/logs",
+    "/arena/operator", "/arena/operator/exclusions",
 }  # fmt: skip
+REFUSED_TO_ALL = {("POST", "/arena/battles"): 409, ("GET", "/arena/battles"): 400}
+"""One model is no pair; a list of battles is that of a pair."""
+NOBODYS = "00000000-0000-0000-0000-000000000000"
 
 
 @pytest.fixture
@@ -69,7 +73,14 @@ def body_for(method: str, path: str, ids: dict[str, str]) -> Any:
         "/chats/{chat}/messages/{message}/continue": {},
         "/chats/{chat}/messages/{message}/edit": {"content": "taken over"},
         "/chats/{chat}/messages/{message}/feedback": {"value": "down", "consent": True},
-    }
+        "/arena/battles": {"consent": {"keep": True, "publish": False}},
+        "/arena/battles/{battle}/turns": {"content": "taken over"},
+        "/arena/battles/{battle}/vote": {"choice": "tie", "token": "guess"},
+        "/arena/operator/exclusions": {"kind": "battle", "id": ids["battle"], "reason": "taken over"},
+        "/compare/votes": {
+            "answers": [{"chat": ids["chat"], "message": ids["message"]}] * 2, "choice": "tie", "is_blind": False,
+        },
+    }  # fmt: skip
     return bodies.get(path) if method in ("POST", "PATCH", "PUT") else None
 
 
@@ -89,7 +100,14 @@ async def test_with_keys_nothing_but_the_login_answers_a_stranger(database: Path
     async with page_gateway(database) as g, tab(g) as stranger:
         session = await stranger.call("GET", "/session")
         assert (session["login_required"], session["user"]) == (True, None)
-        ids = {"chat": bob.key.id, "message": bob.key.id, "user": bob.key.id, "run": "r", "worker": "w"}
+        ids = {
+            "chat": bob.key.id,
+            "message": bob.key.id,
+            "user": bob.key.id,
+            "run": "r",
+            "worker": "w",
+            "battle": NOBODYS,
+        }
         checked = 0
         for method, path in routes(g):
             if path not in OPEN:
@@ -203,7 +221,14 @@ async def test_no_route_shows_or_changes_what_is_someone_elses(database: Path, b
         checked = 0
         async with hers.stream("/events") as events:
             for of_chat, message in itertools.product((chat, gone, own), (user["id"], answer["id"], running["id"])):
-                ids = {"chat": of_chat, "message": message, "user": user["id"], "run": "r", "worker": "w"}
+                ids = {
+                    "chat": of_chat,
+                    "message": message,
+                    "user": user["id"],
+                    "run": "r",
+                    "worker": "w",
+                    "battle": NOBODYS,
+                }
                 for method, path in routes(g):
                     if path in OPEN or path == "/events" or (of_chat == own and method == "DELETE"):
                         continue
@@ -215,6 +240,8 @@ async def test_no_route_shows_or_changes_what_is_someone_elses(database: Path, b
                     assert b"secret" not in content, (method, path)
                     if path in OF_THE_MACHINE:
                         assert status == 403, path
+                    elif (method, path) in REFUSED_TO_ALL:
+                        assert status == REFUSED_TO_ALL[method, path], path
                     else:
                         assert status in ((404,) if "{chat}" in path and of_chat != own else (200, 204, 404)), (
                             method,
@@ -256,7 +283,7 @@ async def test_no_change_is_made_without_the_pages_own_header(database: Path) ->
         user, _ = await me.ask(chat, "Hi")
         before = await snapshot(me)
         del me.http.headers["X-Chaku"]
-        ids = {"chat": chat, "message": user["id"], "user": user["id"], "worker": "w"}
+        ids = {"chat": chat, "message": user["id"], "user": user["id"], "worker": "w", "battle": NOBODYS}
         checked = 0
         for method, path in routes(g):
             if method != "GET":
