@@ -95,9 +95,9 @@ def rate_games(
     until: dt.datetime | None,
     examples: bool,
 ) -> None:
-    """Rate models with intervals, from the store's votes or from files.
+    """Rate models with intervals.
 
-    FILE is JSON lines or JSON of chaku's comparisons, FastChat's battles or logs, or MT-bench labels; or a CSV with
+    Without a FILE, the store's votes are rated.     FILE is JSON lines or JSON of chaku's comparisons, FastChat's battles or logs, or MT-bench labels; or a CSV with
     the columns model_a, model_b and winner.
     """
     options = Options(anchor, anchor_rating, prior, cluster, style_control, level)  # type: ignore[arg-type]
@@ -136,9 +136,9 @@ def rate_games(
     help="The store to put them into.",
 )
 def import_files(files: tuple[Path, ...], output: Path | None, database: str | None) -> None:
-    """Put any comparison files into the store, or write them as chaku's JSON lines.
+    """Put comparison files into the store.
 
-    What is in the store already stays as it is, so that you can import a file again.
+    With --output they are written as chaku's JSON lines instead. What is in the store already stays as it is, so that you can import a file again.
     """
     reading = _read(files)
     num, num_counted = len(reading.comparisons), len(reading.counted)
@@ -163,9 +163,9 @@ def export_games(
     until: dt.datetime | None,
     examples: bool,
 ) -> None:
-    """Write the store's comparisons as JSON lines, those that are not counted with the reason.
+    """Write the store's comparisons as JSON lines.
 
-    Prompts and answers are not in them.
+    Those that are not counted have the reason. Prompts and answers are not in them.
     """
     games = _Games((), database, since, until, examples)
     comparisons = games.reading.comparisons
@@ -192,7 +192,10 @@ def leaderboard(
     until: dt.datetime | None,
     examples: bool,
 ) -> None:
-    """Show ratings as a table or a page, from the store's votes or from files."""
+    """Show ratings as a table or a page.
+
+    Without a FILE, the store's votes are rated.
+    """
     games = _Games(files, database, since, until, examples)
     reading = games.reading
     board = rate(reading.comparisons)
