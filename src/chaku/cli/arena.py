@@ -97,7 +97,8 @@ def rate_games(
 ) -> None:
     """Rate models with intervals.
 
-    Without a FILE, the store's votes are rated.     FILE is JSON lines or JSON of chaku's comparisons, FastChat's battles or logs, or MT-bench labels; or a CSV with
+    Without a FILE, the store's votes are rated.
+    FILE is JSON lines or JSON of chaku's comparisons, FastChat's battles or logs, or MT-bench labels; or a CSV with
     the columns model_a, model_b and winner.
     """
     options = Options(anchor, anchor_rating, prior, cluster, style_control, level)  # type: ignore[arg-type]
@@ -138,7 +139,8 @@ def rate_games(
 def import_files(files: tuple[Path, ...], output: Path | None, database: str | None) -> None:
     """Put comparison files into the store.
 
-    With --output they are written as chaku's JSON lines instead. What is in the store already stays as it is, so that you can import a file again.
+    With --output they are written as chaku's JSON lines instead.
+    What is in the store already stays as it is, so that you can import a file again.
     """
     reading = _read(files)
     num, num_counted = len(reading.comparisons), len(reading.counted)
