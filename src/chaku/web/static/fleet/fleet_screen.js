@@ -63,7 +63,7 @@ function Join({ needsToken, say }) {
     </p>
     <div class="row">
       <pre tabindex="0"><code>${command}</code></pre>
-      <button type="button" onClick=${async () => say((await copyText(command)) ? "The command is copied" : "This browser does not allow copying")}>
+      <button type="button" class="quiet" onClick=${async () => say((await copyText(command)) ? "The command is copied" : "This browser does not allow copying")}>
         Copy the command
       </button>
     </div>`;
