@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -37,6 +38,17 @@ def write_base(folder: Path, **changes: Any) -> Path:
     LlamaForCausalLM(LlamaConfig(**settings)).save_pretrained(folder)
     for path in write_tokenizer(folder.with_name(f"{folder.name}-tokenizer")).iterdir():
         shutil.copy(path, folder / path.name)
+    return folder
+
+
+def with_other_eos(base: Path, folder: Path) -> Path:
+    """A copy of a base whose end of text (257) is not the template's end of turn (259), as of most bases."""
+    shutil.copytree(base, folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": "</s>"}))
+    for name in ("config.json", "generation_config.json"):
+        values = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(values | {"eos_token_id": 257}))
     return folder
 
 

@@ -31,13 +31,7 @@ END_OF_TURN, END_OF_TEXT = 259, 257
 @pytest.fixture(scope="module")
 def other_eos(base: Path, small_set: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A base whose end of text is not the template's end of turn, as most bases are; and a set for it."""
-    folder = tmp_path_factory.mktemp("eos") / "base"
-    shutil.copytree(base, folder)
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": "</s>"}))
-    for name in ("config.json", "generation_config.json"):
-        values = json.loads((folder / name).read_text())
-        (folder / name).write_text(json.dumps(values | {"eos_token_id": END_OF_TEXT}))
+    folder = small.with_other_eos(base, tmp_path_factory.mktemp("eos") / "base")
     source = small_set.with_suffix(".json")
     return folder, built(folder.with_name("set"), folder, source, context=256, pack_length=256).folder
 

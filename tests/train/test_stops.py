@@ -23,6 +23,7 @@ def test_a_model_that_knows_its_answers_stops_after_each_by_itself(base: Path, t
         for question, answer in CHATS.items()
     ]
     source = write_json(tmp_path / "chats.json", chats)
+    base = small.with_other_eos(base, tmp_path / "base")  # generation ends at the template's token, not at the base's
     data = built(tmp_path / "set", base, source, context=256, pack_length=256, test_fraction=0).folder
     made = small.recipe(
         "run", base, tmp_path, epochs=200, batch_rows=1, micro_rows=1, lr=1e-2, save_every=1000, evaluate_every=0
