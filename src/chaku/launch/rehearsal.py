@@ -22,7 +22,7 @@ _MOST_DELAY_STEPS = 1.5
 
 @dataclass(frozen=True)
 class Blow:
-    """One kill: behind which step, how much later (in steps), and in which way."""
+    """One kill: after which step, how much later (in steps), and in which way."""
 
     step: int
     delay_steps: float

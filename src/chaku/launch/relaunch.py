@@ -1,4 +1,4 @@
-"""A run on this host as a managed job would have it: started again behind whatever ended it, and ended with care.
+"""A run on this host as a managed job would have it: started again after whatever ended it, and ended with care.
 
 The processes are those that `torchrun --standalone` would start, with its variables. Starting them here keeps what
 torchrun hides: each one's exit code, time to save on SIGTERM, and nobody left behind. Imports no torch.

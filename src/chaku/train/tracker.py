@@ -27,7 +27,7 @@ class Tracker:
 def open_tracker(kind: str | None, folder: Path, config: Mapping[str, Any], steps_done: int = 0) -> Tracker:
     """A tracker for the run of this folder; None tells nobody. Raises UsageError where it is not installed.
 
-    A run that goes on behind `steps_done` goes on there too.
+    A run that resumes after `steps_done` resumes there too.
     """
     if kind is None:
         return Tracker(lambda _values, _step: None, lambda: None)
@@ -49,7 +49,7 @@ def open_tracker(kind: str | None, folder: Path, config: Mapping[str, Any], step
 
 
 def _tensorboard(module: Any, folder: Path, steps_done: int) -> Tracker:
-    """Events behind `steps_done` are of a life that ended before it could save: the new ones hide them."""
+    """Events after `steps_done` are of a start that ended before it could save: the new ones hide them."""
     writer = module.SummaryWriter(
         log_dir=str(folder / "tensorboard"), purge_step=steps_done + 1 if steps_done else None
     )
