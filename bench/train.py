@@ -7,8 +7,8 @@ that memory is its own. The model is a Llama of random weights whose matrices ha
 set (`chaku data build`); without one, rows are random ids in documents of several lengths, two thirds of them trained.
 The baseline is what a Hugging Face style loop does: one conversation a row, padded to --length, logits of every
 position, loss by labels; --padded-set gives it conversations split less short than SET's. Only real tokens are counted,
-never padding. Useful MFU (`chaku.train.flops`) is a share of the GPU's peak in the table of accelerators; on CPU, of
-what one large bf16 matrix product reaches in the same run.
+never padding. Useful MFU (`chaku.train.flops`) is a share of the GPU's peak in the table of accelerators. A CPU has no
+such peak, so there is no MFU on one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import multiprocessing
 import platform
 import subprocess
 import tempfile
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -171,7 +170,7 @@ def padded_loss(trainee: Any, batch: Any) -> Any:
     return loss, {}
 
 
-def open_run(variant: Variant, args: argparse.Namespace, folder: Path, peak_flops_per_s: float) -> Any:
+def open_run(variant: Variant, args: argparse.Namespace, folder: Path, peak_flops_per_s: float | None) -> Any:
     """A run of chaku's loop over a random model, with nothing of it replaced but the baseline's loss."""
     import functools
 
@@ -213,7 +212,7 @@ def open_run(variant: Variant, args: argparse.Namespace, folder: Path, peak_flop
     )  # fmt: skip
 
 
-def measure(variant: Variant, args: argparse.Namespace, peak_flops_per_s: float, answer: Any) -> None:
+def measure(variant: Variant, args: argparse.Namespace, peak_flops_per_s: float | None, answer: Any) -> None:
     """Train for a while and send what was counted."""
     from chaku.train import loop
 
@@ -238,7 +237,7 @@ def measure(variant: Variant, args: argparse.Namespace, peak_flops_per_s: float,
             "trained_tokens_per_s": sum(record.trained_tokens for record in records) / seconds,
             "real": sum(record.tokens for record in records[:4]) / slots,
             "memory_gb": max(record.memory_bytes for record in records) / 1e9, "steps": len(records),
-            "mfu": sum(record.mfu * record.seconds for record in records) / seconds,
+            "mfu": peak_flops_per_s and sum(record.mfu * record.seconds for record in records) / seconds,
             "parameters": sum(parameter.numel() for parameter in run.trainee.parameters()),
             "loss": [records[0].loss, records[-1].loss],
         }
@@ -246,26 +245,19 @@ def measure(variant: Variant, args: argparse.Namespace, peak_flops_per_s: float,
 
 
 def peak(answer: Any) -> None:
-    """The GPU's peak by the table, or what a bf16 product of 4096 by 4096 matrices reaches here, the best of five."""
+    """The GPU's peak by the table and its name; None and the number of threads where there is none."""
     import torch
 
     from chaku.models.plan.accelerators import recognised
 
-    if torch.cuda.is_available():
-        name = torch.cuda.get_device_name()
-        row = recognised(name)
-        if row is None:
-            raise SystemExit(f"{name} is in no table: add it to chaku.models.plan.accelerators")
-        answer.send((row.dense_tflops * 1e12, name))
+    if not torch.cuda.is_available():
+        answer.send((None, f"{torch.get_num_threads()} threads"))
         return
-    size = 4096
-    one, other = torch.randn(size, size, dtype=torch.bfloat16), torch.randn(size, size, dtype=torch.bfloat16)
-    best = 1e9
-    for _ in range(5):
-        started = time.perf_counter()
-        torch.mm(one, other)
-        best = min(best, time.perf_counter() - started)
-    answer.send((2 * size**3 / best, f"{torch.get_num_threads()} threads"))
+    name = torch.cuda.get_device_name()
+    row = recognised(name)
+    if row is None:
+        raise SystemExit(f"{name} is in no table: add it to chaku.models.plan.accelerators")
+    answer.send((row.dense_tflops * 1e12, name))
 
 
 def in_child(work: Any, *arguments: Any) -> Any:
@@ -302,12 +294,13 @@ def main() -> None:
     results: dict[str, Any] = {}
     failed: list[str] = []
     peak_flops_per_s, device = in_child(peak)
-    print(f"peak {peak_flops_per_s / 1e12:.3g} TFLOP/s ({device})", flush=True)
+    peak_text = f"peak {peak_flops_per_s / 1e12:.3g} TFLOP/s" if peak_flops_per_s else "no MFU without a GPU's peak"
+    print(f"{device}: {peak_text}", flush=True)
     for variant in VARIANTS:
         chosen = variant.name in (args.exactly or ()) or any(part in variant.name for part in args.only or ())
         if (args.only or args.exactly) and not chosen:
             continue
-        if "on a GPU" in variant.name and device.endswith("threads"):
+        if "on a GPU" in variant.name and peak_flops_per_s is None:
             continue
         try:
             result = in_child(measure, variant, args, peak_flops_per_s)
@@ -316,11 +309,12 @@ def main() -> None:
             failed.append(variant.name)
             continue
         results[variant.name] = result
+        mfu = f"{result['mfu']:>6.1%} useful MFU  " if result["mfu"] else ""
         ratio = result["tokens_per_s"] / next(iter(results.values()))["tokens_per_s"]
         print(
             f"{variant.name:<38} {result['tokens_per_s']:>8,.0f} tokens/s"
             f"  {result['trained_tokens_per_s']:>8,.0f} trained  x{ratio:<5.2f}"
-            f"  {result['real']:>6.1%} real  {result['mfu']:>6.1%} MFU  {result['memory_gb']:.2f} GB",
+            f"  {result['real']:>6.1%} real  {mfu}{result['memory_gb']:.2f} GB",
             flush=True,
         )
     if args.out:
