@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu-check"
 
@@ -51,16 +54,46 @@ def test_all_sections_together_take_at_most_eight_minutes(check: ModuleType) -> 
     assert sum(section.limit_s for section in check.SECTIONS) <= 480
 
 
-@pytest.mark.prove
-@pytest.mark.timeout(1200)
-def test_the_rehearsal_trains_and_writes_its_report(tmp_path: Path) -> None:
-    out = tmp_path / "result.md"
-    sections = ("gpu tests", "methods", "two ranks")
+def rehearsed(out: Path, *sections: str) -> str:
+    """The report of a rehearsal at toy size that failed nowhere."""
     words = [word for name in sections for word in ("--only", name)]
     done = subprocess.run(
-        [sys.executable, SCRIPT, "--toy", "--out", out, *words], capture_output=True, text=True, check=False
+        [sys.executable, SCRIPT, "--toy", "--out", out, *words], capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + (out.read_text() if out.exists() else done.stderr)
+    return out.read_text()
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(1200)
+def test_the_rehearsal_trains_measures_and_writes_its_report(tmp_path: Path) -> None:
+    text = rehearsed(
+        tmp_path / "result.md", "environment", "gpu tests", "methods", "speed", "kernels", "two ranks", "profile"
     )
-    assert done.returncode == 0, done.stdout + out.read_text()
-    text = out.read_text()
-    assert "| methods | passed |" in text and "lora: 10 steps on one batch, loss" in text
-    assert "| two ranks | not verified |" in text or "nccl" not in text
+    for name in ("environment", "methods", "speed", "kernels", "profile"):
+        assert f"| {name} | passed |" in text
+    assert "full: 10 steps on one batch, loss" in text and "lora: 10 steps on one batch, loss" in text
+    assert re.search(r"packed +[\d,]+ tokens/s", text)
+    assert "SDPA by math: " in text
+    if not torch.cuda.is_available():
+        assert "| gpu tests | not verified |" in text and "| two ranks | not verified |" in text
+        assert "no MFU without a GPU's peak" in text and "% useful MFU" not in text
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(1200)
+def test_the_rehearsal_tries_qlora_where_bitsandbytes_is(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    text = rehearsed(tmp_path / "result.md", "qlora")
+    assert "| qlora | passed |" in text and "qlora: 3 steps on one batch, loss" in text
+
+
+def test_without_bitsandbytes_qlora_is_called_not_verified(check: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "bitsandbytes" else genuine(name, *rest)
+    )
+    (section,) = (section for section in check.SECTIONS if section.name == "qlora")
+    outcome = check.tried(section, True)
+    assert (outcome.state, outcome.text) == ("not verified", "QLoRA not verified: bitsandbytes is not here")
