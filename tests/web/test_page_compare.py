@@ -81,7 +81,7 @@ def test_differences_are_marked_and_columns_scroll_together(browser, world, fake
         ask(page, PROMPT)
         wait_for_answer(page, 2)
         page.get_by_role("switch", name="Mark differences").check()
-        page.wait_for_function(f"({HIGHLIGHTED})().length === 3")
+        page.wait_for_function(f"() => ({HIGHLIGHTED})().length === 3")
         assert page.evaluate(HIGHLIGHTED) == ["red", "brown", "home"]
         expect(page.get_by_text("2 of 165 words of answer 2 are not in answer 1.")).to_be_visible()
         boxes = page.locator(".messages")
