@@ -111,10 +111,10 @@ class ChakuServer:
 
 @contextlib.contextmanager
 def serving(home: Path, *arguments: str, wait: bool = True, **extra: str) -> Iterator[ChakuServer]:
-    """Run `chaku serve ARGUMENTS --port 0` until the block ends; no process is left behind."""
+    """Run `chaku serve ARGUMENTS`, at a free port unless they name one, until the block ends; no process is left."""
     home.mkdir(parents=True, exist_ok=True)
     read_fd, write_fd = os.pipe()
-    ready = ("--port", "0", "--ready-fd", str(write_fd))
+    ready = (*(() if "--port" in arguments else ("--port", "0")), "--ready-fd", str(write_fd))
     log_file = home / f"serve-{time.monotonic_ns()}.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(
