@@ -56,7 +56,7 @@ def read_requests(path: Path, model: str | None) -> list[BatchRequest]:
         except orjson.JSONDecodeError as error:
             raise UsageError(f"{place} is not JSON: {error}") from None
         if not isinstance(row, dict):
-            raise UsageError(f"{place} is no JSON object")
+            raise UsageError(f"{place} is not a JSON object")
         request = _request(row, model, place, number)
         if requests.setdefault(request.custom_id, request) is not request:
             raise UsageError(f"{place}: custom_id {request.custom_id!r} is there twice")
@@ -68,12 +68,12 @@ def read_requests(path: Path, model: str | None) -> list[BatchRequest]:
 def _request(row: dict[str, Any], model: str | None, place: str, number: int) -> BatchRequest:
     custom_id = row.pop("custom_id", f"line-{number}")
     if not isinstance(custom_id, str):
-        raise UsageError(f"{place}: custom_id is no text")
+        raise UsageError(f"{place}: custom_id is not a text")
     if "body" in row:
         url, body, method = row.pop("url", None), row.pop("body"), row.pop("method", "POST")
         if url not in URLS or method != "POST" or not isinstance(body, dict) or row:
             wrong = f"unknown field {next(iter(row))!r}" if row else f"{method} {url}"
-            raise UsageError(f"{place} is no request of a batch: {wrong}", fix=f"urls: {', '.join(URLS)}")
+            raise UsageError(f"{place} is not a request of a batch: {wrong}", fix=f"urls: {', '.join(URLS)}")
     else:
         url, body = URLS[0], row
         if isinstance(prompt := body.pop("prompt", None), str):

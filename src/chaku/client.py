@@ -41,7 +41,7 @@ class Client:
     """`async with Client("http://127.0.0.1:8000/v1") as client: ...`
 
     Redirects are not followed, so a key is only ever sent to `base_url`. Every call raises the classes of
-    `chaku.errors` and nothing else. Raises ConfigError for a base_url that is no http(s) address.
+    `chaku.errors` and nothing else. Raises ConfigError for a base_url that is not an http(s) address.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Client:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(
-                f"base URL {base_url!r} is no http(s) address", fix="give one like http://127.0.0.1:8000/v1"
+                f"base URL {base_url!r} is not an http(s) address", fix="give one like http://127.0.0.1:8000/v1"
             )
         self.base_url = base_url.rstrip("/")
         self._api_key = api_key
@@ -95,7 +95,7 @@ class Client:
         try:
             return {str(row["id"]): row for row in content["data"]}
         except (KeyError, TypeError):
-            raise EngineError(f"{self.base_url}/models is no list of models", fix=_V1_HINT) from None
+            raise EngineError(f"{self.base_url}/models is not a list of models", fix=_V1_HINT) from None
 
     async def chat(self, messages: Sequence[Message], model: str, **sampling: Any) -> Completion:
         """One whole answer. `sampling` is OpenAI's request fields; a None is left out."""
@@ -106,7 +106,7 @@ class Client:
             choice = content["choices"][0]
             delta = delta_of_choice(choice, choice["message"], content.get("usage"))
         except (KeyError, IndexError, TypeError, ValueError):
-            raise EngineError(f"{self.base_url} sent something that is no chat completion") from None
+            raise EngineError(f"{self.base_url} sent something that is not a chat completion") from None
         if delta.finish_reason is None:
             raise BrokenOff(f"{self.base_url} broke off its answer: it came without a finish_reason")
         return Completion(

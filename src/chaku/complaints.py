@@ -45,7 +45,7 @@ def in_words(complaint: Any) -> str:
         case "string_type" | "path_type":
             return "a text is needed"
         case "string_unicode":
-            return "half of a surrogate pair is no character"
+            return "half of a surrogate pair is not a character"
         case "tuple_type" | "list_type":
             return "a list is needed"
         case "model_type" | "dict_type" | "model_attributes_type":

@@ -194,14 +194,14 @@ class ServeConfig(Frozen):
     def _are_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         for host in hosts:
             if not re.fullmatch(HOST_NAME, host):
-                raise ValueError(f"{host!r} is no host name: write it without scheme and port, such as gpu-box.lan")
+                raise ValueError(f"{host!r} is not a host name: write it without scheme and port, such as gpu-box.lan")
         return hosts
 
     @field_validator("public_url")
     @classmethod
     def _is_url(cls, url: str | None) -> str | None:
         if url is not None and not re.fullmatch(f"https?://{ORIGIN.partition('://')[2]}", url):
-            raise ValueError(f"{url!r} is no address: write scheme and host, such as https://chat.example")
+            raise ValueError(f"{url!r} is not an address: write scheme and host, such as https://chat.example")
         return url
 
     @field_validator("trusted_proxies")
@@ -211,7 +211,9 @@ class ServeConfig(Frozen):
             try:
                 ipaddress.ip_network(network)
             except ValueError:
-                raise ValueError(f"{network!r} is no network: write an address or CIDR, such as 10.0.0.0/8") from None
+                raise ValueError(
+                    f"{network!r} is not a network: write an address or CIDR, such as 10.0.0.0/8"
+                ) from None
         return networks
 
     @field_validator("cors_origins")
@@ -219,7 +221,7 @@ class ServeConfig(Frozen):
     def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
             if origin != "*" and not re.fullmatch(ORIGIN, origin):
-                raise ValueError(f"{origin!r} is no origin: write scheme and host, such as https://app.example")
+                raise ValueError(f"{origin!r} is not an origin: write scheme and host, such as https://app.example")
         return origins
 
 
@@ -230,7 +232,7 @@ def _contestant(text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        raise ValueError(f"{text[:80]!r} is no mapping: write {{name: NAME, model: MODEL, system: TEXT}}") from None
+        raise ValueError(f"{text[:80]!r} is not a mapping: write {{name: NAME, model: MODEL, system: TEXT}}") from None
 
 
 Config = TypeVar("Config", bound=Frozen)

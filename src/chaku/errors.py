@@ -181,7 +181,7 @@ class StoreError(ChakuError):
 
 
 class TrainingError(ChakuError):
-    """A training run can't go on: a loss that is no number, a full disk, a process that was lost."""
+    """A training run can't go on: a loss that is not a number, a full disk, a process that was lost."""
 
     exit_code = 5
 

@@ -186,7 +186,7 @@ class Transport:
                 method, self.base_url + path, data=body, allow_redirects=False
             )
         except aiohttp.InvalidURL:
-            raise ConfigError(f"{self.base_url!r} is no http(s) address") from None
+            raise ConfigError(f"{self.base_url!r} is not an http(s) address") from None
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             reason = _reason(error) if isinstance(error, aiohttp.ClientConnectorError) else "no connection in time"
             fix = "check the address, and that the server is running"

@@ -24,7 +24,7 @@ def find_run(text: str, root: Path = ROOT) -> Path:
     for folder in (Path(text), root / text):
         if (folder / "manifest.json").is_file() and (folder / "config.yaml").is_file():
             return folder
-    raise UsageError(f"{text} is no training run", fix=f"`chaku runs list` shows those below {root}/")
+    raise UsageError(f"{text} is not a training run", fix=f"`chaku runs list` shows those below {root}/")
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:

@@ -134,7 +134,7 @@ def test_whatever_stands_in_a_field_no_other_record_is_lost(
     [
         (b"name,score\nx,1\n", "no column model_a, model_b, winner"),
         (b"\xff\xfe\x00", "neither JSON nor CSV"),
-        (b"[1, 2", "is no JSON"),
+        (b"[1, 2", "is not JSON"),
         (b"", "no column"),
     ],
 )

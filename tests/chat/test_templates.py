@@ -212,7 +212,7 @@ def test_hashes_tell_formats_apart_and_not_names() -> None:
     ("json", "reason"),
     [
         ({"role": "assistant", "tool_calls": [{"id": "a"}]}, "a tool call names no function"),
-        ({"role": "user", "content": ["x"]}, "a part that is no object"),
+        ({"role": "user", "content": ["x"]}, "a part that is not an object"),
         ({"role": "user", "content": 3}, "content is a int"),
         ({"role": "bot", "content": ""}, "role is 'bot'"),
     ],

@@ -121,7 +121,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-# What such a file means to these commands is no mistake: a new database, a new set, a list of nothing.
+# What such a file means to these commands is not a mistake: a new database, a new set, a list of nothing.
 FINE = {
     ("keys create", "missing"), ("keys list", "empty"), ("keys create", "empty"),
     ("data build into", "missing"), ("data identity into", "missing"), ("data build into", "empty folder"),

@@ -56,7 +56,7 @@ def test_a_broken_gguf_is_refused_before_or_by_the_engine(tmp_path: Path, damage
     with smollm2_path.open("rb") as file:
         start = file.read(4 << 20)
     content = {
-        "not_gguf": b"hello, this is no model" * 100,
+        "not_gguf": b"hello, this is not a model" * 100,
         "cut": start,
         "empty": b"",
         "no_weights": gguf_bytes(llama_values(), [tensor(shape=(64, 2000))]),

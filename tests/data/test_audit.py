@@ -208,7 +208,7 @@ def test_files_that_are_missing_added_or_cut_are_named_without_reading_them(copy
     cut, gone, added = errors
     assert cut.startswith("messages/train-00000.jsonl can't be read as it was built: it has 10 bytes, not ")
     assert gone == "rows/test-00000.arrow can't be read as it was built: it is missing"
-    assert added == "rows/train-00009.arrow is no file of this set"
+    assert added == "rows/train-00009.arrow is not a file of this set"
     with pytest.raises(UsageError, match=r"is not as it was built: .*rows/test-00000\.arrow can't be read .*missing"):
         checked_manifest(copy)
 

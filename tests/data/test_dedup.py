@@ -1,4 +1,4 @@
-"""Duplicates are found, the first stays, and what only shares a subject is no duplicate."""
+"""Duplicates are found, the first stays, and what only shares a subject is not a duplicate."""
 
 from __future__ import annotations
 

@@ -120,14 +120,14 @@ def test_a_secret_goes_by_its_name_alone(raw: Path, tmp_path: Path, monkeypatch:
         (["--nodes", 2], {}, "each node's part later: give a gs:// bucket"),
         (["--nodes", 2], {"bucket": "gs://b"}, "can't build one set together: build it first"),
         (["--set", "train.method=qlora"], {}, "qlora runs in one process"),
-        ([], {"bucket": "my-bucket"}, "my-bucket is no bucket"),
+        ([], {"bucket": "my-bucket"}, "my-bucket is not a bucket"),
         (["--max-price", 0], {}, "--max-price 0 buys nothing"),
         (["--set", "data.inputs=[nowhere.json]"], {}, "there is no nowhere.json"),
         (["--set", "data.tokenizer=org/other"], {}, "is fetched for no base but org/other"),
-        (["--set", "base=./nowhere"], {}, "base './nowhere' is no folder"),
+        (["--set", "base=./nowhere"], {}, "base './nowhere' is not a folder"),
         (["--set", "train.epochs=0"], {}, "epochs is 0"),
         (["--wheel", "nowhere.whl"], {}, "there is no nowhere.whl"),
-        (["--name", "--"], {}, "is no name for a job"),
+        (["--name", "--"], {}, "is not a name for a job"),
     ],
 )
 def test_what_can_not_run_there_is_refused_here(

@@ -63,7 +63,7 @@ def test_a_folder_that_is_no_adapter_is_refused_the_same_by_all_who_read_it(
         (tmp_path / "adapter_config.json").write_text(content)
     said = []
     for read in (base_of, read_adapter):
-        with pytest.raises(ModelError, match="is no peft adapter") as caught:
+        with pytest.raises(ModelError, match="is not a peft adapter") as caught:
             read(tmp_path)
         said.append((caught.value.message, caught.value.fix))
     assert said[0] == said[1]

@@ -30,7 +30,7 @@ from train import small
 CXX = os.environ.get("CXX", "g++")
 pytestmark = [
     pytest.mark.skipif(shutil.which(CXX) is None, reason=f"compiling on CPU needs {CXX}, which is not here"),
-    # what torch's compiler does itself, and hides where warnings are no errors
+    # what torch's compiler does itself, and hides where warnings are not errors
     pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The distutils package is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),

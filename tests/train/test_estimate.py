@@ -192,12 +192,12 @@ def test_own_prices_are_taken_and_a_wrong_name_is_refused(tmp_path: Path) -> Non
     assert one["on_demand"] is None and one["spot"] == pytest.approx([8 * one["hours"]] * 2)
     assert result["prices_as_of"] == "today"
     own.write_text("as_of: today\ngpus:\n  H100: {spot: [1, 1]}\n")
-    with pytest.raises(ChakuError, match="'H100' is no name in the table: write H100-80GB"):
+    with pytest.raises(ChakuError, match="'H100' is not a name in the table: write H100-80GB"):
         chaku(*words)
     own.write_text("as_of: today\ngpus:\n  H200: {spot: [2, 1]}\n")
     with pytest.raises(ChakuError, match="lower price comes first"):
         chaku(*words)
-    with pytest.raises(ChakuError, match="is no price list: name a YAML file, or one of 2023-03, 2026-06"):
+    with pytest.raises(ChakuError, match="is not a price list: name a YAML file, or one of 2023-03, 2026-06"):
         chaku(*words[:-1], "1999-01")
 
 
@@ -227,4 +227,4 @@ def test_qlora_is_not_spread() -> None:
 def test_a_model_without_tokens_is_refused() -> None:
     with pytest.raises(ChakuError, match="on how many tokens"):
         chaku("estimate", "vicuna-7b-v1.1")
-    assert "is no number of tokens" in chaku("estimate", "vicuna-7b-v1.1", "--tokens", "many").output
+    assert "is not a number of tokens" in chaku("estimate", "vicuna-7b-v1.1", "--tokens", "many").output

@@ -157,7 +157,7 @@ def test_a_resumed_run_refuses_weights_that_changed_and_needs_none_behind_its_ow
     [
         ({"method": "lora"}, r"with method full, this recipe says lora: start from its result instead: base: .*final"),
         ({"rope_scaling": "linear"}, "with rope_scaling None, this recipe says linear: say rope_scaling: null"),
-        ({"continue_from": "nowhere"}, "nowhere is no training run"),
+        ({"continue_from": "nowhere"}, "nowhere is not a training run"),
         ({"name": "first"}, "can't continue from itself"),
     ],
 )

@@ -110,7 +110,7 @@ def test_a_checkpoint_is_a_model_to_serve_and_a_damaged_one_is_named(finished: P
     broken = tmp_path / "run" / "checkpoints" / "step-1"
     shutil.copytree(one, broken)
     (broken / "__0_0.distcp").write_bytes(b"")
-    with pytest.raises(ModelError, match=r"step-1 is no valid checkpoint: __0_0.distcp has 0 bytes"):
+    with pytest.raises(ModelError, match=r"step-1 is not a valid checkpoint: __0_0.distcp has 0 bytes"):
         export_checkpoint(broken, tmp_path / "out")
 
 

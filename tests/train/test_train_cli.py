@@ -137,7 +137,7 @@ def test_a_finished_run_says_so_and_bare_resume_means_auto(recipe: Path, output:
 
 @pytest.mark.parametrize("name", ["../k2", "a/b", "..", "a\\b"])
 def test_a_name_that_leaves_the_runs_folder_is_refused(recipe: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="is no name for a run's folder"):
+    with pytest.raises(UsageError, match="is not a name for a run's folder"):
         chaku("train", recipe, "--set", f"name={name}", "--dry-run")
 
 

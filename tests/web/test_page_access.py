@@ -28,7 +28,7 @@ OF_THE_MACHINE = {"/runs", "/runs/{run}", "/models/kept"} | {
     "/arena/operator", "/arena/operator/exclusions",
 }  # fmt: skip
 REFUSED_TO_ALL = {("POST", "/arena/battles"): 409, ("GET", "/arena/battles"): 400}
-"""One model is no pair; a list of battles is that of a pair."""
+"""One model is not a pair; a list of battles is that of a pair."""
 NOBODYS = "00000000-0000-0000-0000-000000000000"
 
 

@@ -181,7 +181,7 @@ def test_unknown_architectures_are_refused(tmp_path, model):
     (model / "config.json").write_text(json.dumps(config))
     state = load_file(model / "model.safetensors")
     save_file({**state, "model.layers.0.mlp.router.weight": torch.ones(2, 2)}, model / "model.safetensors")
-    with pytest.raises(ModelError, match=r"router\.weight is no tensor of a Llama"):
+    with pytest.raises(ModelError, match=r"router\.weight is not a tensor of a Llama"):
         to_paddle(model, tmp_path / "paddle")
 
 

@@ -67,7 +67,7 @@ def test_what_could_run_is_refused_by_name(tmp_path, protocol, wanted, name):
     [
         b"\x80\x02ctorch\nFloatStorage\n}b.",  # attributes for a class
         b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.",  # a tensor of nothing
-        b"\x80\x02ccollections\nOrderedDict\nK\x01R.",  # arguments that are no tuple
+        b"\x80\x02ccollections\nOrderedDict\nK\x01R.",  # arguments that are not a tuple
         b"\x80\x02K\x01K\x02s.",  # an item for nothing
         b"\x80\x02h\x07.",  # a memo that was never kept
         b"\x80\x02u.",  # a mark that was never set

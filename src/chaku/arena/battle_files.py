@@ -43,7 +43,7 @@ class Reading:
 
     comparisons: list[Comparison] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
-    """Records that are no comparison, by reason."""
+    """Records that are not comparisons, by reason."""
 
     @property
     def counted(self) -> list[Comparison]:
@@ -52,7 +52,7 @@ class Reading:
 
 
 class _Skipped(Exception):
-    """Why a record is no comparison."""
+    """Why a record is not a comparison."""
 
 
 def read_battles(paths: Sequence[Path]) -> Reading:
@@ -84,7 +84,7 @@ def _records(path: Path, skipped: Counter[str]) -> Iterator[tuple[int, Record]]:
         try:
             rows = orjson.loads(content)
         except orjson.JSONDecodeError as error:
-            raise UsageError(f"{path} is no JSON: {error}") from None
+            raise UsageError(f"{path} is not JSON: {error}") from None
         numbered = enumerate(rows, 1)
     else:
         numbered = enumerate(map(_parsed, content.splitlines()), 1)
@@ -96,7 +96,7 @@ def _records(path: Path, skipped: Counter[str]) -> Iterator[tuple[int, Record]]:
 
 
 def _parsed(line: bytes) -> Any:
-    """The value of a line, None for an empty one; broken JSON is a text, which is no record."""
+    """The value of a line, None for an empty one; broken JSON is a text, which is not a record."""
     if not line.strip():
         return None
     try:
@@ -113,7 +113,7 @@ def _csv_records(path: Path, content: bytes) -> Iterator[tuple[int, Record]]:
     rows = csv.DictReader(text.splitlines())
     if missing := {"model_a", "model_b", "winner"} - set(rows.fieldnames or ()):
         raise UsageError(
-            f"{path} is no file of comparisons: no column {', '.join(sorted(missing))}",
+            f"{path} is not a file of comparisons: no column {', '.join(sorted(missing))}",
             fix="a CSV needs the columns model_a, model_b, winner; JSON lines are read too",
         )
     for place, row in enumerate(rows, 2):

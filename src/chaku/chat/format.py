@@ -76,7 +76,7 @@ class Format:
     """Around what the assistant thinks, before its answer. It stays in the history."""
     tools: Tools | None = None
     stop: tuple[str, ...] = ()
-    """Stop strings, where the end of an answer is no special token."""
+    """Stop strings, where the end of an answer is not a special token."""
     tokens: tuple[str, ...] = ()
     """Marks that must be special tokens: as plain text, anybody could write them."""
     strips_answer_end: bool = False

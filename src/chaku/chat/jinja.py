@@ -31,7 +31,7 @@ def compile_jinja(source: str) -> Render:
     """The source as a function of its variables, in the sandbox and with the functions transformers gives templates.
 
     `strftime_now` is left out: a prompt that depends on the day can't be what was trained. Raises ModelError for
-    source that is no Jinja; the function raises InvalidRequest for what the template refuses or trips over.
+    source that is not Jinja; the function raises InvalidRequest for what the template refuses or trips over.
     """
     try:
         from jinja2 import TemplateError
@@ -52,7 +52,7 @@ def compile_jinja(source: str) -> Render:
     try:
         template = environment.from_string(source)
     except TemplateError as error:
-        raise ModelError(f"the chat template is no valid Jinja: {error}") from None
+        raise ModelError(f"the chat template is not valid Jinja: {error}") from None
 
     def render(**variables: Any) -> str:
         try:

@@ -28,7 +28,7 @@ def spec_json(spec: Any, tools: Tools) -> str:
 
 
 def parsed_arguments(call: ToolCall) -> Any:
-    """The arguments of a call as an object. Raises InvalidRequest if they are no JSON."""
+    """The arguments of a call as an object. Raises InvalidRequest if they are not JSON."""
     try:
         return json.loads(call.arguments)
     except ValueError as error:

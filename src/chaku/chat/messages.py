@@ -65,7 +65,7 @@ class Message:
         parts: tuple[Mapping[str, Any], ...] = ()
         if isinstance(content, list):
             if not all(isinstance(part, Mapping) for part in content):
-                raise InvalidRequest("content holds a part that is no object", param="content")
+                raise InvalidRequest("content holds a part that is not an object", param="content")
             if any(part.get("type") != "text" or not isinstance(part.get("text"), str) for part in content):
                 parts = tuple(content)
             texts = (part.get("text") for part in content if part.get("type") == "text")
@@ -74,7 +74,7 @@ class Message:
             raise InvalidRequest(f"content is a {type(content).__name__}, not text or parts", param="content")
         given = json.get("tool_calls") or ()
         if not isinstance(given, list | tuple):
-            raise InvalidRequest("tool_calls is no list", param="tool_calls")
+            raise InvalidRequest("tool_calls is not a list", param="tool_calls")
         calls = tuple(ToolCall.from_json(call) for call in given)
         reasoning = _text_or_none(json, "reasoning_content") or _text_or_none(json, "reasoning") or None
         weight = json.get("weight", 1)
@@ -124,13 +124,13 @@ class Conversation:
         """Read one line of `messages` JSONL. Raises InvalidRequest for what is none."""
         given = json.get("messages")
         if not isinstance(given, list) or not all(isinstance(message, Mapping) for message in given):
-            raise InvalidRequest("messages is no list of objects", param="messages")
+            raise InvalidRequest("messages is not a list of objects", param="messages")
         messages = tuple(Message.from_json(message) for message in given)
         tools, source = json.get("tools") or (), json.get("source") or {}
         if not isinstance(tools, list | tuple) or not all(isinstance(tool, Mapping) for tool in tools):
-            raise InvalidRequest("tools is no list of objects", param="tools")
+            raise InvalidRequest("tools is not a list of objects", param="tools")
         if not isinstance(source, Mapping):
-            raise InvalidRequest("source is no object", param="source")
+            raise InvalidRequest("source is not an object", param="source")
         return cls(str(json.get("id", "")), messages, tuple(tools), source)
 
     def to_json(self) -> dict[str, Any]:

@@ -69,4 +69,4 @@ class Tokenizer(Protocol):
         """Whether `encode_text` puts a space in front that decoding must take away again."""
 
     def decode(self, token_ids: Sequence[int], before: Before = Before.START) -> str:
-        """Text of ids, special tokens spelled out, bytes that are no UTF-8 replaced."""
+        """Text of ids, special tokens spelled out, bytes that are not UTF-8 replaced."""

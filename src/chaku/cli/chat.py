@@ -72,7 +72,7 @@ def chat(
     attached = as_text(files)
     question = question_of(prompt, attached)
     if question is None and (json or not sys.stdout.isatty()):
-        raise UsageError("there is no prompt, and the output is no terminal", fix='give one: chaku chat "…"')
+        raise UsageError("there is no prompt, and the output is not a terminal", fix='give one: chaku chat "…"')
     transcript = Transcript()
     if continues:
         before = kept.last()

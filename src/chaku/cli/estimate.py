@@ -41,7 +41,7 @@ def _tokens(ctx: click.Context, param: click.Parameter, value: str | None) -> in
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMB]?)", value.strip().upper())
     if not match or not (number := int(float(match[1]) * _UNITS[match[2]])):
-        raise click.BadParameter(f"{value!r} is no number of tokens; write 350M or 1.2B", ctx, param)
+        raise click.BadParameter(f"{value!r} is not a number of tokens; write 350M or 1.2B", ctx, param)
     return number
 
 

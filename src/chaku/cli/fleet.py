@@ -182,7 +182,7 @@ def _ask(method: str, url: str, path: str) -> Any:
     from chaku.http_out import Retries, Transport, read_json, refusal
 
     if not url.startswith(("http://", "https://")):
-        raise UsageError(f"--url is {url!r}, which is no address", fix=f"write it as --url {HERE}")
+        raise UsageError(f"--url is {url!r}, which is not an address", fix=f"write it as --url {HERE}")
     key = environment(KEY_VARIABLE) or ""
     headers = {"Authorization": f"Bearer {key}"} if key.startswith(TOKEN_PREFIX) else {}
 

@@ -26,7 +26,7 @@ class Command(click.Command):
         self.sections = dict(sections or {})
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, and make sure that every text is one: a terminal may send bytes that are no UTF-8."""
+        """Parse, and make sure that every text is one: a terminal may send bytes that are not UTF-8."""
         left = super().parse_args(ctx, args)
         for param in self.params:
             if isinstance(param.type, click.types.StringParamType) and param.name in ctx.params:
@@ -69,7 +69,7 @@ class Command(click.Command):
 def _as_text(value: Any, param: click.Parameter, ctx: click.Context) -> Any:
     """Read as UTF-8 what Python could not: it keeps such bytes as lone surrogates, in any locale that is not UTF-8 too.
 
-    Raises BadParameter for bytes that are no UTF-8.
+    Raises BadParameter for bytes that are not UTF-8.
     """
     if isinstance(value, tuple):
         return tuple(_as_text(item, param, ctx) for item in value)
@@ -78,7 +78,7 @@ def _as_text(value: Any, param: click.Parameter, ctx: click.Context) -> Any:
     try:
         return value.encode("utf-8", "surrogateescape").decode()
     except UnicodeDecodeError as error:
-        raise click.BadParameter(f"byte {error.start} of it is no UTF-8 text", ctx, param) from None
+        raise click.BadParameter(f"byte {error.start} of it is not UTF-8 text", ctx, param) from None
 
 
 class Group(click.Group):

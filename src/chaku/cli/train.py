@@ -182,7 +182,7 @@ def _delete(folder: Path) -> None:
     if not folder.exists():
         return
     if not (folder / "config.yaml").exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder} holds something that is no run", fix="give the run another name")
+        raise UsageError(f"{folder} holds something that is not a run", fix="give the run another name")
     shutil.rmtree(folder)
 
 

@@ -77,7 +77,7 @@ def worker(
     joins = tuple(_gateway_url(url) for url in gateways)
     if name is not None and not re.fullmatch(WORKER_NAME, name):
         raise UsageError(
-            f"--name is {name!r}, which is no name", fix="take letters, digits, dots and dashes: --name gpu-1"
+            f"--name is {name!r}, which is not a name", fix="take letters, digits, dots and dashes: --name gpu-1"
         )
     asked = _checked_advertise(advertise)
     given = {key: value for key, value in flags.items() if value is not None and value != ()}
@@ -139,7 +139,7 @@ def _gateway_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.rstrip("/") not in ("", "/v1"):
         raise UsageError(
-            f"--join is {url!r}, which is no gateway's address", fix="write it as --join http://gateway:8000"
+            f"--join is {url!r}, which is not a gateway's address", fix="write it as --join http://gateway:8000"
         )
     return urlunsplit((parts.scheme, parts.netloc, "", "", ""))
 
@@ -150,7 +150,7 @@ def _checked_advertise(url: str | None) -> str | None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
         raise UsageError(
-            f"--advertise is {url!r}, which is no address", fix="write it as --advertise http://10.0.0.7:9001"
+            f"--advertise is {url!r}, which is not an address", fix="write it as --advertise http://10.0.0.7:9001"
         )
     return urlunsplit((parts.scheme, parts.netloc, "", "", ""))
 

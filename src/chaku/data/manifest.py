@@ -67,7 +67,7 @@ def file_errors(folder: Path, manifest: dict[str, Any], *, hashes: bool) -> list
     changes = {name: change_of(folder / name, described[name], hashes=hashes) for name in sorted(described)}
     errors = [f"{name} can't be read as it was built: it {change}" for name, change in changes.items() if change]
     found = (str(path.relative_to(folder)) for path in _files(folder))
-    return errors + [f"{name} is no file of this set" for name in found if name not in described]
+    return errors + [f"{name} is not a file of this set" for name in found if name not in described]
 
 
 def _files(folder: Path) -> list[Path]:

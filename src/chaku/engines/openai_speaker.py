@@ -66,7 +66,7 @@ class OpenAiSpeaker:
         try:
             return [str(row["id"]) for row in answer["data"]]
         except (TypeError, KeyError):
-            raise EngineError("GET /models answered something that is no list of models") from None
+            raise EngineError("GET /models answered something that is not a list of models") from None
 
     @asynccontextmanager
     async def ask(self, call: Call) -> AsyncIterator[Answer]:
@@ -109,7 +109,7 @@ class _PassedAnswer(Answer):
         """The server's object under our model name."""
         answer = await read_json(self._response, who=self._who)
         if not isinstance(answer, dict) or not isinstance(answer.get("choices", answer.get("data")), list):
-            raise EngineError(f"{self._who} answered something that is no completion and no embedding")
+            raise EngineError(f"{self._who} answered something that is neither a completion nor an embedding")
         return {**answer, "model": self._name}
 
     async def blocks(self) -> AsyncIterator[Block]:

@@ -110,7 +110,7 @@ class Child:
         self.pid = transport.get_pid()
         """Process id, also the id of its session and process group."""
         self.tail = output.tail
-        """The last lines of its standard error, and those of its standard output that are no messages."""
+        """The last lines of its standard error, and those of its standard output that are not messages."""
 
     @classmethod
     async def spawn(
@@ -127,7 +127,7 @@ class Child:
             )
         except OSError as error:
             raise EngineError(f"can't start {argv[0]}: {error.strerror}") from None
-        stdin = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))  # uvloop's is no subclass of it
+        stdin = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))  # uvloop's is not a subclass of it
         stdin.write(orjson.dumps({**config, "parent_pid": os.getpid()}) + b"\n")
         return cls(transport, output)
 

@@ -64,7 +64,7 @@ class Cluster:
             if self.bucket.startswith(scheme):
                 return mode
         known = ", ".join(BUCKETS)
-        raise UsageError(f"--bucket {self.bucket} is no bucket", fix=f"write it with {known} in front")
+        raise UsageError(f"--bucket {self.bucket} is not a bucket", fix=f"write it with {known} in front")
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def render(recipe: Recipe, cluster: Cluster, name: str | None = None) -> Task:
     secrets = _secrets(recipe, cluster)
     job = name or re.sub(r"[^a-zA-Z0-9]+", "-", recipe.name).strip("-")
     if not _JOB_NAME.fullmatch(job):
-        raise UsageError(f"{job!r} is no name for a job", fix="give --name with letters, digits and dashes")
+        raise UsageError(f"{job!r} is not a name for a job", fix="give --name with letters, digits and dashes")
     setup = _setup(recipe, cluster, files)
     storage = {"source": cluster.bucket.rstrip("/"), "mode": cluster.mode}
     if cluster.mode == CACHED:
@@ -202,7 +202,9 @@ def _model(name: str, files: _Files) -> str:
     if Path(name).expanduser().exists():
         return files.take(Path(name), "base")
     if not is_hub_id(name):
-        raise UsageError(f"base {name!r} is no folder, GGUF, built-in name or hub id", fix="check `base` in the recipe")
+        raise UsageError(
+            f"base {name!r} is not a folder, GGUF, built-in name or hub id", fix="check `base` in the recipe"
+        )
     return name
 
 
@@ -260,7 +262,7 @@ def _secrets(recipe: Recipe, cluster: Cluster) -> tuple[str, ...]:
     for name in needed:
         if not name.isidentifier():
             name = name.partition("=")[0]  # whatever follows is not repeated
-            raise UsageError(f"--secret {name} is no variable's name", fix="give the name alone: --secret HF_TOKEN")
+            raise UsageError(f"--secret {name} is not a variable's name", fix="give the name alone: --secret HF_TOKEN")
     return tuple(dict.fromkeys(needed))
 
 

@@ -16,7 +16,7 @@ from chaku.models.registry import BUILT_IN
 def shape_of(model: str) -> ModelShape:
     """The numbers of a Vicuna, a built-in model, a .gguf, a folder or a config.json.
 
-    A built-in model that is pulled is read from its file. Raises ModelError, and UsageError for what is no file.
+    A built-in model that is pulled is read from its file. Raises ModelError, and UsageError for what is not a file.
     """
     path = Path(model).expanduser()
     if path.is_dir():

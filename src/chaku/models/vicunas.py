@@ -178,7 +178,7 @@ def require_merged(model: str, names: Iterable[str | None]) -> None:
     for name in names:
         if name and (match := _NAME.search(name)) and match[2] and (release := find(name)):
             raise ConfigError(
-                f"{model} is {release.name}, a delta: without its base, {release.base}, it is no model",
+                f"{model} is {release.name}, a delta: without its base, {release.base}, it is not a model",
                 fix="add it to its base first: chaku weights apply-delta BASE DELTA -o MODEL",
             )
 
@@ -187,7 +187,7 @@ def check_template(model: str, release: Release, *, vocab_size: int, template: s
     """Raise ConfigError where a checkpoint's vocabulary or template (Jinja, or a built-in's name) is another version's.
 
     `model` is what to call the checkpoint. `template` None: there is none yet, so none is wrong. Returns a note where
-    the template is no Vicuna's at all, as that of a further fine-tune may be.
+    the template is not Vicuna's at all, as that of a further fine-tune may be.
     """
     wants = release.shape.vocab_size
     if vocab_size > wants and vocab_size == PADDED_VOCABULARY:
@@ -208,7 +208,7 @@ def check_template(model: str, release: Release, *, vocab_size: int, template: s
     if template is None or (family := family_of(template)) == right:
         return None
     if family is None:
-        return f"{model} is named as Vicuna {release.version}, its template is no Vicuna's (--template sets another)"
+        return f"{model} is named as Vicuna {release.version}, its template is not Vicuna's (--template sets another)"
     raise ConfigError(
         f"{model} is Vicuna {release.version}, trained with {_EXPLAINED[right]}; its template writes "
         f"{_EXPLAINED[family]}",

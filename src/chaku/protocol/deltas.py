@@ -1,4 +1,4 @@
-"""Deltas: the parts of a streamed or whole chat answer, read from OpenAI's JSON. What is no chunk raises."""
+"""Deltas: the parts of a streamed or whole chat answer, read from OpenAI's JSON. What is not a chunk raises."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def deltas_of_event(data: str) -> list[Delta]:
             raise EngineError("the stream carries several answers where one was asked for")
         return [delta_of_choice(choices[0], choices[0].get("delta") or {}, event.get("usage"))]
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
-        raise EngineError(f"the stream carries something that is no chat completion chunk: {data[:80]!r}") from None
+        raise EngineError(f"the stream carries something that is not a chat completion chunk: {data[:80]!r}") from None
 
 
 def delta_of_choice(choice: Mapping[str, Any], message: Mapping[str, Any], usage: Mapping[str, Any] | None) -> Delta:

@@ -43,7 +43,7 @@ _MAX_FIELDS = 64
 def tidy(messages: list[Any], first: int = 0) -> set[str]:
     """Clean `messages` in place; returns the names of what was dropped, such as `tool_calls.index`.
 
-    What is no message is left for the check of its shape. `first` is the index of the first one, for errors.
+    What is not a message is left for the check of its shape. `first` is the index of the first one, for errors.
     Raises InvalidRequest for a message with too many fields.
     """
     dropped: set[str] = set()

@@ -77,7 +77,7 @@ class _Counts:
             self._in_data_url = text.startswith(_DATA_URL)
             self._url_bytes = 0
         if self._in_data_url and not (text.isascii() and b"\\u" not in text):
-            # One character that is not ASCII makes four bytes of each when it is parsed: this is no base64.
+            # One character that is not ASCII makes four bytes of each when it is parsed: this is not base64.
             self._in_data_url = False
             self.text_bytes += self._url_bytes
         if self._in_data_url:

@@ -22,8 +22,8 @@ class SseEvent:
 class Parser:
     """Bytes in, events out; a piece may end anywhere, inside a character or between CR and LF too.
 
-    An event is complete at its empty line. What is left when the bytes end is no event and is dropped, as the standard
-    asks: the caller sees it by the missing last event. `id:` and `retry:` are for reconnecting, which nobody here does.
+    An event is complete at its empty line. What is left when the bytes end is dropped, as the standard asks: the caller
+    sees it by the missing last event. `id:` and `retry:` are for reconnecting, which nobody here does.
     """
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:

@@ -161,7 +161,7 @@ def _shortened(part: str) -> str:
 
 
 def _path(location: tuple[int | str, ...], body: Any, *, is_missing: bool) -> tuple[str, ...]:
-    """The caller's own keys and indices. Pydantic's location also names the branches of unions, which are no keys.
+    """The caller's own keys and indices. Pydantic's location also names the branches of unions, which are not keys.
 
     A branch may have the name of a key (`text`): then the reading that reaches the end of the location is right.
     """

@@ -108,7 +108,7 @@ class Access:
             raise PermissionRefused(f"Host {text!r} is not one of this gateway's names", fix=fix)
 
     def client_of(self, peer: str, forwarded_for: str) -> str:
-        """The client's address: the peer's, or the last one in X-Forwarded-For that is no trusted proxy's."""
+        """The client's address: the peer's, or the last one in X-Forwarded-For that is not a trusted proxy's."""
         address = peer
         for hop in reversed(forwarded_for.split(",")):
             if not self.trusts(address):
@@ -195,7 +195,7 @@ class Access:
         if key is None:
             raise AuthenticationFailed("this join token is unknown or revoked", fix=_JOIN_FIX)
         if not key.allows("join"):
-            raise PermissionRefused("this API key is no join token", fix=_JOIN_FIX)
+            raise PermissionRefused("this API key is not a join token", fix=_JOIN_FIX)
 
     def is_local(self, peer: str, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a request comes from this machine: over loopback, to a loopback name, and through no proxy."""

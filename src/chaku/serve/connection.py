@@ -184,7 +184,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP."""
+        """Answer what is not HTTP."""
         self._refuse(400, "invalid_http", msg)
 
     def _refuse_head(self) -> None:

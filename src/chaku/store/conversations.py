@@ -69,7 +69,7 @@ class Found:
 class Conversations:
     """The chats of one owner: an API key's id, or None for the local user. Those of others raise NotFound.
 
-    The sides of a battle are no chats: they would tell their models' names.
+    The sides of a battle are not chats: they would tell their models' names.
     """
 
     def __init__(self, store: Store, owner_id: str | None) -> None:

@@ -47,5 +47,7 @@ def find_base(name: str) -> Base:
         return Base(name, pulled.path, pulled.sha256, row.licence.name, row.licence.url, row.hub_id)
     hub_id, _, revision = name.partition("@")
     if hub_id.count("/") != 1 or name.startswith((".", "/")):
-        raise ModelError(f"base {name!r} is no folder, GGUF, built-in name or hub id", fix="check `base` in the recipe")
+        raise ModelError(
+            f"base {name!r} is not a folder, GGUF, built-in name or hub id", fix="check `base` in the recipe"
+        )
     return Base(name, None, hub_id=hub_id, revision=revision or None)

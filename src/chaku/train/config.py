@@ -147,7 +147,7 @@ def run_folder(recipe: Recipe) -> Path:
     """Where a recipe's run lies. Raises ConfigError for a name that would lie elsewhere."""
     if recipe.name in ("", ".", "..") or "/" in recipe.name or "\\" in recipe.name:
         raise ConfigError(
-            f"name: {recipe.name!r} is no name for a run's folder",
+            f"name: {recipe.name!r} is not a name for a run's folder",
             fix="write a name without separators; train.output says where runs lie", param="name",
         )  # fmt: skip
     return train_config(recipe).output / recipe.name

@@ -32,7 +32,7 @@ def export_checkpoint(checkpoint: Path, output: Path) -> None:
     try:
         checkpoints.check(checkpoint)
     except checkpoints.Invalid as reason:
-        raise ModelError(f"{checkpoint} is no valid checkpoint: {reason}", fix="name another one") from None
+        raise ModelError(f"{checkpoint} is not a valid checkpoint: {reason}", fix="name another one") from None
     run = checkpoint.resolve().parent.parent
     manifest = read_manifest(run)
     recipe = {key: value for key, value in manifest["recipe"].items() if key in TrainConfig.model_fields}

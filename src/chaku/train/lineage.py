@@ -51,7 +51,7 @@ class Origin:
 def find_parent(config: TrainConfig, run: Path) -> Parent | None:
     """The run that `continue_from` names: a folder, a name beside `run`, or a checkpoint or final/ in one.
 
-    None where it names none, or where `run` has begun and its parent is gone. Raises UsageError for what is no run.
+    None where it names none, or where `run` has begun and its parent is gone. Raises UsageError for what is not a run.
     """
     if config.continue_from is None:
         return None
@@ -68,7 +68,7 @@ def find_parent(config: TrainConfig, run: Path) -> Parent | None:
     if _recorded(run) is not None:
         return None
     raise UsageError(
-        f"continue_from: {wanted} is no training run",
+        f"continue_from: {wanted} is not a training run",
         fix=f"name a run's folder, or one of its checkpoints; `chaku runs list {config.output}` shows them",
         param="train.continue_from",
     )
@@ -181,7 +181,7 @@ def _choose(parent: Parent) -> tuple[Origin, list[tuple[str, str]]]:
         try:
             origin = _origin(parent.named, steps)
         except checkpoints.Invalid as reason:
-            raise UsageError(f"{parent.named} is no valid checkpoint: {reason}", fix="name another one") from None
+            raise UsageError(f"{parent.named} is not a valid checkpoint: {reason}", fix="name another one") from None
     else:
         found, skipped = checkpoints.newest_in(parent.folder / "checkpoints")
         if found is None:

@@ -52,7 +52,7 @@ class Run:
     answers: Callable[[], Iterable[tuple[str, str]]] = field(default=tuple)
     """Sample prompts with what the model says to them now."""
     check: Callable[[], None] = field(default=lambda: None)
-    """Raises TrainingError where another process was lost: what a collective gave then is no number."""
+    """Raises TrainingError where another process was lost: what a collective gave then is not a number."""
 
     def stops_at_once(self) -> bool:
         """Whether to stop before the next micro-batch. Several processes ask together and stop together."""

@@ -58,7 +58,7 @@ class Pushed:
     is_changed: bool
     """False: all of it was there already."""
     deleted: tuple[str, ...]
-    """Weights of an earlier push that are no part of this one."""
+    """Weights of an earlier push that are not part of this one."""
     notes: tuple[str, ...]
     """What the hub said about the card."""
 

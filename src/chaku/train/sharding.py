@@ -47,7 +47,7 @@ def _emptied(trainee: Trainee, replicated: set[str]) -> dict[str, Tensor]:
 
 
 def _broadcast_buffers(trainee: Trainee, world: World) -> None:
-    """Buffers such as the rotary frequencies are no part of the weights; all processes get those of rank zero."""
+    """Buffers such as the rotary frequencies are not part of the weights; all processes get those of rank zero."""
     for module in trainee.modules():
         for name, buffer in module.named_buffers(recurse=False):
             same = buffer.to(world.device) if world.is_rank_zero else torch.empty_like(buffer, device=world.device)

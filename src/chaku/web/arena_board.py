@@ -52,7 +52,7 @@ class ArenaBoard:
         asked = request.query_params
         sources = tuple(sorted(filter(None, asked.get("sources", "").split(","))))
         if unknown := set(sources) - set(SOURCES):
-            raise InvalidRequest(f"{min(unknown)[:40]!r} is no source of games", fix=f"known: {', '.join(SOURCES)}")
+            raise InvalidRequest(f"{min(unknown)[:40]!r} is not a source of games", fix=f"known: {', '.join(SOURCES)}")
         since, until = (_date(asked.get(name, ""), name) for name in ("from", "to"))
         filters = Filters(asked.get("category", ""), asked.get("language", ""), asked.get("style", "") in ("1", "true"))
         examples = asked.get("examples", "") in ("1", "true")
@@ -201,7 +201,7 @@ def _date(text: str, name: str) -> str | None:
     if not text:
         return None
     if not _DATE.fullmatch(text):
-        raise InvalidRequest(f"{name} is no date: {text[:40]!r}", fix="write it as 2026-01-31", param=name)
+        raise InvalidRequest(f"{name} is not a date: {text[:40]!r}", fix="write it as 2026-01-31", param=name)
     return text
 
 

@@ -1,7 +1,7 @@
 """Chats that are imported. Records are held to the API's own models: what does not fit is repaired, with a counted
 reason.
 
-The page may then rely on the shape of everything that it is shown. Lines that are no conversation at all pass as they
+The page may then rely on the shape of everything that it is shown. Lines that are not conversations at all pass as they
 are: the store refuses them by number.
 """
 

@@ -96,7 +96,7 @@ def _show(folder: Path, after: int) -> dict[str, Any]:
 
 
 def _number(value: Any) -> Any:
-    """A value as JSON has it: a loss that is no number any more is null."""
+    """A value as JSON has it: a loss that is not a number any more is null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

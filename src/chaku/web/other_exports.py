@@ -51,7 +51,7 @@ def is_messages_jsonl(content: bytes) -> bool:
 
 
 def convert(content: bytes) -> Converted:
-    """Read a file in whatever format chaku.data knows. Raises InvalidRequest for a file that is no JSON."""
+    """Read a file in whatever format chaku.data knows. Raises InvalidRequest for a file that is not JSON."""
     if content.startswith(_PACKED):
         raise InvalidRequest("the file is compressed", fix="unpack it and import the JSON file in it")
     converted = Converted()

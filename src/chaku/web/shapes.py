@@ -245,5 +245,5 @@ def read_cursor(cursor: str) -> ListPlace:
         return ListPlace(bool(is_pinned), datetime.fromisoformat(updated_at).astimezone(UTC), chat_id)
     except (ValueError, TypeError, OverflowError, RecursionError):  # whatever a stranger may write
         raise InvalidRequest(
-            f"{cursor[:40]!r} is no place in the list of chats", fix="take `next` of the page before", param="before"
+            f"{cursor[:40]!r} is not a place in the list of chats", fix="take `next` of the page before", param="before"
         ) from None

@@ -79,7 +79,7 @@ class Architecture:
         layer = _LAYER.fullmatch(name)
         if layer is None or layer[2] not in _LAYER_NAMES or int(layer[1]) >= self.sizes.num_layers:
             raise ModelError(
-                f"{name} is no tensor of a {self.config['model_type']} model with {self.sizes.num_layers} layers",
+                f"{name} is not a tensor of a {self.config['model_type']} model with {self.sizes.num_layers} layers",
                 fix="check that config.json belongs to the weights",
             )
         return f"blk.{layer[1]}.{_LAYER_NAMES[layer[2]]}.{layer[3]}"

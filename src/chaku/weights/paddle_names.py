@@ -27,7 +27,7 @@ def is_linear(name: str) -> bool:
         return True
     if not name.endswith(_PLAIN):
         raise ModelError(
-            f"{name} is no tensor of a Llama, Mistral or Qwen2, and may have to be transposed",
+            f"{name} is not a tensor of a Llama, Mistral or Qwen2, and may have to be transposed",
             fix="only these architectures are known in PaddleNLP's layout",
         )
     return False

@@ -68,7 +68,7 @@ def write_pdparams(
 
 def _place(path: Path, name: object, value: object) -> Place:
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
-        value = value[1]  # paddle pickles a tensor that is no parameter with its own name
+        value = value[1]  # paddle pickles a tensor that is not a parameter with its own name
     if not isinstance(name, str) or not isinstance(value, Array):
         raise ModelError(f"{path}: {name!r} is a {type(value).__name__}, not an array")
     if not isinstance(value.data, Span):

@@ -235,11 +235,11 @@ class _Machine:
             case ("storage", Global() as kind, str() as key, str(), int() as num_values, *_) if num_values >= 0:
                 self.push(Storage(kind.name, key, num_values))
             case _:
-                raise PickleRefused("it refers to something that is no storage")
+                raise PickleRefused("it refers to something that is not a storage")
 
     def append(self, values: list[Any]) -> None:
         if not isinstance(self.stack[-1], list):
-            raise PickleRefused("it appends to what is no list")
+            raise PickleRefused("it appends to what is not a list")
         self.stack[-1].extend(values)
 
     def stop(self) -> None:
@@ -302,4 +302,4 @@ def read_pickle(file: IO[bytes], path: Path) -> Any:
             f"{path} is not read: {error.message}", fix="take the model as safetensors, or from a source you trust"
         ) from error
     except (IndexError, KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
-        raise PickleRefused(f"{path} is no pickle of weights, or damaged ({error})") from error
+        raise PickleRefused(f"{path} is not a pickle of weights, or damaged ({error})") from error

@@ -51,7 +51,7 @@ class PlannedTensor:
 
 
 def type_of(name: str, shape: tuple[int, ...], quant: str) -> str:
-    """The type a tensor gets: vectors stay F32, rows that are no multiple of 32 stay F16."""
+    """The type a tensor gets: vectors stay F32, rows that are not a multiple of 32 stay F16."""
     if len(shape) < 2:
         return "F32"
     if quant in ("q8_0", "q4_0"):
@@ -118,7 +118,7 @@ def _encode(tensor: PlannedTensor, values: FloatArray) -> Any:
 def requantise(source: Path, target: Path, quant: str, *, watch: Watch | None = None) -> None:
     """Write the model in the GGUF `source` (all its shards) to one file `target`, with numbers of another type.
 
-    Everything else it says of itself stays. Raises ModelError for what is no model; UsageError where the source would
+    Everything else it says of itself stays. Raises ModelError for what is not a model; UsageError where the source would
     be overwritten.
     """
     import gguf

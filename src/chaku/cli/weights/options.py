@@ -14,7 +14,7 @@ _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**
 def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?B)?", value.strip().upper())
     if not match or not (num_bytes := int(float(match[1]) * _UNITS[match[2] or ""])):
-        raise click.BadParameter(f"{value!r} is no size; write 5GB, 500MB or 4GiB", ctx, param)
+        raise click.BadParameter(f"{value!r} is not a size; write 5GB, 500MB or 4GiB", ctx, param)
     return num_bytes
 
 

@@ -44,7 +44,7 @@ def pieces(file: IO[bytes]) -> Iterator[bytes]:
             raise OSError(str(error)) from error
         except OSError:
             raise
-        except Exception as error:  # zlib.error and pyarrow's own, which are no OSError
+        except Exception as error:  # zlib.error and pyarrow's own, which are not OSErrors
             if type(error).__module__.partition(".")[0] not in ("zlib", "pyarrow"):
                 raise
             raise OSError(str(error)) from error

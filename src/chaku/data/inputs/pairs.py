@@ -20,7 +20,7 @@ class Pair(Conversation):
     """Prompt and rejected answer, as `messages` holds prompt and chosen answer."""
 
     def parts(self) -> tuple[tuple[Message, ...], tuple[Message, ...], tuple[Message, ...]]:
-        """Prompt, chosen answer and rejected answer. Raises BadMessage where they are no pair."""
+        """Prompt, chosen answer and rejected answer. Raises BadMessage where they are not a pair."""
         same = (left == right for left, right in zip(self.messages, self.rejected, strict=False))
         shared = sum(itertools.takewhile(bool, same))
         prompt, chosen, rejected = self.messages[:shared], self.messages[shared:], self.rejected[shared:]

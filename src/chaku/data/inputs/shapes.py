@@ -67,7 +67,7 @@ def _plain(name: str, value: Any) -> Imported:
 
         tools = orjson.loads(tools)
     if not isinstance(tools, list | tuple) or not all(isinstance(tool, dict) for tool in tools):
-        raise BadMessage("tools is no list of objects")
+        raise BadMessage("tools is not a list of objects")
     conversation = Conversation(identity_of(record), tuple(messages), tuple(tools), source_of(record))
     unused.update(record.left_over())
     return Imported(name, [conversation], unused=unused)

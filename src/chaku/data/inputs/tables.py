@@ -107,7 +107,7 @@ def csv_rows(file: IO[bytes]) -> Iterator[RawRecord]:
 
 
 def _text_lines(file: IO[bytes]) -> Iterator[str]:
-    """Lines with their ends; bytes that are no UTF-8 become U+FFFD."""
+    """Lines with their ends; bytes that are not UTF-8 become U+FFFD."""
     rest = b""
     for piece in pieces(file):
         *whole, rest = (rest + piece).split(b"\n")

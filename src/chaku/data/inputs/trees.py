@@ -128,7 +128,7 @@ def _shown(mapping: Mapping[str, Any], branch: list[str], unused: Counter[str]) 
         author, content = message.get("author") or {}, message.get("content") or {}
         metadata = message.get("metadata") or {}
         if not (isinstance(author, dict) and isinstance(content, dict) and isinstance(metadata, dict)):
-            raise BadMessage("author, content or metadata of a message is no object")
+            raise BadMessage("author, content or metadata of a message is not an object")
         role = ROLES.get(str(author.get("role")).lower())
         is_hidden = metadata.get("is_visually_hidden_from_conversation") or message.get("weight") == 0
         is_step = role is Role.TOOL or message.get("recipient") not in (None, "all")

@@ -250,5 +250,5 @@ def _check_arguments(arguments: str, param: str) -> None:
 
 
 def _bytes_of(piece: str | list[int]) -> bytes:
-    """llama.cpp's way to write a token: text, or bytes that are no UTF-8."""
+    """llama.cpp's way to write a token: text, or bytes that are not UTF-8."""
     return piece.encode() if isinstance(piece, str) else bytes(piece)

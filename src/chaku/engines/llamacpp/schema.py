@@ -71,7 +71,7 @@ def _check(schema: Any, param: str, root: Any, size: _Size) -> None:
     if isinstance(schema, bool):
         return
     if not isinstance(schema, dict):
-        raise _refuse(param, f"{shown(schema)} is no JSON schema")
+        raise _refuse(param, f"{shown(schema)} is not a JSON schema")
     size.add(schema)
     for keyword, value in schema.items():
         here = f"{param}.{keyword}"
@@ -88,7 +88,7 @@ def _check_value(keyword: str, value: Any, here: str, root: Any) -> None:
     if keyword == "type":
         kinds = value if isinstance(value, list) else [value]
         if not kinds or not all(isinstance(kind, str) and kind in _TYPES for kind in kinds):
-            raise _refuse(here, f"{shown(value)} is no type of JSON: there are {', '.join(sorted(_TYPES))}")
+            raise _refuse(here, f"{shown(value)} is not a type of JSON: there are {', '.join(sorted(_TYPES))}")
     elif keyword == "$ref":
         if not isinstance(value, str) or not _resolves(value, root):
             raise _refuse(here, f"{shown(value)} leads nowhere: it must point into this schema, as #/$defs/name does")

@@ -51,7 +51,7 @@ def _pulled(
         if model := cache.find(reference):  # another process was faster
             return model
         path, sha256 = _fetch(reference, progress)
-        gguf.read_metadata(path)  # a file that is no model must not be vouched for
+        gguf.read_metadata(path)  # a file that is not a model must not be vouched for
         return cache.save(reference, path, sha256)
 
 

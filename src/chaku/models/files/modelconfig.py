@@ -51,7 +51,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         return read_object(folder / ADAPTER_CONFIG)
     except ModelError as error:
         raise ModelError(
-            f"{folder} is no peft adapter: {error.message}", fix=f"give the folder with {ADAPTER_CONFIG}"
+            f"{folder} is not a peft adapter: {error.message}", fix=f"give the folder with {ADAPTER_CONFIG}"
         ) from None
 
 

@@ -32,7 +32,7 @@ def read_header(path: Path) -> Header:
                 raise ModelError(f"{path} is not a safetensors file, or is cut off", fix="fetch the file again")
             entries = json.loads(file.read(length))
         if not isinstance(entries, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
     except OSError as error:
         raise ModelError(f"can't read {path}: {error.strerror}", fix="check the file") from None
     except ValueError as error:

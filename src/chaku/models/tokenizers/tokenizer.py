@@ -90,7 +90,7 @@ class LoadedTokenizer:
         return self._spellings[token_id] if token_id in self._spellings else self.encoder.token_bytes(token_id)
 
     def decode(self, token_ids: Sequence[int], before: Before = Before.START) -> str:
-        """Text of ids, special tokens spelled out, bytes that are no UTF-8 replaced."""
+        """Text of ids, special tokens spelled out, bytes that are not UTF-8 replaced."""
         stream = StreamDetokenizer(self, before)
         return stream.push(token_ids) + stream.flush()
 
@@ -122,7 +122,7 @@ def load_tokenizer(path: Path) -> LoadedTokenizer:
     except (OSError, ValueError) as error:
         raise ModelError(f"can't read the tokenizer {path}: {error}", fix="check the file") from None
     except (KeyError, TypeError, AttributeError) as error:  # JSON of another shape
-        raise ModelError(f"{path} is no tokenizer.json: {error!r}", fix="check the file") from None
+        raise ModelError(f"{path} is not a tokenizer.json: {error!r}", fix="check the file") from None
 
 
 def _from_json(path: Path, data: bytes, content: dict[str, Any]) -> LoadedTokenizer:
@@ -215,7 +215,7 @@ def _from_sentencepiece(path: Path) -> LoadedTokenizer:
     try:
         given = SentencePieceProcessor(model_proto=data)
     except RuntimeError:
-        raise ModelError(f"{path} is no SentencePiece model", fix="check the file") from None
+        raise ModelError(f"{path} is not a SentencePiece model", fix="check the file") from None
     pieces = [given.id_to_piece(token_id) for token_id in range(given.vocab_size())]
     specials = {
         piece: token_id

@@ -34,7 +34,7 @@ def why_not(address: Address, *, allow_loopback: bool) -> str | None:
     if address.is_link_local:
         return "is link-local"
     if address.is_unspecified or address.is_multicast or address == ipaddress.ip_address("255.255.255.255"):
-        return "is no address of one machine"
+        return "is not an address of one machine"
     if address.is_loopback and not allow_loopback:
         return "is loopback, and this worker connects from another machine"
     return None
@@ -57,9 +57,9 @@ def check_url(url: str, *, allow_loopback: bool) -> str:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise _refused(url, "is no URL") from None
+        raise _refused(url, "is not a URL") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or not url.isascii():
-        raise _refused(url, "is no http(s) URL")
+        raise _refused(url, "is not an http(s) URL")
     if parts.username or parts.password or parts.query or parts.fragment or parts.path not in ("", "/"):
         raise _refused(url, "has more than a scheme, a host and a port")
     if port is None:

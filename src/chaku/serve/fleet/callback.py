@@ -47,7 +47,7 @@ async def call_back(join: Join, *, allow_loopback: bool) -> None:
     except TimeoutError:
         raise _unreachable(join.url, "nothing came back in time") from None
     except ValidationError:
-        raise _unreachable(join.url, "something that is no worker answers there") from None
+        raise _unreachable(join.url, "something that is not a worker answers there") from None
     except InvalidRequest:
         raise
     except ChakuError as error:

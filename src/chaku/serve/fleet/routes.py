@@ -91,7 +91,7 @@ async def _read(kind: type[Message], request: Request) -> Message:
     check_depth(content)
     body = parse(content)
     if not isinstance(body, dict):
-        raise InvalidRequest("the body is no JSON object")
+        raise InvalidRequest("the body is not a JSON object")
     return check(kind, body)
 
 

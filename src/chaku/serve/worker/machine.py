@@ -48,6 +48,6 @@ def resident_bytes(pids: Iterable[int]) -> int | None:
     for pid in pids:
         try:
             total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
-        except (OSError, IndexError):  # it has just ended, or this is no Linux
+        except (OSError, IndexError):  # it has just ended, or this is not Linux
             continue
     return total or None

@@ -215,4 +215,4 @@ async def _post(transport: Transport, path: str, message: Beat | Leave) -> objec
         try:
             return await read_json(response, who=transport.who)
         except ValidationError:
-            raise EngineError(f"{transport.who} answered something that is no chaku's answer") from None
+            raise EngineError(f"{transport.who} answered something that is not chaku's answer") from None

@@ -51,7 +51,7 @@ def price_file(name: str = NEWEST) -> Path:
     """A price list by its date, or as a file. Raises UsageError where there is none."""
     path = _FOLDER / f"{name}.yaml" if name in built_in() else Path(name)
     if not path.is_file():
-        raise UsageError(f"{name} is no price list", fix=f"name a YAML file, or one of {', '.join(built_in())}")
+        raise UsageError(f"{name} is not a price list", fix=f"name a YAML file, or one of {', '.join(built_in())}")
     return path
 
 
@@ -60,5 +60,5 @@ def read_prices(path: Path) -> Prices:
     prices = load(Prices, path).config
     for gpu in prices.gpus:
         if accelerator(gpu).name != gpu:
-            raise ConfigError(f"{path}: {gpu!r} is no name in the table", fix=f"write {accelerator(gpu).name}")
+            raise ConfigError(f"{path}: {gpu!r} is not a name in the table", fix=f"write {accelerator(gpu).name}")
     return prices

@@ -1,5 +1,5 @@
 /**
- * Markdown as a model writes it, to HTML in pieces: HTML in it stays text, addresses that can do something are no links.
+ * Markdown as a model writes it, to HTML in pieces: HTML in it stays text, addresses that can do something are not links.
  * Needs no document, so that it runs in a worker too.
  */
 
