@@ -118,8 +118,8 @@ def _encode(tensor: PlannedTensor, values: FloatArray) -> Any:
 def requantise(source: Path, target: Path, quant: str, *, watch: Watch | None = None) -> None:
     """Write the model in the GGUF `source` (all its shards) to one file `target`, with numbers of another type.
 
-    Everything else it says of itself stays. Raises ModelError for what is not a model; UsageError where the source would
-    be overwritten.
+    Everything else it says of itself stays. Raises ModelError for what is not a model; UsageError where the
+    source would be overwritten.
     """
     import gguf
 
