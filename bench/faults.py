@@ -70,7 +70,9 @@ class Rig:
 
     def start_gateway(self) -> None:
         """Start it, or start it again."""
-        self._start("gateway", "serve", "--no-ui", "--port", str(self.port), "--max-connections", "3000")
+        self._start(
+            "gateway", "serve", "--no-ui", "--port", str(self.port), "--max-connections", "3000", "--continue-answers"
+        )
 
     def start_worker(self, name: str, *options: str, source: str | None = None) -> None:
         """A worker that joins the gateway."""

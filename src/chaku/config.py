@@ -157,8 +157,8 @@ class ServeConfig(Frozen):
     """Longest time for a request's body to arrive, and a second more for each 64 KiB of it."""
     routing: RoutingPolicy = "prefix"
     """How a model's replica is chosen: prefix prefers one that has read the prompt's beginning, unless it is busy."""
-    continue_answers: bool = True
-    """Continue an answer that broke off at another replica; x-chaku-continue: off in a request switches it off."""
+    continue_answers: bool = False
+    """Continue answers that broke off at another replica, marked; x-chaku-continue: on or off in a request decides."""
     score_model: str | None = None
     """Model that answers at /score where several are served and the request names none."""
     ui: bool = True
@@ -337,7 +337,7 @@ _EXAMPLES = {
     "trusted_proxies": "[10.0.0.0/8]", "max_connections": "1000", "body_timeout_s": "30", "routing": "least_loaded",
     "contestants": "[{name: terse, model: smollm2-135m, system: Be brief.}]", "arena_battles_per_hour": "60",
     "arena_turns": "10",
-    "continue_answers": "false", "fallback": "smollm2-135m",
+    "continue_answers": "true", "fallback": "smollm2-135m",
     "score_model": "my-model",
     "database": "sqlite:///chaku.db", "log_level": "INFO", "match": "hello", "replies": "[{text: hello}]",
 }  # fmt: skip

@@ -29,7 +29,7 @@ def lose(g: Running, name: str) -> None:
 
 
 async def test_answers_of_a_lost_worker_are_continued_by_another() -> None:
-    async with gateway(bare=True) as g:
+    async with gateway(bare=True, continue_answers=True) as g:
         async with worker_here(g.url, name="a", replies=SLOW), worker_here(g.url, name="b", replies=SLOW):
             fleet = g.serving.fleet
             assert fleet is not None
@@ -45,7 +45,7 @@ async def test_answers_of_a_lost_worker_are_continued_by_another() -> None:
 
 
 async def test_requests_wait_for_workers_that_were_there_a_moment_ago() -> None:
-    async with gateway(bare=True) as g:
+    async with gateway(bare=True, continue_answers=True) as g:
         fleet = g.serving.fleet
         assert fleet is not None
         async with worker_here(g.url, name="a", replies=SLOW):

@@ -123,7 +123,7 @@ _LAST_OPTIONS = (
     click.option(
         "--continue-answers/--no-continue-answers",
         default=None,
-        show_default="continue-answers",
+        show_default="no-continue-answers",
         help="Continue an answer that broke off at another replica.",
     ),
     click.option(

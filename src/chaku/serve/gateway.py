@@ -67,7 +67,7 @@ class Gateway:
         app: App,
         dispatcher: Dispatcher,
         *,
-        continue_answers: bool = True,
+        continue_answers: bool,
     ) -> None:
         """With `continue_answers`, an answer that breaks off is continued unless its request says otherwise."""
         self._table = table
