@@ -134,7 +134,7 @@ def test_completion_scripts_are_printed_with_their_install_line(shell):
 
 def test_tab_completes_commands_without_loading_them():
     done = chaku(_CHAKU_COMPLETE="bash_complete", COMP_WORDS="chaku c", COMP_CWORD="1")
-    assert done.stdout.split() == ["plain,chat", "plain,completion"]
+    assert done.stdout.split() == ["plain,chat", "plain,compare", "plain,completion"]
 
 
 def test_bash_takes_its_script(tmp_path):

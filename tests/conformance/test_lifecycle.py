@@ -47,20 +47,17 @@ def test_a_killed_engine_ends_its_stream_with_an_error_and_the_next_request_is_s
         assert seen >= 5
         assert not isinstance(caught.value, APIStatusError), "the error comes in the stream, whose own status was 200"
         assert caught.value.code in ("engine_error", "engine_unavailable")
-        refusals = 0
         while True:
-            try:
+            try:  # it waits for the engine, and is refused only where that takes over ten seconds
                 answer = client.chat.completions.create(**{**LONG, "max_tokens": 4})
                 break
             except APIStatusError as error:
-                refusals += 1
                 assert error.status_code in (502, 503)
                 assert error.status_code == 502 or int(error.response.headers["retry-after"]) >= 1
                 assert time.monotonic() - killed_at < PATIENCE_S, small.log
                 time.sleep(0.1)
         assert answer.usage is not None
         assert answer.usage.completion_tokens > 0
-        assert refusals > 0
     (restarted,) = small.engines()
     assert restarted.pid != engine.pid
 

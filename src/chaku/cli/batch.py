@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from chaku.batch import Answers, BatchRequest, open_answers, read_requests, run
 from chaku.cli.help_page import group
+from chaku.cli.progress.drawing import Pace
+from chaku.cli.terminal.endpoint import choose
 from chaku.errors import ChakuError
-
-# Anything heavier is imported inside the command: `chaku --help` loads this module.
-if TYPE_CHECKING:
-    from chaku.batch import Answers, BatchRequest
+from chaku.http_out import Transport
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -42,8 +42,6 @@ def run_batch(
 
     Run the same command again to resume, even after `kill -9`. Recorded requests are not sent again.
     """
-    from chaku.batch import open_answers, read_requests
-
     requests = read_requests(requests_file, model)
     with open_answers(output) as answers:
         missing = answers.missing(requests)
@@ -75,10 +73,6 @@ async def _send(
     api_key: str | None,
     model: str | None,
 ) -> None:
-    from chaku.batch import run
-    from chaku.cli.terminal.endpoint import choose
-    from chaku.http_out import Transport
-
     async with choose(base_url, api_key, model) as endpoint:
         headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else None
         transport = Transport(endpoint.base_url, who=endpoint.base_url, headers=headers)
@@ -92,8 +86,6 @@ class _Counts:
     """What came so far, drawn on standard error."""
 
     def __init__(self, total: int) -> None:
-        from chaku.cli.progress.drawing import Pace
-
         self.total = total
         self.num_done = self.num_failed = self.num_tokens = 0
         self._pace = Pace()

@@ -17,6 +17,9 @@ import click
 from chaku.cli.help_page import group
 from chaku.config import DEFAULT_PORT, TOKEN_PREFIX, database_url, environment
 from chaku.errors import UsageError
+from chaku.http_out import Retries, Transport, read_json, refusal
+from chaku.store.database import open_store
+from chaku.store.keys import create
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 HERE = f"http://127.0.0.1:{DEFAULT_PORT}"
@@ -69,9 +72,6 @@ def create_token(name: str, database: str | None) -> None:
     Run it where the gateway runs: both use one database. A join token adds workers and does nothing else. It does not
     make callers need a key. `chaku keys revoke NAME` ends it, and with it its workers' membership.
     """
-    from chaku.store.database import open_store
-    from chaku.store.keys import create
-
     with open_store(database or database_url()) as store:
         new = create(store, name, now=datetime.now(UTC), scopes={"join"})
     click.echo(new.token)
@@ -179,8 +179,6 @@ def duration(seconds: float) -> str:
 
 def _ask(method: str, url: str, path: str) -> Any:
     """The gateway's answer. Raises ChakuError as it answered, or as Transport does."""
-    from chaku.http_out import Retries, Transport, read_json, refusal
-
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"--url is {url!r}, which is not an address", fix=f"write it as --url {HERE}")
     key = environment(KEY_VARIABLE) or ""

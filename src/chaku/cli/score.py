@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from pydantic import ValidationError
 
 from chaku import config, records
 from chaku.cli.help_page import group
 from chaku.errors import ChakuError, UsageError
-
-# Anything heavier is imported inside the command: `chaku --help` loads this module.
-if TYPE_CHECKING:
-    from chaku.http_out import Transport
-    from chaku.protocol.azure_ml import SampleRecord
+from chaku.http_out import Transport
+from chaku.protocol.azure_ml import SampleRecord, records_of_json
 
 PORT_HERE = "http://127.0.0.1:8000"
 
@@ -86,10 +84,6 @@ def sample(
 
 def read_records(path: Path) -> list[SampleRecord]:
     """The records of a file. Raises UsageError for a file that has none."""
-    from pydantic import ValidationError
-
-    from chaku.protocol.azure_ml import records_of_json
-
     try:
         return records_of_json.validate_json(path.read_bytes())
     except ValidationError as error:
@@ -100,8 +94,6 @@ def read_records(path: Path) -> list[SampleRecord]:
 
 def record_of(payload: dict[str, Any], deployment: str, sku: str, url: str) -> SampleRecord:
     """A record that waits for its answer."""
-    from chaku.protocol.azure_ml import SampleRecord
-
     return SampleRecord(
         endpoint_name=url,
         deployment_name=deployment,
@@ -116,8 +108,6 @@ async def send_all(
     old: list[SampleRecord], url: str, api_key: str | None, model: str | None, sku: str
 ) -> list[SampleRecord]:
     """The records with the answers of the gateway at `url`."""
-    from chaku.http_out import Transport
-
     headers = ({"Authorization": f"Bearer {api_key}"} if api_key else {}) | (
         {"azureml-model-deployment": model} if model else {}
     )
