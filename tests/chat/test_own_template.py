@@ -90,7 +90,7 @@ def proven_export(name: str) -> JinjaTemplate:
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("{% for m in messages %}", "no valid Jinja"),
+        ("{% for m in messages %}", "not valid Jinja"),
         (LOOP.replace("<|im_end|>", "") + PROMPT, "does not end with a special token"),
         (LOOP + "<|im_start|>bot\n", "not a prefix|does not begin the assistant's turn"),
         (LOOP + PROMPT + "{% if not add_generation_prompt %}</s>{% endif %}", "not a prefix"),

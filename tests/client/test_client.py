@@ -133,7 +133,7 @@ async def test_an_error_event_in_mid_stream_raises_what_it_says(client, server, 
 
 async def test_a_chunk_that_is_no_chunk_raises(client, server):
     server.script.append(pieces(HALF, b"data: {nonsense\n\n"))
-    with pytest.raises(EngineError, match="no chat completion chunk"):
+    with pytest.raises(EngineError, match="not a chat completion chunk"):
         await collect(client)
 
 
@@ -236,7 +236,7 @@ async def test_a_closed_port_is_a_line_with_a_way_out():
 
 @pytest.mark.parametrize("base_url", ["localhost:8000", "ftp://host/v1", "", "http://"])
 def test_a_base_url_that_is_no_address_is_refused(base_url):
-    with pytest.raises(ConfigError, match="no http"):
+    with pytest.raises(ConfigError, match="not an http"):
         Client(base_url)
 
 

@@ -102,7 +102,7 @@ def test_another_base_or_kind_of_adapter_is_refused(tmp_path: Path) -> None:
     transformers.LlamaForCausalLM(other).save_pretrained(tmp_path / "other")
     with pytest.raises(ModelError, match=r"layers.0.self_attn.q_proj.weight is \[64, 64\]"):
         merge(tmp_path / "other", tmp_path / "adapter", tmp_path / "merged")
-    with pytest.raises(ModelError, match="no peft adapter"):
+    with pytest.raises(ModelError, match="not a peft adapter"):
         merge(tmp_path / "base", tmp_path / "base", tmp_path / "merged")
     path = tmp_path / "adapter" / "adapter_config.json"
     config = json.loads(path.read_bytes())
