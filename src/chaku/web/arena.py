@@ -306,11 +306,15 @@ class Arena:
         return battle
 
     async def _shown(self, book: Battles, battle: StoredBattle) -> arena_shapes.BattleShown:
-        paths = await asyncio.to_thread(_paths, book, battle)
-        given = await asyncio.to_thread(book.vote_of, battle.id)
-        revealed = None if given is None else await asyncio.to_thread(self._revealed, book, battle.id, given)
-        # From here on nothing waits, so that a running turn is shown as of one moment.
-        if (turn := self._running.get(battle.id)) is not None and given is None:
+        while True:  # until no turn ended or began while this read: what is shown is of one moment
+            turn = self._running.get(battle.id)
+            battle = await asyncio.to_thread(book.get, battle.id)
+            paths = await asyncio.to_thread(_paths, book, battle)
+            given = await asyncio.to_thread(book.vote_of, battle.id)
+            revealed = None if given is None else await asyncio.to_thread(self._revealed, book, battle.id, given)
+            if turn is self._running.get(battle.id):
+                break
+        if turn is not None and given is None:
             battle = turn.battle
 
         def show_side(side: Side) -> arena_shapes.SideShown:

@@ -61,8 +61,6 @@ class BattleTurn:
             async with asyncio.TaskGroup() as both:
                 for side in SIDES:
                     both.create_task(self._run_side(side, content))
-            if self._failed and self.battle.turn == 1:
-                await asyncio.to_thread(self._fail)
         except Exception:
             await asyncio.to_thread(self._fail)
             raise
@@ -83,6 +81,8 @@ class BattleTurn:
                 break
         await self._begin_if_both()
         if side in self._failed:
+            if self.battle.turn == 1:  # before it is told: who comes after the event sees it in the snapshot
+                await asyncio.to_thread(self._fail)
             self.feed.add(BattleEvent(kind="failed", side=side))
             return
         await self._both_begun.wait()
@@ -181,7 +181,7 @@ class BattleTurn:
     def _fail(self) -> None:
         """A first turn that gave no two answers is the end of the battle."""
         if self._book.get(self.battle.id).state != "voted":
-            self._book.flag(self.battle.id, "failed", now=_now(), state="failed")
+            self.battle = self._book.flag(self.battle.id, "failed", now=_now(), state="failed")
 
 
 def _now() -> datetime:
