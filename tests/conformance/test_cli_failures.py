@@ -147,7 +147,7 @@ def test_a_lora_file_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_no_model_at_all_says_which_to_take(tmp_path: Path) -> None:
-    code, cause, fix = failure(tmp_path, "--port", "0")
+    code, cause, fix = failure(tmp_path, "--no-joins", "--port", "0")  # else it is a gateway for workers
     assert (code, cause) == (2, "no model to serve")
     assert MODEL in fix
 

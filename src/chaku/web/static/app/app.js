@@ -41,6 +41,7 @@ export function App({ library }) {
   const [hasShortcuts, setShortcuts] = useState(false);
   const [, redraw] = useReducer((/** @type {number} */ n) => n + 1, 0);
   useLayoutEffect(() => onAddressChange(() => setRoute(currentRoute())), []);
+  useLayoutEffect(() => void setTimeout(Shortcuts.fetch), []); // after the first paint: the next key may be for it
   useLayoutEffect(() => {
     const onKey = (/** @type {KeyboardEvent} */ event) => {
       if (!library.isLoaded || hasShortcuts || commandOf(event) !== "shortcuts") return;

@@ -46,6 +46,8 @@ export class Conversation extends Observable {
     /** @type {Branches | null} */
     this._branches = null;
     this._saving = 0;
+    this._choosing = 0; // branches that the server has not heard of: what it says of the branch is older
+    this._numChosen = 0;
     this._sending = 0;
     /** @type {[Message | null, Chat | null][]} */
     this._unheard = [];
@@ -87,9 +89,10 @@ export class Conversation extends Observable {
   /** Bring everything from the server, and take up answers that are being written. */
   async load() {
     if (!this.id) return;
+    const numChosen = this._numChosen;
     try {
       const chat = await get(`/chats/${this.id}`);
-      this._take(chat);
+      this._take(numChosen === this._numChosen && !this._choosing ? chat : { ...chat, leaf_id: undefined }); // asked before
       const fresh = new Map(chat.messages.map((/** @type {Message} */ m) => [m.id, m]));
       for (const [id, message] of fresh) {
         const own = this.messages.get(id);
@@ -126,7 +129,7 @@ export class Conversation extends Observable {
     const isFollowed = message ? this.answers.isFollowed(message.id) : false;
     if (chat) {
       const leaf = chat.leaf_id;
-      this._take({ ...chat, leaf_id: leaf && this.messages.has(leaf) ? leaf : undefined });
+      this._take({ ...chat, leaf_id: leaf && this.messages.has(leaf) && !this._choosing ? leaf : undefined });
       this._followPath();
       this.changed();
       if (leaf && !this.messages.has(leaf)) this.load();
@@ -238,7 +241,13 @@ export class Conversation extends Observable {
     this._path = null;
     this._followPath();
     this.changed();
-    await patch(`/chats/${this.id}`, { leaf_id: this.leafId });
+    this._numChosen++;
+    this._choosing++;
+    try {
+      await patch(`/chats/${this.id}`, { leaf_id: this.leafId });
+    } finally {
+      this._choosing--;
+    }
   }
 
   /** @param {{model?: string, system?: string, settings?: Settings, title?: string}} fields */
