@@ -20,12 +20,13 @@ class Terminal:
     def __init__(self, command, env, rows=40, columns=100):
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        sized = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES")}  # this one has a size
         self.process = subprocess.Popen(
             command,
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env={**env, "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"},
+            env={**sized, "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"},
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
