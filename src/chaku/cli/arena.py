@@ -17,7 +17,7 @@ from chaku.arena.battle_files import Reading, read_battles
 from chaku.arena.board import Board, Options, Row, rate, rate_by
 from chaku.arena.board_page import page
 from chaku.cli.help_page import command, group
-from chaku.cli.keys import require_database
+from chaku.cli.keys import database_option, require_database
 from chaku.comparison import Comparison, redacted, write_comparisons
 from chaku.config import database_url
 from chaku.errors import UsageError
@@ -38,12 +38,7 @@ def _from_store(command: Command) -> Command:
         click.option("--examples", is_flag=True, help="Take the store's example votes too."),
         click.option("--until", metavar="DATE", type=_DATE, help="Only games before that day (2026-02-01, UTC)."),
         click.option("--since", metavar="DATE", type=_DATE, help="Only games of that day or later (2026-01-01, UTC)."),
-        click.option(
-            "--database",
-            metavar="URL",
-            show_default="CHAKU_DATABASE, or an SQLite file in the data folder",
-            help="Where the votes are.",
-        ),
+        database_option("Where the votes are."),
     ):
         command = option(command)
     return command
@@ -130,12 +125,7 @@ def rate_games(
 @arena.command("import")
 @_NEEDED_FILES
 @click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Write JSON lines there instead.")
-@click.option(
-    "--database",
-    metavar="URL",
-    show_default="CHAKU_DATABASE, or an SQLite file in the data folder",
-    help="The store to put them into.",
-)
+@database_option("The store to put them into.")
 def import_files(files: tuple[Path, ...], output: Path | None, database: str | None) -> None:
     """Put comparison files into the store.
 
@@ -203,7 +193,6 @@ def leaderboard(
     board = rate(reading.comparisons)
     if html is not None:
         games.note_snapshot(html.name, board)
-    if html is not None:
         with atomic_write(html) as file:
             file.write(page(title, board, reading).encode())
         click.echo(f"{html} shows {len(board.rows)} models and {board.num_games:,} games", err=True)

@@ -12,6 +12,7 @@ import click
 from chaku.batch import Answers, BatchRequest, open_answers, read_requests, run
 from chaku.cli.help_page import group
 from chaku.cli.progress.drawing import Pace
+from chaku.cli.terminal.asking import endpoint_options
 from chaku.cli.terminal.endpoint import choose
 from chaku.errors import ChakuError
 from chaku.http_out import Transport
@@ -29,10 +30,7 @@ def batch() -> None:
 @click.option("-o", "--output", metavar="FILE", type=_FILE, required=True, help="Answers, one JSON line for each.")
 @click.option("-m", "--model", metavar="MODEL", help="Model for the requests that name none.")
 @click.option("--parallel", metavar="N", type=click.IntRange(1, 1024), default=8, show_default=True, help="At once.")
-@click.option(
-    "--base-url", metavar="URL", show_default="OPENAI_BASE_URL, or a gateway here", help="An OpenAI-compatible API."
-)
-@click.option("--api-key", metavar="KEY", show_default="OPENAI_API_KEY, for a configured URL", help="Its key.")
+@endpoint_options
 def run_batch(
     requests_file: Path, output: Path, model: str | None, parallel: int, base_url: str | None, api_key: str | None
 ) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from chaku.cli.help_page import Command, command
 from chaku.cli.terminal import kept, settings
 from chaku.cli.terminal.answer import with_way_out
-from chaku.cli.terminal.asking import model_rows, question_of, run_until_ended, sampling_options
+from chaku.cli.terminal.asking import endpoint_options, model_rows, question_of, run_until_ended, sampling_options
 from chaku.cli.terminal.attached import as_text
 from chaku.cli.terminal.endpoint import choose
 from chaku.cli.terminal.one_shot import answer_once
@@ -29,10 +29,7 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "-m", "--model", metavar="MODEL", help="A model of the server; without a server, anything that `chaku serve` takes."
 )
-@click.option(
-    "--base-url", show_default="OPENAI_BASE_URL, or a gateway here", metavar="URL", help="An OpenAI-compatible API."
-)
-@click.option("--api-key", metavar="KEY", show_default="OPENAI_API_KEY, for a configured URL", help="Its key.")
+@endpoint_options
 @click.option("-s", "--system", metavar="TEXT", help="System prompt.")
 @click.option(
     "-f",

@@ -14,7 +14,7 @@ from rich.console import Console
 from chaku.cli.help_page import command
 from chaku.cli.terminal import settings
 from chaku.cli.terminal.answer import ask, with_way_out
-from chaku.cli.terminal.asking import model_rows, question_of, run_until_ended, sampling_options
+from chaku.cli.terminal.asking import endpoint_options, model_rows, question_of, run_until_ended, sampling_options
 from chaku.cli.terminal.attached import as_text
 from chaku.cli.terminal.endpoint import choose
 from chaku.cli.terminal.one_shot import SilentView, report
@@ -39,10 +39,7 @@ _MOST = 4
     multiple=True,
     help="A model of the server, two to four times; without a server, anything that `chaku serve` takes.",
 )
-@click.option(
-    "--base-url", show_default="OPENAI_BASE_URL, or a gateway here", metavar="URL", help="An OpenAI-compatible API."
-)
-@click.option("--api-key", metavar="KEY", show_default="OPENAI_API_KEY, for a configured URL", help="Its key.")
+@endpoint_options
 @click.option("-s", "--system", metavar="TEXT", help="System prompt of all models.")
 @click.option(
     "-f", "--file", "files", metavar="FILE", type=_FILE, multiple=True, help="Put a text file into the message."

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import click
 
 from chaku.cli.help_page import group
+from chaku.cli.keys import database_option
 from chaku.config import DEFAULT_PORT, TOKEN_PREFIX, database_url, environment
 from chaku.errors import UsageError
 from chaku.http_out import Retries, Transport, read_json, refusal
@@ -60,12 +61,7 @@ def token() -> None:
 
 @token.command(name="create")
 @click.argument("name")
-@click.option(
-    "--database",
-    metavar="URL",
-    show_default="CHAKU_DATABASE, or an SQLite file in the data folder",
-    help="SQLAlchemy URL.",
-)
+@database_option()
 def create_token(name: str, database: str | None) -> None:
     """Create a join token, and print it this once.
 
@@ -101,7 +97,7 @@ def drain(name: str, url: str) -> None:
 
     It gets no new ones from now on.
     """
-    _ask("POST", url, f"/fleet/workers/{quote(name, safe='')}/drain")
+    _ask_worker("POST", url, name, "drain")
     click.echo(f"{name} drains: it gets no new requests, and ends when it has none")
 
 
@@ -113,7 +109,7 @@ def reload(name: str, url: str) -> None:
 
     Its running requests may end first.
     """
-    _ask("POST", url, f"/fleet/workers/{quote(name, safe='')}/reload")
+    _ask_worker("POST", url, name, "reload")
     click.echo(f"{name} reloads its model")
 
 
@@ -122,7 +118,7 @@ def reload(name: str, url: str) -> None:
 @_gateway_option
 def logs(name: str, url: str) -> None:
     """Print the last log lines of a worker."""
-    for line in _ask("GET", url, f"/fleet/workers/{quote(name, safe='')}/logs")["lines"]:
+    for line in _ask_worker("GET", url, name, "logs")["lines"]:
         click.echo(line)
 
 
@@ -175,6 +171,10 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def _ask_worker(method: str, url: str, name: str, what: str) -> Any:
+    return _ask(method, url, f"/fleet/workers/{quote(name, safe='')}/{what}")
 
 
 def _ask(method: str, url: str, path: str) -> Any:

@@ -31,13 +31,10 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def _database_option(command: Command) -> Command:
-    return click.option(
-        "--database",
-        show_default="CHAKU_DATABASE, or an SQLite file in the data folder",
-        metavar="URL",
-        help="SQLAlchemy URL.",
-    )(command)
+def database_option(meaning: str = "SQLAlchemy URL.") -> Callable[[Command], Command]:
+    """--database, as all commands that open the store write it."""
+    where = "CHAKU_DATABASE, or an SQLite file in the data folder"
+    return click.option("--database", show_default=where, metavar="URL", help=meaning)
 
 
 def _open(database: str | None) -> Store:
@@ -68,7 +65,7 @@ def keys() -> None:
     help="What its holder may do.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the key as JSON.")
-@_database_option
+@database_option()
 def create(name: str, scopes: tuple[str, ...], as_json: bool, database: str | None) -> None:
     """Create a key, and print its token this once.
 
@@ -100,7 +97,7 @@ def create(name: str, scopes: tuple[str, ...], as_json: bool, database: str | No
 @click.option(
     "--usage", "with_usage", is_flag=True, help="Add requests, and tokens of prompts, of them cached, and of answers."
 )
-@_database_option
+@database_option()
 def list_command(as_json: bool, with_usage: bool, database: str | None) -> None:
     """List the keys, revoked ones too.
 
@@ -132,7 +129,7 @@ def list_command(as_json: bool, with_usage: bool, database: str | None) -> None:
 
 @keys.command()
 @click.argument("which", metavar="NAME_OR_ID_OR_PREFIX")
-@_database_option
+@database_option()
 def revoke(which: str, database: str | None) -> None:
     """Revoke a key for good. Running gateways refuse it within about a second."""
 

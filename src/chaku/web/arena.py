@@ -173,12 +173,12 @@ class Arena:
             per_hour=self._per_hour,
             now=_now(),
         )
-        return json_response(await self._shown(self._book(request), battle), 201)
+        return json_response(await self._shown(self._book(request), battle.id), 201)
 
     async def show_battle(self, request: Request) -> Response:
         """A battle as it stands, its sides named after the vote only."""
         book = self._book(request)
-        return json_response(await self._shown(book, await self._settled(book, _battle_id(request))))
+        return json_response(await self._shown(book, (await self._settled(book, _battle_id(request))).id))
 
     async def take_turn(self, request: Request) -> Response:
         """Send a message to both sides."""
@@ -191,7 +191,7 @@ class Arena:
             )
         # Shielded: if the caller leaves now, the turn still runs.
         battle = await asyncio.shield(self._start(book, battle, asked.content))
-        return json_response(await self._shown(book, battle), 202)
+        return json_response(await self._shown(book, battle.id), 202)
 
     async def _start(self, book: Battles, battle: StoredBattle, content: str) -> StoredBattle:
         battle = await asyncio.to_thread(book.begin_turn, battle.id, most=self._turns, now=_now())
@@ -222,8 +222,7 @@ class Arena:
 
     async def _events(self, book: Battles, battle_id: str, after: int | None) -> AsyncGenerator[streams.Numbered]:
         async def snapshot() -> arena_shapes.BattleEvent:
-            battle = await asyncio.to_thread(book.get, battle_id)
-            return arena_shapes.BattleEvent(kind="snapshot", battle=await self._shown(book, battle))
+            return arena_shapes.BattleEvent(kind="snapshot", battle=await self._shown(book, battle_id))
 
         if (turn := self._running.get(battle_id)) is not None:
             async for numbered in turn.feed.read(after, snapshot):
@@ -293,7 +292,7 @@ class Arena:
         book = self._book(request)
         battle = await asyncio.to_thread(book.undo, _battle_id(request), now=_now())
         self._results = None
-        return json_response(await self._shown(book, battle))
+        return json_response(await self._shown(book, battle.id))
 
     def _book(self, request: Request) -> Battles:
         return Battles(self._store, visitor_of(request).key_id)
@@ -305,14 +304,14 @@ class Arena:
             return await asyncio.to_thread(_settle, book, battle)
         return battle
 
-    async def _shown(self, book: Battles, battle: StoredBattle) -> arena_shapes.BattleShown:
+    async def _shown(self, book: Battles, battle_id: str) -> arena_shapes.BattleShown:
         while True:  # until no turn ended or began while this read: what is shown is of one moment
-            turn = self._running.get(battle.id)
-            battle = await asyncio.to_thread(book.get, battle.id)
+            turn = self._running.get(battle_id)
+            battle = await asyncio.to_thread(book.get, battle_id)
             paths = await asyncio.to_thread(_paths, book, battle)
-            given = await asyncio.to_thread(book.vote_of, battle.id)
-            revealed = None if given is None else await asyncio.to_thread(self._revealed, book, battle.id, given)
-            if turn is self._running.get(battle.id):
+            given = await asyncio.to_thread(book.vote_of, battle_id)
+            revealed = None if given is None else await asyncio.to_thread(self._revealed, book, battle_id, given)
+            if turn is self._running.get(battle_id):
                 break
         if turn is not None and given is None:
             battle = turn.battle

@@ -1,4 +1,4 @@
-"""What the commands that ask models share: sampling options, the question, the server's models, an end by signal."""
+"""What the commands that ask models share: options, the question, the server's models, an end by signal."""
 
 from __future__ import annotations
 
@@ -31,6 +31,15 @@ def sampling_options(command: Any) -> Any:
         )
         command = option(command)
     return command
+
+
+def endpoint_options(command: Any) -> Any:
+    """Where the models are: --base-url and --api-key."""
+    key = click.option("--api-key", metavar="KEY", show_default="OPENAI_API_KEY, for a configured URL", help="Its key.")
+    url = click.option(
+        "--base-url", show_default="OPENAI_BASE_URL, or a gateway here", metavar="URL", help="An OpenAI-compatible API."
+    )
+    return url(key(command))
 
 
 def question_of(prompt: str | None, attached: str) -> str | None:

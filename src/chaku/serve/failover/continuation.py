@@ -41,11 +41,6 @@ class Continuation:
         self._is_text_only = True
         self._num_before = 0
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether the client has a part of the answer."""
-        return bool(self._texts)
-
     def fits(self, capabilities: Capabilities) -> bool:
         """Whether a replica can continue what was sent."""
         return self._is_text_only and "continue_final_message" in capabilities.parameters
