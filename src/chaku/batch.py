@@ -6,9 +6,7 @@ Requests and answers are lines in the format of OpenAI's Batch API. A run that w
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ import orjson
 
 from chaku.errors import UsageError
 from chaku.http_out import Retries, Transport
+from chaku.records import AppendOnly, append_only
 
 URLS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 RETRIES = Retries(limit=20, budget_s=600.0)
@@ -92,8 +91,8 @@ def _request(row: dict[str, Any], model: str | None, place: str, number: int) ->
 class Answers:
     """The output: one whole line for each answer, in the order in which they came."""
 
-    def __init__(self, fd: int, ids: dict[str, str]) -> None:
-        self._fd = fd
+    def __init__(self, file: AppendOnly, ids: dict[str, str]) -> None:
+        self._file = file
         self._ids = ids
 
     def missing(self, requests: list[BatchRequest]) -> list[BatchRequest]:
@@ -106,35 +105,25 @@ class Answers:
 
     def add(self, answer: dict[str, Any]) -> None:
         """Record an answer: when this returns, the death of this process can't lose it."""
-        line = orjson.dumps(answer, option=orjson.OPT_APPEND_NEWLINE)
-        while line:
-            line = line[os.write(self._fd, line) :]
+        self._file.add(orjson.dumps(answer, option=orjson.OPT_APPEND_NEWLINE))
         self._ids[answer["custom_id"]] = answer["id"]
 
 
 @contextmanager
 def open_answers(path: Path) -> Iterator[Answers]:
-    """The answers in a file, which may be new. A last line that a killed run left unfinished is cut off.
+    """The answers in a file, which may be new. A last line that a killed run left unfinished is not an answer.
 
     Raises UsageError for a file that another run writes, or that holds something else.
     """
-    with path.open("a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another run writes {path}") from None
-        file.seek(0)
-        content = file.read()
-        whole = content[: content.rfind(b"\n") + 1]
+    with append_only(path) as file:
         ids: dict[str, str] = {}
-        for number, line in enumerate(whole.splitlines(), 1):
+        for number, line in enumerate(file.lines, 1):
             try:
                 row = orjson.loads(line)
                 ids[row["custom_id"]] = row["id"]
             except (orjson.JSONDecodeError, KeyError, TypeError):
                 raise UsageError(f"{path}:{number} is no answer of a batch", fix="name another file with -o") from None
-        file.truncate(len(whole))
-        yield Answers(file.fileno(), ids)
+        yield Answers(file, ids)
 
 
 async def run(

@@ -1,8 +1,9 @@
-"""Files and folders that are whole or absent: atomic replace, sha256. Nothing here knows what they hold."""
+"""Files and folders that are whole or absent, files that only grow, sha256. Nothing here knows what they hold."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -10,6 +11,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
+
+from chaku.errors import UsageError
 
 
 @contextlib.contextmanager
@@ -112,6 +115,42 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class AppendOnly:
+    """A file of lines to which this process alone appends."""
+
+    def __init__(self, fd: int, lines: list[bytes], num_whole_bytes: int) -> None:
+        self._fd = fd
+        self._num_whole_bytes: int | None = num_whole_bytes
+        self.lines = lines
+        """The whole lines that the file held when it was opened."""
+
+    def add(self, line: bytes) -> None:
+        """Append a line that ends with a newline: when this returns, the death of this process can't lose it.
+
+        A last line that a killed process left unfinished is cut off before the first one is appended.
+        """
+        if self._num_whole_bytes is not None:
+            os.ftruncate(self._fd, self._num_whole_bytes)
+            self._num_whole_bytes = None
+        while line:
+            line = line[os.write(self._fd, line) :]
+
+
+@contextlib.contextmanager
+def append_only(path: Path) -> Iterator[AppendOnly]:
+    """Open a file of lines, which may be new. Raises UsageError where another process has it open like this."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another run writes {path}") from None
+        file.seek(0)
+        content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        yield AppendOnly(file.fileno(), whole.splitlines(), len(whole))
 
 
 def sha256_file(path: Path) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
+from chaku.cli.eval import COMMANDS as EVAL
 from chaku.cli.examples import EXAMPLES
 from chaku.cli.main import COMMANDS, SECTIONS, root
 from chaku.cli.weights import COMMANDS as WEIGHTS
@@ -85,7 +86,7 @@ def test_an_option_names_its_value_and_writes_its_default_as_click_does(path: st
 @pytest.mark.parametrize("path", [path for path in PAGES if path])
 def test_the_line_in_a_list_of_commands_is_short_and_whole(path: str) -> None:
     group, _, name = path.rpartition(" ")
-    table = {"": COMMANDS, "weights": WEIGHTS}.get(group)
+    table = {"": COMMANDS, "eval": EVAL, "weights": WEIGHTS}.get(group)
     line = table[name][1] if table else PAGES[path].get_short_help_str(limit=200)
     assert len(line) < MOST_CHARS
     assert line.endswith(".")

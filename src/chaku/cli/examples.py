@@ -34,6 +34,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'chaku compare -m smollm2-135m -m runs/my-run "Who are you?"',
         'cat error.log | chaku compare -m A -m B -m C "What went wrong?" --json',
     ),
+    "eval": ("chaku eval show evals/my-run", "chaku eval show evals/my-run --json"),
+    "eval show": ("chaku eval show evals/my-run", "chaku eval show evals/my-run --json"),
     "batch": ("chaku batch run prompts.jsonl -m smollm2-135m -o out.jsonl", "chaku batch run batch.jsonl -o out.jsonl"),
     "batch run": (
         "chaku batch run prompts.jsonl -m smollm2-135m -o out.jsonl",

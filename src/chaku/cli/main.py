@@ -44,6 +44,7 @@ COMMANDS = {
     "launch": ("chaku.cli.launch:launch", "Train through interruptions, here or in a cloud."),
     "runs": ("chaku.cli.runs:runs", "List, show, watch, plot and push training runs."),
     "weights": ("chaku.cli.weights:weights", "Convert, merge, compare and plan weights."),
+    "eval": ("chaku.cli.eval:evaluate", "Judge the answers of models; check the judge."),
     "arena": ("chaku.cli.arena:arena", "Rate models from votes and verdicts."),
     "leaderboard": ("chaku.cli.arena:leaderboard", "Show the ratings of comparison files."),
     "doctor": ("chaku.cli.doctor:doctor", "Check this machine; say how to mend what is missing."),
@@ -54,7 +55,7 @@ COMMANDS = {
 SECTIONS = {
     "Serve and chat": ("demo", "serve", "worker", "fleet", "chat", "run", "batch", "score", "ps", "stop"),
     "Models": ("pull", "list", "models", "weights"),
-    "Compare": ("compare", "arena", "leaderboard"),
+    "Compare": ("compare", "eval", "arena", "leaderboard"),
     "Training": ("data", "train", "estimate", "launch", "runs"),
     "This machine": ("doctor", "paths", "keys", "completion"),
 }

@@ -1,0 +1,16 @@
+"""`chaku eval`: the table of its sub-commands, one module each; none is imported before it runs."""
+
+from __future__ import annotations
+
+import click
+
+from chaku.cli.lazy import LazyGroup
+
+COMMANDS = {
+    "show": ("chaku.cli.eval.show:show", "Show what a run's folder holds."),
+}
+
+
+@click.group("eval", cls=LazyGroup, table=COMMANDS)
+def evaluate() -> None:
+    """Ask models the questions of a suite, judge the answers, and compare the models with error bars."""

@@ -1,0 +1,1 @@
+"""Suites of questions, runs of answers and judgements, and whether a judge can be trusted."""
