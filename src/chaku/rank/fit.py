@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
 from chaku.errors import UsageError
 from chaku.rank import connectivity, newton
 from chaku.rank.games import Floats, Games, Ints, pair_sums, won_matrix
+from chaku.statistics.distributions import normal_reach, sigmoid
 
 SCALE = 400 / np.log(10)
 """Rating points per natural-log strength: 400 points are odds of ten to one."""
@@ -47,7 +47,7 @@ class Ratings:
 
     def intervals(self, level: float = 0.95) -> tuple[Floats, Floats]:
         """(players,) twice: low and high ends of the ratings."""
-        reach = quantile(level) * self.errors
+        reach = normal_reach(level) * self.errors
         return self.ratings - reach, self.ratings + reach
 
     def anchored(self, anchor: str, rating: float = BASE) -> Ratings:
@@ -67,14 +67,14 @@ class Ratings:
         comparisons hold together at `level` (Šidák).
         """
         size = len(self.names)
-        limit = quantile(level ** (1 / max(size - 1, 1)))
+        limit = normal_reach(level ** (1 / max(size - 1, 1)))
         gap = self.strengths[:, None] - self.strengths[None, :]
         above = gap > limit * np.maximum(self._gap_errors(), 1e-300)
         return 1 + above.sum(axis=0), size - above.sum(axis=1)
 
     def win_probabilities(self) -> tuple[Floats, Floats]:
         """(players, players) twice: how likely the row's player beats the column's, and the standard error of that."""
-        chance = newton.sigmoid(self.strengths[:, None] - self.strengths[None, :])
+        chance = sigmoid(self.strengths[:, None] - self.strengths[None, :])
         return chance, chance * (1 - chance) * self._gap_errors()
 
     def _gap_errors(self) -> Floats:
@@ -123,9 +123,9 @@ def meat(games: Games, strengths: Floats) -> Floats:
     size = len(games.names)
     if games.cluster is None:
         cells = games.cells
-        missed = cells.score - newton.sigmoid(strengths[cells.first] - strengths[cells.second])
+        missed = cells.score - sigmoid(strengths[cells.first] - strengths[cells.second])
         return pair_sums(cells.first, cells.second, cells.count * missed**2, size)
-    missed = games.score - newton.sigmoid(strengths[games.first] - strengths[games.second])
+    missed = games.score - sigmoid(strengths[games.first] - strengths[games.second])
     return cluster_meat(games, missed, np.zeros((len(games), 0)))
 
 
@@ -161,11 +161,6 @@ def centred(covariance: Floats) -> Floats:
     result: Floats = covariance - covariance.mean(axis=0, keepdims=True)
     result -= result.mean(axis=1, keepdims=True)
     return result
-
-
-def quantile(level: float) -> float:
-    """How many standard errors reach from the middle to either end of an interval of `level`."""
-    return NormalDist().inv_cdf(0.5 + level / 2)
 
 
 def description(games: Games, prior: float, extra: Sequence[str] = ()) -> str:

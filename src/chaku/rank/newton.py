@@ -12,6 +12,7 @@ import numpy as np
 
 from chaku.errors import UsageError
 from chaku.rank.games import Floats, laplacian
+from chaku.statistics.distributions import sigmoid
 
 _MAX_STEPS = 200
 _TOLERANCE = 1e-11
@@ -63,11 +64,6 @@ def information(won: Floats, theta: Floats, prior: float = 0.0) -> Floats:
         against_average = sigmoid(theta)
         return curvature + np.diag(prior * against_average * (1 - against_average))
     return curvature + _gauge(curvature)
-
-
-def sigmoid(values: Floats) -> Floats:
-    """1 / (1 + exp(-x)), without overflow."""
-    return 0.5 * (1 + np.tanh(0.5 * values))
 
 
 def _gauge(curvature: Floats) -> Floats:

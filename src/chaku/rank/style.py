@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from chaku.errors import UsageError
-from chaku.rank import newton
 from chaku.rank.fit import Ratings, centred, cluster_meat, description, require_connected
 from chaku.rank.games import Floats, Games, pair_sums, won_matrix
+from chaku.statistics.distributions import sigmoid
 
 _MAX_STEPS = 100
 _TOLERANCE = 1e-10
@@ -77,7 +77,7 @@ def fit_with_style(games: Games, features: Floats, names: Sequence[str], *, prio
 
 def _missed(games: Games, features: Floats, point: Floats) -> tuple[Floats, Floats]:
     size = len(games.names)
-    chance = newton.sigmoid(point[games.first] - point[games.second] + features @ point[size:])
+    chance = sigmoid(point[games.first] - point[games.second] + features @ point[size:])
     return games.score - chance, chance * (1 - chance)
 
 
@@ -88,7 +88,7 @@ def _derivatives(games: Games, features: Floats, point: Floats, prior: float) ->
     gradient = np.concatenate([_by_player(games, missed), features.T @ missed])
     curvature = _with_features(games, features, weights)
     if prior:
-        against_average = newton.sigmoid(point[:size])
+        against_average = sigmoid(point[:size])
         gradient[:size] += prior * (0.5 - against_average)
         curvature[range(size), range(size)] += prior * against_average * (1 - against_average)
     else:
