@@ -136,7 +136,8 @@ def _battle(record: Record, place: str) -> Comparison:
     for name in ("model_a", "model_b", "winner"):
         if not isinstance(record.get(name), str):
             raise _Skipped(f"no {name}")
-    outcome = _WINNERS.get(record["winner"])
+    by_name: dict[str, Outcome] = {record["model_a"]: "a", record["model_b"]: "b"}
+    outcome = _WINNERS.get(record["winner"]) or by_name.get(record["winner"])
     if outcome is None:
         raise _Skipped(f"winner {record['winner'][:40]!r} is unknown")
     _check_models(record["model_a"], record["model_b"])
