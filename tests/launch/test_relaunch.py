@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -185,7 +187,8 @@ def test_options_of_the_other_place_are_refused_by_name(tmp_path: Path) -> None:
 def test_torchrun_ends_with_the_exit_code_of_the_process_that_failed(tmp_path: Path, ended: str, code: int) -> None:
     script = tmp_path / "one.py"
     script.write_text(f"import os, sys, time\nif os.environ['RANK'] == '1':\n    {ended}\ntime.sleep(60)\n")
-    assert torchrun(script).wait(PATIENCE_S) == code
+    with torchrun(script) as process:
+        assert process.wait(PATIENCE_S) == code
 
 
 def test_torchrun_told_to_stop_waits_for_the_save_and_ends_with_75(tmp_path: Path) -> None:
@@ -195,16 +198,42 @@ def test_torchrun_told_to_stop_waits_for_the_save_and_ends_with_75(tmp_path: Pat
         "def stop(*_):\n    own.write_text('saved')\n    sys.exit(75)\n"
         "signal.signal(signal.SIGTERM, stop)\nown.write_text('ready')\ntime.sleep(60)\n"
     )
-    process = torchrun(script)
-    until = time.monotonic() + PATIENCE_S
-    while not all((tmp_path / rank).exists() and (tmp_path / rank).read_text() for rank in "01"):
-        assert process.poll() is None and time.monotonic() < until
-        time.sleep(0.05)
-    process.terminate()
-    assert process.wait(PATIENCE_S) == 75
+    with torchrun(script) as process:
+        until = time.monotonic() + PATIENCE_S
+        while not all((tmp_path / rank).exists() and (tmp_path / rank).read_text() for rank in "01"):
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 75
     assert [(tmp_path / rank).read_text() for rank in "01"] == ["saved", "saved"]
 
 
-def torchrun(script: Path) -> subprocess.Popen[bytes]:
+def test_a_signal_between_taking_and_guarding_the_lock_of_poll_leaves_it_free(tmp_path: Path) -> None:
+    script = tmp_path / "poll.py"
+    script.write_text(
+        "import os, signal, subprocess, sys, time\n"
+        "from torch.distributed.elastic.multiprocessing.api import SignalException\n"
+        "from chaku.launch.torchrun import _stop\n"
+        "signal.signal(signal.SIGTERM, _stop)\n"
+        "child = subprocess.Popen(['sleep', '600'])\n"
+        "def strike(frame, event, called):\n"
+        "    if event == 'c_return' and called.__name__ == 'acquire' and frame.f_code.co_name == '_internal_poll':\n"
+        "        sys.setprofile(None)\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "try:\n    sys.setprofile(strike)\n    child.poll()\n    time.sleep(60)\n"
+        "except SignalException:\n    child.kill()\n    sys.exit(child.wait(10) + 9)\n"
+        "sys.exit('the signal was lost')\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@contextmanager
+def torchrun(script: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "chaku.launch.torchrun", "--standalone", "--nproc-per-node", "2", str(script)]
-    return subprocess.Popen(command, env=environment(OMP_NUM_THREADS="1"))
+    process = subprocess.Popen(command, env=environment(OMP_NUM_THREADS="1"))
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(PATIENCE_S)
