@@ -247,9 +247,9 @@ def test_a_thousand_messages_that_are_shown_cost_little_with_each_event(browser,
     with open_page(browser, fake.url, path=f"/chat/{chat}") as page:
         page.add_init_script(LONG_TASKS)
         page.reload()
-        for _ in range(10):
-            page.locator(".earlier").click()
-        expect(page.locator(".message")).to_have_count(1000, timeout=60_000)
+        for num in range(130, 1031, 100):
+            page.locator(".earlier").dispatch_event("click")
+            expect(page.locator(".message")).to_have_count(min(num, 1000), timeout=60_000)
         longest_task_ms(page)
         session = page.context.new_cdp_session(page)
         session.send("Performance.enable")
