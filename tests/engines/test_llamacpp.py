@@ -259,7 +259,7 @@ async def test_a_hang_up_during_prefill_returns_at_once_and_counts_until_the_slo
 
 async def test_an_embedding_that_is_left_counts_until_its_slots_are_free(engine: LlamaCppEngine) -> None:
     await whole(engine, "embeddings", input="wake")
-    asked = call("embeddings", input=["word " * 500 + str(i) for i in range(4)])
+    asked = call("embeddings", input=["word " * 400 + str(i) for i in range(2)])
 
     async def ask() -> None:
         async with engine.ask(asked) as answer:

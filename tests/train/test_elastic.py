@@ -117,6 +117,8 @@ small.trained(made, data, resume=True, heard=small.Heard(then))
 """
 
 
+@pytest.mark.prove
+@pytest.mark.timeout(900)
 def test_torchrun_starts_again_what_lost_a_process_and_ends_in_the_same_bits(
     base: Path, small_set: Path, tmp_path: Path
 ) -> None:
@@ -155,7 +157,11 @@ def test_two_processes_do_what_one_does(
     assert next(names) == next(names)
 
 
-@pytest.mark.parametrize("levers", [{}, {"method": "lora"}, {"activation_checkpointing": "full"}], ids=str)
+@pytest.mark.parametrize(
+    "levers",
+    [{}, {"method": "lora"}, pytest.param({"activation_checkpointing": "full"}, marks=pytest.mark.prove)],
+    ids=str,
+)
 def test_sample_prompts_are_answered_by_two_processes_as_by_one(
     base: Path, small_set: Path, tmp_path: Path, levers: dict[str, Any]
 ) -> None:
