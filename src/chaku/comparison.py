@@ -71,6 +71,10 @@ class Comparison(BaseModel):
         """What `model_a` got: 1, 0.5 or 0, or the grade."""
         return self.outcome if isinstance(self.outcome, float | int) else _SCORES[self.outcome]
 
+    def replaced(self, **values: object) -> Comparison:
+        """A copy with other values, which has an id of its own. `model_copy` would keep the old id."""
+        return Comparison.model_validate({**self.model_dump(), **values})
+
     def line(self) -> bytes:
         """The record as a line of JSON."""
         record = {"schema": SCHEMA, "id": self.id, **self.model_dump(exclude_none=True)}
@@ -111,12 +115,12 @@ def redacted(comparisons: Iterable[Comparison]) -> Iterator[Comparison]:
             "voter": number(game.voter),
             "created": game.created[:10] if game.created else None,
         }
-        copy = Comparison(**{**dict(game), **values})
+        copy = game.replaced(**values)
         place = 0
         while copy.id in seen and values["created"]:
             place += 1
             moment = f"{values['created']}T00:00:00.{place:06d}+00:00"
-            copy = Comparison(**{**dict(game), **values, "created": moment})
+            copy = game.replaced(**{**values, "created": moment})
         seen.add(copy.id)
         yield copy
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chaku.arena.battle_files import Reading, read_battles
-from chaku.comparison import Comparison, Style, write_comparisons
+from chaku.comparison import Comparison, Style, redacted, write_comparisons
 from chaku.errors import UsageError
 
 CLEANED = {
@@ -152,3 +152,13 @@ def test_a_record_goes_through_its_line_unchanged_and_a_forged_one_is_seen() -> 
     assert Comparison.of(record) == game and Comparison.of(record).id == game.id
     with pytest.raises(ValueError, match="changed after its id"):
         Comparison.of({**record, "outcome": 1.0})
+
+
+def test_a_changed_copy_has_an_id_of_its_own() -> None:
+    game = Comparison(
+        source="human", model_a="x", model_b="y", outcome="a", voter="v", created="2026-01-01T10:00:00+00:00"
+    )
+    assert game.replaced(outcome="b").id not in (game.id, "")
+    [copy] = redacted([game])  # its id was asked for before
+    assert copy.voter == "voter-1"
+    assert Comparison.of(json.loads(copy.line())) == copy

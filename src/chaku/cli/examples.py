@@ -35,6 +35,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'cat error.log | chaku compare -m A -m B -m C "What went wrong?" --json',
     ),
     "eval": ("chaku eval show evals/my-run", "chaku eval show evals/my-run --json"),
+    "eval import": (
+        "chaku eval import review_gpt35_vicuna-13b.jsonl",
+        "chaku eval import review_*.jsonl --reparse --json",
+    ),
     "eval show": ("chaku eval show evals/my-run", "chaku eval show evals/my-run --json"),
     "batch": ("chaku batch run prompts.jsonl -m smollm2-135m -o out.jsonl", "chaku batch run batch.jsonl -o out.jsonl"),
     "batch run": (

@@ -6,9 +6,11 @@ of one question are a cluster.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 from chaku.comparison import Comparison
 from chaku.statistics.agreement import kappa
@@ -35,6 +37,21 @@ class Agreement:
     def share(self) -> float:
         """Between 0 and 1; 0 where nothing was compared."""
         return self.agreed / self.compared if self.compared else 0.0
+
+    def __str__(self) -> str:
+        interval = f" [{self.rate.low:.0%}, {self.rate.high:.0%}]" if self.rate else ""
+        return f"{self.agreed}/{self.compared} = {self.share:.0%}{interval}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Counts, share with its interval, and kappa; null for what can't be told."""
+        return {
+            "agreed": self.agreed,
+            "compared": self.compared,
+            "share": self.share if self.compared else None,
+            "low": self.rate and self.rate.low,
+            "high": self.rate and self.rate.high,
+            "kappa": self.kappa and (None if math.isnan(self.kappa.value) else self.kappa.value),
+        }
 
 
 def with_people(judge: Iterable[Comparison], people: Iterable[Comparison], *, ties: bool = True) -> Agreement:

@@ -4,6 +4,7 @@
     RUN/questions.jsonl      the questions, in their order
     RUN/answers.jsonl        one line per answer
     RUN/judgements.jsonl     one line per judgement
+    RUN/labels.jsonl         people's comparisons of the same answers, where there are any
 
 Answers and judgements are only ever appended. Their `key` is a hash of everything that was asked: a call whose key is
 recorded is not made again. Of two lines with the same key the later one counts: the first one was a failure.
@@ -27,6 +28,7 @@ from chaku.errors import UsageError
 from chaku.records import atomic_write
 
 SCHEMA = 1
+LABELS_FILE = "labels.jsonl"
 Mode = Literal["verdict", "pair-score", "score", "check"]
 """verdict: which of two answers is better. pair-score: two scores from 1 to 10 in one judgement. score: one answer
 alone, from 1 to 10. check: a program's check, 1 (passed) or 0."""

@@ -7,6 +7,7 @@ import click
 from chaku.cli.lazy import LazyGroup
 
 COMMANDS = {
+    "import": ("chaku.cli.eval.import_files:import_files", "Read what FastChat recorded: totals, wins, agreements."),
     "show": ("chaku.cli.eval.show:show", "Show what a run's folder holds."),
 }
 
