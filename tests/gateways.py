@@ -6,21 +6,24 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from chaku.config import ModelConfig, ServeConfig
+from chaku.config import Limits, ModelConfig, ServeConfig
 from chaku.engines.base import Engine
 from chaku.engines.scripted import Reply, Script, ScriptedEngine
 from chaku.runs import ROOT
 from chaku.serve.access import ActiveKeys
 from chaku.serve.app import describe_model
 from chaku.serve.exchange import Exchange
+from chaku.serve.limits import LimitCounters
 from chaku.serve.server import GatewayServer, Serving, bind, build, settings
 from chaku.serve.table import ModelTable
 from chaku.store import keyring
+from chaku.store.counters import Counters
 from chaku.store.database import open_store
 from chaku.store.leases import LEASE_S
 from chaku.web.application import mount
@@ -34,6 +37,12 @@ class FoundKey:
 
     id: str
     scopes: frozenset[str] = frozenset({"infer", "page", "metrics"})
+
+    limits: Limits = field(default_factory=Limits)
+    expires_at: datetime | None = None
+
+    def has_expired(self, now: datetime) -> bool:
+        return self.expires_at is not None and self.expires_at <= now
 
     def allows(self, scope: str) -> bool:
         return scope in self.scopes
@@ -59,6 +68,9 @@ class Keys:
         if text not in self.known:
             return None
         return FoundKey(self.known[text], *([frozenset(self.scopes[text])] if text in self.scopes else []))
+
+    def with_id(self, key_id: str) -> FoundKey | None:
+        return FoundKey(key_id) if key_id in self.known.values() else None
 
 
 @dataclass
@@ -91,6 +103,7 @@ async def gateway(
     wait: bool = True,
     port: int = 0,
     bare: bool = False,
+    counters: LimitCounters | None = None,
     extend: Callable[[Serving, str], None] = lambda serving, url: None,
     **config: Any,
 ) -> AsyncIterator[Running]:
@@ -99,7 +112,7 @@ async def gateway(
     for engine in engines or (() if bare else (ScriptedEngine("scripted", Script()),)):
         table.add(engine, ModelConfig(source="test", **(model or {})), created=1_700_000_000)
     exchanges: list[Exchange] = []
-    serving = build(ServeConfig(**config), table, keys or Keys(), exchanges.append)
+    serving = build(ServeConfig(**config), table, keys or Keys(), exchanges.append, counters)
     listener = bind("127.0.0.1", port)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     extend(serving, url)
@@ -157,7 +170,7 @@ async def page_gateway(
         )
 
     with open_store(f"sqlite:///{database}") as store, keyring.KeyRing(store, interval_s=0.05) as keys:
-        async with gateway(*engines, keys=keys, extend=extend, **options) as running:
+        async with gateway(*engines, keys=keys, counters=Counters(store), extend=extend, **options) as running:
             yield running
 
 

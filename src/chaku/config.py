@@ -117,6 +117,37 @@ class ModelConfig(Frozen):
     """Sampling extensions (top_k, min_p, repetition_penalty, ignore_eos) that the upstream honours."""
 
 
+class Limits(Frozen):
+    """The limits of one caller: a key, or a guest. None or () is no limit."""
+
+    requests_per_minute: int | None = Field(None, ge=1)
+    tokens_per_minute: int | None = Field(None, ge=1)
+    """Tokens of prompts and answers."""
+    tokens_per_day: int | None = Field(None, ge=1)
+    """The same within a day (UTC)."""
+    dollars_per_month: float | None = Field(None, gt=0)
+    """At the prices of the served models, within a month (UTC)."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Tokens of one answer."""
+    models: tuple[ModelName, ...] = ()
+    """The models that it may ask; () is every model."""
+
+
+class Price(Frozen):
+    """The price of a model's tokens, in dollars per million."""
+
+    prompt: float = Field(ge=0)
+    completion: float = Field(ge=0)
+    cached: float | None = Field(None, ge=0)
+    """Of prompt tokens that came out of a cache. Default: as `prompt`."""
+
+    def dollars(self, prompt_tokens: float, completion_tokens: float, cached_tokens: int = 0) -> float:
+        """The price of one request; `cached_tokens` are a part of `prompt_tokens`."""
+        cached = self.prompt if self.cached is None else self.cached
+        read = (prompt_tokens - cached_tokens) * self.prompt + cached_tokens * cached
+        return (read + completion_tokens * self.completion) / 1_000_000
+
+
 class Contestant(Frozen):
     """A model as it stands in an arena: one model can stand there under several settings."""
 
@@ -161,6 +192,8 @@ class ServeConfig(Frozen):
     """Continue answers that broke off at another replica, marked; x-chaku-continue: on or off in a request decides."""
     score_model: str | None = None
     """Model that answers at /score where several are served and the request names none."""
+    prices: dict[ModelName, Price] = {}
+    """Prices of models by name, for limits in dollars and for `chaku keys usage`. A model without one costs nothing."""
     ui: bool = True
     """Serve the page beside the API."""
     runs: str = "runs"
@@ -180,6 +213,12 @@ class ServeConfig(Frozen):
     def _read_flags(cls, contestants: Any) -> Any:
         """On the command line a contestant is NAME=MODEL, or a mapping as in YAML."""
         return tuple(_contestant(one) if isinstance(one, str) else one for one in contestants or ())
+
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _read_prices(cls, prices: Any) -> Any:
+        """On the command line a price is NAME=PROMPT/COMPLETION."""
+        return prices if isinstance(prices, dict) else dict(_price(text) for text in prices)
 
     @field_validator("contestants")
     @classmethod
@@ -223,6 +262,13 @@ class ServeConfig(Frozen):
             if origin != "*" and not re.fullmatch(ORIGIN, origin):
                 raise ValueError(f"{origin!r} is not an origin: write scheme and host, such as https://app.example")
         return origins
+
+
+def _price(text: str) -> tuple[str, dict[str, str]]:
+    found = re.fullmatch(r"(?P<name>.+)=(?P<prompt>[^/]+)/(?P<completion>[^/]+)", text)
+    if found is None:
+        raise ValueError(f"{text[:80]!r} is not NAME=PROMPT/COMPLETION, in dollars per million tokens")
+    return found["name"], {"prompt": found["prompt"], "completion": found["completion"]}
 
 
 def _contestant(text: str) -> Any:
@@ -338,7 +384,7 @@ _EXAMPLES = {
     "contestants": "[{name: terse, model: smollm2-135m, system: Be brief.}]", "arena_battles_per_hour": "60",
     "arena_turns": "10",
     "continue_answers": "true", "fallback": "smollm2-135m",
-    "score_model": "my-model",
+    "score_model": "my-model", "prices": "{my-model: {prompt: 0.15, completion: 0.6}}",
     "database": "sqlite:///chaku.db", "log_level": "INFO", "match": "hello", "replies": "[{text: hello}]",
 }  # fmt: skip
 

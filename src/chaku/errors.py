@@ -13,16 +13,21 @@ ChakuError
 ├── MethodNotAllowed    this path knows another method                        405
 ├── Conflict            something is in a state that does not allow this      409
 ├── Overloaded          the queue is full                                     429
+│   └── RateLimited     a limit of the caller's key is used up                429
 ├── EngineError         an engine failed                                      502
 │   ├── EngineUnavailable the engine is loading, restarting or gone           503
 │   └── DeadlineExceeded  no answer within the deadline                       504
 ├── ModelError          a model can't be found, fetched, read or fitted       exit 3
 ├── StoreError          the database can't be opened or is of another version exit 4
+│   └── StoreUnavailable a request needs the database, which is away          503
 └── TrainingError       a run can't go on; its last good checkpoint is intact exit 5
     └── RunInterrupted  asked to stop; saved, and goes on with --resume auto  exit 75
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 
 class ChakuError(Exception):
@@ -147,6 +152,16 @@ class Overloaded(ChakuError):
     code = "queue_full"
 
 
+class RateLimited(Overloaded):
+    """A limit of the caller's key is used up; `headers` say how much of each there is, as OpenAI's API does."""
+
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, headers: Mapping[str, str], **rest: Any) -> None:
+        super().__init__(message, **rest)
+        self.headers = headers
+
+
 class EngineError(ChakuError):
     """An engine failed to answer."""
 
@@ -178,6 +193,13 @@ class StoreError(ChakuError):
     """The database can't be opened, is locked, or has another version."""
 
     exit_code = 4
+
+
+class StoreUnavailable(StoreError):
+    """A request can't be answered without the database, which is away for now."""
+
+    http_status = 503
+    code = "store_unavailable"
 
 
 class TrainingError(ChakuError):

@@ -56,7 +56,7 @@ def test_list_shows_what_each_key_used_and_what_came_without_one(url):
             )  # fmt: skip
             record(store, [row])
     listed = json.loads(run("list", "--usage", "--json").stdout)
-    one = {"num_requests": 1, "num_failed": 0, "prompt_tokens": 1200, "cached_tokens": 200, "completion_tokens": 34}
+    one = {"num_requests": 1, "num_failed": 0, "prompt_tokens": 1200, "cached_tokens": 200, "completion_tokens": 34, "dollars": 0}
     assert listed["keys"][0]["usage"] == one
     assert datetime.fromisoformat(listed["keys"][0]["last_used_at"]) == now
     assert listed["without_key"] == {name: 2 * count for name, count in one.items()}
@@ -121,3 +121,55 @@ def test_a_database_that_is_not_there_is_no_empty_list(tmp_path):
 
 def test_a_new_key_says_how_the_terminal_takes_it(url):
     assert "OPENAI_API_KEY=" in CliRunner().invoke(keys, ["create", "two", "--database", url]).stderr
+
+
+def test_limits_are_given_changed_and_lifted(url):
+    made = json.loads(
+        run("create", "demo", "--expires", "30d", "--tokens-per-day", "50_000", "--model", "m", "--json").stdout
+    )
+    assert made["limits"] == {"tokens_per_day": 50000, "models": ["m"]}
+    assert 29 <= (datetime.fromisoformat(made["expires_at"]) - datetime.now(UTC)).days <= 30
+    assert "50,000 tokens per day" in run("list").stdout
+    edited = run("edit", "demo", "--tokens-per-day", "none", "--model", "all", "--expires", "never")
+    assert "no limits" in edited.stdout
+    (key,) = json.loads(run("list", "--json").stdout)["keys"]
+    assert (key["limits"], key["expires_at"]) == ({}, None)
+    run("edit", "demo", "--expires", "2020-01-01", "--dollars-per-month", "2.5")
+    assert "expired" in run("list").stdout
+    assert "2.5 dollars per month" in run("list").stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--tokens-per-day", "0"), ("--tokens-per-day", "-1"), ("--dollars-per-month", "nan"), ("--expires", "soon")],
+)
+def test_an_odd_limit_is_refused_by_the_option_s_name(url, option, value):
+    result = run("create", "demo", option, value)
+    assert result.exit_code == 2
+    assert option in result.stderr
+    assert json.loads(run("list", "--json").stdout)["keys"] == []
+
+
+def test_an_edit_without_an_option_says_what_to_give(url):
+    run("create", "demo")
+    with pytest.raises(UsageError, match="nothing is to be changed"):
+        CliRunner().invoke(keys, ["edit", "demo"], catch_exceptions=False)
+
+
+def test_usage_is_shown_by_key_model_and_day(url):
+    made = json.loads(run("create", "laptop", "--json").stdout)
+    now = datetime.now(UTC)
+    with open_store(url) as store:
+        for key_id, dollars in ((made["id"], 0.25), (None, 0.0)):
+            row = Usage(
+                time=now, model="m", route="chat", status=200, duration_s=1, request_id="r", key_id=key_id,
+                prompt_tokens=1200, completion_tokens=34, dollars=dollars,
+            )  # fmt: skip
+            record(store, [row])
+    by_key = json.loads(run("usage", "--json").stdout)["usage"]
+    assert [(row["key"], row["num_requests"], row["dollars"]) for row in by_key] == [(None, 1, 0), ("laptop", 1, 0.25)]
+    head, line = run("usage", "--by", "model", "--by", "day", "--csv").stdout.splitlines()
+    assert head == "model,day,num_requests,num_failed,prompt_tokens,cached_tokens,completion_tokens,dollars"
+    assert line == f"m,{now:%Y-%m-%d},2,0,2400,0,68,0.25"
+    assert "laptop\t1\t0\t1,200\t0\t34\t0.2500" in run("usage").stdout
+    assert "Nothing was used" in run("usage", "--since", "2999-01-01").stderr

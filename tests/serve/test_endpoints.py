@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ import pytest
 from starlette.routing import Mount, Route
 
 from chaku.errors import MethodNotAllowed, NotFound
-from chaku.serve.endpoints import ENDPOINTS, PAGE, Endpoint, EndpointTable
-from gateways import Keys, chat, gateway, page_gateway
+from chaku.serve.endpoints import ENDPOINTS, PAGE, EndpointTable
+from chaku.store import keys
+from chaku.store.database import open_store
+from gateways import chat, gateway, page_gateway
 
 
 def paths_of(routes: Any, prefix: str = "") -> list[tuple[str, str]]:
@@ -55,17 +59,41 @@ async def test_a_route_without_a_row_is_not_served() -> None:
     assert (status, answer["error"]["code"]) == (405, "method_not_allowed")
 
 
-@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.path)
-async def test_a_row_of_a_key_s_scope_asks_for_a_key(endpoint: Endpoint, database: Path) -> None:
+WRONG_SCOPE = {"infer": "page", "metrics": "infer", "admin": "infer", "join": "infer", "page": "infer"}
+"""For each scope, a scope that does not include it."""
+
+
+async def test_every_route_refuses_every_wrong_credential(database: Path) -> None:
+    now = datetime.now(UTC)
+    everything = keys.SCOPES.keys()
     async with page_gateway(database) as g:
-        g.serving.access._keys = Keys({"ck-1": "k1"})
-        path = endpoint.path.replace("*", "x")
-        for method in sorted(endpoint.methods):
-            async with g.http.request(method, g.url + path, json=chat() if method == "POST" else None) as response:
-                is_refused = response.status == 401
-            assert (
-                is_refused is (endpoint.scope in ("infer", "metrics", "admin", "join")) or endpoint.scope == "page"
-            ), (method, path)
+        with open_store(f"sqlite:///{database}") as store:
+            narrow = {scope: keys.create(store, f"only-{scope}", now=now, scopes=[scope]).token for scope in everything}
+            expired = keys.create(store, "expired", now=now, scopes=everything, expires_at=now).token
+            revoked = keys.create(store, "revoked", now=now, scopes=everything).token
+            keys.revoke(store, "revoked", now=now)
+        await asyncio.to_thread(g.serving.access._keys.refresh)
+        rows = [(row, method, row.path.replace("*", "x")) for row in ENDPOINTS for method in sorted(row.methods)]
+        rows += [
+            (EndpointTable().find(path, method), method, path)
+            for method, path in sorted(paths_of(g.serving.app.routes))
+            if path.startswith("/api/")
+        ]
+        num_tried = 0
+        for row, method, path in rows:
+            if row.scope == "open" or path in ("/api/session", "/api/login", "/api/logout"):
+                continue
+            wrong = {"no key": None, "wrong": "ck-wrong", "expired": expired, "revoked": revoked}
+            for what, token in (wrong | {"scope": narrow[WRONG_SCOPE[row.scope]]}).items():
+                headers = {"x-chaku": "1"} | ({"authorization": f"Bearer {token}"} if token else {})
+                json = chat() if method == "POST" else None
+                async with g.http.request(method, g.url + path, json=json, headers=headers) as response:
+                    # The page takes a session, and no key whatever its scope.
+                    is_scope = what == "scope" and row.scope != "page"
+                    expected = (405,) if path == "/api/x" or response.status == 405 else (403 if is_scope else 401,)
+                    assert response.status in ((404, 405) if path == "/api/x" else expected), (method, path, what)
+                num_tried += 1
+    assert num_tried > 200
 
 
 def test_unknown_paths_and_methods_are_refused_by_name() -> None:

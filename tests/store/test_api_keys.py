@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from chaku.config import Limits
 from chaku.errors import InvalidRequest, NotFound
 from chaku.store import keys
 from chaku.store.database import Store, open_store
@@ -180,3 +181,25 @@ def test_the_ring_outlives_an_unexpected_error_and_logs_it(store: Store, now, ca
         new = keys.create(store, "laptop", now=now)
         eventually(lambda: ring.find(new.token) is not None)
     assert "thread=keyring" in caplog.text and not ring.is_stale
+
+
+def test_a_key_ring_hears_of_edited_limits_scopes_and_expiry(store, now):
+    new = keys.create(store, "laptop", now=now, limits=Limits(tokens_per_day=5, models=("a", "b")))
+    ring = KeyRing(store)
+    assert ring.find(new.token) == new.key == ring.with_id(new.key.id)
+    later = now + timedelta(days=1)
+    edited = keys.edit(store, "laptop", limits={"tokens_per_day": None, "max_tokens": 7}, expires_at=later)
+    ring.refresh()
+    found = ring.find(new.token)
+    assert found == edited
+    assert found.limits == Limits(max_tokens=7, models=("a", "b"))
+    assert (found.has_expired(now), found.has_expired(later)) == (False, True)
+    keys.edit(store, "laptop", scopes=["join"], expires_at=None)
+    ring.refresh()
+    assert (ring.find(new.token).scopes, ring.find(new.token).expires_at) == ({"join"}, None)
+    assert ring.num_of_callers == 0
+
+
+def test_an_expired_key_still_closes_the_door(store, now):
+    keys.create(store, "laptop", now=now, expires_at=now - timedelta(days=1))
+    assert KeyRing(store).num_of_callers == 1

@@ -44,3 +44,12 @@ def test_the_token_itself_is_not_in_the_database(store, sessions, now):
     token = sessions.open(keys.create(store, "bob", now=now).key.id, now=now)
     with store.read() as connection:
         assert token not in str(connection.exec_driver_sql("SELECT * FROM sessions").all())
+
+
+def test_a_session_ends_when_its_key_expires_or_may_no_longer_see_the_page(store, now):
+    key = keys.create(store, "laptop", now=now, expires_at=now + timedelta(hours=1)).key
+    token = Sessions(store).open(key.id, now=now)
+    assert Sessions(store).find(token, now=now) is not None
+    assert Sessions(store).find(token, now=now + timedelta(hours=1)) is None
+    keys.edit(store, "laptop", scopes=["infer"], expires_at=None)
+    assert Sessions(store).find(token, now=now) is None

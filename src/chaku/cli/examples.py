@@ -149,7 +149,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "chaku keys create my-laptop",
         "chaku keys create ci --json",
         "chaku keys create boss --scope admin",
+        "chaku keys create demo --expires 30d --requests-per-minute 10 --tokens-per-day 50000 --dollars-per-month 5",
     ),
+    "keys edit": (
+        "chaku keys edit my-laptop --tokens-per-day 100000",
+        "chaku keys edit ci --expires 30d --scope infer",
+    ),
+    "keys usage": ("chaku keys usage", "chaku keys usage --by model --by day --since 30d --csv"),
     "keys list": ("chaku keys list", "chaku keys list --usage --json"),
     "keys revoke": ("chaku keys revoke my-laptop", "chaku keys revoke ck-3f9a"),
     "completion": (

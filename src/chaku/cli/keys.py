@@ -1,10 +1,11 @@
-"""chaku keys: make, list and revoke the API keys that the gateway accepts."""
+"""chaku keys: create, list, edit and revoke the API keys that the gateway accepts, and show what was used."""
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,12 +16,15 @@ from rich.table import Table
 
 from chaku import config
 from chaku.cli.help_page import group
+from chaku.cli.key_limits import MOMENT, UNCHANGED, changed, limit_options, limits_in_words, shown_number
+from chaku.config import Limits
 from chaku.errors import UsageError
 from chaku.store.database import open_store
 from chaku.store.keys import CALLER_SCOPES, DEFAULT_SCOPES, SCOPES, list_keys
 from chaku.store.keys import create as create_key
+from chaku.store.keys import edit as edit_key
 from chaku.store.keys import revoke as revoke_key
-from chaku.store.usage import totals
+from chaku.store.usage import SUMMED, By, totals
 
 # Anything heavier is imported inside the commands: `chaku --help` loads this module.
 if TYPE_CHECKING:
@@ -50,7 +54,7 @@ def require_database(database: str | None) -> None:
 
 @group()
 def keys() -> None:
-    """Create, list and revoke API keys."""
+    """Create, list, edit and revoke API keys, and show what was used."""
 
 
 @keys.command()
@@ -64,9 +68,17 @@ def keys() -> None:
     type=click.Choice(list(SCOPES)),
     help="What its holder may do.",
 )
+@limit_options
 @click.option("--json", "as_json", is_flag=True, help="Print the key as JSON.")
 @database_option()
-def create(name: str, scopes: tuple[str, ...], as_json: bool, database: str | None) -> None:
+def create(
+    name: str,
+    scopes: tuple[str, ...],
+    expires_at: datetime | None,
+    as_json: bool,
+    database: str | None,
+    **limits: Any,
+) -> None:
     """Create a key, and print its token this once.
 
     The token alone goes to standard output: TOKEN=$(chaku keys create NAME) keeps it.
@@ -76,7 +88,14 @@ def create(name: str, scopes: tuple[str, ...], as_json: bool, database: str | No
     """
 
     with _open(database) as store:
-        new = create_key(store, name, now=datetime.now(UTC), scopes=scopes or DEFAULT_SCOPES)
+        new = create_key(
+            store,
+            name,
+            now=datetime.now(UTC),
+            scopes=scopes or DEFAULT_SCOPES,
+            expires_at=None if expires_at is UNCHANGED else expires_at,
+            limits=Limits(**changed(limits)),
+        )
     if as_json:
         click.echo(json.dumps({"token": new.token, **_key_as_json(new.key)}))
         return
@@ -118,13 +137,96 @@ def list_command(as_json: bool, with_usage: bool, database: str | None) -> None:
         return
     head, rows = ["name", "token", "state", "last used"], [_key_cells(key) for key in made]
     if not with_usage:
-        rows = [[*row, " ".join(sorted(key.scopes)), _day(key.created_at)] for row, key in zip(rows, made, strict=True)]
-        _draw([*head, "scopes", "made"], rows)
+        rows = [
+            [*row, " ".join(sorted(key.scopes)), _day(key.created_at), limits_in_words(key)]
+            for row, key in zip(rows, made, strict=True)
+        ]
+        _draw([*head, "scopes", "made", "limits"], rows, num_texts=7)
         return
     rows = [row + _usage_cells(used.get(key.id)) for row, key in zip(rows, made, strict=True)]
     if keyless := used.get(None):
         rows.append(["(no key)", "", "", _day(keyless.last_used_at), *_usage_cells(keyless)])
     _draw([*head, "requests", "failed", "prompt", "cached", "answer"], rows)
+
+
+@keys.command()
+@click.argument("which", metavar="NAME_OR_ID_OR_PREFIX")
+@click.option(
+    "--scope",
+    "scopes",
+    metavar="SCOPE",
+    multiple=True,
+    show_default="as before",
+    type=click.Choice(list(SCOPES)),
+    help="What its holder may do, instead of what it may do now.",
+)
+@limit_options
+@database_option()
+def edit(which: str, scopes: tuple[str, ...], expires_at: Any, database: str | None, **limits: Any) -> None:
+    """Change scopes, expiry or limits of a key. Running gateways know within about a second.
+
+    What is not named stays. The word none lifts a limit: --tokens-per-day none.
+    """
+    given = changed(limits)
+    if not scopes and expires_at is UNCHANGED and not given:
+        raise UsageError("nothing is to be changed", fix="name an option, such as --tokens-per-day 100000")
+    with _open(database) as store:
+        key = edit_key(
+            store,
+            which,
+            scopes=scopes or None,
+            expires_at="keep" if expires_at is UNCHANGED else expires_at,
+            limits=given,
+        )
+    click.echo(f"Key {key.name!r} ({key.prefix}…) is changed: {limits_in_words(key)}.")
+
+
+@keys.command()
+@click.option(
+    "--by",
+    metavar="WHAT",
+    multiple=True,
+    default=("key",),
+    show_default="key",
+    type=click.Choice(["key", "model", "day"]),
+    help="Split by key, model or day (UTC); may be given again.",
+)
+@click.option("--since", metavar="DATE", type=MOMENT, help="Count from then on: 2026-01-31, or 30d.")
+@click.option("--json", "as_json", is_flag=True, help="Print the sums as JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print the sums as CSV.")
+@database_option()
+def usage(by: tuple[By, ...], since: datetime | None, as_json: bool, as_csv: bool, database: str | None) -> None:
+    """Show requests, tokens and dollars that were used.
+
+    Dollars are at the price (--price of `chaku serve`) that a model had when a request came.
+    """
+    require_database(database)
+    with _open(database) as store:
+        names = {key.id: key.name for key in list_keys(store)}
+        sums = totals(store, by=by, since=since)
+    rows = [_usage_row(total, by, names) for total in sums]
+    if as_json:
+        click.echo(json.dumps({"usage": rows}))
+        return
+    head = [*by, *_USAGE_FIELDS]
+    if as_csv:
+        lines = csv.DictWriter(sys.stdout, head, lineterminator="\n")
+        lines.writeheader()
+        lines.writerows(rows)
+        return
+    if not rows:
+        click.echo("Nothing was used.", err=True)
+        return
+    cells = [
+        [*(row[name] or "(no key)" for name in by), *(shown_number(row[name]) for name in head[len(by) :])]
+        for row in rows
+    ]
+    _draw([*by, "requests", "failed", "prompt", "cached", "answer", "dollars"], cells, num_texts=len(by))
+
+
+def _usage_row(total: Total, by: Sequence[By], names: Mapping[str, str]) -> dict[str, Any]:
+    split = {"key": names.get(total.key_id or ""), "model": total.model, "day": total.day and total.day.isoformat()}
+    return {**{name: split[name] for name in by}, **_usage_as_json(total)["usage"]}
 
 
 @keys.command()
@@ -139,17 +241,18 @@ def revoke(which: str, database: str | None) -> None:
 
 
 def _key_as_json(key: Key) -> dict[str, Any]:
-    moments = {name: getattr(key, name) for name in ("created_at", "last_used_at", "revoked_at")}
+    moments = {name: getattr(key, name) for name in ("created_at", "last_used_at", "revoked_at", "expires_at")}
     return {
         "id": key.id,
         "name": key.name,
         "prefix": key.prefix,
         "scopes": sorted(key.scopes),
+        "limits": key.limits.model_dump(mode="json", exclude_defaults=True),
         **{name: moment.isoformat() if moment else None for name, moment in moments.items()},
     }
 
 
-_USAGE_FIELDS = ("num_requests", "num_failed", "prompt_tokens", "cached_tokens", "completion_tokens")
+_USAGE_FIELDS = ("num_requests", "num_failed", *SUMMED)
 
 
 def _usage_as_json(total: Total | None) -> dict[str, Any]:
@@ -157,19 +260,19 @@ def _usage_as_json(total: Total | None) -> dict[str, Any]:
 
 
 def _key_cells(key: Key) -> list[str]:
-    state = "revoked" if key.revoked_at else "active"
+    state = "revoked" if key.revoked_at else "expired" if key.has_expired(datetime.now(UTC)) else "active"
     return [key.name, f"{key.prefix}…", state, _day(key.last_used_at)]
 
 
 def _usage_cells(total: Total | None) -> list[str]:
-    return [f"{getattr(total, name):,}" if total else "0" for name in _USAGE_FIELDS]
+    return [shown_number(getattr(total, name) if total else 0) for name in _USAGE_FIELDS[:5]]
 
 
 def _day(moment: datetime | None) -> str:
     return moment.astimezone().strftime("%Y-%m-%d") if moment else "never"
 
 
-def _draw(head: list[str], rows: list[list[str]]) -> None:
+def _draw(head: list[str], rows: list[list[str]], *, num_texts: int = 4) -> None:
     """A table on a terminal; tab-separated lines with a head elsewhere."""
     if not _is_terminal():
         for row in [head, *rows]:
@@ -177,7 +280,7 @@ def _draw(head: list[str], rows: list[list[str]]) -> None:
         return
 
     table = Table(*head, box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in table.columns[4:]:
+    for column in table.columns[num_texts:]:
         column.justify = "right"
     for row in rows:
         table.add_row(*row)

@@ -36,6 +36,7 @@ from chaku.serve.exchange import Exchange
 from chaku.serve.gateway import UsageSink
 from chaku.serve.server import Serving
 from chaku.serve.table import ModelTable
+from chaku.store.counters import Counters
 from chaku.store.database import Store, open_store, without_password
 from chaku.store.keyring import KeyRing
 from chaku.store.usage import Usage
@@ -172,7 +173,7 @@ def _serve(
     ready_fd: int | None,
 ) -> None:
     table = ModelTable()
-    serving = server.build(config, table, keys, _recorder(usage))
+    serving = server.build(config, table, keys, _recorder(usage), Counters(store))
     listener = server.bind(config.host, config.port)  # before anything is fetched: a mistake shows at once
     port = listener.getsockname()[1]
     own_host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - not bound here
@@ -261,6 +262,7 @@ def _recorder(usage: UsageWriter) -> UsageSink:
                 prompt_tokens=exchange.prompt_tokens,
                 cached_tokens=exchange.cached_tokens,
                 completion_tokens=exchange.completion_tokens,
+                dollars=exchange.dollars,
                 time_to_first_token_s=exchange.first_token_s,
             )
         )

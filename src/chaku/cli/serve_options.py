@@ -23,6 +23,7 @@ FLAGS = {
     "trusted_proxies": "--trusted-proxy",
     "models": "MODEL",
     "contestants": "--contestant",
+    "prices": "--price",
 }
 """Flags that are not spelled like their setting."""
 
@@ -147,6 +148,14 @@ _LAST_OPTIONS = (
         metavar="MODEL",
         show_default="the only one",
         help="Model that answers at /score where the request names none.",
+    ),
+    click.option(
+        "--price",
+        "prices",
+        metavar="NAME=PROMPT/ANSWER",
+        multiple=True,
+        show_default="free",
+        help="Price of a model's tokens, in dollars per million.",
     ),
     click.option("--ui/--no-ui", default=None, show_default="ui", help="Serve the page beside the API."),
     click.option("--open", "opens_page", is_flag=True, help="Open the page in a browser."),

@@ -8,11 +8,12 @@ import re
 import secrets
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from chaku.config import LOOPBACK_HOSTS, ORIGIN, ServeConfig
+from chaku.config import LOOPBACK_HOSTS, ORIGIN, Limits, ServeConfig
 from chaku.errors import AuthenticationFailed, ConfigError, PermissionRefused
 
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+(?:%[\w~-]+)?)\]|([a-z0-9_.-]+))(?::\d{1,5})?", re.ASCII)
@@ -25,6 +26,13 @@ class ApiKey(Protocol):
     @property
     def id(self) -> str:
         """The id that usage is booked under."""
+
+    @property
+    def limits(self) -> Limits:
+        """What its holder may use."""
+
+    def has_expired(self, now: datetime) -> bool:
+        """Whether its time is over."""
 
     def allows(self, scope: str) -> bool:
         """Whether its holder has the right `scope`."""
@@ -42,7 +50,10 @@ class ActiveKeys(Protocol):
         """Active keys of callers and visitors. With 0, nobody on this machine needs one."""
 
     def find(self, token: bytes) -> ApiKey | None:
-        """The active key of this token, in constant time with regard to its value."""
+        """The active key of this token, in constant time with regard to its value. It may have expired."""
+
+    def with_id(self, key_id: str) -> ApiKey | None:
+        """The active key of this id. It may have expired."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,11 @@ class Caller:
     """The sender of a request: a key's id, or None for the local user while no key exists."""
 
     key_id: str | None
+    limits: Limits = field(default_factory=Limits)
+
+
+LOCAL = Caller(None)
+"""The local user, and whoever asks for what needs no key."""
 
 
 class Access:
@@ -153,18 +169,18 @@ class Access:
         fix = f"allow them with --cors-origin {text}" if len(text) <= 100 and re.fullmatch(ORIGIN, text) else None
         raise PermissionRefused(f"pages of {text[:100]!r} may not call this gateway", fix=fix)
 
-    def admit(self, scope: str, client: tuple[str, int] | None, headers: Mapping[bytes, bytes]) -> str | None:
-        """Check that a request has the right `scope`; the id of its key, if it needed one.
+    def admit(self, scope: str, client: tuple[str, int] | None, headers: Mapping[bytes, bytes]) -> Caller:
+        """Check that a request has the right `scope`; its caller, which is LOCAL where it needed no key.
 
         Raises AuthenticationFailed or PermissionRefused. Nothing is checked for `open`, nor for `page`, which checks
         its sessions itself.
         """
         authorization = _credential(headers)
         if scope in ("infer", "metrics", "admin"):
-            return self.identify(authorization, scope).key_id
+            return self.identify(authorization, scope)
         if scope == "join":
             self.check_join(authorization, is_local=self.is_local(client[0] if client else "", headers))
-        return None
+        return LOCAL
 
     def identify(self, authorization: bytes | None, scope: str = "infer") -> Caller:
         """The caller that an Authorization header names, who may do what `scope` says.
@@ -172,17 +188,19 @@ class Access:
         While callers need no key (loopback only), any header will do. Raises AuthenticationFailed or PermissionRefused.
         """
         if not self.needs_key:
-            return Caller(None)
+            return LOCAL
         token = _bearer(authorization)
-        key = self._keys.find(token)
+        inside, _, key_id = token.partition(b".")
+        is_inside = hmac.compare_digest(inside, self._inside.encode())
+        if is_inside and not key_id:
+            return LOCAL
+        key = self._keys.with_id(key_id.decode()) if is_inside else self._keys.find(token)
         if key is None:
-            inside, _, key_id = token.partition(b".")
-            if hmac.compare_digest(inside, self._inside.encode()):
-                return Caller(key_id.decode() or None)
             raise AuthenticationFailed("this API key is unknown or revoked", fix="see `chaku keys list`")
-        if not key.allows(scope):
+        _check_expiry(key)
+        if not is_inside and not key.allows(scope):  # the page asks for holders of `page`, who need no `infer`
             raise _without_right(scope)
-        return Caller(key.id)
+        return Caller(key.id, key.limits)
 
     def check_join(self, authorization: bytes | None, *, is_local: bool) -> None:
         """Let a worker in: with a join token, or from this machine (`is_local`) while no key of any kind exists.
@@ -194,6 +212,7 @@ class Access:
         key = self._keys.find(_bearer(authorization, fix=_JOIN_FIX))
         if key is None:
             raise AuthenticationFailed("this join token is unknown or revoked", fix=_JOIN_FIX)
+        _check_expiry(key)
         if not key.allows("join"):
             raise PermissionRefused("this API key is not a join token", fix=_JOIN_FIX)
 
@@ -215,6 +234,13 @@ def _bearer(authorization: bytes | None, *, fix: str | None = None) -> bytes:
         make = "send it as `Authorization: Bearer ck-...`; `chaku keys create` makes one"
         raise AuthenticationFailed("no join token was sent" if fix else "no API key was sent", fix=fix or make)
     return authorization[7:].strip()
+
+
+def _check_expiry(key: ApiKey) -> None:
+    if key.has_expired(datetime.now(UTC)):
+        raise AuthenticationFailed(
+            "this API key has expired", fix="`chaku keys edit NAME --expires DATE` prolongs it", code="api_key_expired"
+        )
 
 
 def _without_right(scope: str) -> PermissionRefused:

@@ -16,6 +16,7 @@ from chaku.engines.base import State
 from chaku.errors import ChakuError, InvalidRequest, MethodNotAllowed, NotFound
 from chaku.models.registry import recommended
 from chaku.protocol.errors import body_of
+from chaku.serve.access import Caller
 from chaku.serve.metrics import Metrics
 from chaku.serve.openapi import describe, error_responses
 from chaku.serve.table import ModelTable, Served
@@ -80,6 +81,11 @@ def describe_model(served: Served) -> ServedModel:
     }
 
 
+def _may_ask(request: Request, served: Served) -> bool:
+    caller: Caller = request.scope["chaku_caller"]
+    return not caller.limits.models or served.name in caller.limits.models
+
+
 def build_app(table: ModelTable, metrics: Metrics) -> FastAPI:
     """The FastAPI application; pages may be added to it."""
     app: FastAPI = FastAPIOffline(
@@ -93,15 +99,15 @@ def build_app(table: ModelTable, metrics: Metrics) -> FastAPI:
     _answer_errors_in_openai_shape(app)
 
     @app.get("/v1/models", tags=["models"], responses=error_responses(401, 403))
-    async def list_models() -> ServedModels:
-        """The models served here, with their state."""
-        return {"object": "list", "data": [describe_model(served) for served in table]}
+    async def list_models(request: Request) -> ServedModels:
+        """The models that the caller may ask, with their state."""
+        return {"object": "list", "data": [describe_model(served) for served in table if _may_ask(request, served)]}
 
     @app.get("/v1/models/{model:path}", tags=["models"], responses=error_responses(400, 401, 403, 404))
-    async def show_model(model: str) -> ServedModel:
+    async def show_model(request: Request, model: str) -> ServedModel:
         """One model."""
         for served in table:
-            if served.name == model:
+            if served.name == model and _may_ask(request, served):
                 return describe_model(served)
         raise NotFound(f"no model {model!r} is served here", param="model", code="model_not_found")
 

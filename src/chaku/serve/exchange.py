@@ -27,6 +27,10 @@ class Exchange:
     error_kind: str | None = None
     """The code, or for an upstream's error the code of its class: one of a closed set, for metrics."""
     has_headers_sent: bool = False
+    is_asked: bool = False
+    """An engine may have worked on it."""
+    has_usage: bool = False
+    """The token counts are the engine's own."""
     is_complete: bool = False
     """The last byte of the answer was handed over: a client that closes now has not hung up."""
     is_stream: bool = False
@@ -42,6 +46,9 @@ class Exchange:
     completion_tokens: int = 0
     """As the engine counted them; of a stream cut off before that, the pieces that were sent: at least so many."""
 
+    dollars: float = 0.0
+    """Its price."""
+
     def since_start_s(self) -> float:
         """Seconds since the request came in."""
         return time.perf_counter() - self.started
@@ -54,6 +61,7 @@ class Exchange:
     def take_usage(self, usage: Mapping[str, Any] | None) -> None:
         """Note the token counts that the engine reported."""
         if usage:
+            self.has_usage = True
             self.prompt_tokens = usage.get("prompt_tokens") or 0
             self.completion_tokens = usage.get("completion_tokens") or 0
             self.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0

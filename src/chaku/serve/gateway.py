@@ -26,17 +26,19 @@ from chaku.errors import (
 )
 from chaku.protocol.errors import body_of
 from chaku.protocol.openai import prompts_of
-from chaku.serve.access import Access
+from chaku.serve.access import Access, Caller
 from chaku.serve.body import BodyReader
 from chaku.serve.client_watch import ClientLeft, client_watch
 from chaku.serve.endpoints import EndpointTable
 from chaku.serve.exchange import Exchange
 from chaku.serve.failover.dispatch import Dispatcher, Request
 from chaku.serve.head import as_get
+from chaku.serve.limits import RateLimits, headers_in
 from chaku.serve.metrics import Metrics
 from chaku.serve.relay import AsgiMessage, Headers, Receive, Relay, Send, note_headers, send_json
+from chaku.serve.routing.load import Work
 from chaku.serve.routing.prefix import work_of
-from chaku.serve.table import ModelTable, Served
+from chaku.serve.table import Fitting, ModelTable, Served
 from chaku.serve.wires.base import Translation, Wire
 
 log = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ class Gateway:
         record_usage: UsageSink,
         app: App,
         dispatcher: Dispatcher,
+        limits: RateLimits,
         *,
         continue_answers: bool,
     ) -> None:
@@ -76,6 +79,7 @@ class Gateway:
         self._record_usage = record_usage
         self._app = app
         self._dispatcher = dispatcher
+        self._limits = limits
         self._continue_answers = continue_answers
         self._bodies = BodyReader()
         self._endpoints = EndpointTable()
@@ -111,7 +115,9 @@ class Gateway:
             wire = endpoint.wire
             if wire is not None:
                 exchange.route = wire.route
-            exchange.key_id = self._access.admit(endpoint.scope, scope.get("client"), headers)
+            caller = self._access.admit(endpoint.scope, scope.get("client"), headers)
+            exchange.key_id = caller.key_id
+            scope["chaku_caller"] = caller
             if wire is None:
                 reply = _with_headers(send, base_headers, exchange)
                 passed = (scope, receive, reply) if scope["method"] != "HEAD" else as_get(scope, receive, reply)
@@ -120,7 +126,8 @@ class Gateway:
                 request = await self._bodies.read(wire.request, wire.limits, headers, receive)
                 translation = wire.translate(request, headers)
                 continues = self._continues(headers.get(b"x-chaku-continue"))
-                await self._infer(exchange, wire.route, translation, receive, send, base_headers, continues=continues)
+                work = _Work(caller, wire.route, translation, continues)
+                await self._infer(exchange, work, receive, send, base_headers)
         except ChakuError as error:
             await self._refuse(exchange, error, wire, translation, send, base_headers)
         except Exception:
@@ -137,17 +144,8 @@ class Gateway:
             raise InvalidRequest("x-chaku-continue is neither on nor off", param="x-chaku-continue")
         return self._continue_answers if header is None else header == b"on"
 
-    async def _infer(
-        self,
-        exchange: Exchange,
-        route: Route,
-        translation: Translation,
-        receive: Receive,
-        send: Send,
-        headers: Headers,
-        *,
-        continues: bool,
-    ) -> None:
+    async def _infer(self, exchange: Exchange, work: _Work, receive: Receive, send: Send, headers: Headers) -> None:
+        translation = work.translation
         exchange.is_stream = translation.is_stream
         if "model" not in translation.body:
             translation.body["model"] = self._table.default_name()
@@ -155,7 +153,6 @@ class Gateway:
         served = await self._table.find_soon(asked)
         exchange.is_known_model = True
         headers = headers + note_headers(translation.notes)
-        work = _Work(route, translation, continues)
         try:
             async with client_watch(receive), asyncio.timeout(served.config.deadline_s):
                 while True:
@@ -168,6 +165,8 @@ class Gateway:
                     except EngineError:
                         another = self._table.fallback_of(served)
                         if exchange.has_headers_sent or served.refresh() or another is None:
+                            raise
+                        if not self._limits.may_ask(work.caller, another.name):
                             raise
                         served = another
         except TimeoutError:
@@ -186,11 +185,28 @@ class Gateway:
 
     async def _run(self, exchange: Exchange, served: Served, work: _Work, relay: Relay) -> None:
         body = work.translation.body
+        self._limits.check(work.caller, served.name, body)
         fitting = served.fit(work.route, body)
         asked = work_of(served.name, body, num_answers(body))
+        reservation = await self._limits.reserve(work.caller, work.route, served.name, body, asked.num_slots)
+        if reservation is not None:
+            relay.add_headers(reservation.headers)
+        has_failed = False
+        try:
+            await self._answer(exchange, served, work, fitting, asked, relay)
+        except ChakuError:
+            has_failed = True
+            raise
+        finally:
+            await self._limits.settle(reservation, exchange, has_failed=has_failed)
+
+    async def _answer(
+        self, exchange: Exchange, served: Served, work: _Work, fitting: Fitting, asked: Work, relay: Relay
+    ) -> None:
         async with served.admission_of(work.route).hold(asked.num_slots) as hold:
             exchange.queue_s = exchange.since_start_s()
             request = Request(served, fitting, asked, exchange.is_stream, exchange.request_id, continues=work.continues)
+            exchange.is_asked = True
             try:
                 await self._dispatcher.run(request, hold, relay)
                 await relay.end()
@@ -217,6 +233,7 @@ class Gateway:
         headers = list(base_headers)
         if error.retry_after_s is not None:
             headers.append((b"retry-after", str(max(1, round(error.retry_after_s))).encode()))
+        headers += headers_in(error)
         if error.http_status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
         if error.http_status == 405:
@@ -226,6 +243,8 @@ class Gateway:
 
     def _account(self, exchange: Exchange) -> None:
         exchange.duration_s = exchange.since_start_s()
+        price = self._limits.price_of(exchange.model)
+        exchange.dollars = price.dollars(exchange.prompt_tokens, exchange.completion_tokens, exchange.cached_tokens)
         self._metrics.count(exchange)
         if exchange.is_known_model:  # and so its caller is known: strangers and slips of the pen cost nothing
             self._record_usage(exchange)
@@ -246,6 +265,7 @@ class Gateway:
 class _Work:
     """What a client asks for, whichever model answers."""
 
+    caller: Caller
     route: Route
     translation: Translation
     continues: bool
@@ -254,6 +274,15 @@ class _Work:
 def num_answers(body: dict[str, Any]) -> int:
     """The number of answers that are generated side by side, one slot for each: n for every prompt."""
     return len(prompts_of(body.get("input") or body.get("prompt"))) * (body.get("n") or 1)
+
+
+_EXPOSED = ", ".join(
+    [
+        "x-request-id, x-chaku-note, x-chaku-fallback, retry-after",
+        *(f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
+    ]
+).encode()
+"""Headers that a page of another origin may read."""
 
 
 def _cors_headers(origin: str, headers: dict[bytes, bytes]) -> Headers:
@@ -265,7 +294,7 @@ def _cors_headers(origin: str, headers: dict[bytes, bytes]) -> Headers:
             (b"access-control-max-age", b"600"),
         ]
     else:
-        allowed.append((b"access-control-expose-headers", b"x-request-id, x-chaku-note, x-chaku-fallback, retry-after"))
+        allowed.append((b"access-control-expose-headers", _EXPOSED))
     return allowed
 
 

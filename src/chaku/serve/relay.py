@@ -30,6 +30,10 @@ class Relay:
         self._headers = headers
         self._translation = translation
 
+    def add_headers(self, headers: Headers) -> None:
+        """Send these too."""
+        self._headers = [*self._headers, *headers]
+
     async def block(self, block: Block, notes: tuple[str, ...]) -> None:
         """Send a block of a stream. The first one sends the headers, `notes` among them."""
         exchange = self._exchange

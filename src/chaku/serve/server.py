@@ -29,6 +29,7 @@ from chaku.serve.fleet.gauges import WorkerGauges
 from chaku.serve.fleet.registry import Fleet
 from chaku.serve.fleet.routes import add_fleet_routes
 from chaku.serve.gateway import Gateway, UsageSink
+from chaku.serve.limits import LimitCounters, RateLimits
 from chaku.serve.metrics import Metrics
 from chaku.serve.routing.router import Router
 from chaku.serve.table import ModelTable
@@ -77,8 +78,17 @@ class Serving:
     """Ends a running gateway as a signal does: it drains first."""
 
 
-def build(config: ServeConfig, table: ModelTable, keys: ActiveKeys, record_usage: UsageSink) -> Serving:
-    """Wire a gateway over `table`. Raises ConfigError where `config` would let strangers in."""
+def build(
+    config: ServeConfig,
+    table: ModelTable,
+    keys: ActiveKeys,
+    record_usage: UsageSink,
+    counters: LimitCounters | None = None,
+) -> Serving:
+    """Wire a gateway over `table`. Without `counters`, no key may have limits.
+
+    Raises ConfigError where `config` would let strangers in.
+    """
     access = Access(config, keys)
     table.default = config.score_model
     metrics = Metrics(table)
@@ -96,6 +106,7 @@ def build(config: ServeConfig, table: ModelTable, keys: ActiveKeys, record_usage
         record_usage,
         app,
         Dispatcher(router),
+        RateLimits(counters, config.prices),
         continue_answers=config.continue_answers,
     )
     serving = Serving(table, app, gateway, access, limits, tls=read_tls(config))

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from chaku import tasks
 from chaku.errors import StoreError
 from chaku.store.database import Store
-from chaku.store.keys import CALLER_SCOPES, SELECT, Key, digest
+from chaku.store.keys import CALLER_SCOPES, SELECT, Key, digest, key_of
 from chaku.store.tables import api_keys
 
 log = logging.getLogger(__name__)
@@ -42,12 +42,13 @@ class KeyRing:
         self._thread: threading.Thread | None = None
         self._by_digest: dict[str, _Entry] = {}
         self._num_of_callers = 0
-        self._version: tuple[int, int] | None = None
+        self._by_id: dict[str, Key] = {}
+        self._version: tuple[int, ...] | None = None
         self.is_stale = False
         self.refresh()
 
     def find(self, token: str | bytes) -> Key | None:
-        """The active key of this token, from memory (microseconds). None: unknown or revoked.
+        """The active key of this token, from memory (microseconds). None: unknown or revoked. It may have expired.
 
         A key made less than `interval_s` ago by another process may be missing: call `refresh` in a thread and look
         again before refusing.
@@ -59,6 +60,10 @@ class KeyRing:
             return None
         return found.key
 
+    def with_id(self, key_id: str) -> Key | None:
+        """The active key of this id. It may have expired."""
+        return self._by_id.get(key_id)
+
     @property
     def num_active(self) -> int:
         """Active keys of any scope."""
@@ -66,19 +71,26 @@ class KeyRing:
 
     @property
     def num_of_callers(self) -> int:
-        """Active keys of callers and visitors: a join token or a scraper's key is none."""
+        """Active keys of callers and visitors: a join token or a scraper's key is none.
+
+        An expired key counts, so that no gateway opens its doors by the passing of time.
+        """
         return self._num_of_callers
 
     def refresh(self) -> None:
         """Re-read the keys if they have changed; blocks for one small query. Raises StoreError."""
         with self._reading, self._store.read() as connection:
-            # Keys are never deleted and never un-revoked, so these two counts only grow: they are the version.
-            counts = sa.select(sa.func.count(), sa.func.count(api_keys.c.revoked_at)).select_from(api_keys)
-            num_made, num_revoked = connection.execute(counts).one()
-            version = (int(num_made), int(num_revoked))
+            # Keys are never deleted and never un-revoked, so these numbers only grow: they are the version.
+            counts = sa.select(
+                sa.func.count(),
+                sa.func.count(api_keys.c.revoked_at),
+                sa.func.coalesce(sa.func.sum(api_keys.c.revision), 0),
+            ).select_from(api_keys)
+            version = tuple(int(count) for count in connection.execute(counts).one())
             if version != self._version:
                 rows = connection.execute(SELECT.add_columns(api_keys.c.digest).where(api_keys.c.revoked_at.is_(None)))
-                self._by_digest = {row.digest: _Entry(row.digest, Key(*row[:-1])) for row in rows}
+                self._by_digest = {row.digest: _Entry(row.digest, key_of(row[:-1])) for row in rows}
+                self._by_id = {entry.key.id: entry.key for entry in self._by_digest.values()}
                 self._num_of_callers = sum(bool(one.key.scopes & CALLER_SCOPES) for one in self._by_digest.values())
                 self._version = version
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from chaku.config import TOKEN_PREFIX
+from chaku.config import TOKEN_PREFIX, Limits
 from chaku.errors import InvalidRequest, NotFound
 from chaku.nearest import did_you_mean
 from chaku.store.database import Store
@@ -43,22 +44,27 @@ class Key:
     last_used_at: datetime | None = None
     revoked_at: datetime | None = None
     scopes: frozenset[str] = DEFAULT_SCOPES
+    expires_at: datetime | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    def has_expired(self, now: datetime) -> bool:
+        """Whether its time is over."""
+        return self.expires_at is not None and self.expires_at <= now
 
     def allows(self, scope: str) -> bool:
         """Whether its holder has a right. `admin` includes every right except `join`."""
         return scope in self.scopes or ("admin" in self.scopes and scope != "join")
 
 
-SELECT = sa.select(
-    api_keys.c.id,
-    api_keys.c.name,
-    api_keys.c.prefix,
-    api_keys.c.created_at,
-    api_keys.c.last_used_at,
-    api_keys.c.revoked_at,
-    api_keys.c.scopes,
-)
-"""A Key's columns, in its order."""
+KEY_FIELDS = ("id", "name", "prefix", "created_at", "last_used_at", "revoked_at", "scopes", "expires_at", "limits")
+SELECT = sa.select(*(api_keys.c[name] for name in KEY_FIELDS))
+"""The columns of `key_of`, in its order."""
+
+
+def key_of(row: Sequence[Any]) -> Key:
+    """The key in a row of SELECT."""
+    values = dict(zip(KEY_FIELDS, row, strict=True))
+    return Key(**values | {"limits": Limits.model_validate(values["limits"])})
 
 
 @dataclass(frozen=True)
@@ -75,16 +81,20 @@ def digest(token: str | bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
-def create(store: Store, name: str, *, now: datetime, scopes: Iterable[str] = DEFAULT_SCOPES) -> NewKey:
+def create(
+    store: Store,
+    name: str,
+    *,
+    now: datetime,
+    scopes: Iterable[str] = DEFAULT_SCOPES,
+    expires_at: datetime | None = None,
+    limits: Limits | None = None,
+) -> NewKey:
     """Make a key.
 
     Raises InvalidRequest where the name is empty, too long, odd, or an active key's, and for an unknown scope.
     """
-    wanted = frozenset(scopes)
-    if not wanted or (unknown := sorted(wanted - SCOPES.keys())):
-        what = f"there is no scope {unknown[0]!r}" if wanted else "a key needs a scope"
-        fix = did_you_mean(unknown[0] if wanted else "", SCOPES, f"scopes: {', '.join(SCOPES)}")
-        raise InvalidRequest(what, fix=fix, param="scope")
+    wanted, limits = _checked(scopes), limits or Limits()
     if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable() or name != name.strip():
         raise InvalidRequest(
             f"key name {name!r} is not 1 to {MAX_NAME_LENGTH} printable characters without spaces around them",
@@ -96,12 +106,21 @@ def create(store: Store, name: str, *, now: datetime, scopes: Iterable[str] = DE
             f"a key's name can't begin with {TOKEN_PREFIX!r}, as tokens do", fix="choose another name", param="name"
         )
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)
-    key = Key(new_id(now), name, token[:_SHOWN_CHARACTERS], created_at=now, scopes=wanted)
+    prefix = token[:_SHOWN_CHARACTERS]
+    key = Key(new_id(now), name, prefix, created_at=now, scopes=wanted, expires_at=expires_at, limits=limits)
     try:
         with store.write() as connection:
             connection.execute(
                 api_keys.insert().values(
-                    id=key.id, name=name, digest=digest(token), prefix=key.prefix, created_at=now, scopes=wanted
+                    id=key.id,
+                    name=name,
+                    digest=digest(token),
+                    prefix=prefix,
+                    created_at=now,
+                    scopes=wanted,
+                    expires_at=expires_at,
+                    limits=_stored(limits),
+                    revision=0,
                 )
             )
     except sa.exc.IntegrityError:
@@ -117,7 +136,37 @@ def list_keys(store: Store) -> list[Key]:
     """Every key ever made, revoked ones too, oldest first."""
     with store.read() as connection:
         rows = connection.execute(SELECT.order_by(api_keys.c.created_at, api_keys.c.id))
-        return [Key(*row) for row in rows]
+        return [key_of(row) for row in rows]
+
+
+def edit(
+    store: Store,
+    which: str,
+    *,
+    scopes: Iterable[str] | None = None,
+    expires_at: datetime | Literal["keep"] | None = "keep",
+    limits: Mapping[str, Any] | None = None,
+) -> Key:
+    """Change the active key of that name, id or token prefix; a KeyRing knows within its interval.
+
+    `limits` are the fields of Limits to change; None and () lift a limit. Raises NotFound or InvalidRequest.
+    """
+    with store.write() as connection:
+        key = _pick(_active(connection), which)
+        key = replace(
+            key,
+            scopes=key.scopes if scopes is None else _checked(scopes),
+            expires_at=key.expires_at if expires_at == "keep" else expires_at,
+            limits=key.limits.model_copy(update=dict(limits or {})),
+        )
+        changed = {
+            "scopes": key.scopes,
+            "expires_at": key.expires_at,
+            "limits": _stored(key.limits),
+            "revision": api_keys.c.revision + 1,
+        }
+        connection.execute(api_keys.update().where(api_keys.c.id == key.id).values(changed))
+    return key
 
 
 def revoke(store: Store, which: str, *, now: datetime) -> Key:
@@ -126,10 +175,26 @@ def revoke(store: Store, which: str, *, now: datetime) -> Key:
     Raises NotFound, or InvalidRequest where a prefix fits several keys.
     """
     with store.write() as connection:
-        active = [Key(*row) for row in connection.execute(SELECT.where(api_keys.c.revoked_at.is_(None)))]
-        key = _pick(active, which)
+        key = _pick(_active(connection), which)
         connection.execute(api_keys.update().where(api_keys.c.id == key.id).values(revoked_at=now))
     return replace(key, revoked_at=now)
+
+
+def _active(connection: sa.Connection) -> list[Key]:
+    return [key_of(row) for row in connection.execute(SELECT.where(api_keys.c.revoked_at.is_(None)))]
+
+
+def _checked(scopes: Iterable[str]) -> frozenset[str]:
+    wanted = frozenset(scopes)
+    if not wanted or (unknown := sorted(wanted - SCOPES.keys())):
+        what = f"there is no scope {unknown[0]!r}" if wanted else "a key needs a scope"
+        fix = did_you_mean(unknown[0] if wanted else "", SCOPES, f"scopes: {', '.join(SCOPES)}")
+        raise InvalidRequest(what, fix=fix, param="scope")
+    return wanted
+
+
+def _stored(limits: Limits) -> dict[str, Any]:
+    return limits.model_dump(mode="json", exclude_defaults=True)
 
 
 def _pick(active: list[Key], which: str) -> Key:

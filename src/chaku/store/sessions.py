@@ -50,10 +50,11 @@ class Sessions:
             sa.select(sessions.c.key_id, api_keys.c.name, api_keys.c.scopes, sessions.c.last_seen_at)
             .join(api_keys, api_keys.c.id == sessions.c.key_id)
             .where(mine, api_keys.c.revoked_at.is_(None), sessions.c.last_seen_at >= now - MAX_IDLE)
+            .where(api_keys.c.expires_at.is_(None) | (api_keys.c.expires_at > now))
         )
         with self._store.read() as connection:
             row = connection.execute(query).one_or_none()
-        if row is None:
+        if row is None or not row.scopes & {"page", "admin"}:
             return None
         if row.last_seen_at < now - _TOUCH_EVERY:
             with self._store.write() as connection:

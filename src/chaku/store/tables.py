@@ -83,6 +83,9 @@ api_keys = Table(
     Column("last_used_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
     Column("scopes", Words, nullable=False),  # the rights of its holder, see keys.SCOPES
+    Column("expires_at", UtcDateTime),
+    Column("limits", _Json, nullable=False),  # config.Limits, without what is not limited
+    Column("revision", Integer, nullable=False),  # grows with every change
     Index(
         "uq_api_keys_active_name",
         "name",
@@ -103,12 +106,22 @@ usage = Table(
     Column("prompt_tokens", Integer, nullable=False),
     Column("cached_tokens", Integer, nullable=False),  # part of prompt_tokens
     Column("completion_tokens", Integer, nullable=False),
+    Column("dollars", Float, nullable=False),  # at the price of its time
     Column("duration_s", Float, nullable=False),
     Column("time_to_first_token_s", Float),  # null: no token came
     Column("status", Integer, nullable=False),  # HTTP status
     Column("request_id", Text, nullable=False),
     Index("ix_usage_time", "time"),
     Index("ix_usage_key_id_time", "key_id", "time"),
+)
+
+rate_counters = Table(
+    "rate_counters",
+    metadata,
+    Column("subject", Text, primary_key=True),  # a key's id
+    Column("kind", Text, primary_key=True),  # a field of config.Limits
+    Column("used", Float, nullable=False),
+    Column("counted_at", UtcDateTime, nullable=False),  # when `used` was so much, by the database's clock
 )
 
 sessions = Table(

@@ -31,6 +31,8 @@ class Usage:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    dollars: float = 0.0
+    """At the model's price when it came."""
     time_to_first_token_s: float | None = None
 
 
@@ -45,6 +47,7 @@ class Total:
     cached_tokens: int
     completion_tokens: int
     last_used_at: dt.datetime
+    dollars: float = 0.0
     key_id: str | None = None
     model: str | None = None
     day: dt.date | None = None
@@ -88,7 +91,7 @@ def totals(
         *(column.label(label) for label, column in groups),
         sa.func.count().label("num_requests"),
         sa.func.sum(sa.case((usage.c.status >= 400, 1), else_=0)).label("num_failed"),
-        *(sa.func.sum(usage.c[name]).label(name) for name in ("prompt_tokens", "cached_tokens", "completion_tokens")),
+        *(sa.func.sum(usage.c[name]).label(name) for name in SUMMED),
         sa.func.max(usage.c.time).label("last_used_at"),
     ).group_by(*(column for _, column in groups))
     query = query.order_by(*(column.asc().nulls_first() for _, column in groups))
@@ -100,4 +103,6 @@ def totals(
         return [Total(**row) for row in connection.execute(query).mappings() if row["num_requests"]]
 
 
+SUMMED = ("prompt_tokens", "cached_tokens", "completion_tokens", "dollars")
+"""Columns whose sum a Total has."""
 _COLUMNS = tuple(column.name for column in usage.columns if column.name != "id")

@@ -100,6 +100,12 @@ class Logins:
                 "this API key is unknown or revoked",
                 fix="`chaku keys list` shows the keys, `chaku keys create` makes one",
             )
+        if found.has_expired(datetime.now(UTC)):
+            raise AuthenticationFailed(
+                "this API key has expired",
+                fix="`chaku keys edit NAME --expires DATE` prolongs it",
+                code="api_key_expired",
+            )
         if not found.allows("page"):
             raise PermissionRefused(
                 "this API key has no scope 'page'", fix="`chaku keys create NAME` makes a key that may log in"

@@ -12,8 +12,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from chaku import __version__, logs, tasks
+from chaku.config import Limits
 from chaku.engines.base import Engine, State
 from chaku.engines.worker import told_capabilities
 from chaku.errors import ChakuError
@@ -38,6 +40,7 @@ class WorkerKey:
     id: str = "gateway"
     num_active = 1
     num_of_callers = 1
+    limits = Limits()
 
     def __repr__(self) -> str:
         return "WorkerKey(...)"
@@ -45,6 +48,13 @@ class WorkerKey:
     def find(self, token: bytes) -> WorkerKey | None:
         """Itself, for the right token."""
         return self if hmac.compare_digest(token, self.token.encode()) else None
+
+    def with_id(self, key_id: str) -> None:
+        """No page asks a worker."""
+
+    def has_expired(self, now: datetime) -> bool:
+        """It lasts as long as its worker."""
+        return False
 
     def allows(self, scope: str) -> bool:
         """Whether a gateway may do it here."""
