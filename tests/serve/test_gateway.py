@@ -407,7 +407,7 @@ async def test_a_preflights_answer_is_empty_and_a_pages_answer_shows_our_headers
             assert not {"content-length", "content-type"} & {name.lower() for name in answer.headers}
         _, _, headers = await g.post(CHAT, chat(), headers=origin)
     exposed = headers["access-control-expose-headers"]
-        assert exposed.startswith("x-request-id, x-chaku-note, x-chaku-fallback, retry-after, x-ratelimit-limit-")
+    assert exposed.startswith("x-request-id, x-chaku-note, x-chaku-fallback, retry-after, x-ratelimit-limit-")
 
 
 async def test_health_can_be_asked_by_head() -> None:
