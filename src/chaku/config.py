@@ -159,6 +159,18 @@ class Contestant(Frozen):
     sampling: dict[str, Any] = {}
     """Request parameters, such as temperature."""
 
+    @classmethod
+    def of_flag(cls, text: str) -> Contestant:
+        """As the command line has it: MODEL, NAME=MODEL or {name: NAME, model: MODEL, ...}. Raises ConfigError."""
+        try:
+            return cls.model_validate(_contestant(text))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ConfigError(f"the contestant {text[:80]!r}: {place}: {in_words(first)}") from None
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
 
 class ServeConfig(Frozen):
     """Everything `chaku serve` can be told."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import click
 
 from chaku.batch import Answers, BatchRequest, open_answers, read_requests, run
 from chaku.cli.help_page import group
-from chaku.cli.progress.drawing import Pace
+from chaku.cli.progress.requests import RequestCounts
 from chaku.cli.terminal.asking import endpoint_options
 from chaku.cli.terminal.endpoint import choose
 from chaku.errors import ChakuError
@@ -47,7 +46,7 @@ def run_batch(
             click.echo(f"{len(requests) - len(missing):,} of {len(requests):,} answers are recorded", err=True)
         if not missing:
             return
-        counts = _Counts(len(missing))
+        counts = RequestCounts(len(missing))
         try:
             asyncio.run(_send(missing, answers, counts, parallel, base_url, api_key, model))
         except* ChakuError as failures:
@@ -65,7 +64,7 @@ def run_batch(
 async def _send(
     missing: list[BatchRequest],
     answers: Answers,
-    counts: _Counts,
+    counts: RequestCounts,
     parallel: int,
     base_url: str | None,
     api_key: str | None,
@@ -75,38 +74,18 @@ async def _send(
         headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else None
         transport = Transport(endpoint.base_url, who=endpoint.base_url, headers=headers)
         try:
-            await run(missing, transport, answers, parallel=parallel, watch=counts.add)
+            await run(
+                missing,
+                transport,
+                answers,
+                parallel=parallel,
+                watch=lambda answer: counts.add(is_failed=answer["error"] is not None, tokens=_tokens_of(answer)),
+            )
         finally:
             await transport.close()
 
 
-class _Counts:
-    """What came so far, drawn on standard error."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.num_done = self.num_failed = self.num_tokens = 0
-        self._pace = Pace()
-        self._is_terminal = sys.stderr.isatty()
-        self._start = "\r\x1b[K" if self._is_terminal else ""
-
-    def add(self, answer: dict[str, Any]) -> None:
-        """Count an answer."""
-        self.num_done += 1
-        self.num_failed += answer["error"] is not None
-        body = answer["response"]["body"]
-        usage = (body.get("usage") if isinstance(body, dict) else None) or {}
-        self.num_tokens += usage.get("completion_tokens") or usage.get("output_tokens") or 0
-        if self._is_terminal or self._pace.is_due():
-            click.echo(self._start + self._line(), err=True, nl=not self._is_terminal)
-
-    def end(self) -> None:
-        """Print the last line."""
-        click.echo(self._start + self._line(), err=True)
-
-    def _line(self) -> str:
-        per_s = self._pace.per_s(self.num_done)
-        left = f", {(self.total - self.num_done) / per_s:,.0f} s left" if per_s and self.num_done < self.total else ""
-        failed = f", {self.num_failed:,} refused" if self.num_failed else ""
-        tokens = f"{self.num_tokens:,} tokens, {self._pace.per_s(self.num_tokens):,.0f} tokens/s"
-        return f"{self.num_done:,} of {self.total:,} answers{failed}, {tokens}{left}"
+def _tokens_of(answer: dict[str, Any]) -> int:
+    body = answer["response"]["body"]
+    usage = (body.get("usage") if isinstance(body, dict) else None) or {}
+    return usage.get("completion_tokens") or usage.get("output_tokens") or 0

@@ -34,7 +34,20 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'chaku compare -m smollm2-135m -m runs/my-run "Who are you?"',
         'cat error.log | chaku compare -m A -m B -m C "What went wrong?" --json',
     ),
-    "eval": ("chaku eval show evals/my-run", "chaku eval show evals/my-run --json"),
+    "eval": (
+        "chaku eval run chaku-80 -m smollm2-135m -m tuned=runs/my-run --judge qwen3-0.6b",
+        "chaku eval show evals/chaku-80",
+    ),
+    "eval run": (
+        "chaku eval run chaku-80 -m smollm2-135m -m tuned=runs/my-run --judge qwen3-0.6b",
+        "chaku eval run prompts.csv -m A -m B --judge gpt-4o --judge-url https://api.openai.com/v1 --dry-run",
+        "chaku eval run my.jsonl -m A -m B --judge J --mode pair-score --prices prices.yaml --budget 5",
+    ),
+    "eval judge": (
+        "chaku eval judge answer_a.jsonl answer_b.jsonl --questions question.jsonl --judge J -o evals/old",
+        "chaku eval judge evals/chaku-80 --judge another-judge",
+    ),
+    "eval reparse": ("chaku eval reparse evals/chaku-80", "chaku eval reparse evals/chaku-80 --json"),
     "eval import": (
         "chaku eval import review_gpt35_vicuna-13b.jsonl",
         "chaku eval import review_*.jsonl --reparse --json",

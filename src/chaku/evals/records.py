@@ -217,6 +217,12 @@ class Run:
             newest(read_records(folder / "judgements.jsonl", Judgement, missing_ok=True)),
         )
 
+    @property
+    def dollars(self) -> float:
+        """What all recorded calls cost, where there was a price."""
+        usages = [answer.usage for answer in self.answers] + [judgement.usage for judgement in self.judgements]
+        return sum(usage.dollars or 0.0 for usage in usages)
+
     def answer_of(self, question_id: str, model: str, sample: int = 0) -> Answer | None:
         """A contestant's answer that did not fail."""
         for answer in self.answers:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +200,13 @@ def temperature_of(question: Question) -> float:
     if question.temperature is not None:
         return question.temperature
     return TEMPERATURES.get(question.category or "", OTHER_TEMPERATURE)
+
+
+def spread(questions: Sequence[Question], limit: int) -> list[Question]:
+    """At most `limit` questions, of as many categories as possible, in the suite's order."""
+    by_category: dict[str | None, list[Question]] = {}
+    for question in questions:
+        by_category.setdefault(question.category, []).append(question)
+    taken = [question for row in zip_longest(*by_category.values()) for question in row if question is not None]
+    chosen = {question.id for question in taken[:limit]}
+    return [question for question in questions if question.id in chosen]

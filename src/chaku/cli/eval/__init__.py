@@ -7,6 +7,9 @@ import click
 from chaku.cli.lazy import LazyGroup
 
 COMMANDS = {
+    "run": ("chaku.cli.eval.run:run", "Ask models a suite's questions; judge the answers."),
+    "judge": ("chaku.cli.eval.judge:judge", "Judge answers that were made elsewhere."),
+    "reparse": ("chaku.cli.eval.reparse:reparse", "Read the judge's texts of a run again."),
     "import": ("chaku.cli.eval.import_files:import_files", "Read what FastChat recorded: totals, wins, agreements."),
     "show": ("chaku.cli.eval.show:show", "Show what a run's folder holds."),
 }

@@ -25,6 +25,11 @@ def show(folder: Path, as_json: bool) -> None:
     if as_json:
         click.echo(orjson.dumps(counts).decode())
         return
+    print_counts(counts)
+
+
+def print_counts(counts: dict[str, Any]) -> None:
+    """Print the numbers of a run, one line each."""
     for name, value in counts.items():
         shown = ", ".join(f"{key} {number:,}" for key, number in value.items()) if isinstance(value, dict) else value
         click.echo(f"{name.replace('_', ' '):<12} {shown}")
@@ -50,4 +55,5 @@ def counts_of(run: Run) -> dict[str, Any]:
                 for state in ("ok", "unparsed", "failed")
             },
         },
+        "dollars": round(run.dollars, 6),
     }
