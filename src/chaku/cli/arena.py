@@ -21,6 +21,7 @@ from chaku.cli.keys import database_option, require_database
 from chaku.comparison import Comparison, redacted, write_comparisons
 from chaku.config import database_url
 from chaku.errors import UsageError
+from chaku.evals.records import Run
 from chaku.records import atomic_write
 from chaku.store.comparisons import ComparisonBook
 from chaku.store.database import open_store
@@ -94,7 +95,7 @@ def rate_games(
 
     Without a FILE, the store's votes are rated.
     FILE is JSON lines or JSON of chaku's comparisons, FastChat's battles or logs, or MT-bench labels; or a CSV with
-    the columns model_a, model_b and winner.
+    the columns model_a, model_b and winner; or a run's folder of `chaku eval`, whose verdicts count as games.
     """
     options = Options(anchor, anchor_rating, prior, cluster, style_control, level)  # type: ignore[arg-type]
     games = _Games(files, database, since, until, examples)
@@ -255,8 +256,10 @@ def _is_within(game: Comparison, since: str | None, until: str | None) -> bool:
 
 
 def _read(files: tuple[Path, ...]) -> Reading:
-    """Read the files, and say on stderr what is left out."""
-    reading = read_battles(files)
+    """Read files of games and folders of runs, and say on stderr what is left out."""
+    runs = [path for path in files if (path / "run.json").exists()]
+    reading = read_battles([path for path in files if path not in runs])
+    reading.comparisons += [verdict for path in runs for verdict in Run.load(path).comparisons()]
     _tell_left_out(reading)
     if not reading.comparisons:
         why = f" ({_reasons(reading.skipped)})" if reading.skipped else ""

@@ -48,6 +48,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "chaku eval judge evals/chaku-80 --judge another-judge",
     ),
     "eval reparse": ("chaku eval reparse evals/chaku-80", "chaku eval reparse evals/chaku-80 --json"),
+    "eval compare": (
+        "chaku eval compare evals/base evals/tuned",
+        "chaku eval compare evals/base evals/tuned --fail-if 'worse,p<0.05' --junit eval.xml",
+    ),
     "eval import": (
         "chaku eval import review_gpt35_vicuna-13b.jsonl",
         "chaku eval import review_*.jsonl --reparse --json",

@@ -14,7 +14,7 @@ from chaku.statistics.distributions import Floats
 from chaku.statistics.means import Estimate, mean
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pair:
     """Two models over the questions on which both were judged."""
 
@@ -29,6 +29,28 @@ class Pair:
     """(n,) "a", "b" or "tie": what all judgements of the question say, a tie if they differ."""
     has_scores: bool
     """False: there are only verdicts."""
+
+    @classmethod
+    def of_values(
+        cls, model_a: str, model_b: str, questions: tuple[str, ...], values_a: Floats, values_b: Floats
+    ) -> Pair:
+        """A pair of models that were judged one at a time: the larger value wins."""
+        outcomes = tuple(
+            "tie" if first == second else "a" if first > second else "b"
+            for first, second in zip(values_a.tolist(), values_b.tolist(), strict=True)
+        )
+        return cls(model_a, model_b, questions, values_a, values_b, outcomes, True)
+
+    @property
+    def turned(self) -> Pair:
+        """The same with the second model first."""
+        outcomes = tuple({"a": "b", "b": "a", "tie": "tie"}[outcome] for outcome in self.outcomes)
+        return Pair(self.model_b, self.model_a, self.questions, self.values_b, self.values_a, outcomes, self.has_scores)
+
+    @property
+    def points_b(self) -> Floats:
+        """(n,) 1 where the second model won, 0.5 for a tie, 0 where it lost."""
+        return np.array([{"a": 0.0, "tie": 0.5, "b": 1.0}[outcome] for outcome in self.outcomes])
 
     @property
     def difference(self) -> Estimate | None:

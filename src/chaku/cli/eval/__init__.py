@@ -10,6 +10,7 @@ COMMANDS = {
     "run": ("chaku.cli.eval.run:run", "Ask models a suite's questions; judge the answers."),
     "judge": ("chaku.cli.eval.judge:judge", "Judge answers that were made elsewhere."),
     "reparse": ("chaku.cli.eval.reparse:reparse", "Read the judge's texts of a run again."),
+    "compare": ("chaku.cli.eval.compare_runs:compare_runs", "Compare models of runs and logs, with error bars."),
     "import": ("chaku.cli.eval.import_files:import_files", "Read what FastChat recorded: totals, wins, agreements."),
     "show": ("chaku.cli.eval.show:show", "Show what a run's folder holds."),
 }
