@@ -13,7 +13,9 @@ def publish(server: FileServer, files: dict[str, bytes], revision: str = "main",
     """Put a repository with these files on the server."""
     listing = {"_id": "1", "id": repo, "modelId": repo, "sha": COMMIT, "private": False, "tags": [], "downloads": 0}
     listing["siblings"] = [{"rfilename": name} for name in files]
-    server.json(f"/api/models/{repo}" + ("" if revision == "main" else f"/revision/{revision}"), listing)
+    server.json(f"/api/models/{repo}/revision/{revision}", listing)
+    if revision == "main":
+        server.json(f"/api/models/{repo}", listing)
     for name, content in files.items():
         etag = f'"{hashlib.sha256(content).hexdigest()}"'
         headers = {"ETag": etag, "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
