@@ -7,15 +7,12 @@ With all branches there is one line for each leaf, and the messages that paths s
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Annotated, Any, Literal
-
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
+from typing import Any
 
 from chaku.errors import InvalidRequest
 from chaku.store import conversations, feedback, message_record, tables
@@ -24,8 +21,7 @@ from chaku.store.database import Store
 from chaku.store.feedback import LOCAL_VISITOR, Feedback, FeedbackBook
 from chaku.store.ids import new_id
 from chaku.store.message_record import MessageState, StoredMessage
-
-MAX_NAME_LENGTH = 256
+from chaku.store.transcript_lines import Line, LineMessage, MessageFacts, has_system_prompt, read_line, write_line
 
 _ROWS_AT_ONCE = 500
 """Rows per transaction of an import."""
@@ -55,77 +51,6 @@ class Skipped:
     reason: str
 
 
-def _check_moment(moment: datetime) -> datetime:
-    if not 1970 <= moment.year <= 9000:
-        raise ValueError("a time outside the years 1970 to 9000")
-    return moment
-
-
-def _check_name(text: str) -> str:
-    if not text.isprintable() or len(text) > MAX_NAME_LENGTH:
-        raise ValueError(f"not {MAX_NAME_LENGTH} printable characters at most")
-    return text
-
-
-_Moment = Annotated[AwareDatetime, AfterValidator(_check_moment)]
-_Name = Annotated[str, AfterValidator(_check_name)]
-"""Goes into a text column: PostgreSQL takes no NUL there."""
-
-
-class _FeedbackFacts(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    value: Literal["up", "down"]
-    reasons: list[str]
-    consent: bool
-    created_at: _Moment
-
-
-class _MessageFacts(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    id: str
-    model: _Name | None = None
-    sampling: dict[str, Any] | None = None
-    usage: dict[str, Any] | None = None
-    timings: dict[str, float | None] | None = None
-    finish_reason: _Name | None = None
-    error: dict[str, Any] | None = None
-    state: MessageState = MessageState.COMPLETE
-    created_at: _Moment
-    updated_at: _Moment
-    feedback: _FeedbackFacts | None = None
-
-
-class _LineMessage(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
-    role: str
-    content: Any = None  # checked by check_message; as Any, for pydantic's str refuses a lone surrogate
-    reasoning_content: Any = None
-    chaku: _MessageFacts | None = None
-
-
-class _LineFacts(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    is_pinned: bool
-    is_shown: bool
-    model: _Name | None = None
-    settings: dict[str, Any] | None = None
-    created_at: _Moment
-    updated_at: _Moment
-
-
-class _Line(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
-    id: str | None = None
-    title: str = ""
-    messages: list[_LineMessage]
-    chaku: _LineFacts | None = None
-
-
 def export_jsonl(
     store: Store, owner_id: str | None, ids: Iterable[str], *, all_branches: bool = False
 ) -> Iterator[bytes]:
@@ -143,7 +68,7 @@ def export_jsonl(
         thumbs = FeedbackBook(store, owner_id).of(conversation_id)
         shown = conversation.leaf_id if conversation.leaf_id in by_id else None
         for leaf_id in leaves if all_branches and leaves else [shown]:
-            yield _write_line(conversation, _path(by_id, leaf_id), thumbs, is_shown=leaf_id == shown)
+            yield write_line(conversation, _path(by_id, leaf_id), thumbs, is_shown=leaf_id == shown)
 
 
 def import_jsonl(
@@ -235,55 +160,12 @@ def _path(by_id: dict[str, StoredMessage], leaf_id: str | None) -> list[StoredMe
     return path[::-1]
 
 
-def _write_line(
-    conversation: StoredConversation, path: list[StoredMessage], thumbs: Mapping[str, Feedback], *, is_shown: bool
-) -> bytes:
-    facts = _LineFacts(
-        is_pinned=conversation.is_pinned,
-        is_shown=is_shown,
-        model=conversation.model,
-        settings=conversation.settings,
-        created_at=conversation.created_at,
-        updated_at=conversation.updated_at,
-    )
-    line = {
-        "id": conversation.id,
-        "title": conversation.title,
-        "messages": [
-            *([] if conversation.system is None else [{"role": "system", "content": conversation.system}]),
-            *(_write_message(message, thumbs.get(message.id)) for message in path),
-        ],
-        "chaku": facts.model_dump(mode="json", exclude_none=True),
-    }
-    try:
-        return json.dumps(line, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # a lone surrogate, which only an escape can carry
-        return json.dumps(line).encode() + b"\n"
-
-
-def _write_message(message: StoredMessage, thumb: Feedback | None) -> dict[str, Any]:
-    fields = _MessageFacts.model_fields.keys() - {"feedback"}
-    facts = _MessageFacts.model_validate({name: getattr(message, name) for name in fields})
-    if thumb is not None:
-        facts.feedback = _FeedbackFacts.model_validate(
-            {name: getattr(thumb, name) for name in _FeedbackFacts.model_fields}
-        )
-    reasoning = {} if message.reasoning is None else {"reasoning_content": message.reasoning}
-    return {
-        "role": message.role,
-        "content": message.content,
-        **reasoning,
-        **(message.extra or {}),
-        "chaku": facts.model_dump(mode="json", exclude_none=True),
-    }
-
-
 @dataclass
 class _Branch:
     """A conversation being put together from its lines."""
 
     owner_id: str | None
-    line: _Line
+    line: Line
     now: datetime
     id: str = ""
     leaf_id: str | None = None
@@ -295,12 +177,12 @@ class _Branch:
     def __post_init__(self) -> None:
         self.id = new_id(self.now)
 
-    def continues_with(self, line: _Line) -> bool:
+    def continues_with(self, line: Line) -> bool:
         """Whether a line is another branch of this conversation: only our own exports have those."""
         is_ours = self.line.chaku is not None and line.chaku is not None
         return is_ours and line.id is not None and line.id == self.line.id
 
-    def add(self, line: _Line) -> None:
+    def add(self, line: Line) -> None:
         """Take a line's messages, or none of them where one is at fault."""
         num_before = len(self.messages)
         try:
@@ -312,9 +194,9 @@ class _Branch:
             del self.messages[num_before:]
             raise
 
-    def _add(self, line: _Line) -> None:
+    def _add(self, line: Line) -> None:
         parent_id: str | None = None
-        for item in line.messages[_has_system_prompt(line) :]:
+        for item in line.messages[has_system_prompt(line) :]:
             known = self.by_old_id.get(item.chaku.id) if item.chaku else None
             message = known or self._new(item, parent_id)
             if message.parent_id != parent_id:
@@ -323,11 +205,11 @@ class _Branch:
         if self.leaf_id is None or (line.chaku and line.chaku.is_shown):
             self.leaf_id = parent_id
 
-    def _new(self, item: _LineMessage, parent_id: str | None) -> StoredMessage:
+    def _new(self, item: LineMessage, parent_id: str | None) -> StoredMessage:
         message_record.check_message(item.role, item.content, item.model_extra)
         if not isinstance(item.reasoning_content, str | None):
             raise InvalidRequest("reasoning_content is not text", param="reasoning_content")
-        facts = item.chaku or _MessageFacts(id=new_id(self.now), created_at=self.now, updated_at=self.now)
+        facts = item.chaku or MessageFacts(id=new_id(self.now), created_at=self.now, updated_at=self.now)
         message = StoredMessage(
             conversation_id=self.id,
             parent_id=parent_id,
@@ -360,19 +242,13 @@ class _Branch:
             is_pinned=facts.is_pinned if facts else False,
             created_at=facts.created_at if facts else self.now,
             updated_at=facts.updated_at if facts else self.now,
-            system=self.line.messages[0].content if _has_system_prompt(self.line) else None,
+            system=self.line.messages[0].content if has_system_prompt(self.line) else None,
             model=facts.model if facts else None,
             settings=facts.settings if facts else None,
         )
 
     def _own_title(self) -> str:
         return next((conversations.title_from(one.content) for one in self.messages if one.role == "user"), "")
-
-
-def _has_system_prompt(line: _Line) -> bool:
-    """Whether the first message is a system prompt, ours or a stranger's, and not a node of a tree."""
-    first = line.messages[0] if line.messages else None
-    return first is not None and first.role == "system" and first.chaku is None and isinstance(first.content, str)
 
 
 def _branches(
@@ -388,7 +264,7 @@ def _branches(
         if not text.strip():
             continue
         try:
-            line = _read_line(text)
+            line = read_line(text)
             num_rows += 1 + len(line.messages)
             if num_rows > MOST_ROWS:
                 break
@@ -413,17 +289,3 @@ def _branches(
         )
     if current is not None:
         yield current
-
-
-def _read_line(text: str | bytes) -> _Line:
-    """One line's JSON, in shape. Raises InvalidRequest."""
-    try:
-        line = _Line.model_validate(json.loads(text))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidRequest(f"{where}: {first['msg']}", param=where) from None
-    except ValueError as error:
-        raise InvalidRequest(f"not JSON ({error})") from None
-    conversations.check_title(line.title)
-    return line
