@@ -47,6 +47,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "chaku eval judge answer_a.jsonl answer_b.jsonl --questions question.jsonl --judge J -o evals/old",
         "chaku eval judge evals/chaku-80 --judge another-judge",
     ),
+    "eval judge-check": (
+        "chaku eval judge-check qwen3-0.6b",
+        "chaku eval judge-check qwen3-0.6b --answers evals/chaku-80 --own qwen3-0.6b",
+        "chaku eval judge-check fake:always-first --json",
+    ),
+    "eval label": ("chaku eval label evals/chaku-80", "chaku eval label evals/chaku-80 --items 50 --voter ana"),
     "eval reparse": ("chaku eval reparse evals/chaku-80", "chaku eval reparse evals/chaku-80 --json"),
     "eval compare": (
         "chaku eval compare evals/base evals/tuned",

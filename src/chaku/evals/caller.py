@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from chaku.evals.records import Usage
 
 RETRIES = Retries(limit=30, budget_s=600.0)
 """A full queue, a limit of calls per minute and an engine that restarts are waited for."""
+_UNLIMITED = replace(RETRIES, statuses=frozenset({503}))
 ENDING = (EngineUnavailable, Overloaded, AuthenticationFailed, PermissionRefused, NotFound)
 """Failures that hold for all further calls too: a run ends with them. Others belong to one call and are recorded."""
 
@@ -51,17 +52,19 @@ class Caller:
         parallel: int,
         budget: Budget | None = None,
         served: Mapping[str, str] | None = None,
+        waits_for_limits: bool = True,
     ) -> None:
         """`hosts`: model to host. `parallel`: calls at once to one host, at most.
 
-        `served`: what a host calls a model, where it is another name.
+        `served`: what a host calls a model, where it is another name. Without `waits_for_limits` a 429 is raised.
         """
         self._hosts = dict(hosts)
         self._served = dict(served or {})
         self._budget = budget or Budget(None, {})
         self._limits = {_place(host): asyncio.Semaphore(parallel) for host in self._hosts.values()}
         self._clients = {
-            host: Client(host.base_url, host.api_key, retries=RETRIES) for host in dict.fromkeys(self._hosts.values())
+            host: Client(host.base_url, host.api_key, retries=RETRIES if waits_for_limits else _UNLIMITED)
+            for host in dict.fromkeys(self._hosts.values())
         }
         self._open = contextlib.AsyncExitStack()
         self.num_workers = parallel * len(self._limits)

@@ -9,6 +9,8 @@ from chaku.cli.lazy import LazyGroup
 COMMANDS = {
     "run": ("chaku.cli.eval.run:run", "Ask models a suite's questions; judge the answers."),
     "judge": ("chaku.cli.eval.judge:judge", "Judge answers that were made elsewhere."),
+    "judge-check": ("chaku.cli.eval.judge_check:judge_check", "Find out whether a judge can be trusted."),
+    "label": ("chaku.cli.eval.label:label_pairs", "Say yourself which answers are better, blind."),
     "reparse": ("chaku.cli.eval.reparse:reparse", "Read the judge's texts of a run again."),
     "compare": ("chaku.cli.eval.compare_runs:compare_runs", "Compare models of runs and logs, with error bars."),
     "import": ("chaku.cli.eval.import_files:import_files", "Read what FastChat recorded: totals, wins, agreements."),

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chaku import __version__
-from chaku.arena.battle_files import read_battles
+from chaku.cli.eval.labels import read_labels
 from chaku.cli.help_page import command
 from chaku.comparison import Comparison, write_comparisons
 from chaku.config import Contestant
@@ -58,7 +58,7 @@ def import_files(
     """
     kinds = {path: kind_of(path) for path in files}
     old = read_old_files([path for path, kind in kinds.items() if kind is not None])
-    labels = _labels([path for path, kind in kinds.items() if kind is None])
+    labels = read_labels([path for path, kind in kinds.items() if kind is None])
     question_file = question_file or questions_beside(files)
     questions = read_old_questions(question_file) if question_file else {}
     content: dict[str, Any] = {}
@@ -81,27 +81,6 @@ def import_files(
         return
     _print(pairs, quality, agreements, content)
     click.echo(f"{len(old.answers):,} answers, {len(old.judgements):,} judgements, {len(labels):,} labels", err=True)
-
-
-def _labels(paths: list[Path]) -> list[Comparison]:
-    """People's votes and a judge's settled verdicts. Raises UsageError for a file with neither."""
-    if not paths:
-        return []
-    reading = read_battles(paths)
-    if not reading.comparisons:
-        reasons = "; ".join(reading.skipped)
-        raise UsageError(
-            f"{paths[0]} has no answers, judgements or labels ({reasons})",
-            fix="a label needs model_a, model_b and winner",
-        )
-    if reading.skipped:
-        reasons = ", ".join(f"{num:,} x {why}" for why, num in reading.skipped.most_common())
-        click.echo(f"left out: {reasons}", err=True)
-    return [
-        # A label that names nobody is a person's: a judge's verdict has the judge's name.
-        game.replaced(source="human") if game.source == "import" else game
-        for game in reading.comparisons
-    ]
 
 
 def _agreements(old: OldFiles, labels: list[Comparison]) -> list[tuple[str, int, tuple[Agreement, Agreement]]]:

@@ -8,15 +8,8 @@ from typing import Any
 
 import click
 
-from chaku.cli.eval.asking import (
-    Wanted,
-    calling_options,
-    carry_out,
-    judge_host_of,
-    judging_of,
-    judging_options,
-    prices_of,
-)
+from chaku.cli.eval.asking import Wanted, carry_out, judge_host_of, judging_of, prices_of
+from chaku.cli.eval.options import calling_options, code_option, judging_options
 from chaku.cli.help_page import command
 from chaku.cli.terminal.asking import endpoint_options
 from chaku.errors import UsageError
@@ -36,6 +29,7 @@ _PATH = click.Path(path_type=Path, exists=True)
 @endpoint_options
 @judging_options
 @calling_options
+@code_option
 def judge(
     sources: tuple[Path, ...], suite: str | None, references: Path | None, base_url: str | None, api_key: str | None,
     judge_url: str | None, judge_key: str | None, output: Path | None, parallel: int, prices: Path | None,

@@ -7,15 +7,8 @@ from typing import Any
 
 import click
 
-from chaku.cli.eval.asking import (
-    Wanted,
-    calling_options,
-    carry_out,
-    judge_host_of,
-    judging_of,
-    judging_options,
-    prices_of,
-)
+from chaku.cli.eval.asking import Wanted, carry_out, judge_host_of, judging_of, prices_of
+from chaku.cli.eval.options import calling_options, code_option, judging_options
 from chaku.cli.help_page import command
 from chaku.cli.terminal.asking import endpoint_options
 from chaku.config import Contestant
@@ -59,6 +52,7 @@ from chaku.evals.suites import load_suite, spread
 @endpoint_options
 @judging_options
 @calling_options
+@code_option
 def run(
     suite: str, models: tuple[str, ...], samples: int, limit: int | None, categories: tuple[str, ...],
     references: Path | None, max_tokens: int, base_url: str | None, api_key: str | None, judge_url: str | None,
