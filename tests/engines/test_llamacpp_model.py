@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
 async def test_capabilities_are_those_of_the_model(engine: LlamaCppEngine) -> None:
     known = engine.capabilities
     assert (known.context_tokens, known.slots) == (2048, 4)
+    assert 130e6 < (known.num_parameters or 0) < 165e6
     assert not (known.tools or known.vision or known.reasoning)
     assert "knows no tools" in known.why_not["tools"]
     assert known.routes == {"chat", "completions", "embeddings"}

@@ -46,7 +46,15 @@ class Saying:
 
 def model(name: str, **fields: Any) -> dict[str, Any]:
     """A row of /v1/models."""
-    known = {"state": "ready", "detail": "", "progress": None, "context_tokens": 8192, "slots": 4, "capabilities": []}
+    known = {
+        "state": "ready",
+        "detail": "",
+        "progress": None,
+        "context_tokens": 8192,
+        "slots": 4,
+        "num_parameters": None,
+        "capabilities": [],
+    }
     row = {"id": name, "object": "model", "created": 1_800_000_000, "owned_by": "chaku", "running": 0, "waiting": 0}
     return {**row, **known, **fields}
 

@@ -69,6 +69,8 @@ class Capabilities:
     """Requests decoded at once. None: unknown."""
     embedding_slots: int | None = None
     """Inputs embedded at once, beside the chats. None: unknown."""
+    num_parameters: int | None = None
+    """Weights of the model. None: unknown (an upstream)."""
     why_not: dict[str, str] = field(default_factory=dict)
     """Field name to the reason why it is refused, for the error message."""
 

@@ -44,6 +44,7 @@ class ToldCapabilities(Told):
     context_tokens: int | None = Field(None, ge=1)
     slots: int | None = Field(None, ge=1, le=100_000)
     embedding_slots: int | None = Field(None, ge=0, le=100_000)
+    num_parameters: int | None = Field(None, ge=0, le=10**15)
     why_not: Annotated[dict[Text, Text], Field(max_length=200)] = Field(default_factory=dict)
 
 

@@ -34,6 +34,8 @@ class ServedModel(TypedDict):
     progress: float | None
     context_tokens: int | None
     slots: int | None
+    num_parameters: int | None
+    """Weights; null where the engine does not say."""
     capabilities: list[str]
     running: int
     waiting: int
@@ -74,6 +76,7 @@ def describe_model(served: Served) -> ServedModel:
         "progress": status.progress,
         "context_tokens": known.context_tokens if known else None,
         "slots": served.admission.slots if known else None,
+        "num_parameters": known.num_parameters if known else None,
         "capabilities": sorted(abilities),
         "running": served.admission.num_running,
         "waiting": served.admission.num_waiting,

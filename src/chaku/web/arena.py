@@ -337,18 +337,21 @@ class Arena:
     def _revealed(self, book: Battles, battle_id: str, given: StoredVote) -> arena_shapes.Revealed:
         battle = book.get(battle_id)
         sides, paths = book.sides(battle), _paths(book, battle)
+        sizes = {row["id"]: row["num_parameters"] for row in self._models()}
         why_not = next((_NOT_COUNTED[flag] for flag in battle.flags if flag in _NOT_COUNTED), None)
         return {
             "state": "revealed",
             "choice": given.choice,
             "counted": why_not is None,
             "reason": why_not,
-            "sides": {side: _reveal(sides[side], paths[side]) for side in SIDES},
+            "sides": {side: _reveal(sides[side], paths[side], sizes.get(sides[side].model)) for side in SIDES},
             "undo_until": shapes.show_time(given.created_at + UNDO),
         }
 
 
-def _reveal(contestant: Contestant, path: Sequence[StoredMessage]) -> arena_shapes.SideRevealed:
+def _reveal(
+    contestant: Contestant, path: Sequence[StoredMessage], num_parameters: int | None
+) -> arena_shapes.SideRevealed:
     answers = [message for message in path if message.role == "assistant"]
     rates = [message.timings["tokens_per_s"] for message in answers if message.timings]
     tokens = [message.usage["completion_tokens"] for message in answers if message.usage]
@@ -357,6 +360,7 @@ def _reveal(contestant: Contestant, path: Sequence[StoredMessage]) -> arena_shap
         "model": contestant.model,
         "tokens_per_s": next((rate for rate in reversed(rates) if rate is not None), None),
         "num_tokens": sum(tokens) if tokens else None,
+        "num_parameters": num_parameters,
         "parameters": {**({"system": contestant.system} if contestant.system else {}), **contestant.sampling},
     }
 

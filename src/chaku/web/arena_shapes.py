@@ -76,6 +76,8 @@ class SideRevealed(TypedDict):
     model: str
     tokens_per_s: float | None
     num_tokens: int | None
+    num_parameters: int | None
+    """Weights of the model as it is served now; null where nobody says."""
     parameters: dict[str, Any]
     """The system prompt (`system`) and the sampling parameters under which the model stood here."""
 

@@ -74,17 +74,19 @@ async def learn(server: LlamaServer, name: str, settings: Settings) -> Learned:
     asked = {"content": NO_JSON, "add_special": False, "parse_special": False}
     no_json_id = (await ask_server(server, "/tokenize", asked, model=name))["tokens"][-1]
     in_parts = _PARTS.search(props.get("chat_template") or "") is not None
-    num_vocabulary = (await ask_server(server, "/v1/models", model=name))["data"][0]["meta"]["n_vocab"]
+    meta = (await ask_server(server, "/v1/models", model=name))["data"][0]["meta"]
     unread = frozenset([place async for place in _unread_places(server, name, answers_in_parts=in_parts)])
     spellings = {props["bos_token"], props["eos_token"], *settings.special_tokens}
     special_ids = await _special_ids(server, name, spellings - {""})
     return Learned(
-        capabilities=_capabilities(props, name, has_embeddings=settings.embeddings, answers_in_parts=in_parts),
+        capabilities=_capabilities(
+            props, name, has_embeddings=settings.embeddings, answers_in_parts=in_parts, num_parameters=meta["n_params"]
+        ),
         special_ids=special_ids,
         specials=plain_text.compile_specials(special_ids),
         answers_in_parts=in_parts,
         unread=unread,
-        num_vocabulary=num_vocabulary,
+        num_vocabulary=meta["n_vocab"],
         no_json_id=no_json_id,
         stops=settings.stops,
     )
@@ -115,7 +117,9 @@ async def _special_ids(server: LlamaServer, name: str, spellings: Iterable[str])
     return found
 
 
-def _capabilities(props: dict[str, Any], name: str, *, has_embeddings: bool, answers_in_parts: bool) -> Capabilities:
+def _capabilities(
+    props: dict[str, Any], name: str, *, has_embeddings: bool, answers_in_parts: bool, num_parameters: int
+) -> Capabilities:
     caps = props.get("chat_template_caps", {})
     tools = bool(caps.get("supports_tools"))
     parameters, why_not = set(PARAMETERS), dict(WHY_NOT)
@@ -138,5 +142,6 @@ def _capabilities(props: dict[str, Any], name: str, *, has_embeddings: bool, ans
         context_tokens=props["default_generation_settings"]["n_ctx"],
         slots=props["total_slots"],
         embedding_slots=EMBEDDING_SLOTS,
+        num_parameters=num_parameters,
         why_not=why_not,
     )

@@ -8,7 +8,7 @@ import { Observable } from "../data/observable.js";
  * @typedef {"a" | "b"} SideName
  * @typedef {"a" | "b" | "tie" | "both_bad"} Choice
  * @typedef {{state: "waiting" | "answering" | "ended" | "failed", answers: string[]}} Side
- * @typedef {{contestant: string, model: string, tokens_per_s: number | null, num_tokens: number | null, parameters: Record<string, any>}} RevealedSide
+ * @typedef {{contestant: string, model: string, tokens_per_s: number | null, num_tokens: number | null, num_parameters: number | null, parameters: Record<string, any>}} RevealedSide
  * @typedef {{choice: Choice, counted: boolean, reason: string | null, sides: Record<SideName, RevealedSide>, undo_until: string}} Revealed
  * @typedef {{id: string, state: string, turn: number, token: string | null, prompts: string[], sides: Record<SideName, Side>, revealed: Revealed | null}} BattleShown
  */

@@ -33,13 +33,20 @@ export function SideView({ battle, side }) {
   </section>`;
 }
 
+/** "135 M", "7.2 B". @param {number} num */
+function sizeOf(num) {
+  const [unit, letter] = num >= 1e9 ? [1e9, "B"] : [1e6, "M"];
+  return `${(num / unit).toFixed(num / unit < 10 ? 1 : 0)} ${letter}`;
+}
+
 /** @param {{revealed: import("./battle.js").RevealedSide, isWinner: boolean}} props */
 function Name({ revealed, isWinner }) {
-  const { contestant, model, tokens_per_s: rate, num_tokens: tokens, parameters } = revealed;
+  const { contestant, model, tokens_per_s: rate, num_tokens: tokens, num_parameters: size, parameters } = revealed;
   const { system, sampling, ...rest } = parameters;
   const settings = Object.entries({ ...rest, ...sampling }).filter(([, value]) => value != null);
   const facts = [
     contestant !== model && `served as ${model}`,
+    size != null && `${sizeOf(size)} parameters`,
     tokens != null && count(tokens, "token"),
     rate != null && `${rate.toFixed(1)} tokens/s`,
     ...settings.map(([name, value]) => `${name} ${JSON.stringify(value)}`),

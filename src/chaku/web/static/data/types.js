@@ -48,6 +48,7 @@
  * @property {number | null} [progress]  0 to 1 while loading
  * @property {number | null} [context_tokens]
  * @property {number} [slots]
+ * @property {number | null} [num_parameters]
  * @property {string[]} [capabilities]
  * @property {number} [running]
  * @property {number} [waiting]
