@@ -115,6 +115,8 @@ async def gateway(
     serving = build(ServeConfig(**config), table, keys or Keys(), exchanges.append, counters)
     listener = bind("127.0.0.1", port)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    assert serving.own_api is not None
+    serving.own_api.base_url = f"{url}/v1"
     extend(serving, url)
     for companion in serving.companions:
         await companion.start()
@@ -133,6 +135,8 @@ async def gateway(
         await task
         for companion in serving.companions:
             await companion.stop()
+        if serving.moderator is not None:
+            await serving.moderator.close()
         await table.stop()
         listener.close()
 
@@ -166,6 +170,7 @@ async def page_gateway(
                 runs=runs,
                 arena=arena,
                 fleet=serving.fleet,
+                check_prompt=serving.moderator.check_prompt if serving.moderator else None,
             )
         )
 

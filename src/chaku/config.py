@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from chaku.complaints import MODEL_NAME, in_words, shown
 from chaku.errors import ConfigError
@@ -148,6 +148,58 @@ class Price(Frozen):
         return (read + completion_tokens * self.completion) / 1_000_000
 
 
+ModerationAction = Literal["off", "warn", "hide", "refuse"]
+
+
+class ModerationPolicy(Frozen):
+    """How prompts and answers are judged, and what is done with those that are flagged."""
+
+    rules: bool = False
+    """Judge by the word rules of `chaku data` (minors, sexual, slur, self_harm, weapons)."""
+    patterns: dict[str, str] = {}
+    """Category to regular expression, beside the rules; case does not matter."""
+    url: str | None = None
+    """Base URL of an API with /moderations, such as https://api.openai.com/v1."""
+    url_model: str = "omni-moderation-latest"
+    api_key_env: str | None = None
+    """Environment variable that holds the key of `url`."""
+    guard: ModelName | None = None
+    """Served model that answers "safe", or "unsafe" and a line of categories, as Llama Guard does. Its own requests
+    are not judged."""
+    threshold: float | None = Field(None, ge=0, le=1)
+    """Flag a category whose score at `url` reaches this. Default: those that it names."""
+    actions: dict[str, ModerationAction] = {}
+    """What is done, by category. warn: a header names it. hide: the flagged text is left out. refuse: the prompt is
+    refused, and nothing of the answer is kept that was not sent yet."""
+    action: ModerationAction = "refuse"
+    """What is done for other categories."""
+    input: bool = True
+    """Judge prompts."""
+    output: bool = True
+    """Judge answers."""
+    on_failure: Literal["open", "closed"] = "closed"
+    """Where the judge does not answer: open lets everything pass, closed refuses it."""
+    window: int = Field(200, ge=20, le=20_000)
+    """Characters of a stream that are held back until they are judged."""
+    timeout_s: float = Field(10.0, gt=0)
+
+    @model_validator(mode="after")
+    def _has_a_judge(self) -> ModerationPolicy:
+        if not (self.rules or self.patterns or self.url or self.guard):
+            raise ValueError("a moderation policy needs rules, patterns, url or guard")
+        return self
+
+    @field_validator("patterns")
+    @classmethod
+    def _are_expressions(cls, patterns: dict[str, str]) -> dict[str, str]:
+        for pattern in patterns.values():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        return patterns
+
+
 class Contestant(Frozen):
     """A model as it stands in an arena: one model can stand there under several settings."""
 
@@ -206,6 +258,12 @@ class ServeConfig(Frozen):
     """Model that answers at /score where several are served and the request names none."""
     prices: dict[ModelName, Price] = {}
     """Prices of models by name, for limits in dollars and for `chaku keys usage`. A model without one costs nothing."""
+    moderation: ModerationPolicy | None = None
+    """How prompts and answers are judged. Default: not at all."""
+    conversation_turns: int | None = Field(None, ge=1)
+    """User messages that one chat may have."""
+    input_characters: int | None = Field(None, ge=1)
+    """Characters that the last user message may have."""
     ui: bool = True
     """Serve the page beside the API."""
     runs: str = "runs"
@@ -225,6 +283,18 @@ class ServeConfig(Frozen):
     def _read_flags(cls, contestants: Any) -> Any:
         """On the command line a contestant is NAME=MODEL, or a mapping as in YAML."""
         return tuple(_contestant(one) if isinstance(one, str) else one for one in contestants or ())
+
+    @field_validator("moderation", mode="before")
+    @classmethod
+    def _read_moderation(cls, moderation: Any) -> Any:
+        """On the command line it is the word rules, the URL of an API, or a mapping as in YAML."""
+        if not isinstance(moderation, str):
+            return moderation
+        if moderation.startswith(("http://", "https://")):
+            return {"url": moderation}
+        if moderation == "rules":
+            return {"rules": True}
+        return _mapping(moderation, "rules, a URL, or {rules: true, actions: {...}}")
 
     @field_validator("prices", mode="before")
     @classmethod
@@ -287,10 +357,14 @@ def _contestant(text: str) -> Any:
     if not text.lstrip().startswith("{"):
         name, _, model = text.partition("=")
         return {"name": name, "model": model or name}
+    return _mapping(text, "{name: NAME, model: MODEL, system: TEXT}")
+
+
+def _mapping(text: str, example: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        raise ValueError(f"{text[:80]!r} is not a mapping: write {{name: NAME, model: MODEL, system: TEXT}}") from None
+        raise ValueError(f"{text[:80]!r} is not a mapping: write {example}") from None
 
 
 Config = TypeVar("Config", bound=Frozen)
@@ -396,6 +470,7 @@ _EXAMPLES = {
     "contestants": "[{name: terse, model: smollm2-135m, system: Be brief.}]", "arena_battles_per_hour": "60",
     "arena_turns": "10",
     "continue_answers": "true", "fallback": "smollm2-135m",
+    "moderation": "rules", "patterns": "{secret: 'project x'}", "conversation_turns": "50", "input_characters": "12000",
     "score_model": "my-model", "prices": "{my-model: {prompt: 0.15, completion: 0.6}}",
     "database": "sqlite:///chaku.db", "log_level": "INFO", "match": "hello", "replies": "[{text: hello}]",
 }  # fmt: skip

@@ -36,7 +36,7 @@ CHECKS = [
 ]
 INFERENCE = tuple(described.path for described in openapi.INFERENCE)
 OPERATIONS = [
-    *(("POST", path) for path in INFERENCE),
+    *(("POST", path) for path in (*INFERENCE, "/v1/moderations")),
     *(("GET", path) for path in ("/v1/models", "/v1/models/{model}", "/health", "/metrics", "/fleet")),
     *(("POST", f"/fleet/workers/{{worker}}/{command}") for command in ("drain", "reload")),
     ("GET", "/fleet/workers/{worker}/logs"),

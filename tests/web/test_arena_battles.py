@@ -207,6 +207,25 @@ async def test_the_same_vote_twenty_times_at_once_is_one_row(database: Path) -> 
         ] == [1, 1]
 
 
+async def test_two_gateways_on_one_database_play_one_battle_and_count_one_vote(database: Path) -> None:
+    slow = [engine(name, "one two three four five six", token_delay_s=0.1) for name in NAMES]
+    async with arena(database, *slow) as here, arena(database, battles_per_hour=1) as there:
+        battle = await begun(here)
+        await here.call("POST", f"/arena/battles/{battle}/turns", {"content": "Count"})
+        assert await refusal(begun(there)) == (429, "too_many_battles")  # while the other gateway still writes
+        events = await events_of(here, battle)
+        assert [event["kind"] for event in events].count("ended") == 2
+        (event,) = await events_of(there, battle)
+        assert event["battle"]["sides"]["a"]["answers"] == ["one two three four five six"]
+        token = (await shown(there, battle))["token"]
+        body = {"choice": "a", "token": token}
+        path = f"/api/arena/battles/{battle}/vote"
+        answers = await asyncio.gather(*((here, there)[number % 2].raw("POST", path, body) for number in range(20)))
+        assert sorted(status for status, _, _ in answers) == [200] + [409] * 19
+        assert (await shown(here, battle))["revealed"] == (await shown(there, battle))["revealed"] is not None
+    assert len(counted(database)) == 1
+
+
 async def test_stale_tabs_and_replays_are_refused(database: Path) -> None:
     async with arena(database) as me:
         battle = await begun(me)

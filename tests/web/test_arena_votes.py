@@ -139,7 +139,7 @@ def scripts(folder: Path) -> list[str]:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("num", [3, pytest.param(50, marks=pytest.mark.prove)])
+@pytest.mark.parametrize("num", [5, pytest.param(50, marks=pytest.mark.prove)])
 async def test_a_vote_that_was_acknowledged_outlives_a_kill_at_once(tmp_path: Path, num: int) -> None:
     acknowledged: dict[str, str] = {}
     models = scripts(tmp_path)[:2]

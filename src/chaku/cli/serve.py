@@ -179,6 +179,8 @@ def _serve(
     own_host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - not bound here
     scheme = "https" if serving.tls else "http"
     url = f"{scheme}://[{own_host}]:{port}" if ":" in own_host else f"{scheme}://{own_host}:{port}"
+    if serving.own_api is not None:
+        serving.own_api.base_url = f"{url}/v1"
     if config.ui:
         _mount_page(serving, store, keys, f"{url}/v1", config)
 
@@ -243,6 +245,7 @@ def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str, co
         runs=Path(config.runs),
         arena=ArenaSettings(config.contestants, config.arena_battles_per_hour, config.arena_turns),
         fleet=serving.fleet,
+        check_prompt=serving.moderator.check_prompt if serving.moderator else None,
         certificate=serving.tls.fingerprint if serving.tls else None,
     )
     serving.companions.append(application)

@@ -157,6 +157,18 @@ _LAST_OPTIONS = (
         show_default="free",
         help="Price of a model's tokens, in dollars per million.",
     ),
+    click.option(
+        "--moderation",
+        metavar="POLICY",
+        show_default="none",
+        help="How prompts and answers are judged: rules, the URL of an API with /moderations, or a mapping.",
+    ),
+    click.option(
+        "--conversation-turns", metavar="N", show_default="no limit", type=int, help="User messages of one chat."
+    ),
+    click.option(
+        "--input-characters", metavar="N", show_default="no limit", type=int, help="Characters of one user message."
+    ),
     click.option("--ui/--no-ui", default=None, show_default="ui", help="Serve the page beside the API."),
     click.option("--open", "opens_page", is_flag=True, help="Open the page in a browser."),
     click.option(

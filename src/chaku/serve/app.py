@@ -17,6 +17,7 @@ from chaku.errors import ChakuError, InvalidRequest, MethodNotAllowed, NotFound
 from chaku.models.registry import recommended
 from chaku.protocol.errors import body_of
 from chaku.serve.access import Caller
+from chaku.serve.limits import headers_in
 from chaku.serve.metrics import Metrics
 from chaku.serve.openapi import describe, error_responses
 from chaku.serve.table import ModelTable, Served
@@ -148,7 +149,10 @@ def _answer_errors_in_openai_shape(app: FastAPI) -> None:
 
     @app.exception_handler(ChakuError)
     async def of_chaku(request: Request, error: ChakuError) -> Response:
-        return answer(error.http_status, error)
+        headers = {name.decode(): value.decode() for name, value in headers_in(error)}
+        if error.retry_after_s is not None:
+            headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+        return answer(error.http_status, error, headers)
 
     @app.exception_handler(HTTPException)
     async def of_http(request: Request, error: HTTPException) -> Response:

@@ -47,6 +47,7 @@ ENDPOINTS = (
     _row("/v1/messages", "POST", "infer", MessagesWire()),
     _row("/v1/messages/count_tokens", "POST", "infer", CountTokensWire()),
     _row("/score", "POST", "infer", ScoreWire()),
+    _row("/v1/moderations", "POST", "infer"),
     _row("/v1/models", "GET HEAD", "infer"),
     _row("/v1/models/*", "GET HEAD", "infer"),
     _row("/metrics", "GET HEAD", "metrics"),

@@ -23,6 +23,7 @@ from chaku.errors import (
     EngineError,
     EngineUnavailable,
     InvalidRequest,
+    Overloaded,
 )
 from chaku.protocol.errors import body_of
 from chaku.protocol.openai import prompts_of
@@ -31,10 +32,12 @@ from chaku.serve.body import BodyReader
 from chaku.serve.client_watch import ClientLeft, client_watch
 from chaku.serve.endpoints import EndpointTable
 from chaku.serve.exchange import Exchange
-from chaku.serve.failover.dispatch import Dispatcher, Request
+from chaku.serve.failover.dispatch import Dispatcher, Request, Sink
 from chaku.serve.head import as_get
 from chaku.serve.limits import RateLimits, headers_in
 from chaku.serve.metrics import Metrics
+from chaku.serve.moderation.answer import Filtered, JudgedAnswer, decision_header
+from chaku.serve.moderation.moderator import Moderator
 from chaku.serve.relay import AsgiMessage, Headers, Receive, Relay, Send, note_headers, send_json
 from chaku.serve.routing.load import Work
 from chaku.serve.routing.prefix import work_of
@@ -69,6 +72,7 @@ class Gateway:
         app: App,
         dispatcher: Dispatcher,
         limits: RateLimits,
+        moderator: Moderator | None,
         *,
         continue_answers: bool,
     ) -> None:
@@ -80,6 +84,7 @@ class Gateway:
         self._app = app
         self._dispatcher = dispatcher
         self._limits = limits
+        self._moderator = moderator
         self._continue_answers = continue_answers
         self._bodies = BodyReader()
         self._endpoints = EndpointTable()
@@ -186,14 +191,22 @@ class Gateway:
     async def _run(self, exchange: Exchange, served: Served, work: _Work, relay: Relay) -> None:
         body = work.translation.body
         self._limits.check(work.caller, served.name, body)
-        fitting = served.fit(work.route, body)
+        served.fit(work.route, body)  # what no replica can honour is refused before anything is counted
         asked = work_of(served.name, body, num_answers(body))
         reservation = await self._limits.reserve(work.caller, work.route, served.name, body, asked.num_slots)
         if reservation is not None:
             relay.add_headers(reservation.headers)
         has_failed = False
         try:
-            await self._answer(exchange, served, work, fitting, asked, relay)
+            sink: Sink = relay
+            if self._moderator is not None and served.name != self._moderator.policy.guard:
+                relay.add_headers(decision_header(await self._moderator.read_request(body)))
+                if self._moderator.policy.output:
+                    sink = JudgedAnswer(self._moderator, relay, work.route, asked.num_slots)
+            await self._answer(exchange, served, work, served.fit(work.route, body), asked, sink)
+            await relay.end()
+        except Filtered:
+            pass  # the client has the end of its answer
         except ChakuError:
             has_failed = True
             raise
@@ -201,15 +214,18 @@ class Gateway:
             await self._limits.settle(reservation, exchange, has_failed=has_failed)
 
     async def _answer(
-        self, exchange: Exchange, served: Served, work: _Work, fitting: Fitting, asked: Work, relay: Relay
+        self, exchange: Exchange, served: Served, work: _Work, fitting: Fitting, asked: Work, sink: Sink
     ) -> None:
         async with served.admission_of(work.route).hold(asked.num_slots) as hold:
             exchange.queue_s = exchange.since_start_s()
             request = Request(served, fitting, asked, exchange.is_stream, exchange.request_id, continues=work.continues)
             exchange.is_asked = True
             try:
-                await self._dispatcher.run(request, hold, relay)
-                await relay.end()
+                await self._dispatcher.run(request, hold, sink)
+            except (EngineError, Overloaded):
+                if isinstance(sink, JudgedAnswer):
+                    await sink.flush()  # what the client was not sent yet, so that nothing is lost but the rest
+                raise
             finally:
                 exchange.num_retries = request.num_retries
                 exchange.num_continued = request.num_continued

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -72,10 +72,19 @@ class Reservation:
 class RateLimits:
     """Holds requests against the limits of their callers."""
 
-    def __init__(self, counters: LimitCounters | None, prices: Mapping[str, Price]) -> None:
-        """Without `counters` no caller may have a limit."""
+    def __init__(
+        self,
+        counters: LimitCounters | None,
+        prices: Mapping[str, Price],
+        *,
+        turns: int | None = None,
+        input_characters: int | None = None,
+    ) -> None:
+        """Without `counters` no caller may have a limit. `turns` and `input_characters` hold for everybody."""
         self._counters = counters
         self._prices = prices
+        self._turns = turns
+        self._input_characters = input_characters
 
     def price_of(self, model: str) -> Price:
         """The price of a model's tokens; without one it is free."""
@@ -91,6 +100,7 @@ class RateLimits:
         Raises PermissionRefused or InvalidRequest.
         """
         limits = caller.limits
+        self._check_conversation(body.get("messages", ()))
         if not self.may_ask(caller, model):
             raise PermissionRefused(
                 f"this API key may not ask {model!r}", fix=f"it may ask {', '.join(limits.models)}", param="model"
@@ -103,6 +113,27 @@ class RateLimits:
         elif body[name] > limits.max_tokens:
             raise InvalidRequest(
                 f"{name} is {body[name]}, this API key takes {limits.max_tokens}", fix=f"lower {name}", param=name
+            )
+
+    def _check_conversation(self, messages: Sequence[Mapping[str, Any]]) -> None:
+        asked = [message for message in messages if message["role"] == "user"]
+        if self._turns is not None and len(asked) > self._turns:
+            raise InvalidRequest(
+                f"the conversation has {len(asked)} user messages, this server takes {self._turns}",
+                fix="begin a new one",
+                param="messages",
+                code="conversation_too_long",
+            )
+        if self._input_characters is None or not asked:
+            return
+        content = asked[-1].get("content")
+        texts = [content] if isinstance(content, str) else [part.get("text") or "" for part in content or ()]
+        if (length := sum(map(len, texts))) > self._input_characters:
+            raise InvalidRequest(
+                f"the message has {length:,} characters, this server takes {self._input_characters:,}",
+                fix="shorten it",
+                param="messages",
+                code="message_too_long",
             )
 
     async def reserve(

@@ -67,6 +67,7 @@ class Metrics:
         self._between = histogram(
             "chaku_inter_token_seconds", "Mean time between a stream's tokens", by_route, _BETWEEN_TOKENS
         )
+        self.moderation = counter("chaku_moderation", "Texts that moderation flagged", ("where", "category", "action"))
         self._children: dict[Any, Any] = {}
 
     def _child(self, metric: Counter | Histogram, *labels: str) -> Any:

@@ -64,6 +64,7 @@ ERRORS: dict[int, str] = {
     404: "No such model or page",
     405: "This path knows another method",
     413: "The body is too large",
+    415: "An unknown Content-Encoding",
     429: "The queue is full; Retry-After says when to come back",
     500: "The gateway failed",
     502: "The engine failed",

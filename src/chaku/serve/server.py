@@ -31,6 +31,9 @@ from chaku.serve.fleet.routes import add_fleet_routes
 from chaku.serve.gateway import Gateway, UsageSink
 from chaku.serve.limits import LimitCounters, RateLimits
 from chaku.serve.metrics import Metrics
+from chaku.serve.moderation.moderator import Moderator
+from chaku.serve.moderation.own_api import OwnApi
+from chaku.serve.moderation.routes import add_moderation_route
 from chaku.serve.routing.router import Router
 from chaku.serve.table import ModelTable
 from chaku.serve.tls import Tls, read_tls
@@ -66,6 +69,9 @@ class Serving:
     access: Access
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     companions: list[Companion] = field(default_factory=list)
+    own_api: OwnApi | None = None
+    """The gateway as its own client; it has an address once the gateway listens."""
+    moderator: Moderator | None = None
     tls: Tls | None = None
     """The certificate that is shown; None: plain HTTP."""
     fleet: Fleet | None = None
@@ -93,12 +99,19 @@ def build(
     table.default = config.score_model
     metrics = Metrics(table)
     app = build_app(table, metrics)
-    limits = ConnectionLimits(num_connections=config.max_connections, body_s=config.body_timeout_s)
+    connection_limits = ConnectionLimits(num_connections=config.max_connections, body_s=config.body_timeout_s)
     fleet = Fleet(table) if config.joins else None
     if fleet is not None:
         metrics.add(WorkerGauges(fleet))
         record_usage = fleet.recent.before(record_usage)
     router = Router(config.routing, random.Random())  # noqa: S311 - no secret
+    limits = RateLimits(
+        counters, config.prices, turns=config.conversation_turns, input_characters=config.input_characters
+    )
+    tls = read_tls(config)
+    own_api = OwnApi(lambda: access.inside_token(None), tls.fingerprint if tls else None)
+    moderator = Moderator(config.moderation, metrics.moderation, own_api.ask) if config.moderation else None
+    add_moderation_route(app, moderator, limits)
     gateway = Gateway(
         table,
         access,
@@ -106,10 +119,11 @@ def build(
         record_usage,
         app,
         Dispatcher(router),
-        RateLimits(counters, config.prices),
+        limits,
+        moderator,
         continue_answers=config.continue_answers,
     )
-    serving = Serving(table, app, gateway, access, limits, tls=read_tls(config))
+    serving = Serving(table, app, gateway, access, connection_limits, tls=tls, own_api=own_api, moderator=moderator)
     if fleet is not None:
         serving.fleet = fleet
         serving.companions.append(fleet)
@@ -219,6 +233,8 @@ async def run(serving: Serving, listener: socket.socket, on_listening: Callable[
         await tasks.cancel(starting, ending.draining)
         for companion in serving.companions:
             await tasks.start(companion.stop(), "page-stop")  # a failure here must not leave engines running
+        if serving.moderator is not None:
+            await serving.moderator.close()
         await serving.table.stop()
         for number in _ENDINGS:
             loop.remove_signal_handler(number)

@@ -24,7 +24,7 @@ from chaku.store.leases import LEASE_S
 from chaku.store.sessions import Sessions
 from chaku.web import shapes, streams
 from chaku.web.answers import Answers
-from chaku.web.arena import Arena, ArenaSettings
+from chaku.web.arena import Arena, ArenaSettings, CheckPrompt
 from chaku.web.arena_board import ArenaBoard
 from chaku.web.chats import Chats
 from chaku.web.fleet import FleetOfGateway, FleetPage
@@ -56,6 +56,7 @@ class Application:
         arena: ArenaSettings,
         fleet: FleetOfGateway | None,
         certificate: str | None,
+        check_prompt: CheckPrompt | None,
     ) -> None:
         self._models = models
         self._closing = asyncio.Event()
@@ -68,7 +69,7 @@ class Application:
         self._fleet = FleetPage(fleet) if fleet is not None else None
         self._chats = Chats(store, self._answers, self._hub)
         self._messages = Messages(store, self._answers, self._hub, models, self._open_stream)
-        self._arena = Arena(store, self._answers, models, self._open_stream, arena)
+        self._arena = Arena(store, self._answers, models, self._open_stream, arena, check_prompt)
         self._board = ArenaBoard(store, self._arena)
         self._side_by_side = SideBySide(store)
         self._watching: asyncio.Task[None] | None = None
@@ -190,13 +191,17 @@ def mount(
     arena: ArenaSettings | None = None,
     fleet: FleetOfGateway | None = None,
     certificate: str | None = None,
+    check_prompt: CheckPrompt | None = None,
 ) -> Application:
     """Put the page at / and its application at /api. `models` gives the rows of /v1/models, `base_url` is the /v1 of
-    this gateway, `runs` is where training runs lie, `fleet` are its workers, `certificate`
-    is the sha256 of its TLS certificate. What comes back has to be started and stopped with the gateway.
+    this gateway, `runs` is where training runs lie, `fleet` are its workers, `certificate` is the sha256 of its TLS
+    certificate, `check_prompt` refuses prompts of battles. What comes back has to be started and stopped with the
+    gateway.
     """
     arena = arena or ArenaSettings()
-    application = Application(store, keys, access, models, base_url, lease_s, runs, arena, fleet, certificate)
+    application = Application(
+        store, keys, access, models, base_url, lease_s, runs, arena, fleet, certificate, check_prompt
+    )
     app.mount("/api", application.api())
     app.router.routes.extend((page or PageFiles()).routes())
     return application

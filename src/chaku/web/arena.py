@@ -11,7 +11,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -47,10 +47,15 @@ ABANDONED = timedelta(seconds=10)
 """A battle whose answers nobody writes for so long is nobody's. Before that another gateway may begin to ask."""
 _NOT_COUNTED = {
     "leaked": "an answer said which model wrote it",
+    "moderated": "moderation ended an answer",
     "replaced": "a side failed and was replaced",
     "failed": "a side failed",
     "shown": "the names had been shown before the vote",
 }
+
+
+CheckPrompt = Callable[[str], Awaitable[None]]
+"""Raises the error that refuses a prompt."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +77,15 @@ class Arena:
         models: Callable[[], list[Any]],
         open_stream: Opener,
         settings: ArenaSettings,
+        check_prompt: CheckPrompt | None = None,
     ) -> None:
+        """`check_prompt` refuses a prompt that moderation does not let in, before any side gets it."""
         for contestant in settings.contestants:
             try:
                 check(shapes.Settings, contestant.sampling)
             except InvalidRequest as error:
                 raise ConfigError(f"contestant {contestant.name}: {error.message}", fix=error.fix) from None
+        self._check_prompt = check_prompt
         self._store = store
         self._answers = answers
         self._models = models
@@ -183,6 +191,8 @@ class Arena:
     async def take_turn(self, request: Request) -> Response:
         """Send a message to both sides."""
         asked = await read_json(request, arena_shapes.NewTurn)
+        if self._check_prompt is not None:
+            await self._check_prompt(asked.content)
         book = self._book(request)
         battle = await self._settled(book, _battle_id(request))
         if battle.id in self._running or await asyncio.to_thread(_is_streaming, book, battle):

@@ -44,6 +44,8 @@ class BattleTurn:
         self._begun: set[Side] = set()
         self._ended: set[Side] = set()
         self._failed: set[Side] = set()
+        self._moderated: set[Side] = set()
+        """Sides whose answer moderation ended: nobody takes their place, and the battle is over."""
         self._tried: set[str] = set()
         self._opening = asyncio.Lock()
         self._both_begun = asyncio.Event()
@@ -73,15 +75,18 @@ class BattleTurn:
             if self._answers.is_closing:
                 self._both_begun.set()
                 return
-            if not await self._replace(side):
+            if side in self._moderated or not await self._replace(side):
                 self._failed.add(side)
                 if self.battle.turn == 1:
                     self._both_begun.set()
-                await asyncio.to_thread(self._book.flag, self.battle.id, "failed", now=_now())
+                flag = "moderated" if side in self._moderated else "failed"
+                await asyncio.to_thread(self._book.flag, self.battle.id, flag, now=_now())
                 break
         await self._begin_if_both()
         if side in self._failed:
-            if self.battle.turn == 1:  # before it is told: who comes after the event sees it in the snapshot
+            if (
+                self.battle.turn == 1 or self._moderated
+            ):  # before it is told: who comes after the event sees it in the snapshot
                 await asyncio.to_thread(self._fail)
             self.feed.add(BattleEvent(kind="failed", side=side))
             return
@@ -119,11 +124,13 @@ class BattleTurn:
                         await self._grow(side, event.get("content", ""))
                         continue
                     state = event["message"]["state"]
+                    if event["message"].get("finish_reason") == "content_filter":
+                        self._moderated.add(side)
                     await self._grow(side, event["message"]["content"][len(self._texts[side]) :])
         except ChakuError as error:
             log.info("a side can't answer battle=%s side=%s: %s", self.battle.id, side, error)
             return False
-        return state == MessageState.COMPLETE and bool(self._texts[side].strip())
+        return side not in self._moderated and state == MessageState.COMPLETE and bool(self._texts[side].strip())
 
     def _append(self, side: Side, content: str) -> tuple[StoredConversation, StoredMessage]:
         contestant = self._book.sides(self.battle)[side]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from chaku.chat.messages import Conversation, Message
 from chaku.data.ledger import Decision, Flag
@@ -64,6 +64,18 @@ _STEMS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+CONTENT_RULES = tuple(_WORDS)
+"""The names of the rules, in the order in which they are tried."""
+
+
+def content_hits(text: str, rules: Iterable[str] = CONTENT_RULES) -> Iterator[tuple[str, list[re.Match[str]]]]:
+    """The rules that find something in a text, each with all it finds."""
+    lower = text.lower()
+    for rule in rules:
+        if any(stem in lower for stem in _STEMS[rule]) and (hits := list(_WORDS[rule].finditer(text))):
+            yield rule, hits
+
+
 def _texts(message: Message) -> list[str]:
     return [message.content, *filter(None, (message.reasoning,)), *(call.arguments for call in message.tool_calls)]
 
@@ -72,13 +84,8 @@ def judge_content(conversation: Conversation, actions: Mapping[str, Action]) -> 
     """Apply the word rules; the first that drops decides."""
     flags: list[Flag] = []
     text = "\n".join(piece for message in conversation.messages for piece in _texts(message))
-    lower = text.lower()
-    for rule, pattern in _WORDS.items():
-        if actions[rule] == "off" or not any(stem in lower for stem in _STEMS[rule]):
-            continue
-        hits = [hit[0] for hit in pattern.finditer(text)]
-        if hits and actions[rule] == "drop":
-            return Decision(conversation.id, None, rule, len(hits), quote(hits[0]), tuple(flags))
-        if hits:
-            flags.append(Flag(rule, len(hits), quote(hits[0])))
+    for rule, hits in content_hits(text, [rule for rule in CONTENT_RULES if actions[rule] != "off"]):
+        if actions[rule] == "drop":
+            return Decision(conversation.id, None, rule, len(hits), quote(hits[0][0]), tuple(flags))
+        flags.append(Flag(rule, len(hits), quote(hits[0][0])))
     return Decision(conversation.id, conversation, flags=tuple(flags))

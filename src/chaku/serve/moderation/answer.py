@@ -1,0 +1,138 @@
+"""Judges an answer on its way to the client. Of a stream, the last characters are held back until they are judged.
+
+A flagged answer ends with `finish_reason: content_filter`, on every wire: this works on OpenAI's chunks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from chaku.engines.base import Block, Route
+from chaku.errors import ChakuError
+from chaku.protocol.answers import DONE, chunks_of, event
+from chaku.serve.failover.dispatch import Sink
+from chaku.serve.moderation.moderator import PASS, Decision, Moderator, header_of
+from chaku.serve.relay import Relay
+
+
+class Filtered(ChakuError):
+    """The answer was ended by moderation; the client has its end. Not an error to be shown."""
+
+
+class JudgedAnswer(Sink):
+    """Stands between replicas and the relay of one request."""
+
+    def __init__(self, moderator: Moderator, relay: Relay, route: Route, num_answers: int) -> None:
+        self._moderator = moderator
+        self._relay = relay
+        self._route = route
+        self._held: deque[tuple[Block, int]] = deque()
+        self._notes: tuple[str, ...] = ()
+        self._num_held = 0
+        self._window = moderator.policy.window * max(1, num_answers)
+        self._unjudged = 0
+        self._texts: dict[int, str] = {}
+        """What may still matter of each answer: twice the window at most."""
+        self._frame: dict[str, Any] = {}
+        self._finished: set[int] = set()
+        self._warned = PASS
+
+    async def block(self, block: Block, notes: tuple[str, ...]) -> None:
+        """Hold a block back, and send those that are judged. Raises Filtered."""
+        self._notes = notes
+        num_new = self._read(block)
+        self._held.append((block, num_new))
+        self._num_held += num_new
+        self._unjudged += num_new
+        if block.is_last:
+            await self.flush()
+            return
+        if self._unjudged >= self._window // 2:
+            await self._judge()
+        while self._held and self._num_held - self._held[0][1] >= self._window:
+            await self._send_first()
+
+    async def whole(self, answer: dict[str, Any], notes: tuple[str, ...]) -> None:
+        """Judge a whole answer, and leave out what is not let through."""
+        strongest = PASS
+        for choice in answer.get("choices", ()):
+            holder, name = (choice["message"], "content") if "message" in choice else (choice, "text")
+            decision = await self._moderator.decide(_text_of(holder, name), "output")
+            if decision.action in ("hide", "refuse"):
+                text = holder.get(name) or ""
+                holder[name] = text[: decision.start] if decision.action == "hide" else ""
+                for other in ("reasoning_content", "tool_calls"):
+                    holder.pop(other, None)
+                choice["finish_reason"] = "content_filter"
+                if choice.get("logprobs") is not None:
+                    choice["logprobs"] = None
+            if decision.action != "off":
+                strongest = decision
+        if strongest is not PASS:
+            self._relay.add_headers([header_of("output", strongest)])
+        await self._relay.whole(answer, notes)
+
+    async def flush(self) -> None:
+        """Judge and send everything that is held. Raises Filtered."""
+        if self._unjudged:
+            await self._judge()
+        while self._held:
+            await self._send_first()
+
+    async def _send_first(self) -> None:
+        block, num_characters = self._held.popleft()
+        self._num_held -= num_characters
+        await self._relay.block(block, self._notes)
+
+    def _read(self, block: Block) -> int:
+        """Take the texts of a block; the number of their characters."""
+        num_new = 0
+        for chunk in chunks_of(block.data):
+            self._frame = self._frame or {name: chunk[name] for name in chunk if name not in ("choices", "usage")}
+            for choice in chunk.get("choices", ()):
+                holder, name = (choice["delta"], "content") if "delta" in choice else (choice, "text")
+                index, text = choice.get("index", 0), _text_of(holder or {}, name)
+                self._texts[index] = self._texts.get(index, "") + text
+                num_new += len(text)
+                if choice.get("finish_reason") is not None:
+                    self._finished.add(index)
+        return num_new
+
+    async def _judge(self) -> None:
+        self._unjudged = 0
+        for index, text in self._texts.items():
+            decision = await self._moderator.decide(text, "output", must_count=False)
+            if decision.action in ("hide", "refuse"):
+                self._moderator.count("output", decision)
+                await self._end()
+            elif decision.action == "warn" and decision.categories != self._warned.categories:
+                self._warned = decision
+                self._moderator.count("output", decision)
+            self._texts[index] = text[-2 * self._window :]
+
+    async def _end(self) -> None:
+        """End the stream without what is held. Raises Filtered, so that the engine is stopped."""
+        num_tokens = sum(block.num_tokens for block, _ in self._held)
+        self._held.clear()
+        opening: dict[str, Any] = {"delta": {}} if self._route == "chat" else {"text": ""}
+        for index in sorted(self._texts):
+            choice = {"index": index, **opening, "finish_reason": "content_filter", "logprobs": None}
+            await self._relay.block(
+                Block(event({**self._frame, "choices": [choice]}), num_tokens=num_tokens), self._notes
+            )
+            num_tokens = 0
+        await self._relay.block(Block(DONE, is_last=True), self._notes)
+        raise Filtered("the answer was ended by moderation")
+
+
+def _text_of(holder: dict[str, Any], name: str) -> str:
+    """Everything in a message or a delta that a reader sees: text, thoughts, arguments of calls."""
+    calls = holder.get("tool_calls") or ()
+    arguments = "".join((call.get("function") or {}).get("arguments") or "" for call in calls)
+    return f"{holder.get('reasoning_content') or ''}{holder.get(name) or ''}{arguments}"
+
+
+def decision_header(decision: Decision) -> list[tuple[bytes, bytes]]:
+    """The header about a prompt that was let in with a warning, or with a part hidden."""
+    return [header_of("input", decision)] if decision.action != "off" else []
