@@ -1,6 +1,9 @@
 /** The page's frame: the rail of screens, the one that is open, and what opens over all of them. */
 
-/** @import {Library} from "../data/library.js" */
+/** @import {Chats} from "../data/chats.js" */
+/** @import {EventStream} from "../data/events.js" */
+/** @import {Models} from "../data/models.js" */
+/** @import {Session} from "../data/session.js" */
 /** @import {Route} from "./address.js" */
 /** @import {Screen} from "./routes.js" */
 import { ChatScreen } from "../chat/chat_screen.js";
@@ -19,7 +22,10 @@ import { nextTheme, themeName } from "./theme.js";
 /**
  * What every screen gets.
  * @typedef {object} ScreenProps
- * @property {Library} library
+ * @property {Session} session
+ * @property {Models} models
+ * @property {Chats} chats
+ * @property {EventStream} events
  * @property {Route} route
  * @property {(text: string, action?: string, onAction?: () => void) => void} say
  * @property {(text: string) => void} complain
@@ -33,9 +39,9 @@ const Shortcuts = onDemand(async () => (await import("./shortcuts_list.js")).Sho
 /** @type {Map<string, any>} */
 const loaded = new Map([["chat", ChatScreen]]);
 
-/** @param {{library: Library}} props */
-export function App({ library }) {
-  useChanges(library);
+/** @param {{session: Session, models: Models, chats: Chats, events: EventStream}} props */
+export function App({ session, models, chats, events }) {
+  useChanges(session);
   const notices = useMemo(() => new Notices(), []);
   const [route, setRoute] = useState(currentRoute);
   const [hasShortcuts, setShortcuts] = useState(false);
@@ -44,7 +50,7 @@ export function App({ library }) {
   useLayoutEffect(() => void setTimeout(Shortcuts.fetch), []); // after the first paint: the next key may be for it
   useLayoutEffect(() => {
     const onKey = (/** @type {KeyboardEvent} */ event) => {
-      if (!library.isLoaded || hasShortcuts || commandOf(event) !== "shortcuts") return;
+      if (session.needsLogin || hasShortcuts || commandOf(event) !== "shortcuts") return;
       event.preventDefault();
       setShortcuts(true);
     };
@@ -52,13 +58,16 @@ export function App({ library }) {
     return () => removeEventListener("keydown", onKey);
   }, [hasShortcuts]);
 
-  if (library.needsLogin || !library.session) return html`<${Login} library=${library} />`;
-  const { session } = library;
+  if (session.needsLogin || !session.facts) return html`<${Login} session=${session} />`;
+  const { facts } = session;
   const complain = (/** @type {string} */ text) => notices.show({ text, isError: true });
-  const screens = SCREENS.filter((screen) => screen.isThere(session));
+  const screens = SCREENS.filter((screen) => screen.isThere(facts));
   const screen = screens.find(({ name }) => name === route?.screen);
   const props = {
-    library,
+    session,
+    models,
+    chats,
+    events,
     route,
     say: (/** @type {string} */ text, /** @type {string} */ action = "", onAction = () => {}) => notices.show({ text, action, onAction }),
     complain,

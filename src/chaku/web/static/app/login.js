@@ -1,11 +1,11 @@
 /** The door, when the server has keys. */
 
-/** @import {Library} from "../data/library.js" */
+/** @import {Session} from "../data/session.js" */
 import { problemOf } from "../data/api.js";
 import { html, useLayoutEffect, useRef, useState } from "../ui/html.js";
 
-/** @param {{library: Library}} props */
-export function Login({ library }) {
+/** @param {{session: Session}} props */
+export function Login({ session }) {
   const [key, setKey] = useState("");
   const [complaint, setComplaint] = useState("");
   const [isAsking, setAsking] = useState(false);
@@ -16,7 +16,7 @@ export function Login({ library }) {
     setAsking(true);
     setComplaint("");
     try {
-      await library.login(key.trim());
+      await session.login(key.trim());
     } catch (error) {
       const { message, fix } = problemOf(error);
       setComplaint([message, fix].filter(Boolean).join(" "));

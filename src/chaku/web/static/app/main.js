@@ -1,17 +1,23 @@
 /** Starts the page. */
 
-import { App, NotStarted } from "./app.js";
 import { problemOf } from "../data/api.js";
+import { Chats } from "../data/chats.js";
+import { EventStream } from "../data/events.js";
+import { Models } from "../data/models.js";
+import { Session } from "../data/session.js";
 import { html, render } from "../ui/html.js";
-import { Library } from "../data/library.js";
+import { App, NotStarted } from "./app.js";
 import { applyTheme } from "./theme.js";
 
 applyTheme();
 const root = /** @type {HTMLElement} */ (document.getElementById("app"));
-const library = new Library();
+const events = new EventStream();
+const models = new Models(events);
+const chats = new Chats(events);
+const session = new Session(events, [models, chats]);
 try {
-  await library.start();
-  render(html`<${App} library=${library} />`, root);
+  await session.start();
+  render(html`<${App} session=${session} models=${models} chats=${chats} events=${events} />`, root);
 } catch (error) {
   render(html`<${NotStarted} problem=${problemOf(error)} />`, root);
 }

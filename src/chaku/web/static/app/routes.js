@@ -1,6 +1,6 @@
 /** The screens of the page and their addresses. A screen other than the chat is loaded when it is first opened. */
 
-/** @import {Session} from "../data/types.js" */
+/** @import {SessionFacts} from "../data/types.js" */
 
 /** @type {{screen: string, path: string}[]} */
 export const ROUTES = [
@@ -23,7 +23,7 @@ export const ROUTES = [
  * @property {string} label
  * @property {string} icon
  * @property {string} path  where its link leads
- * @property {(session: Session) => boolean} isThere
+ * @property {(facts: SessionFacts) => boolean} isThere
  * @property {() => Promise<any>} load  the component
  */
 
@@ -66,7 +66,7 @@ export const SCREENS = [
     label: "Training",
     icon: "chart",
     path: "/training",
-    isThere: (session) => session.sees_runs === true,
+    isThere: (facts) => facts.sees_runs === true,
     load: async () => (await import("../training/training_screen.js")).TrainingScreen,
   },
   {
@@ -82,7 +82,7 @@ export const SCREENS = [
     label: "Fleet",
     icon: "menu",
     path: "/workers",
-    isThere: (session) => session.sees_fleet === true,
+    isThere: (facts) => facts.sees_fleet === true,
     load: async () => (await import("../fleet/fleet_screen.js")).FleetScreen,
   },
 ];

@@ -26,11 +26,11 @@ const NARROW = "(max-width: 720px)";
 const NOTHING = new Observable();
 
 /** @param {import("../app/app.js").ScreenProps} props */
-export function ArenaScreen({ library, route, say, complain, isCovered }) {
-  useChanges(library);
+export function ArenaScreen({ models, route, say, complain, isCovered }) {
+  useChanges(models);
   const terms = useMemo(() => new Resource(() => get("/arena")), []);
   useChanges(terms);
-  const ready = library.models.filter((model) => model.state === "ready").map((model) => model.id);
+  const ready = models.ready.map((model) => model.id);
   useLayoutEffect(() => void terms.load(), [terms, ready.join("\n")]);
   useLayoutEffect(() => void (document.title = "Arena · chaku"), []);
   return html`<main class="arena-screen">

@@ -25,9 +25,9 @@ const EXAMPLES = [
 ];
 
 /** @param {import("../app/app.js").ScreenProps} props */
-export function ChatScreen({ library, route, say, complain, attempt, isCovered, onShortcuts, theme }) {
+export function ChatScreen({ session, models, chats, events, route, say, complain, attempt, isCovered, onShortcuts, theme }) {
   const open = (/** @type {string | null} */ id) => {
-    const opened = new Conversation(id, (name) => library.model(name)?.recommended);
+    const opened = new Conversation(id, (name) => models.find(name)?.recommended);
     if (!id) applyDefaults(opened);
     return opened;
   };
@@ -39,7 +39,8 @@ export function ChatScreen({ library, route, say, complain, attempt, isCovered, 
     const timer = setTimeout(SettingsDrawer.fetch);
     return () => clearTimeout(timer);
   }, []);
-  useChanges(library);
+  useChanges(models);
+  useChanges(events);
   useChanges(conversation);
 
   const goal = useMemo(() => {
@@ -56,22 +57,20 @@ export function ChatScreen({ library, route, say, complain, attempt, isCovered, 
     conversation.onCreated = (id) => replaceAddress(`/chat/${id}`);
     if (conversation.id) conversation.load();
     else if (!matchMedia("(pointer: coarse)").matches) focusComposer();
-    const end = library.onChat((id, message, chat) => {
-      if (conversation.id && (id === conversation.id || id === "*")) conversation.heard(message, chat);
-    });
+    const end = conversation.listen(events);
     return () => (end(), conversation.close());
   }, [conversation]);
 
   // A chat without a model takes the one that was used last, or the first one that is served.
   useLayoutEffect(() => {
-    if (!conversation.isLoaded || !library.models.length) return;
+    if (!conversation.isLoaded || !models.all.length) return;
     const { model } = conversation;
-    if (conversation.id ? model !== null : model && library.model(model)) return;
+    if (conversation.id ? model !== null : model && models.find(model)) return;
     const last = localStorage.getItem(LAST_MODEL);
-    const start = library.model(last ?? "") ?? library.models.find((m) => m.state === "ready") ?? library.models[0];
+    const start = models.find(last) ?? models.ready[0] ?? models.all[0];
     conversation.model = start.id; // the server hears of it with the first message
     conversation.changed();
-  }, [conversation, conversation.isLoaded, library.models]);
+  }, [conversation, conversation.isLoaded, models.data]);
 
   const newChat = () => {
     if (chatInAddress()) goTo("/");
@@ -112,7 +111,8 @@ export function ChatScreen({ library, route, say, complain, attempt, isCovered, 
   return html`<div class="chat-screen">
     <a class="skip" href="#message" onClick=${(/** @type {Event} */ e) => (e.preventDefault(), focusComposer())}>Go to the message field</a>
     <${Sidebar}
-      library=${library}
+      session=${session}
+      chats=${chats}
       chosen=${conversation.id}
       isOpen=${isListOpen}
       onClose=${() => setListOpen(false)}
@@ -125,22 +125,22 @@ export function ChatScreen({ library, route, say, complain, attempt, isCovered, 
     <main class="main">
       <${Bar}
         conversation=${conversation}
-        models=${library.models}
+        models=${models.all}
         onList=${() => setListOpen(true)}
         onChoose=${choose}
         onSettings=${() => setSettings(true)}
         onNew=${newChat}
       />
-      ${!library.isOnline && conversation.isOnline && html`<p class="offline" role="alert">The server does not answer. Trying again…</p>`}
+      ${!events.isUp && conversation.isOnline && html`<p class="offline" role="alert">The server does not answer. Trying again…</p>`}
       <${Boundary} key=${conversation} fallback=${Broken}>
-        <${Started} conversation=${conversation} models=${library.models} onComplain=${complain} onSay=${say} goal=${goal} />
+        <${Started} conversation=${conversation} models=${models.all} onComplain=${complain} onSay=${say} goal=${goal} />
       <//>
     </main>
     ${hasSettings &&
     html`<${Boundary} fallback=${Broken}>
       <${SettingsDrawer}
         conversation=${conversation}
-        needsKey=${library.session?.login_required ?? false}
+        needsKey=${session.asksForKeys}
         onClose=${() => setSettings(false)}
         attempt=${attempt}
       />

@@ -3,6 +3,7 @@
  * Knows the server and no component, so several of them can stand side by side.
  */
 
+/** @import {EventStream} from "../data/events.js" */
 /** @import {Chat, Message, Model, Part, Settings} from "../data/types.js" */
 import { call, get, patch, post, problemOf, remove } from "../data/api.js";
 import { Observable } from "../data/observable.js";
@@ -105,8 +106,7 @@ export class Conversation extends Observable {
       this.problem = problemOf(error);
     }
     this.isLoaded = true;
-    this._followPath();
-    this.changed();
+    this._show();
   }
 
   /** @param {Chat} chat */
@@ -120,20 +120,28 @@ export class Conversation extends Observable {
     if (chat.settings) this.settings = withoutDefaults(knownSettings(chat.settings), this.defaults.sampling);
   }
 
+  /** Hear what other pages change here, until what comes back is called. @param {EventStream} events */
+  listen(events) {
+    return events.on({
+      chat: ({ chat }) => this.id === chat.id && this.heard(null, chat),
+      message: ({ chat_id, message }) => this.id === chat_id && this.heard(message, null),
+      messages: ({ chat_id }) => this.id === chat_id && this.heard(null, null),
+      missed: () => this.id && this.heard(null, null),
+    });
+  }
+
   /** Another page changed something. @param {Message | null} message @param {Chat | null} chat */
   heard(message, chat) {
     if (this._sending) return void this._unheard.push([message, chat]); // most of it is our own doing
     const known = message && this.messages.get(message.id);
-    const isKnown = known ? known.state === message.state : false;
     if (message?.feedback !== undefined && known) this._rated(message.id, message.feedback);
-    const isFollowed = message ? this.answers.isFollowed(message.id) : false;
+    const isCurrent = message && (known?.state === message.state || this.answers.isFollowed(message.id));
     if (chat) {
       const leaf = chat.leaf_id;
       this._take({ ...chat, leaf_id: leaf && this.messages.has(leaf) && !this._choosing ? leaf : undefined });
-      this._followPath();
-      this.changed();
+      this._show();
       if (leaf && !this.messages.has(leaf)) this.load();
-    } else if (!message || (!isKnown && !isFollowed)) this.load();
+    } else if (!isCurrent) this.load();
   }
 
   /**
@@ -193,10 +201,7 @@ export class Conversation extends Observable {
 
   /** Undo `remove`. @param {string} id */
   restore(id) {
-    return this._busy(async () => {
-      await post(`/chats/${this.id}/messages/${id}/restore`);
-      await this.load();
-    });
+    return this._busy(() => post(`/chats/${this.id}/messages/${id}/restore`).then(() => this.load()));
   }
 
   /** @param {string} id @param {{value: "up" | "down", reasons?: string[], consent?: boolean}} thumb */
@@ -239,8 +244,7 @@ export class Conversation extends Observable {
   async choose(messageId) {
     this.leafId = this.branches.newestLeaf(messageId);
     this._path = null;
-    this._followPath();
-    this.changed();
+    this._show();
     this._numChosen++;
     this._choosing++;
     try {
@@ -267,8 +271,7 @@ export class Conversation extends Observable {
   _add(message) {
     this.replace(message);
     this.leafId = message.id;
-    this._followPath();
-    this.changed();
+    this._show();
   }
 
   /** An answer's new record. @param {Message} message */
@@ -284,8 +287,10 @@ export class Conversation extends Observable {
     this.changed();
   }
 
-  _followPath() {
+  /** Draw the branch that is read anew, and follow its answers. */
+  _show() {
     this.answers.followAll(this.path);
+    this.changed();
   }
 
   close() {

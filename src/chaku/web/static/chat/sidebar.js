@@ -1,6 +1,7 @@
 /** The chats that were held: by day, to be searched, named, pinned, taken away and brought in. */
 
-/** @import {Library} from "../data/library.js" */
+/** @import {Chats} from "../data/chats.js" */
+/** @import {Session} from "../data/session.js" */
 /** @import {Chat} from "../data/types.js" */
 import { goTo } from "../app/address.js";
 import { getText, post } from "../data/api.js";
@@ -15,7 +16,8 @@ const SEARCH_DELAY_MS = 150;
 
 /**
  * @param {object} props
- * @param {Library} props.library
+ * @param {Session} props.session
+ * @param {Chats} props.chats
  * @param {string | null} props.chosen
  * @param {boolean} props.isOpen  on a narrow screen
  * @param {() => void} props.onClose
@@ -24,8 +26,8 @@ const SEARCH_DELAY_MS = 150;
  * @param {() => void} props.onShortcuts
  * @param {{name: string, next: () => void}} props.theme
  */
-export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShortcuts, theme }) {
-  useChanges(library);
+export function Sidebar({ session, chats, chosen, isOpen, onClose, say, attempt, onShortcuts, theme }) {
+  useChanges(chats);
   const [renaming, setRenaming] = useState("");
   const [focusAt, setFocusAt] = useState(-1); // the row that a deleted chat has left
   const list = useRef(/** @type {HTMLElement | null} */ (null));
@@ -45,7 +47,7 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
   }, [renaming]);
   const search = (/** @type {string} */ query) => {
     clearTimeout(timer.current);
-    timer.current = setTimeout(() => attempt(library.search(query)), SEARCH_DELAY_MS);
+    timer.current = setTimeout(() => attempt(chats.search(query)), SEARCH_DELAY_MS);
   };
   const linksOf = () => /** @type {HTMLElement[]} */ ([...(list.current?.querySelectorAll("li > a") ?? [])]);
   const onSearchKey = (/** @type {KeyboardEvent} */ event) => {
@@ -53,7 +55,7 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
     if (event.isComposing || !first || (event.key !== "ArrowDown" && event.key !== "Enter")) return;
     event.preventDefault();
     if (event.key === "ArrowDown") first.focus();
-    else if (library.query) first.click();
+    else if (chats.query) first.click();
   };
   const onListKey = (/** @type {KeyboardEvent} */ event) => {
     const links = linksOf();
@@ -67,14 +69,14 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
   const drop = async (/** @type {Chat} */ chat) => {
     const rows = [...(list.current?.querySelectorAll("li") ?? [])];
     const at = rows.findIndex((row) => row.contains(document.activeElement));
-    await attempt(library.delete(chat));
+    await attempt(chats.delete(chat));
     if (chat.id === chosen) goTo("/");
     if (at >= 0) setFocusAt(at); // the one that takes its place
-    say(`“${chat.title}” deleted`, "Undo", () => attempt(library.restore(chat)));
+    say(`“${chat.title}” deleted`, "Undo", () => attempt(chats.restore(chat)));
   };
   const bringIn = async (/** @type {File} */ file) => {
     const { imported, skipped, repaired } = await post("/import", file);
-    await library.refreshChats();
+    await chats.refresh();
     const left = skipped.length ? `; ${count(skipped.length, "record")} left out: ${skipped[0].reason} (number ${skipped[0].line})` : "";
     const reasons = Object.entries(repaired).map(([reason, times]) => `; ${times} × ${reason}`);
     say(`${count(imported, "chat")} imported${left}${reasons.slice(0, 3).join("")}`);
@@ -83,15 +85,15 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
     const { exported } = await import("./export_chat.js");
     save(await exported(chat.id, format), `${fileName(chat.title)}.${format}`);
   };
-  const groups = byDay(library.chats, new Date());
-  const user = library.session?.user;
+  const groups = byDay(chats.rows, new Date());
+  const user = session.facts?.user;
   const mine = [
     { label: "Export all chats", onChoose: () => attempt(download("/export?all=1", "chats.jsonl")) },
     { label: "Import chats…", onChoose: () => chooser.current?.click() },
     { label: `Theme: ${theme.name}`, onChoose: theme.next },
     { label: "Keyboard shortcuts", onChoose: onShortcuts },
     { label: "API reference", onChoose: () => window.open("/docs", "_blank", "noopener") },
-    ...(user?.kind === "key" ? [{ label: "Log out", onChoose: () => attempt(library.logout()) }] : []),
+    ...(user?.kind === "key" ? [{ label: "Log out", onChoose: () => attempt(session.logout()) }] : []),
   ];
   return html`<nav class=${`sidebar${isOpen ? " open" : ""}`} aria-label="Chats">
     <div class="brand">
@@ -124,14 +126,14 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
                       onDone=${(/** @type {string | null} */ title, /** @type {boolean} */ isByKey) => {
                         setRenaming("");
                         if (isByKey) refocus.current = chat.id;
-                        if (title && title !== chat.title) attempt(library.update(chat.id, { title }));
+                        if (title && title !== chat.title) attempt(chats.update(chat.id, { title }));
                       }}
                     />
                   </li>`
                 : html`<li key=${chat.id} class=${chat.id === chosen ? "chosen" : ""}>
-                    <a href=${placeOf(chat, library.query)} aria-current=${chat.id === chosen ? "page" : undefined} title=${chat.title || "New chat"} onClick=${onClose}>
-                      ${chat.pinned && html`<${Icon} name="pin" />`}<span dir="auto">${marked(chat.title || "New chat", library.query)}</span>
-                      ${chat.snippet && html`<small dir="auto">${marked(chat.snippet, library.query)}</small>`}
+                    <a href=${placeOf(chat, chats.query)} aria-current=${chat.id === chosen ? "page" : undefined} title=${chat.title || "New chat"} onClick=${onClose}>
+                      ${chat.pinned && html`<${Icon} name="pin" />`}<span dir="auto">${marked(chat.title || "New chat", chats.query)}</span>
+                      ${chat.snippet && html`<small dir="auto">${marked(chat.snippet, chats.query)}</small>`}
                     </a>
                     <${Menu}
                       label=${`What to do with ${chat.title}`}
@@ -140,7 +142,7 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
                       button=${html`<${Icon} name="more" />`}
                       choices=${[
                         { label: "Rename", onChoose: () => setRenaming(chat.id) },
-                        { label: chat.pinned ? "Unpin" : "Pin", onChoose: () => attempt(library.update(chat.id, { pinned: !chat.pinned })) },
+                        { label: chat.pinned ? "Unpin" : "Pin", onChoose: () => attempt(chats.update(chat.id, { pinned: !chat.pinned })) },
                         { label: "Export as Markdown", onChoose: () => attempt(toRead(chat, "md")) },
                         { label: "Export as HTML", onChoose: () => attempt(toRead(chat, "html")) },
                         { label: "Export all branches (JSONL)", onChoose: () => attempt(download(`/chats/${chat.id}/export?all=1`, `${fileName(chat.title)}.jsonl`)) },
@@ -152,8 +154,8 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
           </ul>
         </section>`,
       )}
-      ${library.isLoaded && !library.chats.length && html`<p class="hint">${library.query ? "Nothing found." : "Your chats will be listed here."}</p>`}
-      ${library.next && html`<button type="button" class="quiet" onClick=${() => attempt(library.moreChats())}>Older chats</button>`}
+      ${chats.isEmpty && html`<p class="hint">${chats.query ? "Nothing found." : "Your chats will be listed here."}</p>`}
+      ${chats.hasMore && html`<button type="button" class="quiet" onClick=${() => attempt(chats.more())}>Older chats</button>`}
     </div>
     <div class="me">
       <input
@@ -164,7 +166,7 @@ export function Sidebar({ library, chosen, isOpen, onClose, say, attempt, onShor
         aria-label="File of chats"
         onChange=${(/** @type {any} */ event) => (attempt(bringIn(event.target.files[0])), (event.target.value = ""))}
       />
-      <span title=${`chaku ${library.session?.version ?? ""}`}>${user?.name ?? ""}</span>
+      <span title=${`chaku ${session.facts?.version ?? ""}`}>${user?.name ?? ""}</span>
       <${Menu} label="More" class="slim up" align="end" button=${html`<${Icon} name="more" />`} choices=${mine} />
     </div>
   </nav>`;

@@ -1,6 +1,6 @@
 /** Compare: two to four chats side by side under one composer. */
 
-/** @import {Library} from "../data/library.js" */
+/** @import {Models} from "../data/models.js" */
 /** @import {Part} from "../data/types.js" */
 import { replaceAddress } from "../app/address.js";
 import { commandOf } from "../app/shortcuts.js";
@@ -26,21 +26,21 @@ const NARROW = "(max-width: 720px)";
 
 export const styled = addStyle(new URL("compare.css", import.meta.url));
 
-/** The columns that the address names, by chats (`?chats=`) or by models (`?models=`). @param {URLSearchParams} query @param {Library} library */
-function columnsOf(query, library) {
+/** The columns that the address names, by chats (`?chats=`) or by models (`?models=`). @param {URLSearchParams} query @param {Models} models */
+function columnsOf(query, models) {
   const named = (/** @type {string} */ name) => (query.get(name) ?? "").split(",").filter(Boolean).slice(0, MOST);
-  const recommended = (/** @type {string} */ name) => library.model(name)?.recommended;
+  const recommended = (/** @type {string} */ name) => models.find(name)?.recommended;
   const columns = named("chats").map((id) => new Column(id, null, recommended));
   for (const model of named("models").slice(columns.length)) columns.push(new Column(null, model, recommended));
-  const ready = library.models.filter((model) => model.state === "ready").map((model) => model.id);
+  const ready = models.ready.map((model) => model.id);
   while (columns.length < FEWEST) columns.push(new Column(null, ready[columns.length % Math.max(1, ready.length)] ?? null, recommended));
   return columns;
 }
 
 /** @param {import("../app/app.js").ScreenProps} props */
-export function CompareScreen({ library, route, say, complain, attempt, isCovered }) {
-  useChanges(library);
-  const [columns, setColumns] = useState(() => columnsOf(route.query, library));
+export function CompareScreen({ session, models, events, route, say, complain, attempt, isCovered }) {
+  useChanges(models);
+  const [columns, setColumns] = useState(() => columnsOf(route.query, models));
   const [isLinked, setLinked] = useState(true);
   const [isMarked, setMarked] = useState(false);
   const [isBlind, setBlind] = useState(false);
@@ -63,10 +63,8 @@ export function CompareScreen({ library, route, say, complain, attempt, isCovere
     }
     name();
     const ends = columns.flatMap((column) => [column.subscribe(() => redraw(0)), column.conversation.subscribe(() => redraw(0))]);
-    const end = library.onChat((id, message, chat) => {
-      for (const { conversation } of columns) if (conversation.id && (id === conversation.id || id === "*")) conversation.heard(message, chat);
-    });
-    return () => [end, ...ends].forEach((stop) => stop());
+    ends.push(...columns.map(({ conversation }) => conversation.listen(events)));
+    return () => ends.forEach((end) => end());
   }, [columns]);
   const all = useRef(columns);
   all.current = columns;
@@ -88,8 +86,8 @@ export function CompareScreen({ library, route, say, complain, attempt, isCovere
 
   const add = () => {
     const used = new Set(columns.map(({ conversation }) => conversation.model));
-    const model = library.models.find(({ id, state }) => state === "ready" && !used.has(id)) ?? library.models[0];
-    setColumns([...columns, new Column(null, model?.id ?? null, (name) => library.model(name)?.recommended)]);
+    const model = models.ready.find(({ id }) => !used.has(id)) ?? models.all[0];
+    setColumns([...columns, new Column(null, model?.id ?? null, (name) => models.find(name)?.recommended)]);
   };
   const close = (/** @type {Column} */ column) => {
     column.conversation.close();
@@ -102,10 +100,10 @@ export function CompareScreen({ library, route, say, complain, attempt, isCovere
     if (!isBlind) setColumns(shuffled(columns));
   };
   const addressed = columns.filter((column) => column.isAddressed);
-  const blocked = addressed.map(({ conversation }) => blockedBy(conversation, library.model(conversation.model ?? ""))).find(Boolean);
+  const blocked = addressed.map(({ conversation }) => blockedBy(conversation, models.find(conversation.model))).find(Boolean);
   const send = async (/** @type {string | Part[]} */ content) => (await Promise.all(addressed.map((column) => column.send(content)))).some(Boolean);
   const stop = () => columns.forEach((column) => void column.stop());
-  const limits = addressed.map(({ conversation }) => library.model(conversation.model ?? "")?.context_tokens).filter((n) => n != null);
+  const limits = addressed.map(({ conversation }) => models.find(conversation.model)?.context_tokens).filter((n) => n != null);
   const longest = [...addressed].sort((a, b) => b.conversation.path.length - a.conversation.path.length)[0]?.conversation;
   const onKey = (/** @type {KeyboardEvent} */ event) => {
     if (event.key === "Escape" && !event.defaultPrevented) stop();
@@ -114,7 +112,7 @@ export function CompareScreen({ library, route, say, complain, attempt, isCovere
     key=${column.key}
     column=${column}
     place=${columns.indexOf(column) + 1}
-    models=${library.models}
+    models=${models.all}
     isBlind=${isBlind}
     onClose=${columns.length > FEWEST ? () => close(column) : null}
     onSettings=${() => setOpened(column)}
@@ -144,7 +142,7 @@ export function CompareScreen({ library, route, say, complain, attempt, isCovere
         draftKey="compare"
         isRunning=${columns.some(({ conversation }) => conversation.running)}
         blocked=${addressed.length ? (blocked && isBlind ? "A model is not ready" : (blocked ?? "")) : "Choose a column to write to"}
-        allowImages=${addressed.length > 0 && addressed.every(({ conversation }) => takesImages(library.model(conversation.model ?? "")))}
+        allowImages=${addressed.length > 0 && addressed.every(({ conversation }) => takesImages(models.find(conversation.model)))}
         context=${{ path: longest?.path ?? [], system: longest?.inForce.system ?? "", limit: limits.length ? Math.min(...limits) : null }}
         onSend=${send}
         onStop=${stop}
@@ -153,7 +151,7 @@ export function CompareScreen({ library, route, say, complain, attempt, isCovere
       />
     </div>
     ${opened &&
-    html`<${SettingsDrawer} conversation=${opened.conversation} needsKey=${library.session?.login_required ?? false} onClose=${() => setOpened(null)} attempt=${attempt} />`}
+    html`<${SettingsDrawer} conversation=${opened.conversation} needsKey=${session.asksForKeys} onClose=${() => setOpened(null)} attempt=${attempt} />`}
   </main>`;
 }
 

@@ -5,62 +5,94 @@
  */
 
 import { CallFailed, follow } from "./api.js";
+import { Observable } from "./observable.js";
 
 const NAME = "chaku.events";
 const HIDDEN_LIMIT_MS = 20_000;
+const MISSED = { type: "missed" };
+
+/** @typedef {Record<string, (event: any) => void>} Hearers */
 
 /**
- * @typedef {object} Listener
- * @property {(event: any) => void} onEvent
- * @property {(isUp: boolean) => void} onConnection
- * @property {() => void} onMissed  events may have been missed
- * @property {() => void} onRefused  the server no longer knows us
+ * The events of the server, for whoever in this tab wants to hear them. Two types come from here: "missed" when some were
+ * lost, "refused" when the server no longer knows us.
  */
+export class EventStream extends Observable {
+  constructor() {
+    super();
+    this.isUp = true; // the connection
+    /** @type {Set<Hearers>} */
+    this._hearers = new Set();
+    /** @type {AbortController | null} */
+    this._ending = null;
+  }
 
-/**
- * Listen until what comes back is called.
- * @param {Listener} listener
- * @returns {() => void}
- */
-export function listen(listener) {
-  const ending = new AbortController();
-  if (navigator.locks && "BroadcastChannel" in globalThis) shared(listener, ending.signal);
-  else alone(listener, ending.signal);
-  return () => ending.abort();
+  /** Hear events by their type, until what comes back is called. @param {Hearers} hearers */
+  on(hearers) {
+    this._hearers.add(hearers);
+    return () => void this._hearers.delete(hearers);
+  }
+
+  start() {
+    if (this._ending) return;
+    this._ending = new AbortController();
+    if (navigator.locks && "BroadcastChannel" in globalThis) shared(this, this._ending.signal);
+    else alone(this, this._ending.signal);
+  }
+
+  stop() {
+    this._ending?.abort();
+    this._ending = null;
+  }
+
+  /** @param {{type: string}} event */
+  hear(event) {
+    for (const hearers of [...this._hearers]) hearers[event.type]?.(event);
+  }
+
+  /** @param {boolean} isUp */
+  connected(isUp) {
+    if (this.isUp === isUp) return;
+    this.isUp = isUp;
+    this.changed();
+  }
 }
 
-/** @param {Listener} listener @param {AbortSignal} signal */
-function shared(listener, signal) {
+/** @typedef {{event: any} | {isUp: boolean}} Message  what the listening tab tells the others */
+
+/** @param {EventStream} events @param {Message} message */
+function hear(events, message) {
+  if ("event" in message) events.hear(message.event);
+  else events.connected(message.isUp);
+}
+
+/** @param {EventStream} events @param {AbortSignal} signal */
+function shared(events, signal) {
   const channel = new BroadcastChannel(NAME);
-  const hear = (/** @type {any} */ said) => {
-    if (said.event) listener.onEvent(said.event);
-    else if (said.isMissed) listener.onMissed();
-    else listener.onConnection(said.isUp);
-  };
-  channel.onmessage = ({ data }) => hear(data);
-  const tell = (/** @type {any} */ said) => {
-    channel.postMessage(said);
-    hear(said);
+  channel.onmessage = ({ data }) => hear(events, data);
+  const tell = (/** @type {Message} */ message) => {
+    channel.postMessage(message);
+    hear(events, message);
   };
   signal.addEventListener("abort", () => channel.close());
   navigator.locks
     .request(NAME, { signal }, async () => {
-      tell({ isMissed: true }); // whoever led before may have been gone for a while
-      await stream({ ...listener, onEvent: (event) => tell({ event }), onConnection: (isUp) => tell({ isUp }), onMissed: () => tell({ isMissed: true }) }, signal);
+      tell({ event: MISSED }); // whoever led before may have been gone for a while
+      await stream(events, tell, signal);
     })
     .catch((/** @type {unknown} */ error) => {
       if (!signal.aborted) throw error;
     });
 }
 
-/** @param {Listener} listener @param {AbortSignal} signal */
-function alone(listener, signal) {
+/** @param {EventStream} events @param {AbortSignal} signal */
+function alone(events, signal) {
   let timer = 0;
   /** @type {AbortController | null} */
   let current = null;
   const start = () => {
     current = new AbortController();
-    void stream(listener, current.signal);
+    void stream(events, (message) => hear(events, message), current.signal);
   };
   const onVisibility = () => {
     clearTimeout(timer);
@@ -71,7 +103,7 @@ function alone(listener, signal) {
       }, HIDDEN_LIMIT_MS);
     } else if (!current) {
       start();
-      listener.onMissed();
+      events.hear(MISSED);
     }
   };
   start();
@@ -83,18 +115,18 @@ function alone(listener, signal) {
   });
 }
 
-/** @param {Listener} listener @param {AbortSignal} signal */
-async function stream({ onEvent, onConnection, onMissed, onRefused }, signal) {
+/** @param {EventStream} events @param {(message: Message) => void} tell @param {AbortSignal} signal */
+async function stream(events, tell, signal) {
   let wasDown = false;
-  const connection = (/** @type {boolean} */ isUp) => {
-    if (isUp && wasDown) onMissed();
+  const onConnection = (/** @type {boolean} */ isUp) => {
+    if (isUp && wasDown) tell({ event: MISSED });
     wasDown = !isUp;
-    onConnection(isUp);
+    tell({ isUp });
   };
   try {
-    await follow(() => "/events", (event) => void onEvent(event), { signal, onConnection: connection });
+    await follow(() => "/events", (event) => tell({ event }), { signal, onConnection });
   } catch (error) {
     if (!(error instanceof CallFailed) || error.status !== 401) throw error;
-    onRefused();
+    events.hear({ type: "refused" });
   }
 }

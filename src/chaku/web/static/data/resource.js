@@ -1,5 +1,6 @@
-/** Something that is fetched and may change: loading, failed, empty, there; and live while someone looks at it. */
+/** Something that is fetched and may change: loading, failed, empty, there; and live while events or a timer renew it. */
 
+/** @import {EventStream} from "./events.js" */
 /** @import {Problem} from "./types.js" */
 import { CallFailed } from "./api.js";
 import { Observable } from "./observable.js";
@@ -18,28 +19,66 @@ export class Resource extends Observable {
     this.data = null;
     /** @type {Problem | null} */
     this.problem = null;
-    /** @type {Promise<void> | null} */
-    this._loading = null;
+    this._numAsked = 0;
   }
 
   get isEmpty() {
     return this.data !== null && this._isEmpty(this.data);
   }
 
-  /** Fetch it, or again; one call at a time. */
-  load() {
-    return (this._loading ??= this._load().finally(() => (this._loading = null)));
-  }
-
-  async _load() {
+  /** Fetch it, or again. A failure of the call becomes `problem`. */
+  async load() {
     try {
-      this.data = await this._fetch(this.data);
-      this.problem = null;
+      await this.refresh();
     } catch (error) {
       if (!(error instanceof CallFailed)) throw error;
-      this.problem = error.problem;
     }
+  }
+
+  /** Fetch it, or again; of several calls under way the newest counts. @throws {CallFailed} */
+  async refresh() {
+    const number = ++this._numAsked;
+    try {
+      const data = await this._fetch(this.data);
+      if (number === this._numAsked) this.take(data);
+    } catch (error) {
+      if (!(error instanceof CallFailed)) throw error;
+      if (number !== this._numAsked) return;
+      this.problem = error.problem;
+      this.changed();
+      throw error;
+    }
+  }
+
+  /** Have new data, which came from elsewhere than a fetch. @param {Data} data */
+  take(data) {
+    this.data = data;
+    this.problem = null;
     this.changed();
+  }
+
+  /** Forget the data, and what is being fetched. */
+  clear() {
+    this._numAsked++;
+    this.data = null;
+    this.changed();
+  }
+
+  /**
+   * Have events of a type change the data once it is there. Fetch it again when events were missed.
+   * @param {EventStream} events
+   * @param {Record<string, (data: Data, event: any) => Data | null>} changes  by type; null: fetch it again
+   */
+  live(events, changes) {
+    for (const [type, change] of Object.entries(changes)) {
+      const hearer = (/** @type {any} */ event) => {
+        const data = this.data && change(this.data, event);
+        if (data) this.take(data);
+        else void this.load();
+      };
+      events.on({ [type]: hearer });
+    }
+    events.on({ missed: () => void this.load() });
   }
 
   /**

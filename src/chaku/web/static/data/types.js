@@ -54,7 +54,7 @@
  * @property {number} [waiting]
  * @property {Record<string, any> | null} [recommended]  what suits it in a chat: system and settings, null where nothing is known
  *
- * @typedef {object} Session
+ * @typedef {object} SessionFacts
  * @property {string} version
  * @property {boolean} login_required
  * @property {boolean} [sees_runs]  training runs are shown

@@ -1,7 +1,6 @@
 /** The fleet: the workers of this gateway, how to add one, and the last requests with their times. */
 
 import { get, post } from "../data/api.js";
-import { useChanges } from "../data/observable.js";
 import { Resource } from "../data/resource.js";
 import { copyText } from "../ui/clipboard.js";
 import { Dialog } from "../ui/dialog.js";
@@ -13,8 +12,7 @@ import { Table } from "../ui/table.js";
 const EVERY_MS = 2_000;
 
 /** @param {import("../app/app.js").ScreenProps} props */
-export function FleetScreen({ library, attempt, say }) {
-  useChanges(library);
+export function FleetScreen({ session, attempt, say }) {
   const fleet = useMemo(() => new Resource(() => get("/fleet")), []);
   const [logsOf, setLogsOf] = useState(/** @type {string | null} */ (null));
   useLayoutEffect(() => fleet.follow(EVERY_MS), [fleet]);
@@ -40,7 +38,7 @@ export function FleetScreen({ library, attempt, say }) {
         ${workers.length
           ? html`<${Table} label="Workers" columns=${[...WORKERS, actions]} rows=${workers} keyOf=${(/** @type {any} */ worker) => worker.name} />`
           : html`<p class="hint">No worker has joined. The models of this gateway's own machine are under <a href="/library">Models</a>.</p>`}
-        <${Join} needsToken=${library.session?.login_required === true} say=${say} />
+        <${Join} needsToken=${session.asksForKeys} say=${say} />
         <h2>Last requests</h2>
         ${requests.length
           ? html`<${Table} label="Last requests" columns=${REQUESTS} rows=${requests} keyOf=${(/** @type {any} */ row) => `${row.id} ${row.time}`} />`

@@ -11,8 +11,8 @@ import { Empty, Progress, Shown } from "../ui/states.js";
 import { Table } from "../ui/table.js";
 
 /** @param {import("../app/app.js").ScreenProps} props */
-export function ModelsScreen({ library }) {
-  useChanges(library);
+export function ModelsScreen({ session, models }) {
+  useChanges(models);
   const kept = useMemo(() => new Resource(() => get("/models/kept").then(({ models }) => models), (models) => !models.length), []);
   useLayoutEffect(() => void kept.load(), [kept]);
   useLayoutEffect(() => void (document.title = "Models · chaku"), []);
@@ -20,10 +20,10 @@ export function ModelsScreen({ library }) {
     <h1>Models</h1>
     <p class="hint">Programs reach the served ones at <code>${location.origin}/v1</code></p>
     <h2>Served</h2>
-    ${library.models.length
-      ? html`<${Table} label="Served models" columns=${SERVED} rows=${library.models} keyOf=${(/** @type {Model} */ model) => model.id} />`
+    ${models.all.length
+      ? html`<${Table} label="Served models" columns=${SERVED} rows=${models.all} keyOf=${(/** @type {Model} */ model) => model.id} />`
       : html`<${Empty} title="No model is served" command="chaku serve smollm2-135m">Stop the server and start it with one, for example the built-in 135M model.<//>`}
-    ${library.session?.sees_runs &&
+    ${session.facts?.sees_runs &&
     html`<h2>On this machine</h2>
       <${Shown}
         resource=${kept}
