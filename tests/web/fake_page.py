@@ -413,6 +413,8 @@ class FakePage:
 
         async def events() -> AsyncIterator[str]:
             try:
+                if "after" in request.query_params:
+                    yield event(0, {"type": "missed"})
                 yield event(0, {"type": "models", "models": self.world.models})
                 while True:
                     yield event(0, await queue.get())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from chaku.engines.base import Call
 from chaku.engines.scripted import Reply
-from chaku.web.streams import Hub
+from chaku.web.streams import MAX_WAITING, Hub
 from gateways import page_gateway, scripted
 from processes import PATIENCE_S
 from tabs import Refused, tab
@@ -242,6 +243,58 @@ async def test_other_tabs_hear_of_every_change_and_other_people_do_not(database:
     assert all(not {"content", "reasoning"} & set(m) for m in messages)
     assert [e["chat"]["title"] for e in told if e["type"] == "chat"][-2:] == ["y", "y"]
     assert [e["id"] for e in told if e["type"] == "chat_deleted"] == [chat]
+
+
+async def test_a_tab_that_comes_back_hears_what_it_missed_once_and_in_order(database: Path) -> None:
+    async with page_gateway(database) as g, tab(g) as me:
+        async with me.stream("/events") as events:
+            before, _ = await anext(events)
+        chat = await me.chat(title="x")
+        await me.call("PATCH", f"/chats/{chat}", {"title": "y"})
+        heard: list[dict[str, Any]] = []
+        last = before
+        for _ in range(2):  # the connection is lost again after the first of them
+            async with me.stream("/events", headers={"Last-Event-ID": str(last)}) as events:
+                last, event = await anext(events)
+                heard.append(event)
+        async with me.stream(f"/events?after={last}") as events:
+            last, event = await anext(events)
+        assert [e["chat"]["title"] for e in heard] == ["x", "y"]
+        assert event["type"] == "models"
+        async with me.stream("/events", headers={"Last-Event-ID": str(last)}) as events:
+            await anext(events)
+            await me.call("PATCH", f"/chats/{chat}", {"title": "z"})
+            assert (await anext(events))[1]["chat"]["title"] == "z"
+
+
+async def test_a_tab_is_told_when_what_it_missed_is_not_known_any_more(database: Path) -> None:
+    async with page_gateway(database) as g, tab(g) as me:
+        async with me.stream("/events") as events:
+            now, _ = await anext(events)
+        for after in (int(now) - 1, int(now) + 1, 0):  # of a gateway before this one, or of another one
+            async with me.stream("/events", headers={"Last-Event-ID": str(after)}) as events:
+                assert [(await anext(events))[1]["type"] for _ in range(2)] == ["missed", "models"]
+
+
+async def test_events_are_kept_for_those_who_come_back_up_to_a_number_and_for_their_owner_alone() -> None:
+    hub = Hub(list)
+
+    async def first_of(owner: str | None, after: int | None, num: int) -> list[tuple[int | None, dict[str, Any]]]:
+        async with aclosing(hub.listen(owner, after)) as events:
+            return [await anext(events) for _ in range(num)]
+
+    ((start, _),) = await first_of("me", None, 1)
+    assert start is not None
+    hub.publish("me", {"type": "a"})
+    hub.publish("you", {"type": "b"})
+    hub.publish("me", {"type": "c"})
+    mine = await first_of("me", start, 3)
+    assert [(number and number - start, event["type"]) for number, event in mine] == [(1, "a"), (3, "c"), (3, "models")]
+    assert [event["type"] for _, event in await first_of(None, start, 1)] == ["models"]
+    for _ in range(MAX_WAITING):
+        hub.publish("you", {"type": "b"})
+    assert [event["type"] for _, event in await first_of("me", start + 2, 2)] == ["missed", "models"]
+    assert [event["type"] for _, event in await first_of("me", start + 3, 1)] == ["models"]
 
 
 async def test_a_model_that_becomes_ready_is_heard_of(database: Path) -> None:

@@ -153,7 +153,7 @@ class Application:
         return self._arena.without_battles(self._models())
 
     async def _show_events(self, request: Request) -> Response:
-        return self._open_stream(request, self._hub.listen(visitor_of(request).key_id))
+        return self._open_stream(request, self._hub.listen(visitor_of(request).key_id, streams.read_last_id(request)))
 
     def _open_stream(self, request: Request, events: AsyncGenerator[streams.Numbered]) -> Response:
         """A stream that ends when the gateway closes, or when the visitor is no longer welcome."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-import re
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -226,9 +225,7 @@ class Arena:
         """The turn under way, from where the reader was."""
         book, battle_id = self._book(request), _battle_id(request)
         await self._settled(book, battle_id)
-        given = request.headers.get("last-event-id") or request.query_params.get("after") or ""
-        after = int(given) if re.fullmatch(r"[0-9]{1,15}", given) else None
-        return self._open_stream(request, self._events(book, battle_id, after))
+        return self._open_stream(request, self._events(book, battle_id, streams.read_last_id(request)))
 
     async def _events(self, book: Battles, battle_id: str, after: int | None) -> AsyncGenerator[streams.Numbered]:
         async def snapshot() -> arena_shapes.BattleEvent:

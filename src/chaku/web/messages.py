@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -167,9 +166,7 @@ class Messages(ChatRoutes):
         message_id = _message_id(request)
         if self._answers.find(chat.owner_id, chat.id, message_id) is None:
             await asyncio.to_thread(self._tree(request, chat).get, message_id)  # a 404 while it can still be one
-        given = request.query_params.get("after") or request.headers.get("last-event-id") or ""
-        after = int(given) if re.fullmatch(r"[0-9]{1,9}", given) else None
-        events = self._answers.follow(chat.owner_id, chat.id, message_id, after)
+        events = self._answers.follow(chat.owner_id, chat.id, message_id, streams.read_last_id(request))
         return self._open_stream(request, events)
 
     async def _set_from(

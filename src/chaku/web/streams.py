@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
+
+from starlette.requests import Request
 
 from chaku.errors import ChakuError
 from chaku.store.conversations import StoredConversation
@@ -18,10 +22,11 @@ log = logging.getLogger(__name__)
 
 Event = dict[str, Any]
 Numbered = tuple[int | None, Event]
+"""An event and its id, where a reader can come back to it."""
 
 KEEP_ALIVE_S = 15.0
 MAX_WAITING = 1000
-"""Events that wait for a slow tab; one more and its stream ends, so that it comes back and fetches everything."""
+"""Events that wait for a slow tab, or are kept for one that comes back. With one more, it has to fetch everything."""
 
 WATCH_S = 0.5
 
@@ -67,18 +72,31 @@ async def written(
         await events.aclose()
 
 
+def read_last_id(request: Request) -> int | None:
+    """The id of the event that a reader heard last, from the header that browsers send or from `?after=`."""
+    given = request.headers.get("last-event-id") or request.query_params.get("after") or ""
+    return int(given) if re.fullmatch(r"[0-9]{1,18}", given) else None
+
+
 class Hub:
-    """Tells every open tab of an owner what has happened, and everyone how the models are."""
+    """Tells every open tab of an owner what has happened, and everyone how the models are.
+
+    Ids are greater than those of any earlier gateway, so a restart is noticed.
+    """
 
     def __init__(self, models: Callable[[], list[Any]]) -> None:
         self._models = models
-        self._listeners: dict[asyncio.Queue[Event | None], str | None] = {}
+        self._listeners: dict[asyncio.Queue[Numbered | None], str | None] = {}
+        self._last = time.time_ns() // 1_000
+        self._kept: deque[tuple[int, str | None, Event]] = deque(maxlen=MAX_WAITING)
 
     def publish(self, owner_id: str | None, event: Event) -> None:
         """Tell this owner's tabs."""
+        self._last += 1
+        self._kept.append((self._last, owner_id, event))
         for listener, theirs in list(self._listeners.items()):
             if theirs == owner_id:
-                self._put(listener, event)
+                self._put(listener, (self._last, event))
 
     def tell_chat(self, chat: StoredConversation) -> None:
         """Tell the owner's tabs of a chat that is new or has changed."""
@@ -93,16 +111,28 @@ class Hub:
         """Tell the owner's tabs that messages of a chat are gone or back."""
         self.publish(chat.owner_id, {"type": "messages", "chat_id": chat.id})
 
-    async def listen(self, owner_id: str | None) -> AsyncGenerator[Numbered]:
-        """The models now, and then everything that happens."""
-        listener: asyncio.Queue[Event | None] = asyncio.Queue(MAX_WAITING)
+    async def listen(self, owner_id: str | None, after: int | None = None) -> AsyncGenerator[Numbered]:
+        """What happened after event `after`, the models now, and then everything that happens.
+
+        An event `missed` comes first if it is no longer known what happened after `after`.
+        """
+        listener: asyncio.Queue[Numbered | None] = asyncio.Queue(MAX_WAITING)
         self._listeners[listener] = owner_id
         try:
-            yield None, self._describe()
-            while (event := await listener.get()) is not None:
-                yield None, event
+            last = self._last
+            past = [] if after is None else self._happened(owner_id, after)
+            for numbered in past:
+                yield numbered
+            yield last, self._describe()
+            while (told := await listener.get()) is not None:
+                yield told
         finally:
             self._listeners.pop(listener, None)
+
+    def _happened(self, owner_id: str | None, after: int) -> list[Numbered]:
+        if not self._last - len(self._kept) <= after <= self._last:
+            return [(self._last, {"type": "missed"})]
+        return [(number, event) for number, owner, event in self._kept if owner == owner_id and number > after]
 
     async def watch(self) -> None:
         """Look at the models for ever, and tell when something about them has changed."""
@@ -115,14 +145,14 @@ class Hub:
             if now != before:
                 before = now
                 for listener in list(self._listeners):
-                    self._put(listener, now)
+                    self._put(listener, (None, now))
 
     def _describe(self) -> Event:
         return {"type": "models", "models": self._models()}
 
-    def _put(self, listener: asyncio.Queue[Event | None], event: Event) -> None:
+    def _put(self, listener: asyncio.Queue[Numbered | None], told: Numbered) -> None:
         if not listener.full():
-            listener.put_nowait(event)
+            listener.put_nowait(told)
             return
         del self._listeners[listener]
         while not listener.empty():

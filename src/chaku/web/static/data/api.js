@@ -95,7 +95,7 @@ export async function getText(path) {
  *
  * @param {(lastId: string) => string} path  where to go on after the event `lastId` ("" at the start)
  * @param {(data: any) => boolean | void} onEvent
- * @param {{signal: AbortSignal, onConnection?: (isUp: boolean) => void}} options
+ * @param {{signal: AbortSignal, onConnection?: (isUp: boolean, lastId: string) => void}} options
  * @throws {CallFailed} when the server refuses the stream
  */
 export async function follow(path, onEvent, { signal, onConnection }) {
@@ -104,7 +104,7 @@ export async function follow(path, onEvent, { signal, onConnection }) {
   while (!signal.aborted) {
     try {
       const response = await request("GET", path(lastId), undefined, signal);
-      onConnection?.(true);
+      onConnection?.(true, lastId);
       for await (const { id, data } of events(response, signal)) {
         wait = RETRY_FIRST_MS;
         lastId = id || lastId;
@@ -115,7 +115,7 @@ export async function follow(path, onEvent, { signal, onConnection }) {
       const isRefused = error instanceof CallFailed && error.status >= 400 && error.status < 500 && error.status !== 429;
       if (isRefused || error instanceof SyntaxError) throw error;
     }
-    onConnection?.(false);
+    onConnection?.(false, lastId);
     await pause(wait, signal);
     wait = Math.min(wait * 1.7, RETRY_LAST_MS);
   }

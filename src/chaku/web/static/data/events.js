@@ -76,10 +76,7 @@ function shared(events, signal) {
   };
   signal.addEventListener("abort", () => channel.close());
   navigator.locks
-    .request(NAME, { signal }, async () => {
-      tell({ event: MISSED }); // whoever led before may have been gone for a while
-      await stream(events, tell, signal);
-    })
+    .request(NAME, { signal }, () => stream(events, tell, signal))
     .catch((/** @type {unknown} */ error) => {
       if (!signal.aborted) throw error;
     });
@@ -101,10 +98,7 @@ function alone(events, signal) {
         current?.abort();
         current = null;
       }, HIDDEN_LIMIT_MS);
-    } else if (!current) {
-      start();
-      events.hear(MISSED);
-    }
+    } else if (!current) start();
   };
   start();
   document.addEventListener("visibilitychange", onVisibility);
@@ -117,14 +111,13 @@ function alone(events, signal) {
 
 /** @param {EventStream} events @param {(message: Message) => void} tell @param {AbortSignal} signal */
 async function stream(events, tell, signal) {
-  let wasDown = false;
-  const onConnection = (/** @type {boolean} */ isUp) => {
-    if (isUp && wasDown) tell({ event: MISSED });
-    wasDown = !isUp;
+  const path = (/** @type {string} */ after) => `/events${after && `?after=${after}`}`;
+  const onConnection = (/** @type {boolean} */ isUp, /** @type {string} */ after) => {
+    if (isUp && !after) tell({ event: MISSED }); // of what happened before
     tell({ isUp });
   };
   try {
-    await follow(() => "/events", (event) => tell({ event }), { signal, onConnection });
+    await follow(path, (event) => tell({ event }), { signal, onConnection });
   } catch (error) {
     if (!(error instanceof CallFailed) || error.status !== 401) throw error;
     events.hear({ type: "refused" });
