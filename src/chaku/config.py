@@ -472,6 +472,9 @@ _EXAMPLES = {
     "continue_answers": "true", "fallback": "smollm2-135m",
     "moderation": "rules", "patterns": "{secret: 'project x'}", "conversation_turns": "50", "input_characters": "12000",
     "score_model": "my-model", "prices": "{my-model: {prompt: 0.15, completion: 0.6}}",
+    "replicas": "2", "max_replicas": "4", "gpus": "1", "cpus": "4", "memory_gb": "8",
+    "price_per_hour": "0.5", "drain_s": "60", "workers": "[{source: smollm2-135m, replicas: 2}]",
+    "join": "[http://gateway:8000]", "model": "{source: smollm2-135m}",
     "database": "sqlite:///chaku.db", "log_level": "INFO", "match": "hello", "replies": "[{text: hello}]",
 }  # fmt: skip
 

@@ -106,8 +106,11 @@ def look(services: dict[str, Callable[[], str | None]]) -> tuple[str | None, lis
 
 
 @contextlib.contextmanager
-def watched(wanted: bool) -> Iterator[Watch]:
-    """A thread that looks for a notice while the block runs; it ends by itself where no service answers."""
+def watched(wanted: bool, on_notice: Callable[[str], None] = lambda notice: None) -> Iterator[Watch]:
+    """A thread that looks for a notice while the block runs; it ends by itself where no service answers.
+
+    `on_notice` is called once, from the thread.
+    """
     watch, ended = Watch(), threading.Event()
 
     def look_on() -> None:
@@ -115,7 +118,8 @@ def watched(wanted: bool) -> Iterator[Watch]:
         while not ended.is_set():
             watch.notice, answered = look(services)
             if watch.notice is not None:
-                _log.warning("spot notice from %s: the run stops after this step", watch.notice)
+                _log.warning("spot notice from %s: this process is about to stop", watch.notice)
+                on_notice(watch.notice)
                 return
             if answered and services is SERVICES:
                 services = {name: SERVICES[name] for name in answered}  # the others' are not asked again

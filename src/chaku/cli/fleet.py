@@ -16,6 +16,7 @@ import click
 
 from chaku.cli.help_page import group
 from chaku.cli.keys import database_option
+from chaku.cli.up import scale
 from chaku.config import DEFAULT_PORT, TOKEN_PREFIX, database_url, environment
 from chaku.errors import UsageError
 from chaku.http_out import Retries, Transport, read_json, refusal
@@ -52,6 +53,9 @@ def fleet() -> None:
 
     Where the gateway needs a key, OPENAI_API_KEY gives one: of scope metrics to look, of scope admin to steer.
     """
+
+
+fleet.add_command(scale)
 
 
 @fleet.group()

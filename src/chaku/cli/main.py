@@ -27,6 +27,8 @@ COMMANDS = {
     "demo": ("chaku.cli.demo:demo", "Serve the small built-in model and open the page."),
     "serve": ("chaku.cli.serve:serve", "Serve models: OpenAI API and page on one port."),
     "worker": ("chaku.cli.worker:worker", "Serve a model for a gateway elsewhere."),
+    "up": ("chaku.cli.up:up", "Start a gateway and its workers from one file."),
+    "down": ("chaku.cli.up:down", "End what `chaku up` started."),
     "fleet": ("chaku.cli.fleet:fleet", "See and steer the workers of a gateway."),
     "chat": ("chaku.cli.chat:chat", "Talk to a model, or ask one question."),
     "run": ("chaku.cli.chat:run", "Talk to the model that you name."),
@@ -53,7 +55,7 @@ COMMANDS = {
     "completion": ("chaku.cli.completion:completion", "Print the completion script of a shell."),
 }
 SECTIONS = {
-    "Serve and chat": ("demo", "serve", "worker", "fleet", "chat", "run", "batch", "score", "ps", "stop"),
+    "Serve and chat": ("demo", "serve", "worker", "up", "down", "fleet", "chat", "run", "batch", "score", "ps", "stop"),
     "Models": ("pull", "list", "models", "weights"),
     "Compare": ("compare", "eval", "arena", "leaderboard"),
     "Training": ("data", "train", "estimate", "launch", "runs"),

@@ -193,7 +193,8 @@ def _serve(
         if ready_fd is not None:
             # whoever started us may use what was started, whatever keys there are
             token = serving.access.inside_token(None)
-            line = {"url": url, "models": [name for name, *_ in named], "api_key": token}
+            names, certificate = [name for name, *_ in named], serving.tls.fingerprint if serving.tls else None
+            line = {"url": url, "models": names, "api_key": token, "certificate": certificate}
             os.write(ready_fd, json.dumps(line).encode() + b"\n")
         if opens_page:
             _open_page(url)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -13,12 +16,12 @@ from urllib.parse import urlsplit, urlunsplit
 import click
 import uvloop
 
-from chaku import logs, packages
+from chaku import logs, packages, spot_notice
 from chaku.cli.help_page import command
 from chaku.cli.progress.fetching import fetching
 from chaku.cli.serve import end_with_parent, name_models
-from chaku.cli.serve_options import model_options, tls_options
-from chaku.config import Loaded, ServeConfig, environment, load
+from chaku.cli.serve_options import FLAGS, PER_MODEL, model_options, tls_options
+from chaku.config import ServeConfig, environment, load
 from chaku.engines.fetched import Opener
 from chaku.engines.llamacpp.resources import Resources
 from chaku.engines.opening import check_settings, engine_kind
@@ -31,19 +34,27 @@ from chaku.serve.access import is_loopback_host
 from chaku.serve.fleet.routes import add_worker_route
 from chaku.serve.table import ModelTable
 from chaku.serve.worker.companion import Identity, Throughput, Worker, WorkerKey, new_key
+from chaku.serve.worker.settings import WorkerConfig
 
 TOKEN_VARIABLE = "CHAKU_JOIN_TOKEN"  # noqa: S105 - the variable's name
+_FILE = click.Path(path_type=Path)
+_NEEDED = {"model": "MODEL", "join": "--join URL"}
 _SECTIONS = {"The engine": "engine", "A MODEL that is another API": "api_key_env", "Other": "log_level"}
 
 
 @command(sections=_SECTIONS)
-@click.argument("model", metavar="[NAME=]MODEL")
-@click.option("--join", "gateways", metavar="URL", multiple=True, required=True, help="Gateway to join; repeatable.")
+@click.argument("model", metavar="[[NAME=]MODEL]", required=False)
+@click.option("--config", "config_file", metavar="FILE", type=_FILE, help="YAML file; flags win over it.")
+@click.option("--join", metavar="URL", multiple=True, help="Gateway to join; repeatable.")
 @click.option("--token", metavar="TOKEN", show_default=TOKEN_VARIABLE, help="Join token; other users may see options.")
 @click.option("--advertise", metavar="URL", show_default="found", help="Address at which gateways reach this worker.")
 @click.option("--name", metavar="NAME", show_default="host and port", help="Name in the table of workers.")
 @click.option("--host", metavar="ADDRESS", show_default="as the gateway's", help="Address to bind.")
 @click.option("--port", metavar="PORT", show_default="a free one", type=int, help="Port to bind.")
+@click.option(
+    "--gateway-certificate", metavar="SHA256", help="Accept this certificate of the gateway, which nobody signed."
+)
+@click.option("--spot-notice/--no-spot-notice", default=None, help="Drain when the cloud takes this machine back.")
 @tls_options
 @model_options
 @click.option(
@@ -54,18 +65,7 @@ _SECTIONS = {"The engine": "engine", "A MODEL that is another API": "api_key_env
 )
 @click.option("--exit-with-parent", is_flag=True, hidden=True, help="End when the parent process is gone.")
 def worker(
-    model: str,
-    gateways: tuple[str, ...],
-    token: str | None,
-    advertise: str | None,
-    name: str | None,
-    host: str | None,
-    port: int | None,
-    log_level: str | None,
-    exit_with_parent: bool,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    **flags: Any,
+    model: str | None, config_file: Path | None, token: str | None, exit_with_parent: bool, **flags: Any
 ) -> None:
     """Serve a model for gateways on this machine or others.
 
@@ -74,31 +74,47 @@ def worker(
     """
     if exit_with_parent:
         end_with_parent()
-    joins = tuple(_gateway_url(url) for url in gateways)
-    if name is not None and not re.fullmatch(WORKER_NAME, name):
-        raise UsageError(
-            f"--name is {name!r}, which is not a name", fix="take letters, digits, dots and dashes: --name gpu-1"
-        )
-    asked = _checked_advertise(advertise)
     given = {key: value for key, value in flags.items() if value is not None and value != ()}
-    settings: dict[str, Any] = {
-        "models": ({"source": model, **given},),
-        "host": host or _bind_host(joins, asked),
-        "port": port if port is not None else (urlsplit(asked).port or 0) if asked else 0,
-        "allowed_hosts": tuple({urlsplit(asked).hostname}) if asked else (),
-        "log_level": log_level,
-        "tls_cert": tls_cert,
-        "tls_key": tls_key,
-        "joins": False,
-        "ui": False,
-    }
-    _run(load(ServeConfig, None, settings), joins, token or environment(TOKEN_VARIABLE), asked, name)
+    of_model = {key: given.pop(key) for key in PER_MODEL if key in given}
+    if model is not None:
+        given["model"] = {"source": model, **of_model}
+    elif of_model:
+        option = next(iter(of_model)).replace("_", "-")
+        raise UsageError(f"--{option} is for a MODEL on the command line", fix="name it, or set the key in the file")
+    if config_file is None and (missing := [name for key, name in _NEEDED.items() if key not in given]):
+        raise UsageError(f"{missing[0]} is missing", fix="chaku worker smollm2-135m --join http://gateway:8000")
+    config = load(WorkerConfig, config_file, given, flag_names={**FLAGS, "model": "MODEL"}).config
+    if config.name is not None and not re.fullmatch(WORKER_NAME, config.name):
+        raise UsageError(
+            f"--name is {config.name!r}, which is not a name",
+            fix="take letters, digits, dots and dashes: --name gpu-1",
+        )
+    _run(config, token or environment(TOKEN_VARIABLE))
 
 
-def _run(
-    loaded: Loaded[ServeConfig], gateways: tuple[str, ...], token: str | None, advertise: str | None, name: str | None
-) -> None:
-    config = loaded.config
+def _as_gateway(config: WorkerConfig, gateways: tuple[str, ...], advertise: str | None) -> ServeConfig:
+    """The settings of the gateway that the worker is."""
+    port = config.port if config.port is not None else (urlsplit(advertise).port or 0) if advertise else 0
+    return load(
+        ServeConfig,
+        None,
+        {
+            "models": (config.model,),
+            "host": config.host or _bind_host(gateways, advertise),
+            "port": port,
+            "allowed_hosts": tuple({urlsplit(advertise).hostname}) if advertise else (),
+            "log_level": config.log_level,
+            "tls_cert": config.tls_cert,
+            "tls_key": config.tls_key,
+            "joins": False,
+            "ui": False,
+        },
+    ).config
+
+
+def _run(asked: WorkerConfig, token: str | None) -> None:
+    gateways, advertise = tuple(_gateway_url(url) for url in asked.join), _checked_advertise(asked.advertise)
+    config = _as_gateway(asked, gateways, advertise)
     logs.set_up(config.log_level)
     ((model, settings, reference),) = name_models(config)
     check_settings(model, settings, reference)
@@ -111,7 +127,7 @@ def _run(
     listener = server.bind(config.host, config.port)
     port = listener.getsockname()[1]
     identity = Identity(
-        name=name or _default_name(port),
+        name=asked.name or _default_name(port),
         key=key,
         port=port,
         scheme="https" if serving.tls else "http",
@@ -131,8 +147,18 @@ def _run(
 
     with contextlib.closing(listener):
         served = table.add(new_engine(), settings, created=int(time.time()))
-        Worker(identity, serving, served, throughput, new_engine, gateways, token)
-        uvloop.run(server.run(serving, listener, announce))
+        Worker(
+            identity, serving, served, throughput, new_engine, gateways, token, certificate=asked.gateway_certificate
+        )
+        with _drained_on_notice(asked.spot_notice):
+            uvloop.run(server.run(serving, listener, announce))
+
+
+@contextlib.contextmanager
+def _drained_on_notice(wanted: bool) -> Iterator[None]:
+    """While the block runs, a cloud's notice does what SIGTERM does: the worker drains, and ends."""
+    with spot_notice.watched(wanted, lambda _: os.kill(os.getpid(), signal.SIGTERM)):
+        yield
 
 
 def _gateway_url(url: str) -> str:

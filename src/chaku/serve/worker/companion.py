@@ -119,6 +119,8 @@ class Worker:
         new_engine: Callable[[], Engine],
         gateways: tuple[str, ...],
         token: str | None,
+        *,
+        certificate: str | None = None,
     ) -> None:
         """`new_engine` opens the model again, for a reload."""
         self._identity = identity
@@ -136,7 +138,7 @@ class Worker:
         self._lines = logs.LastLines(MAX_LOG_LINES)
         self._loop: asyncio.AbstractEventLoop | None = None
         member = Member(self._join, self._beat, self._log_lines, self._take_command, self._take_refusal)
-        self._membership = Membership(gateways, token, member)
+        self._membership = Membership(gateways, token, member, certificate=certificate)
         serving.drain = self.drain
         serving.companions.append(self)
 

@@ -55,8 +55,11 @@ class Member:
 class Membership:
     """The bonds of one worker with its gateways."""
 
-    def __init__(self, gateways: tuple[str, ...], token: str | None, member: Member) -> None:
-        self._bonds = [_Bond(url.rstrip("/"), token, member) for url in gateways]
+    def __init__(
+        self, gateways: tuple[str, ...], token: str | None, member: Member, *, certificate: str | None = None
+    ) -> None:
+        """With `certificate`, its sha256 in hex, the gateways' is that one, and no authority is asked."""
+        self._bonds = [_Bond(url.rstrip("/"), token, member, certificate) for url in gateways]
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -103,8 +106,9 @@ class Membership:
 class _Bond:
     """One gateway."""
 
-    def __init__(self, url: str, token: str | None, member: Member) -> None:
+    def __init__(self, url: str, token: str | None, member: Member, certificate: str | None) -> None:
         self.url = url
+        self._certificate = certificate
         self.lease = ""
         self.told_state = ""
         """The state in the last beat that the gateway has answered."""
@@ -126,6 +130,7 @@ class _Bond:
             connect_s=BEAT_EVERY_S,
             silence_s=ANSWER_S,
             keepalive=False,
+            certificate=self._certificate,
         )
         try:
             while not closing.is_set() and not self._is_replaced:
