@@ -56,6 +56,15 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "chaku eval judge-check fake:always-first --json",
     ),
     "eval label": ("chaku eval label evals/chaku-80", "chaku eval label evals/chaku-80 --items 50 --voter ana"),
+    "eval questions": (
+        'chaku eval questions new --about "our refund rules" -m qwen3-0.6b',
+        "chaku eval run questions.jsonl -m A -m B --judge J",
+    ),
+    "eval questions new": (
+        'chaku eval questions new --about "our refund rules" -m qwen3-0.6b',
+        'chaku eval questions new --about "knots and splices" -n 40 -o knots.jsonl',
+    ),
+    "eval fetch": ("chaku eval fetch vicuna80", "chaku eval fetch mt-bench"),
     "eval reparse": ("chaku eval reparse evals/chaku-80", "chaku eval reparse evals/chaku-80 --json"),
     "eval compare": (
         "chaku eval compare evals/base evals/tuned",

@@ -14,6 +14,8 @@ COMMANDS = {
     "reparse": ("chaku.cli.eval.reparse:reparse", "Read the judge's texts of a run again."),
     "compare": ("chaku.cli.eval.compare_runs:compare_runs", "Compare models of runs and logs, with error bars."),
     "import": ("chaku.cli.eval.import_files:import_files", "Read what FastChat recorded: totals, wins, agreements."),
+    "questions": ("chaku.cli.eval.questions:questions", "Write suites of your own."),
+    "fetch": ("chaku.cli.eval.fetch:fetch", "Fetch a published suite."),
     "show": ("chaku.cli.eval.show:show", "Show what a run's folder holds."),
 }
 
