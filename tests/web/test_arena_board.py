@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,13 @@ from typing import Any
 import pytest
 
 from chaku.arena.example_votes import example_votes
+from chaku.arena.standings import standings
 from chaku.comparison import Comparison
 from chaku.store.comparisons import ComparisonBook
 from chaku.store.database import open_store
+from chaku.web import arena_board
 from gateways import page_gateway, scripted
+from processes import PATIENCE_S
 from tabs import Refused, tab
 from web.test_arena_battles import begun, played, shown, voted
 
@@ -44,6 +49,31 @@ def seed(database: Path) -> None:
     with open_store(f"sqlite:///{database}") as store:
         ComparisonBook(store).add(games)
         ComparisonBook(store).add(example_votes("steady", "pirate"), is_example=True)
+
+
+async def test_many_readers_of_a_board_rate_its_votes_once_and_a_costly_one_waits(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed(database)
+    rated = []
+
+    def slowly(*arguments: Any) -> Any:
+        rated.append(arguments)
+        time.sleep(1.1)
+        return standings(*arguments)
+
+    monkeypatch.setattr(arena_board, "standings", slowly)
+    more = Comparison(source="human", model_a="ant", model_b="bee", outcome="a", voter="new", cluster="new")
+    async with page_gateway(database, scripted(name="ant"), scripted(name="bee")) as g, tab(g) as me:
+        boards = await asyncio.gather(*(me.call("GET", "/leaderboard") for _ in range(10)))
+        assert len(rated) == 1 and all(board == boards[0] for board in boards)
+        with open_store(f"sqlite:///{database}") as store:
+            ComparisonBook(store).add([more])
+        assert await me.call("GET", "/leaderboard") == boards[0] and len(rated) == 1
+        async with asyncio.timeout(PATIENCE_S):
+            while (board := await me.call("GET", "/leaderboard")) == boards[0]:
+                await asyncio.sleep(0.2)
+        assert board["counts"]["source"] == {"human": 181, "judge": 60} and len(rated) == 2
 
 
 async def test_the_board_shows_what_the_filters_let_through(database: Path) -> None:

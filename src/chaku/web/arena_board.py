@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import threading
+import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,7 +29,18 @@ from chaku.web.requests import Handler, json_response, read_json, visitor_of
 SOURCES = ("human", "judge", "import")
 MOST_BATTLES = 100
 _MOST_KEPT = 32
+_COSTLY_S, _COSTS_KEPT = 1.0, 10
+"""Standings that cost more than a second stay for ten times that: a large arena does not rate its votes all the time."""
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Standings, the version of the comparisons that they are of, and until when newer votes may wait."""
+
+    version: Any
+    fresh_until: float
+    standings: Standings
 
 
 class ArenaBoard:
@@ -36,7 +50,8 @@ class ArenaBoard:
         self._book = ComparisonBook(store)
         self._battles = BattleList(store)
         self._arena = arena
-        self._kept: dict[tuple[Any, ...], Standings] = {}
+        self._kept: dict[tuple[Any, ...], _Kept] = {}
+        self._rating = threading.Lock()
 
     def routes(self) -> list[tuple[str, str, Handler]]:
         """Method, path below /api, handler."""
@@ -82,14 +97,20 @@ class ArenaBoard:
     def _standings(
         self, sources: tuple[str, ...], since: str | None, until: str | None, filters: Filters, examples: bool
     ) -> Standings:
-        """The same question about the same games is answered from memory."""
-        key = (self._book.version(), sources, since, until, filters, examples)
-        if key not in self._kept:
-            games = self._book.games(sources=sources, since=since, until=until, examples=examples)
-            if len(self._kept) >= _MOST_KEPT:
-                self._kept.clear()
-            self._kept[key] = standings(games, filters)
-        return self._kept[key]
+        """The same question about the same games is answered from memory. One thread rates, the others wait for it."""
+        key = (sources, since, until, filters, examples)
+        with self._rating:
+            version, now = self._book.version(), time.monotonic()
+            kept = self._kept.get(key)
+            if kept is None or (kept.version != version and now > kept.fresh_until):
+                games = self._book.games(sources=sources, since=since, until=until, examples=examples)
+                found = standings(games, filters)
+                if len(self._kept) >= _MOST_KEPT:
+                    self._kept.clear()
+                cost_s = time.monotonic() - now
+                waits_s = _COSTS_KEPT * cost_s if cost_s > _COSTLY_S else 0
+                kept = self._kept[key] = _Kept(version, time.monotonic() + waits_s, found)
+            return kept.standings
 
     async def list_battles(self, request: Request) -> Response:
         """The voted battles of a pair, in either order; their texts where the voter agreed."""
@@ -148,6 +169,7 @@ class ArenaBoard:
         else:
             by = visitor_of(request).name
             changed = await asyncio.to_thread(self._book.exclude, asked.kind, subject, asked.reason, by=by, now=now)
+        self._kept.clear()  # the operator sees at once what it did
         return json_response(_show_exclusion(changed), 201)
 
     def _subject(self, kind: str, shown_id: str) -> str:
