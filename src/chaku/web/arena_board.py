@@ -30,7 +30,7 @@ SOURCES = ("human", "judge", "import")
 MOST_BATTLES = 100
 _MOST_KEPT = 32
 _COSTLY_S, _COSTS_KEPT = 1.0, 10
-"""Standings that cost more than a second stay for ten times that: a large arena does not rate its votes all the time."""
+"""Standings that cost more than a second stay for ten times that: a large arena is not rated all the time."""
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
