@@ -21,11 +21,11 @@ from click.testing import CliRunner, Result
 from chaku.cli.main import root
 from chaku.errors import ChakuError, UsageError
 from data.made import write_json
+from launch.skypilot import skypilot
 from processes import PATIENCE_S, environment
 from train import small
 
-SKYPILOT = "skypilot==0.14.1"
-OFFLINE = ("No matching distribution found", "NewConnectionError", "NameResolutionError")
+__all__ = ["skypilot"]
 
 
 def launch(recipe: Path, *words: object, bucket: str = "s3://my-bucket/chaku") -> Result:
@@ -252,20 +252,6 @@ for file in sys.argv[1:]:
         said[file] = {"refused": f"{type(error).__name__}: {error}"}
 print("SAID" + json.dumps(said))
 """
-
-
-@pytest.fixture(scope="session")
-def skypilot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with SkyPilot, which wants an older click than ours."""
-    folder = tmp_path_factory.mktemp("sky") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    python = folder / "bin" / "python"
-    install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-compile", SKYPILOT]
-    done = subprocess.run(install, capture_output=True, text=True)
-    if "CI" not in os.environ and any(sign in done.stderr for sign in OFFLINE):
-        pytest.skip("no package index is in reach")
-    assert done.returncode == 0, done.stderr
-    return python
 
 
 @pytest.mark.wheel

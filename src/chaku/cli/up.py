@@ -21,6 +21,8 @@ from chaku import logs
 from chaku.cli.help_page import command
 from chaku.config import database_url, environment
 from chaku.errors import ChakuError, UsageError
+from chaku.launch.fleet import clusters
+from chaku.launch.fleet.clusters import CLUSTERS
 from chaku.launch.fleet.keeper import Keeper
 from chaku.launch.fleet.plan import plan_lines
 from chaku.launch.fleet.processes import TOKEN_VARIABLE, LocalWorkers, Workers, tail
@@ -35,10 +37,10 @@ _DOWN_GRACE_S = 30.0
 _place_option = click.option(
     "--on",
     "place",
-    type=click.Choice(["local"]),
+    type=click.Choice(["local", *CLUSTERS]),
     default="local",
     show_default=True,
-    help="Where workers run: as child processes.",
+    help="Where workers run: as child processes, on Kubernetes, or as SkyPilot jobs.",
 )
 
 
@@ -51,7 +53,7 @@ _place_option = click.option(
 def up(file: Path | None, place: Place, dry_run: bool, detach: bool, schema: bool) -> None:
     """Start the gateway and the workers that FILE names.
 
-    They run until Ctrl-C or `chaku down`, and are started again when they end by themselves.
+    Processes on this machine run until Ctrl-C or `chaku down`, and are started again when they end by themselves.
     """
     if schema:
         click.echo(json.dumps(FleetConfig.model_json_schema(), indent=2))
@@ -60,9 +62,17 @@ def up(file: Path | None, place: Place, dry_run: bool, detach: bool, schema: boo
         raise click.UsageError("name the file: chaku up fleet.yaml")
     fleet = read_fleet(file)
     if dry_run:
-        click.echo("\n".join(plan_lines(fleet, place)), err=place in ("k8s", "sky"))
-        return
-    if detach:
+        click.echo("\n".join(plan_lines(fleet, place)), err=place in CLUSTERS)
+        if place in CLUSTERS:
+            click.echo(clusters.rendered(fleet, place), nl=False)
+    elif place in CLUSTERS:
+        record = record_of(fleet.name)
+        with record.held():
+            if place == "sky" and record.state().get("is_elsewhere"):  # kubectl changes what is there
+                raise UsageError(f"fleet {fleet.name!r} is up already", fix=f"chaku down {fleet.name}")
+            clusters.start(fleet, place, record)
+        click.echo(f"fleet {fleet.name} is handed over; `chaku down {fleet.name}` ends it", err=True)
+    elif detach:
         _detach(file, fleet, place)
     else:
         _keep(fleet, place)
@@ -144,6 +154,14 @@ def down(fleet: str | None) -> None:
     FLEET is its name or its file. It may be left out where one fleet is up.
     """
     record = find_up(fleet)
+    if (place := record.state()["place"]) in CLUSTERS:
+        clusters.end(record.fleet(), place, record)
+    else:
+        _end_keeper(record)
+    click.echo(f"fleet {record.name} is down")
+
+
+def _end_keeper(record: Record) -> None:
     pid = record.state().get("pid")
     patience_s = record.fleet().drain_s + _DOWN_GRACE_S
     if pid is None:
@@ -154,7 +172,6 @@ def down(fleet: str | None) -> None:
         if time.monotonic() > deadline:
             raise ChakuError(f"process {pid} has not ended after {patience_s:.0f} s", fix=f"kill -9 {pid}")
         time.sleep(_POLL_S)
-    click.echo(f"fleet {record.name} is down")
 
 
 @command()
@@ -167,11 +184,15 @@ def scale(model: str, number: int, name: str | None) -> None:
     Workers that go finish their requests first.
     """
     record = find_up(name)
-    pool = record.fleet().pool(model)
-    if pool.max_replicas is not None:
+    fleet, place = record.fleet(), record.state().get("place")
+    pool = fleet.pool(model)
+    if place in CLUSTERS:
+        clusters.scale(fleet, place, record, pool, number)
+    elif pool.max_replicas is not None:
         raise UsageError(
             f"{model!r} is scaled by its queue, from {pool.replicas} to {pool.max_replicas} workers",
             fix="take max_replicas out of the file to set the number by hand",
         )
-    record.want(model, number)
+    else:
+        record.want(model, number)
     click.echo(f"{model}: {number} {'worker' if number == 1 else 'workers'} wanted; `chaku fleet status` shows them")

@@ -7,8 +7,8 @@ import os
 import re
 import signal
 import socket
+import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -25,7 +25,7 @@ from chaku.config import ServeConfig, environment, load
 from chaku.engines.fetched import Opener
 from chaku.engines.llamacpp.resources import Resources
 from chaku.engines.opening import check_settings, engine_kind
-from chaku.errors import UsageError
+from chaku.errors import RunInterrupted, UsageError
 from chaku.models.plan.free_memory import available_bytes
 from chaku.models.reference import BuiltIn, HubFile
 from chaku.protocol.fleet import WORKER_NAME
@@ -150,15 +150,11 @@ def _run(asked: WorkerConfig, token: str | None) -> None:
         Worker(
             identity, serving, served, throughput, new_engine, gateways, token, certificate=asked.gateway_certificate
         )
-        with _drained_on_notice(asked.spot_notice):
+        # A notice does what SIGTERM does: the worker drains, and ends.
+        with spot_notice.watched(asked.spot_notice, lambda _: os.kill(os.getpid(), signal.SIGTERM)) as watch:
             uvloop.run(server.run(serving, listener, announce))
-
-
-@contextlib.contextmanager
-def _drained_on_notice(wanted: bool) -> Iterator[None]:
-    """While the block runs, a cloud's notice does what SIGTERM does: the worker drains, and ends."""
-    with spot_notice.watched(wanted, lambda _: os.kill(os.getpid(), signal.SIGTERM)):
-        yield
+    if watch.has_notice:
+        sys.exit(RunInterrupted.exit_code)  # managed jobs start it again elsewhere; 0 would mean that it is done
 
 
 def _gateway_url(url: str) -> str:

@@ -138,18 +138,12 @@ def render(recipe: Recipe, cluster: Cluster, name: str | None = None) -> Task:
     }
     command = shlex.join(Task("", secrets).submission(Path("THIS_FILE")))
     head = f"# {recipe.name} as a SkyPilot managed job, by chaku {chaku.__version__}. To submit it: {command}\n"
-    body = yaml.dump(task, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
-    return Task(head + body, secrets)
+    return Task(head + block_yaml(task), secrets)
 
 
 def _resources(cluster: Cluster) -> dict[str, Any]:
     if cluster.max_price is not None and cluster.max_price <= 0:
         raise UsageError(f"--max-price {cluster.max_price:g} buys nothing", fix="give dollars an hour for one node")
-    places: dict[str, Any] = {}
-    if len(cluster.infra) == 1:
-        places = {"infra": cluster.infra[0]}
-    elif cluster.infra:
-        places = {"any_of": [{"infra": place} for place in cluster.infra]}
     price = {} if cluster.max_price is None else {"max_hourly_cost": cluster.max_price}
     recovery = {
         "max_restarts_on_errors": _RESTARTS_ON_ERRORS,
@@ -157,8 +151,15 @@ def _resources(cluster: Cluster) -> dict[str, Any]:
     }
     return {
         "accelerators": f"{cluster.gpu}:{cluster.count}", "use_spot": cluster.spot, **price,
-        "disk_size": cluster.disk_gb, "job_recovery": recovery, **places,
+        "disk_size": cluster.disk_gb, "job_recovery": recovery, **places(cluster.infra),
     }  # fmt: skip
+
+
+def places(infra: tuple[str, ...]) -> dict[str, Any]:
+    """The part of a task's resources that says where to look, as cloud/region/zone; anywhere for none."""
+    if len(infra) > 1:
+        return {"any_of": [{"infra": place} for place in infra]}
+    return {"infra": infra[0]} if infra else {}
 
 
 def _recipe_there(recipe: Recipe, cluster: Cluster, files: _Files) -> dict[str, Any]:
@@ -271,16 +272,20 @@ def _setup(recipe: Recipe, cluster: Cluster, files: _Files) -> str:
     what = f"chaku{_EXTRAS}=={chaku.__version__}"
     if cluster.wheel is not None:
         what = f"./{files.take(cluster.wheel, '--wheel')}{_EXTRAS}"
-    install = cluster.setup or "\n".join(
-        [
-            "pip install -q uv",
-            f"uv venv -q --allow-existing --python {_PYTHON} .venv",
-            ". .venv/bin/activate",
-            f"uv pip install -q {shlex.join([what, *([track] if track else [])])}",
-        ]
-    )
+    install = cluster.setup or install_lines(what, *([track] if track else []))
     pulls = [f"chaku pull {shlex.quote(name)}" for name in files.pulls]
     return "\n".join(["set -e", f"mkdir -p {HOME} && cd {HOME}", install.strip(), *pulls]) + "\n"
+
+
+def install_lines(*packages: str) -> str:
+    """Shell lines that install packages into an environment `.venv`, and enter it."""
+    lines = [
+        "pip install -q uv",
+        f"uv venv -q --allow-existing --python {_PYTHON} .venv",
+        ". .venv/bin/activate",
+        f"uv pip install -q {shlex.join(packages)}",
+    ]
+    return "\n".join(lines)
 
 
 def _run(recipe: dict[str, Any]) -> str:
@@ -303,6 +308,11 @@ def _run(recipe: dict[str, Any]) -> str:
             "",
         ]
     )
+
+
+def block_yaml(task: dict[str, Any]) -> str:
+    """A task as YAML, its shell lines as blocks."""
+    return yaml.dump(task, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
 
 
 class _Dumper(yaml.SafeDumper):
