@@ -148,6 +148,7 @@ async def page_gateway(
     static: Path = STATIC,
     lease_s: float = LEASE_S,
     runs: Path = ROOT,
+    evals: Path = Path("evals"),
     arena: ArenaSettings | None = None,
     **options: Any,
 ) -> AsyncIterator[Running]:
@@ -168,6 +169,7 @@ async def page_gateway(
                 page=PageFiles(static),
                 lease_s=lease_s,
                 runs=runs,
+                evals=evals,
                 arena=arena,
                 fleet=serving.fleet,
                 check_prompt=serving.moderator.check_prompt if serving.moderator else None,

@@ -268,6 +268,8 @@ class ServeConfig(Frozen):
     """Serve the page beside the API."""
     runs: str = "runs"
     """Folder whose training runs the page shows, to the local user alone."""
+    evals: str = "evals"
+    """Folder whose evaluation runs the page shows, to the local user alone."""
     contestants: tuple[Contestant, ...] = ()
     """Who stands in the arena. Default: every model that answers chats, as it is."""
     arena_battles_per_hour: int = Field(60, ge=1)

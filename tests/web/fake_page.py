@@ -21,6 +21,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from chaku.errors import ChakuError
+from chaku.web.eval_runs import EvalRuns
 from chaku.web.fleet import FleetPage
 from chaku.web.machine import Machine
 from chaku.web.page import PageFiles
@@ -68,6 +69,9 @@ class World:
     key: str | None = None
     consent: bool | None = None
     runs: Path = Path("/nonexistent")
+    evals: Path = Path("/nonexistent")
+    store: Any = None
+    """Where disagreements with a judge are kept."""
     fleet: FakeFleet = field(default_factory=FakeFleet)
     chats: dict[str, dict[str, Any]] = field(default_factory=dict)
     deleted: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -188,7 +192,11 @@ class FakePage:
             Route(f"{chat}/messages/{{message}}/stream", self._stream),
             *(
                 Route(f"/api{path}", local(handler), methods=[method])
-                for part in (Machine(self.world.runs), FleetPage(self.world.fleet))
+                for part in (
+                    Machine(self.world.runs),
+                    EvalRuns(self.world.evals, self.world.store),
+                    FleetPage(self.world.fleet),
+                )
                 for method, path, handler in part.routes()
             ),
             *PageFiles().routes(),

@@ -59,7 +59,7 @@ def runs(world, tmp_path):
 def test_the_rail_leads_to_each_screen_and_back_and_each_has_an_address(browser, runs, world, fake):
     with open_page(browser, fake.url) as page:
         rail = page.get_by_role("navigation", name="Screens")
-        screens = ["Chat", "Compare", "Arena", "Ratings", "Training", "Models", "Fleet"]
+        screens = ["Chat", "Compare", "Arena", "Ratings", "Training", "Evals", "Models", "Fleet"]
         expect(rail.get_by_role("link")).to_have_text(screens)
         page.get_by_label("Message", exact=True).fill("not sent yet")
         for name, path in (("Training", "/training"), ("Models", "/library")):

@@ -7,26 +7,20 @@ from string import Template
 
 from chaku.arena.battle_files import Reading
 from chaku.arena.board import ENOUGH_VOTES, Board, Row
+from chaku.report_page import STYLE, document
 
 _WIDTH = 260
 _MOST_IN_MATRIX = 30
-_PAGE = Template("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>$title</title>
-<style>
-:root { color-scheme: light dark; --line: light-dark(#d8d8d4, #3a3a38); --quiet: light-dark(#5d5d58, #a5a59e);
-  --ink: light-dark(#1d1d1b, #ececea); --page: light-dark(#fdfdfb, #191918); --bar: light-dark(#1a7f5a, #5fc79c) }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); margin: 2rem auto;
-  max-width: 60rem; padding: 0 1rem }
-.frame { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap }
-th { color: var(--quiet); font-weight: 500 } .name { text-align: left } .quiet { color: var(--quiet) }
-td svg { display: block } line { stroke: var(--bar); stroke-width: 2 } circle { fill: var(--bar) }
+_STYLE = """
+body { font-size: 16px; max-width: 60rem }
+th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap }
+th { color: var(--quiet); font-weight: 500 } .name { text-align: left }
+td svg { display: block } line { stroke: var(--good); stroke-width: 2 } circle { fill: var(--good) }
 .matrix td { min-width: 3rem } .matrix th { max-width: 9rem; overflow: hidden; text-overflow: ellipsis }
-</style></head><body>
-<h1>$title</h1>
+"""
+_BODY = Template("""<h1>$title</h1>
 <p>$summary</p>
-<div class="frame"><table>
+<div class="scroll"><table>
 <tr><th>rank</th><th class="name">model</th><th>rating</th>
 <th class="name">95 % interval ($low to $high)</th><th>votes</th></tr>
 $rows
@@ -34,13 +28,11 @@ $rows
 $style
 <h2>Share of points won</h2>
 <p class="quiet">What the row's model won of its games against the column's model; ties are halves. Below: games.</p>
-<div class="frame"><table class="matrix">$matrix</table></div>
+<div class="scroll"><table class="matrix">$matrix</table></div>
 <h2>Method</h2>
 <p>$method. 400 points are odds of ten to one. A rank is a range where the games don't decide it.</p>
 <p>$left_out</p>
-<p class="quiet">Data: sha256 $hash</p>
-</body></html>
-""")
+<p class="quiet">Data: sha256 $hash</p>""")
 
 
 def page(title: str, board: Board, reading: Reading) -> str:
@@ -52,7 +44,7 @@ def page(title: str, board: Board, reading: Reading) -> str:
     left_out = [f"{num:,} × {escape(reason)}" for reason, num in reading.skipped.most_common()]
     uncounted = len(reading.comparisons) - len(reading.counted)
     left_out += [f"{uncounted:,} not counted"] if uncounted else []
-    return _PAGE.substitute(
+    body = _BODY.substitute(
         title=escape(title),
         summary=summary,
         low=f"{low:.0f}",
@@ -67,6 +59,7 @@ def page(title: str, board: Board, reading: Reading) -> str:
         left_out=f"Left out: {'; '.join(left_out)}." if left_out else "No record was left out.",
         hash=board.data_sha256,
     )
+    return document(title, body, style=STYLE + _STYLE)
 
 
 def _row(row: Row, low: float, high: float) -> str:

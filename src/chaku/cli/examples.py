@@ -74,6 +74,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "chaku eval import review_gpt35_vicuna-13b.jsonl",
         "chaku eval import review_*.jsonl --reparse --json",
     ),
+    "eval report": (
+        "chaku eval report evals/chaku-80",
+        "chaku eval report evals/chaku-80 --against evals/last-week -o report.html",
+    ),
     "eval show": ("chaku eval show evals/my-run", "chaku eval show evals/my-run --json"),
     "batch": ("chaku batch run prompts.jsonl -m smollm2-135m -o out.jsonl", "chaku batch run batch.jsonl -o out.jsonl"),
     "batch run": (

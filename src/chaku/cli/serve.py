@@ -244,6 +244,7 @@ def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str, co
         base_url=base_url,
         page=page,
         runs=Path(config.runs),
+        evals=Path(config.evals),
         arena=ArenaSettings(config.contestants, config.arena_battles_per_hour, config.arena_turns),
         fleet=serving.fleet,
         check_prompt=serving.moderator.check_prompt if serving.moderator else None,

@@ -175,6 +175,9 @@ _LAST_OPTIONS = (
         "--runs", metavar="FOLDER", show_default="runs", type=click.Path(), help="Training runs that the page shows."
     ),
     click.option(
+        "--evals", metavar="FOLDER", show_default="evals", type=click.Path(), help="Evaluations that the page shows."
+    ),
+    click.option(
         "--database",
         metavar="URL",
         show_default="CHAKU_DATABASE, or an SQLite file in the data folder",

@@ -104,7 +104,7 @@ def matches(sources: Sequence[Source], *, metric: str | None = None, models: Seq
     by what each got on the same questions. Raises UsageError where nothing can be compared, or judges differ.
     """
     metric = metric or _common_metric(sources)
-    measured = [one for source in sources for one in _measured(source, metric)]
+    measured = [one for source in sources for one in measure(source, metric)]
     if models:
         known = {one.model for one in measured}
         if missing := [name for name in models if name not in known]:
@@ -172,7 +172,8 @@ def _names(measured: Measured) -> str:
     return ", ".join(" ".join(filter(None, judge)) for judge in sorted(measured.judges))
 
 
-def _measured(source: Source, metric: str) -> list[Measured]:
+def measure(source: Source, metric: str) -> list[Measured]:
+    """Every model that has values on a metric."""
     rows: dict[str, dict[str, list[float]]] = {}
     opponents: dict[str, set[str]] = {}
     judges: dict[str, set[tuple[str, str]]] = {}

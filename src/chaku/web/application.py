@@ -27,6 +27,7 @@ from chaku.web.answers import Answers
 from chaku.web.arena import Arena, ArenaSettings, CheckPrompt
 from chaku.web.arena_board import ArenaBoard
 from chaku.web.chats import Chats
+from chaku.web.eval_runs import EvalRuns
 from chaku.web.fleet import FleetOfGateway, FleetPage
 from chaku.web.logins import COOKIE, GatewayAccess, Logins, Visitor, check_same_site, set_cookie
 from chaku.web.machine import Machine
@@ -53,6 +54,7 @@ class Application:
         base_url: str,
         lease_s: float,
         runs: Path,
+        evals: Path,
         arena: ArenaSettings,
         fleet: FleetOfGateway | None,
         certificate: str | None,
@@ -66,6 +68,7 @@ class Application:
             store, base_url, access.inside_token, self._hub.tell_message, lease_s=lease_s, certificate=certificate
         )
         self._machine = Machine(runs)
+        self._evals = EvalRuns(evals, store)
         self._fleet = FleetPage(fleet) if fleet is not None else None
         self._chats = Chats(store, self._answers, self._hub)
         self._messages = Messages(store, self._answers, self._hub, models, self._open_stream)
@@ -100,6 +103,7 @@ class Application:
             ("GET", "/models", self._list_models),
             ("GET", "/events", self._show_events),
             *self._machine.routes(),
+            *self._evals.routes(),
             *(self._fleet.routes() if self._fleet is not None else ()),
             *self._chats.routes(),
             *self._messages.routes(),
@@ -188,19 +192,20 @@ def mount(
     page: PageFiles | None = None,
     lease_s: float = LEASE_S,
     runs: Path = ROOT,
+    evals: Path = Path("evals"),
     arena: ArenaSettings | None = None,
     fleet: FleetOfGateway | None = None,
     certificate: str | None = None,
     check_prompt: CheckPrompt | None = None,
 ) -> Application:
     """Put the page at / and its application at /api. `models` gives the rows of /v1/models, `base_url` is the /v1 of
-    this gateway, `runs` is where training runs lie, `fleet` are its workers, `certificate` is the sha256 of its TLS
-    certificate, `check_prompt` refuses prompts of battles. What comes back has to be started and stopped with the
-    gateway.
+    this gateway, `runs` is where training runs lie and `evals` where evaluation runs do, `fleet` are its workers,
+    `certificate` is the sha256 of its TLS certificate, `check_prompt` refuses prompts of battles. What comes back has
+    to be started and stopped with the gateway.
     """
     arena = arena or ArenaSettings()
     application = Application(
-        store, keys, access, models, base_url, lease_s, runs, arena, fleet, certificate, check_prompt
+        store, keys, access, models, base_url, lease_s, runs, evals, arena, fleet, certificate, check_prompt
     )
     app.mount("/api", application.api())
     app.router.routes.extend((page or PageFiles()).routes())

@@ -36,7 +36,7 @@ MAIN = "app/main.js"
 
 _IMPORT = re.compile(rb"""^(?:import|export)\b[^;"'(]*["'](\.{1,2}/[^"']+)["']""", re.MULTILINE)
 
-_SCREENS = frozenset({"arena", "chat", "compare", "leaderboard", "library", "training"})
+_SCREENS = frozenset({"arena", "chat", "compare", "evals", "leaderboard", "library", "training"})
 """First parts of paths that are screens, whoever asks. Of others the page itself tells a browser that there is none."""
 
 _NOT_OURS = frozenset({"api", "assets", "docs", "health", "metrics", "openapi.json", "redoc", "v1"})

@@ -13,6 +13,7 @@ COMMANDS = {
     "label": ("chaku.cli.eval.label:label_pairs", "Say yourself which answers are better, blind."),
     "reparse": ("chaku.cli.eval.reparse:reparse", "Read the judge's texts of a run again."),
     "compare": ("chaku.cli.eval.compare_runs:compare_runs", "Compare models of runs and logs, with error bars."),
+    "report": ("chaku.cli.eval.report:report", "Write a run as one HTML page."),
     "import": ("chaku.cli.eval.import_files:import_files", "Read what FastChat recorded: totals, wins, agreements."),
     "questions": ("chaku.cli.eval.questions:questions", "Write suites of your own."),
     "fetch": ("chaku.cli.eval.fetch:fetch", "Fetch a published suite."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ def _agreement(both: tuple[Agreement, Agreement]) -> dict[str, Any]:
 
 
 def _write(
-    folder: Path, files: Iterable[Path], old: OldFiles, labels: list[Comparison], questions: dict[str, Question]
+    folder: Path, files: Sequence[Path], old: OldFiles, labels: list[Comparison], questions: dict[str, Question]
 ) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty", fix="name a new folder")
@@ -117,7 +117,7 @@ def _write(
     models = dict.fromkeys(name for one in old.judgements for name in one.models)
     models |= dict.fromkeys(answer.model for answer in old.answers)
     manifest = Manifest(
-        suite=", ".join(path.stem for path in files),
+        suite=files[0].stem if len(files) == 1 else f"{files[0].stem} and {len(files) - 1} more",
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         contestants=tuple(Contestant(name=name, model=name) for name in models),
         judge=old.judgements[0].judge if old.judgements else None,

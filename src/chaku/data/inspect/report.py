@@ -13,6 +13,7 @@ from typing import Any
 from chaku.data.ledger import StageCounts
 from chaku.data.manifest import counts_of, read_manifest
 from chaku.data.rules.table import RULES
+from chaku.report_page import STYLE, document
 
 _NUM_DROPS, _NUM_FLAGS = 10, 3
 """Examples of each rule, drawn at random: drops are for a person to judge the rule by."""
@@ -107,38 +108,28 @@ def write_page(folder: Path, path: Path) -> None:
 
 
 _STYLE = """
-:root{color-scheme:light dark;--fg:#1b1f24;--bg:#fff;--line:#d0d7de;--soft:#57606a;
---kept:#1a7f5a;--drop:#c2410c}
-@media(prefers-color-scheme:dark){:root{--fg:#e6edf3;--bg:#0d1117;--line:#30363d;--soft:#9aa4af;--kept:#3fb98a;--drop:#f0883e}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg)}
-body{max-width:72rem;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse;width:100%}
-th,td{padding:.35rem .6rem;border-bottom:1px solid var(--line);text-align:left}
-th,td{vertical-align:top}
+table{width:100%}th,td{text-align:left;vertical-align:top}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 code,.q{font:13px/1.45 ui-monospace,monospace;overflow-wrap:anywhere}
-.q{color:var(--soft)}.kept{fill:var(--kept)}.drop{fill:var(--drop)}svg{width:100%;min-width:8rem;height:1rem}
-.scroll{overflow-x:auto}.ok{color:var(--kept)}.no{color:var(--drop)}
+.q{color:var(--quiet)}.kept{fill:var(--good)}.drop{fill:var(--bad)}svg{width:100%;min-width:8rem;height:1rem}
+.ok{color:var(--good)}.no{color:var(--bad)}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem}dd{margin:0;overflow-wrap:anywhere}
 @media(max-width:40rem){dl{grid-template-columns:1fr}dt{font-weight:600}dd{margin-bottom:.4rem}}
 """
 
 
 def _page(funnel: Funnel) -> str:
-    title = html.escape(f"{funnel.manifest['name']}: from raw shares to rows")
+    title = f"{funnel.manifest['name']}: from raw shares to rows"
     parts = [
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
-        '<meta name="viewport" content="width=device-width,initial-scale=1">',
-        f"<style>{_STYLE}</style></head><body><h1>{title}</h1>",
+        f"<h1>{html.escape(title)}</h1>",
         _facts(funnel.manifest),
         "<h2>Funnel</h2><p>At each stage: in + expanded = kept + dropped.</p>",
         _funnel_table(funnel.stages),
         "<h2>Why</h2>",
         _rules_table(funnel.rules),
         _audit(funnel.manifest.get("audit")),
-        "</body></html>\n",
     ]
-    return "\n".join(parts)
+    return document(title, "\n".join(parts), style=STYLE + _STYLE)
 
 
 def _facts(manifest: dict[str, Any]) -> str:

@@ -13,6 +13,8 @@ export const ROUTES = [
   { screen: "leaderboard", path: "/leaderboard" },
   { screen: "training", path: "/training" },
   { screen: "training", path: "/training/:run" },
+  { screen: "evals", path: "/evals" },
+  { screen: "evals", path: "/evals/:run" },
   { screen: "fleet", path: "/workers" }, // /fleet is the API's
   { screen: "models", path: "/library" }, // /models is where clients without /v1 in their base URL knock
 ];
@@ -68,6 +70,14 @@ export const SCREENS = [
     path: "/training",
     isThere: (facts) => facts.sees_runs === true,
     load: async () => (await import("../training/training_screen.js")).TrainingScreen,
+  },
+  {
+    name: "evals",
+    label: "Evals",
+    icon: "scales",
+    path: "/evals",
+    isThere: (session) => session.sees_runs === true,
+    load: async () => (await styled(import("../evals/evals_screen.js"))).EvalsScreen,
   },
   {
     name: "models",
