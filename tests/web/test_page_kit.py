@@ -13,6 +13,7 @@ __all__ = ["axe", "pictures"]
 
 SHOW = """async () => {
   const base = document.querySelector('script[src]').src.replace('app/main.js', 'ui/');
+  await (await import(`${base}style.js`)).addStyle(new URL(`${base}kit.css`, location.href));
   const names = ['html', 'tabs', 'field', 'charts', 'table', 'states'];
   const parts = Object.assign({}, ...await Promise.all(names.map(name => import(`${base}${name}.js`))));
   const {html, render, useState, Tabs, Field, Select, Interval, Matrix, Histogram, Table, Empty, Progress} = parts;

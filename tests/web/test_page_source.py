@@ -65,6 +65,21 @@ def test_nothing_is_named_that_lies_elsewhere():
         assert found == [], named(path)
 
 
+LAYERS = ("reset", "tokens", "kit", "screens")
+
+
+@pytest.mark.parametrize("path", ours(".css"), ids=named)
+def test_every_rule_stands_in_a_layer_so_that_screens_win_over_the_kit(path):
+    text = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
+    outside = re.sub(r"^@layer (\w+) \{$.*?^\}$", r"\1", text, flags=re.DOTALL | re.MULTILINE).split()
+    if named(path) == "app/tokens.css":  # the first sheet says their order
+        assert " ".join(outside[:5]) == f"@layer {', '.join(LAYERS)};"
+        outside = outside[5:]
+    assert outside and set(outside) <= set(LAYERS)
+    on_demand = named(path) not in first_load()
+    assert not on_demand or outside in (["kit"], ["screens"])
+
+
 def test_index_html_has_no_inline_script_or_style():
     html = (STATIC / "index.html").read_text()
     assert re.findall(r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=", html) == []

@@ -1,6 +1,7 @@
 /** The screens of the page and their addresses. A screen other than the chat is loaded when it is first opened. */
 
 /** @import {SessionFacts} from "../data/types.js" */
+import { addStyle } from "../ui/style.js";
 
 /** @type {{screen: string, path: string}[]} */
 export const ROUTES = [
@@ -69,7 +70,7 @@ export const SCREENS = [
     icon: "chart",
     path: "/training",
     isThere: (facts) => facts.sees_runs === true,
-    load: async () => (await import("../training/training_screen.js")).TrainingScreen,
+    load: async () => (await styled(import("../training/training_screen.js"))).TrainingScreen,
   },
   {
     name: "evals",
@@ -85,7 +86,7 @@ export const SCREENS = [
     icon: "box",
     path: "/library",
     isThere: () => true,
-    load: async () => (await import("../models/models_screen.js")).ModelsScreen,
+    load: async () => (await styled(import("../models/models_screen.js"))).ModelsScreen,
   },
   {
     name: "fleet",
@@ -93,13 +94,13 @@ export const SCREENS = [
     icon: "menu",
     path: "/workers",
     isThere: (facts) => facts.sees_fleet === true,
-    load: async () => (await import("../fleet/fleet_screen.js")).FleetScreen,
+    load: async () => (await styled(import("../fleet/fleet_screen.js"))).FleetScreen,
   },
 ];
 
-/** A screen's module, when its style sheet holds too. @template {{styled: Promise<void>}} T @param {Promise<T>} loading */
+/** A screen's module, when the style sheets that it needs hold too. @template {object} T @param {Promise<T>} loading */
 async function styled(loading) {
-  const screen = await loading;
-  await screen.styled;
+  const [screen] = await Promise.all([loading, addStyle(new URL("../ui/kit.css", import.meta.url))]);
+  if ("styled" in screen) await screen.styled;
   return screen;
 }
