@@ -273,7 +273,9 @@ def test_the_keyboard_alone_reaches_everything(browser, world, fake):
         expect(page.get_by_role("dialog")).to_have_count(0)
         assert page.evaluate(focused) == "Model: alpaca-7b"
         press("?")
-        expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_contain_text("Search chats")
+        help_window = page.get_by_role("dialog", name="Keyboard shortcuts")
+        expect(help_window).to_contain_text("Search chats")
+        expect(help_window.get_by_role("link", name="API reference")).to_have_attribute("href", "/docs")
         press("Escape")
         expect(page.get_by_role("dialog")).to_have_count(0)
         press("/")

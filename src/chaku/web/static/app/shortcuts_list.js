@@ -1,4 +1,4 @@
-/** The page's keys as a list, under `?`. */
+/** Help, under `?`: the page's keys, and where to read on. */
 
 import { Dialog } from "../ui/dialog.js";
 import { html } from "../ui/html.js";
@@ -26,5 +26,11 @@ export function Shortcuts({ onClose }) {
         </div>`,
       )}
     </dl>
+    <section>
+      <h3>More help</h3>
+      <p>Programs reach the same models at <code>${location.origin}/v1</code>. The <a href="/docs" target="_blank" rel="noopener">API reference</a> lists every call.</p>
+      <p>Chats, votes and ratings are kept in this server's database. Messages leave the server only for a model that is served from elsewhere.</p>
+      <p>On the server, <code>chaku --help</code> lists the commands.</p>
+    </section>
   <//>`;
 }

@@ -91,7 +91,7 @@ export function Sidebar({ session, chats, chosen, isOpen, onClose, say, attempt,
     { label: "Export all chats", onChoose: () => attempt(download("/export?all=1", "chats.jsonl")) },
     { label: "Import chats…", onChoose: () => chooser.current?.click() },
     { label: `Theme: ${theme.name}`, onChoose: theme.next },
-    { label: "Keyboard shortcuts", onChoose: onShortcuts },
+    { label: "Help and keyboard shortcuts", onChoose: onShortcuts },
     { label: "API reference", onChoose: () => window.open("/docs", "_blank", "noopener") },
     ...(user?.kind === "key" ? [{ label: "Log out", onChoose: () => attempt(session.logout()) }] : []),
   ];

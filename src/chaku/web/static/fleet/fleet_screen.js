@@ -73,7 +73,7 @@ function Log({ worker, onClose }) {
   useLayoutEffect(() => void log.load(), [log]);
   return html`<${Dialog} title=${`Log of ${worker}`} onClose=${onClose}>
     <${Shown} resource=${log} draw=${(/** @type {any} */ { lines }) => html`<pre tabindex="0"><code>${lines.join("\n")}</code></pre>`} />
-    <p class="row end"><button type="button" onClick=${() => log.load()}>Read again</button></p>
+    <p class="row end"><button type="button" class="button" onClick=${() => log.load()}>Read again</button></p>
   <//>`;
 }
 
@@ -82,7 +82,11 @@ const DOTS = { ready: "ready", joining: "loading", draining: "busy", suspect: "b
 
 /** @type {import("../ui/table.js").Column<any>[]} */
 const WORKERS = [
-  { name: "Worker", cell: (worker) => html`<strong>${worker.name}</strong>`, by: (worker) => worker.name },
+  {
+    name: "Worker",
+    cell: (worker) => html`<strong>${worker.name}</strong><br /><small>${[worker.host, worker.device, `chaku ${worker.version}`].filter(Boolean).join(" · ")}</small>`,
+    by: (worker) => worker.name,
+  },
   {
     name: "State",
     cell: (worker) => html`<span class="state"><span class=${`dot ${DOTS[worker.state]}`}></span>${worker.state}</span>
@@ -90,16 +94,12 @@ const WORKERS = [
     by: (worker) => worker.state,
   },
   { name: "Models", cell: (worker) => worker.models.join(", "), by: (worker) => worker.models[0] },
-  { name: "Host", cell: (worker) => worker.host || "–", by: (worker) => worker.host },
-  { name: "Device", cell: (worker) => worker.device || "–", by: (worker) => worker.device },
-  { name: "Slots", cell: (worker) => worker.slots ?? "–", by: (worker) => worker.slots, isNumber: true },
-  { name: "Running", cell: (worker) => worker.running, by: (worker) => worker.running, isNumber: true },
+  { name: "Running", cell: (worker) => (worker.slots == null ? worker.running : `${worker.running} of ${worker.slots}`), by: (worker) => worker.running, isNumber: true },
   { name: "Waiting", cell: (worker) => worker.waiting, by: (worker) => worker.waiting, isNumber: true },
   { name: "Tokens/s", cell: (worker) => Math.round(worker.tokens_per_s), by: (worker) => worker.tokens_per_s, isNumber: true },
   { name: "Memory", cell: (worker) => megabytes(worker.memory_bytes), by: (worker) => worker.memory_bytes, isNumber: true },
   { name: "Up", cell: (worker) => duration(worker.uptime_s), by: (worker) => worker.uptime_s, isNumber: true },
   { name: "Last beat", cell: (worker) => seconds(worker.last_beat_s), by: (worker) => worker.last_beat_s, isNumber: true },
-  { name: "Version", cell: (worker) => worker.version, by: (worker) => worker.version },
 ];
 
 /** @type {import("../ui/table.js").Column<any>[]} */

@@ -62,10 +62,17 @@ function Games({ matrix }) {
   return models.length > 0 && html`<${Table} label="Games of each pair" columns=${columns} rows=${models.map((_, i) => i)} keyOf=${String} />`;
 }
 
+/** Months are numbered from the year 0. @type {import("../ui/plot.js").XAxis} */
+const MONTHS = {
+  name: "month",
+  text: (number) => `${Math.floor(number / 12)}-${String((number % 12) + 1).padStart(2, "0")}`,
+  steps: [1, 2, 3, 6, 12, 24, 60],
+};
+
 /** @param {{months: any[]}} props */
 export function OverTime({ months }) {
   const rated = months.filter((month) => !month.error);
-  const number = (/** @type {string} */ month) => Number(month.slice(0, 4)) + (Number(month.slice(5, 7)) - 1) / 12;
+  const number = (/** @type {string} */ month) => Number(month.slice(0, 4)) * 12 + Number(month.slice(5, 7)) - 1;
   const models = [...new Set(rated.flatMap((month) => month.rows.map((/** @type {LeaderRow} */ row) => row.model)))];
   const series = models.slice(0, 8).map((model) => ({
     name: model,
@@ -76,7 +83,7 @@ export function OverTime({ months }) {
     { name: "Votes", cell: (/** @type {any} */ month) => month.votes, by: (/** @type {any} */ month) => month.votes, isNumber: true },
     { name: "First", cell: (/** @type {any} */ month) => month.rows[0]?.model ?? html`<span class="hint">${month.error}</span>` },
   ];
-  return html`${series.length > 0 && html`<${Plot} title="Rating of each month's votes" series=${series} x="year" />`}
+  return html`${series.length > 0 && html`<${Plot} title="Rating of each month's votes" series=${series} x=${MONTHS} />`}
     ${models.length > 8 && html`<p class="hint">The plot shows the first 8 of ${models.length} models.</p>`}
     <${Table} label="Months" columns=${columns} rows=${months} keyOf=${(/** @type {any} */ month) => month.month} />`;
 }

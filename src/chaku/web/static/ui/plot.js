@@ -25,15 +25,20 @@ function load() {
   }));
 }
 
-/** @param {{title: string, series: Series[], x?: string, isLog?: boolean}} props */
-export function Plot({ title, series, x = "step", isLog = false }) {
+/** What is on the x axis. @typedef {{name: string, text: (value: number) => string, steps?: number[]}} XAxis  steps: distances of its marks */
+
+/** @type {XAxis} */
+const STEPS = { name: "step", text: (value) => value.toLocaleString("en") };
+
+/** @param {{title: string, series: Series[], x?: XAxis, isLog?: boolean}} props */
+export function Plot({ title, series, x = STEPS, isLog = false }) {
   const data = aligned(series);
   const table = () => html`<${Numbers} title=${title} series=${series} data=${data} x=${x} />`;
   const picture = () => html`<${Lines} title=${title} series=${series} data=${data} x=${x} isLog=${isLog} instead=${table} />`;
   return html`<${Figure} title=${title} picture=${picture} table=${table} />`;
 }
 
-/** @param {{title: string, series: Series[], data: any[][], x: string, isLog: boolean, instead: () => any}} props  instead: without uPlot */
+/** @param {{title: string, series: Series[], data: any[][], x: XAxis, isLog: boolean, instead: () => any}} props  instead: without uPlot */
 function Lines({ title, series, data, x, isLog, instead }) {
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const [isLost, setLost] = useState(false);
@@ -79,13 +84,13 @@ function Legend({ series }) {
   </ul>`;
 }
 
-/** @param {{title: string, series: Series[], data: any[][], x: string}} props */
+/** @param {{title: string, series: Series[], data: any[][], x: XAxis}} props */
 function Numbers({ title, series, data, x }) {
   const [xs, ...ys] = data;
   const stride = Math.max(1, Math.ceil(xs.length / TABLE_ROWS));
   const rows = xs.map((_, i) => i).filter((i) => i % stride === 0 || i === xs.length - 1);
   const columns = [
-    { name: x, cell: (/** @type {number} */ i) => xs[i].toLocaleString("en"), by: (/** @type {number} */ i) => xs[i], isNumber: true },
+    { name: x.name, cell: (/** @type {number} */ i) => x.text(xs[i]), by: (/** @type {number} */ i) => xs[i], isNumber: true },
     ...series.map(({ name }, n) => ({
       name,
       cell: (/** @type {number} */ i) => (ys[n][i] == null ? "–" : short(ys[n][i])),
@@ -102,7 +107,7 @@ export function aligned(series) {
   return [xs, ...series.map(({ points }) => (known => xs.map((x) => known.get(x)))(new Map(points)))];
 }
 
-/** @param {Series[]} series @param {string} x @param {boolean} isLog @param {HTMLElement} place */
+/** @param {Series[]} series @param {XAxis} x @param {boolean} isLog @param {HTMLElement} place */
 function optionsOf(series, x, isLog, place) {
   const style = getComputedStyle(place);
   const token = (/** @type {string} */ name) => {
@@ -119,7 +124,7 @@ function optionsOf(series, x, isLog, place) {
     legend: { show: false },
     scales: { x: { time: false }, y: { distr: isLog ? 3 : 1 } },
     axes: [
-      { stroke: ink, grid, ticks: grid, label: x, labelSize: 18, size: 34 },
+      { stroke: ink, grid, ticks: grid, label: x.name, labelSize: 18, size: 34, values: (/** @type {any} */ _, /** @type {number[]} */ values) => values.map(x.text), ...(x.steps && { incrs: x.steps }) },
       { stroke: ink, grid, ticks: grid, size: 62, values: (/** @type {any} */ _, /** @type {any[]} */ values) => values.map((v) => (v == null ? "" : short(v))) },
     ],
     series: [
