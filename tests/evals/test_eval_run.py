@@ -14,11 +14,15 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
 from model_server import Model, ModelServer, last_message
 
 from chaku.cli.main import root
+from chaku.config import Price
 from chaku.errors import ChakuError, UsageError
-from chaku.evals.records import Judgement, Run, read_records
+from chaku.evals.prices import Budget, BudgetReached
+from chaku.evals.records import Judgement, Run, Usage, read_records
 from chaku_server import chaku_environment
 from fake_openai import refusal
 from processes import PATIENCE_S
@@ -180,6 +184,43 @@ def test_a_dry_run_counts_calls_tokens_and_dollars_and_sends_nothing(
     assert rows["quiet"]["most_dollars"] is None
     assert "no price" in evaluate(server, "run", suite, *options).stdout
     assert not server.asked and not (tmp_path / "run").exists()
+
+
+def test_a_contestant_that_comes_later_meets_those_who_were_there_and_only_new_calls_are_counted(
+    server: ModelServer, suite: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    evaluate(server, "run", suite, *BOTH, "-o", folder)
+    server.functions["third"] = lambda body: "Third"
+    options = ("-m", "third", "--judge", "judge", "-o", folder)
+    planned = json.loads(evaluate(server, "run", suite, *options, "--dry-run", "--json").stdout)
+    assert {row["model"]: row["calls"] for row in planned["models"]} == {"third": 3, "judge": 12}
+    num_calls = sum(server.asked.values())
+    counts = json.loads(evaluate(server, "run", suite, *options, "--json").stdout)
+    assert sum(server.asked.values()) - num_calls == planned["calls"] == 15
+    assert counts["answers"] == {"planned": 9, "ok": 9, "failed": 0}
+    assert counts["judgements"]["planned"] == counts["judgements"]["ok"] == 18
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.booleans()), max_size=30), st.floats(0.001, 0.05))
+def test_calls_under_way_and_calls_that_broke_off_count_against_the_budget(
+    calls: list[tuple[int, bool]], limit: float
+) -> None:
+    price = Price(prompt=1.0, completion=20.0)
+    budget = Budget(limit, {"m": price})
+    message = [{"role": "user", "content": "é漢🦙"}]
+    paid, running = 0.0, []
+    for tokens, ends_now in calls:
+        try:
+            running.append((budget.reserve("m", message, 400), tokens))
+        except BudgetReached:
+            continue
+        if ends_now:
+            reserved, used = running.pop()
+            usage = Usage(dollars=reserved) if used == 0 else Usage(prompt_tokens=9, completion_tokens=used)
+            paid += budget.settle("m", reserved, usage).dollars or 0.0
+        assert paid + sum(reserved for reserved, _ in running) <= limit + 1e-12
+    assert budget.spent == pytest.approx(paid)
 
 
 def test_a_budget_is_never_passed_and_the_run_is_resumed_with_a_larger_one(

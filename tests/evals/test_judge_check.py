@@ -26,6 +26,7 @@ from chaku.evals.records import LABELS_FILE, Answer, Manifest, Question, write_r
 from chaku.evals.suites import load_suite
 from fake_openai import refusal
 
+SHARED = Path(__file__).parents[2] / "../shared/data/vicuna80"
 NAMES = ("oak", "fir", "elm", "ash", "yew", "bay")
 JUDGING = Judging("under-test", "verdict", built_in("verdict"))
 NUM_CASES = 80
@@ -234,3 +235,16 @@ def test_a_person_labels_blind_with_keys_and_continues_later(tmp_path: Path) -> 
     assert "5 of 6" in press("1") and len(outcomes()) == 6
     assert {json.loads(line)["voter"] for line in (folder / LABELS_FILE).read_text().splitlines()} == {"ana"}
     assert len({json.loads(line)["prompt_id"] for line in (folder / LABELS_FILE).read_text().splitlines()}) == 6
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="../shared/data/vicuna80 is not here")
+def test_the_published_answers_and_their_human_labels_are_material(tmp_path: Path) -> None:
+    files = [SHARED / f"answer/answer_{name}.jsonl" for name in ("gpt35", "vicuna-13b")]
+    at = ["--answers", files[0], "--answers", files[1], "--labels", SHARED / "human/gpt35_vicuna-13b.jsonl", "--json"]
+    numbers = {}
+    for fake in ("oracle", "always-longer"):
+        diagnosis = json.loads(run_check(f"fake:{fake}", *at, "-o", tmp_path / fake).stdout)
+        numbers[fake] = {finding["name"]: finding["number"] for finding in diagnosis["findings"]}
+        assert (diagnosis["fitness"] == "fit") is (fake == "oracle")
+    assert numbers["oracle"]["agreement"].startswith("80/80 = 100%")
+    assert numbers["always-longer"]["agreement"] != numbers["oracle"]["agreement"]

@@ -12,7 +12,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from chaku.client import Client, Completion, Message, Retries
-from chaku.errors import AuthenticationFailed, EngineUnavailable, NotFound, Overloaded, PermissionRefused
+from chaku.errors import AuthenticationFailed, EngineError, EngineUnavailable, NotFound, Overloaded, PermissionRefused
 from chaku.evals.prices import Budget
 from chaku.evals.records import Usage
 
@@ -104,6 +104,9 @@ class Caller:
                     completion_tokens=counted.completion_tokens if counted else 0,
                     seconds=round(time.monotonic() - started, 3),
                 )
+            except EngineError:
+                usage = Usage(dollars=reserved)  # it may have worked on the call, and will be paid for it
+                raise
             finally:
                 usage = self._budget.settle(model, reserved, usage)
             return Called(completion, usage)

@@ -17,8 +17,6 @@ from chaku.evals.records import Usage
 Message = Mapping[str, Any]
 _CHARS_PER_TOKEN = 4.0
 """English prose, for estimates."""
-_FEWEST_BYTES_PER_TOKEN = 2.0
-"""For a bound: dense text, such as code or Chinese, has about two bytes a token or more."""
 _TOKENS_PER_MESSAGE = 8
 
 
@@ -55,11 +53,8 @@ def estimated_tokens(messages: Iterable[Message]) -> int:
 
 
 def most_tokens(messages: Iterable[Message]) -> int:
-    """More tokens than a prompt should have, for the budget."""
-    return sum(
-        round(len(str(message["content"]).encode()) / _FEWEST_BYTES_PER_TOKEN) + 2 * _TOKENS_PER_MESSAGE
-        for message in messages
-    )
+    """More tokens than a prompt can have, for the budget: a token stands for at least one byte."""
+    return sum(len(str(message["content"]).encode()) + 2 * _TOKENS_PER_MESSAGE for message in messages)
 
 
 class Budget:
@@ -95,11 +90,13 @@ class Budget:
         return most
 
     def settle(self, model: str, reserved: float, usage: Usage) -> Usage:
-        """Replace what was set aside by what the call cost; returns the usage with its dollars."""
+        """Replace what was set aside by what the call cost, as its usage says; returns the usage with its dollars."""
         self._reserved -= reserved
         price = self._prices.get(model)
         if price is None:
             return usage
-        dollars = price.dollars(usage.prompt_tokens, usage.completion_tokens)
+        dollars = usage.dollars
+        if dollars is None:
+            dollars = price.dollars(usage.prompt_tokens, usage.completion_tokens)
         self.spent += dollars
         return usage.model_copy(update={"dollars": dollars})

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
+
 from chaku.errors import ChakuError, UsageError
 from chaku.evals.caller import ENDING, Caller
 from chaku.evals.checkers import check, needs_code
@@ -30,6 +32,8 @@ class Session:
     """An open run: its folder is locked for this process."""
 
     run: Run
+    spent: float
+    """Dollars of all calls so far, those whose answer was replaced by a later one too."""
     _answers_file: AppendOnly
     _judgements_file: AppendOnly
     _answers: dict[str, Answer] = field(default_factory=dict)
@@ -203,7 +207,9 @@ def open_session(folder: Path, manifest: Manifest, questions: Sequence[Question]
         if (folder / "run.json").exists():
             manifest, questions = _together(Run.load(folder), manifest, questions)
         write_run(folder, manifest, questions)
-        yield Session(Run.load(folder), answers, judgements)
+        lines = [Answer.of(orjson.loads(line)).usage for line in answers.lines]
+        lines += [Judgement.of(orjson.loads(line)).usage for line in judgements.lines]
+        yield Session(Run.load(folder), sum(usage.dollars or 0.0 for usage in lines), answers, judgements)
 
 
 def _together(run: Run, manifest: Manifest, questions: Sequence[Question]) -> tuple[Manifest, list[Question]]:

@@ -80,7 +80,8 @@ def prices_of(path: Path | None) -> dict[str, Price]:
 def carry_out(wanted: Wanted, *, is_dry: bool, as_json: bool) -> None:
     """Make the run, or say what it would take."""
     judging = wanted.judging
-    names = [contestant.name for contestant in wanted.contestants]
+    recorded = Run.load(wanted.folder) if (wanted.folder / "run.json").exists() else None
+    names = list(dict.fromkeys([*_names(recorded), *(contestant.name for contestant in wanted.contestants)]))
     answer_tasks = (
         plan_answers(wanted.questions, wanted.contestants, samples=wanted.samples, max_tokens=wanted.max_tokens)
         if wanted.asks
@@ -92,7 +93,7 @@ def carry_out(wanted: Wanted, *, is_dry: bool, as_json: bool) -> None:
             return []
         return plan_judgements(wanted.questions, names, answers, judging, samples=wanted.samples)
 
-    assumed = judgement_tasks(_assumed(wanted, names))
+    assumed = judgement_tasks(_assumed(wanted, names, recorded))
     manifest = Manifest(
         suite=wanted.suite,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -102,7 +103,7 @@ def carry_out(wanted: Wanted, *, is_dry: bool, as_json: bool) -> None:
         orders=judging.orders if judging else "both",
         samples=wanted.samples,
         prompt=judging.prompts.name if judging else None,
-        num_answers=len(answer_tasks) or len(wanted.given),
+        num_answers=len(names) * len(wanted.questions) * wanted.samples if wanted.asks else len(wanted.given),
         num_judgements=len(assumed),
         chaku=__version__,
     )
@@ -110,7 +111,12 @@ def carry_out(wanted: Wanted, *, is_dry: bool, as_json: bool) -> None:
     models = list(dict.fromkeys([*asked_models, *([judging.judge] if judging else [])]))
     Budget(wanted.budget, wanted.prices).require_prices(models)
     if is_dry:
-        _print_dry_run(answer_tasks, assumed, judging, wanted.prices, as_json=as_json)
+        done = _done(recorded)
+        _print_dry_run(
+            [task for task in answer_tasks if task.key not in done],
+            [task for task in assumed if task.key not in done],
+            judging, wanted.prices, as_json=as_json,
+        )  # fmt: skip
         return
     with open_session(wanted.folder, manifest, wanted.questions) as session:
         known = {answer.key for answer in session.run.answers}
@@ -148,7 +154,7 @@ async def _caller(session: Session, wanted: Wanted, missing: Sequence[AnswerTask
     models = list(dict.fromkeys(task.contestant.model for task in missing))
     if judge is not None and wanted.judge_host is None and judge not in models:
         models.append(judge)
-    budget = Budget(wanted.budget, wanted.prices, spent=session.run.dollars)
+    budget = Budget(wanted.budget, wanted.prices, spent=session.spent)
     async with contextlib.AsyncExitStack() as stack:
         hosts: dict[str, Host] = {}
         served: dict[str, str] = {}
@@ -181,9 +187,22 @@ def _counting(num_missing: int, total: int, what: str) -> Any:
             counts.end()
 
 
-def _assumed(wanted: Wanted, names: Sequence[str]) -> Answers:
-    """The answers that were given, and an answer of ordinary length for each of the others."""
-    given = {(answer.question_id, answer.model, answer.sample): answer for answer in wanted.given}
+def _names(recorded: Run | None) -> tuple[str, ...]:
+    return recorded.manifest.model_names if recorded else ()
+
+
+def _done(recorded: Run | None) -> set[str]:
+    """Keys of the calls that need not be made again."""
+    if recorded is None:
+        return set()
+    answered = {answer.key for answer in recorded.answers if not answer.error}
+    return answered | {judgement.key for judgement in recorded.judgements if judgement.state != "failed"}
+
+
+def _assumed(wanted: Wanted, names: Sequence[str], recorded: Run | None) -> Answers:
+    """The answers that are there, and an answer of ordinary length for each of the others."""
+    there = [*(recorded.answers if recorded else ()), *wanted.given]
+    given = {(answer.question_id, answer.model, answer.sample): answer for answer in there if not answer.error}
     if not wanted.asks:
         return given
     text = "x" * ASSUMED_ANSWER_CHARS
@@ -235,7 +254,7 @@ def _print_dry_run(
         click.echo(orjson.dumps({"calls": sum(row[0] for row in calls.values()), "models": rows}).decode())
         return
     for row in rows:
-        dollars = "no price" if row["most_dollars"] is None else f"at most ${row['most_dollars']:,.4f}"
+        dollars = "no price" if row["most_dollars"] is None else f"up to about ${row['most_dollars']:,.4f}"
         click.echo(
             f"{row['model']}: {row['calls']:,} calls, about {row['prompt_tokens']:,} tokens of prompts, "
             f"at most {row['most_completion_tokens']:,} of answers, {dollars}"
