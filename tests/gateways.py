@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from chaku.config import Limits, ModelConfig, ServeConfig
+from chaku.config import GuestPolicy, Limits, ModelConfig, ServeConfig
 from chaku.engines.base import Engine
 from chaku.engines.scripted import Reply, Script, ScriptedEngine
 from chaku.runs import ROOT
@@ -150,6 +150,7 @@ async def page_gateway(
     runs: Path = ROOT,
     evals: Path = Path("evals"),
     arena: ArenaSettings | None = None,
+    guests: GuestPolicy | None = None,
     **options: Any,
 ) -> AsyncIterator[Running]:
     """The same with its page, over a real database."""
@@ -172,12 +173,15 @@ async def page_gateway(
                 evals=evals,
                 arena=arena,
                 fleet=serving.fleet,
+                guests=guests,
                 check_prompt=serving.moderator.check_prompt if serving.moderator else None,
             )
         )
 
     with open_store(f"sqlite:///{database}") as store, keyring.KeyRing(store, interval_s=0.05) as keys:
-        async with gateway(*engines, keys=keys, counters=Counters(store), extend=extend, **options) as running:
+        async with gateway(
+            *engines, keys=keys, counters=Counters(store), extend=extend, guests=guests, **options
+        ) as running:
             yield running
 
 

@@ -148,6 +148,17 @@ class Price(Frozen):
         return (read + completion_tokens * self.completion) / 1_000_000
 
 
+class GuestPolicy(Frozen):
+    """What visitors of the page may do who have no key."""
+
+    limits: Limits = Limits(requests_per_minute=6, tokens_per_day=50_000, max_tokens=1024)
+    """Of one guest."""
+    new_per_hour: int = Field(20, ge=1)
+    """Guests that may begin from one address within an hour."""
+    keep_days: int | None = Field(30, ge=1)
+    """The chats and battles of a guest are deleted after so many days without a visit. None: they are kept."""
+
+
 ModerationAction = Literal["off", "warn", "hide", "refuse"]
 
 
@@ -258,6 +269,8 @@ class ServeConfig(Frozen):
     """Model that answers at /score where several are served and the request names none."""
     prices: dict[ModelName, Price] = {}
     """Prices of models by name, for limits in dollars and for `chaku keys usage`. A model without one costs nothing."""
+    guests: GuestPolicy | None = None
+    """Let visitors use the page without a key, each with limits and chats of their own. Default: not at all."""
     moderation: ModerationPolicy | None = None
     """How prompts and answers are judged. Default: not at all."""
     conversation_turns: int | None = Field(None, ge=1)
@@ -285,6 +298,12 @@ class ServeConfig(Frozen):
     def _read_flags(cls, contestants: Any) -> Any:
         """On the command line a contestant is NAME=MODEL, or a mapping as in YAML."""
         return tuple(_contestant(one) if isinstance(one, str) else one for one in contestants or ())
+
+    @field_validator("guests", mode="before")
+    @classmethod
+    def _read_guests(cls, guests: Any) -> Any:
+        """On the command line guests are let in or not; a YAML file may have a policy."""
+        return (GuestPolicy() if guests else None) if isinstance(guests, bool) else guests
 
     @field_validator("moderation", mode="before")
     @classmethod
@@ -472,7 +491,8 @@ _EXAMPLES = {
     "contestants": "[{name: terse, model: smollm2-135m, system: Be brief.}]", "arena_battles_per_hour": "60",
     "arena_turns": "10",
     "continue_answers": "true", "fallback": "smollm2-135m",
-    "moderation": "rules", "patterns": "{secret: 'project x'}", "conversation_turns": "50", "input_characters": "12000",
+    "guests": "true", "keep_days": "30", "moderation": "rules",
+    "patterns": "{secret: 'project x'}", "conversation_turns": "50", "input_characters": "12000",
     "score_model": "my-model", "prices": "{my-model: {prompt: 0.15, completion: 0.6}}",
     "replicas": "2", "max_replicas": "4", "gpus": "1", "cpus": "4", "memory_gb": "8",
     "price_per_hour": "0.5", "drain_s": "60", "workers": "[{source: smollm2-135m, replicas: 2}]",

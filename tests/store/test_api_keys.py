@@ -145,13 +145,13 @@ def test_known_keys_go_on_working_while_the_database_is_away(sqlite_url, now, ca
         new = keys.create(store, "laptop", now=now)
         with KeyRing(store, interval_s=0.01) as ring:
             with sqlite3.connect(store.engine.url.database) as broken:
-                broken.execute("ALTER TABLE api_keys RENAME TO elsewhere")
+                broken.execute("ALTER TABLE visitors RENAME TO elsewhere")
             eventually(lambda: ring.is_stale)
             time.sleep(0.05)  # several more failures
             assert ring.find(new.token) == new.key
             assert len([record for record in caplog.records if "can't be read" in record.message]) == 1
             with sqlite3.connect(store.engine.url.database) as repaired:
-                repaired.execute("ALTER TABLE elsewhere RENAME TO api_keys")
+                repaired.execute("ALTER TABLE elsewhere RENAME TO visitors")
             repaired.close()
             eventually(lambda: not ring.is_stale)
         broken.close()

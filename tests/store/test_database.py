@@ -227,3 +227,28 @@ def test_a_switch_to_wal_that_sqlite_refuses_at_once_is_repeated(sqlite_url, mon
     with open_store(sqlite_url) as store, store.read() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
     assert next(refusals, None) is None
+
+
+def test_chats_and_usage_of_keys_survive_the_move_to_visitors(store, now):
+    from alembic import command
+    from alembic.config import Config
+
+    from chaku.store import keys
+    from chaku.store.conversations import Conversations
+    from chaku.store.sessions import Sessions
+
+    key = keys.create(store, "ann", now=now).key
+    chat = Conversations(store, key.id).create("Ann's", now=now)
+    Conversations(store, key.id).tree(chat.id).append(None, "user", "hello", now=now)
+    token = Sessions(store).open(key.id, now=now)
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    for move, to in ((command.downgrade, "0007"), (command.upgrade, "head")):
+        with store.write() as connection:
+            config.attributes["connection"] = connection
+            move(config, to)
+    assert keys.list_keys(store) == [key]
+    assert [m.content for m in Conversations(store, key.id).tree(chat.id).path()] == ["hello"]
+    assert Sessions(store).find(token, now=now).key_id == key.id
+    with pytest.raises(sa.exc.IntegrityError):
+        Conversations(store, "nobody").create("x", now=now)

@@ -22,7 +22,7 @@ from gateways import chat as chat_request
 from processes import PATIENCE_S
 from tabs import Refused, Tab, tab
 
-OPEN = {"/session", "/login", "/logout"}
+OPEN = {"/session", "/login", "/logout", "/guest"}
 OF_THE_MACHINE = {"/runs", "/runs/{run}", "/models/kept"} | {
     "/fleet", "/fleet/{worker}/drain", "/fleet/{worker}/reload", "/fleet/{worker}/logs",
     "/arena/operator", "/arena/operator/exclusions",

@@ -196,6 +196,17 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "keys usage": ("chaku keys usage", "chaku keys usage --by model --by day --since 30d --csv"),
     "keys list": ("chaku keys list", "chaku keys list --usage --json"),
+    "visitors": ("chaku visitors list", "chaku visitors block guest-1a2b3c4d"),
+    "visitors list": ("chaku visitors list", "chaku visitors list --json"),
+    "visitors limit": (
+        "chaku visitors limit guest-1a2b3c4d --tokens-per-day 1000",
+        "chaku visitors limit guest-1a2b3c4d --tokens-per-day none",
+    ),
+    "visitors block": ("chaku visitors block guest-1a2b3c4d", "chaku visitors block guest-1a2b3c4d --undo"),
+    "visitors delete": (
+        "chaku visitors delete guest-1a2b3c4d",
+        "chaku visitors delete 01a22344-b883-789f-98aa-23b310b0c2f7",
+    ),
     "keys revoke": ("chaku keys revoke my-laptop", "chaku keys revoke ck-3f9a"),
     "completion": (
         "chaku completion bash > ~/.local/share/bash-completion/completions/chaku",

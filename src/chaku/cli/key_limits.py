@@ -109,6 +109,13 @@ def limit_options(command: Command) -> Command:
     return command
 
 
+def guest_limit_options(command: Command) -> Command:
+    """Decorate a function with --model and the limits: a guest does not expire."""
+    for option in reversed(_OPTIONS[1:]):
+        command = option(command)
+    return command
+
+
 def changed(limits: Mapping[str, Any]) -> dict[str, Any]:
     """The limits that were given, as fields of `config.Limits`; --model all lifts the limit on models."""
     given = {name: value for name, value in limits.items() if value is not UNCHANGED}

@@ -54,7 +54,7 @@ def require_database(database: str | None) -> None:
 
 @group()
 def keys() -> None:
-    """Create, list, edit and revoke API keys, and show what was used."""
+    """Create, edit and revoke API keys; show their use."""
 
 
 @keys.command()
@@ -141,12 +141,12 @@ def list_command(as_json: bool, with_usage: bool, database: str | None) -> None:
             [*row, " ".join(sorted(key.scopes)), _day(key.created_at), limits_in_words(key)]
             for row, key in zip(rows, made, strict=True)
         ]
-        _draw([*head, "scopes", "made", "limits"], rows, num_texts=7)
+        draw([*head, "scopes", "made", "limits"], rows, num_texts=7)
         return
     rows = [row + _usage_cells(used.get(key.id)) for row, key in zip(rows, made, strict=True)]
     if keyless := used.get(None):
         rows.append(["(no key)", "", "", _day(keyless.last_used_at), *_usage_cells(keyless)])
-    _draw([*head, "requests", "failed", "prompt", "cached", "answer"], rows)
+    draw([*head, "requests", "failed", "prompt", "cached", "answer"], rows)
 
 
 @keys.command()
@@ -221,7 +221,7 @@ def usage(by: tuple[By, ...], since: datetime | None, as_json: bool, as_csv: boo
         [*(row[name] or "(no key)" for name in by), *(shown_number(row[name]) for name in head[len(by) :])]
         for row in rows
     ]
-    _draw([*by, "requests", "failed", "prompt", "cached", "answer", "dollars"], cells, num_texts=len(by))
+    draw([*by, "requests", "failed", "prompt", "cached", "answer", "dollars"], cells, num_texts=len(by))
 
 
 def _usage_row(total: Total, by: Sequence[By], names: Mapping[str, str]) -> dict[str, Any]:
@@ -272,7 +272,7 @@ def _day(moment: datetime | None) -> str:
     return moment.astimezone().strftime("%Y-%m-%d") if moment else "never"
 
 
-def _draw(head: list[str], rows: list[list[str]], *, num_texts: int = 4) -> None:
+def draw(head: list[str], rows: list[list[str]], *, num_texts: int = 4) -> None:
     """A table on a terminal; tab-separated lines with a head elsewhere."""
     if not _is_terminal():
         for row in [head, *rows]:

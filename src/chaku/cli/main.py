@@ -51,7 +51,8 @@ COMMANDS = {
     "leaderboard": ("chaku.cli.arena:leaderboard", "Show the ratings of comparison files."),
     "doctor": ("chaku.cli.doctor:doctor", "Check this machine; say how to mend what is missing."),
     "paths": ("chaku.cli.paths:paths", "Show where chaku keeps its files."),
-    "keys": ("chaku.cli.keys:keys", "Create, list and revoke API keys."),
+    "keys": ("chaku.cli.keys:keys", "Create, edit and revoke API keys; show their use."),
+    "visitors": ("chaku.cli.visitors:visitors", "List, limit, block and delete guests of the page."),
     "completion": ("chaku.cli.completion:completion", "Print the completion script of a shell."),
 }
 SECTIONS = {
@@ -59,7 +60,7 @@ SECTIONS = {
     "Models": ("pull", "list", "models", "weights"),
     "Compare": ("compare", "eval", "arena", "leaderboard"),
     "Training": ("data", "train", "estimate", "launch", "runs"),
-    "This machine": ("doctor", "paths", "keys", "completion"),
+    "This machine": ("doctor", "paths", "keys", "visitors", "completion"),
 }
 
 

@@ -186,6 +186,8 @@ def _serve(
 
     def announce() -> None:
         click.echo(f"chaku is at {url}  (API: {url}/v1, API page: {url}/docs); Ctrl-C stops it", err=True)
+        if config.guests is not None:
+            click.echo("guests may use the page without a key; `chaku visitors list` shows them", err=True)
         if serving.access.needs_key:
             click.echo("callers need an API key: `chaku keys create NAME` makes one", err=True)
         else:
@@ -248,6 +250,7 @@ def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str, co
         arena=ArenaSettings(config.contestants, config.arena_battles_per_hour, config.arena_turns),
         fleet=serving.fleet,
         check_prompt=serving.moderator.check_prompt if serving.moderator else None,
+        guests=config.guests,
         certificate=serving.tls.fingerprint if serving.tls else None,
     )
     serving.companions.append(application)

@@ -158,6 +158,12 @@ _LAST_OPTIONS = (
         help="Price of a model's tokens, in dollars per million.",
     ),
     click.option(
+        "--guests/--no-guests",
+        default=None,
+        show_default="no-guests",
+        help="Let visitors use the page without a key, with limits.",
+    ),
+    click.option(
         "--moderation",
         metavar="POLICY",
         show_default="none",

@@ -56,6 +56,13 @@ class ActiveKeys(Protocol):
         """The active key of this id. It may have expired."""
 
 
+class KnownGuests(Protocol):
+    """Guests who have just been at the page; `chaku.store.guests` has the real ones."""
+
+    def with_id(self, guest_id: str) -> ApiKey | None:
+        """The guest of this id, who is not blocked."""
+
+
 @dataclass(frozen=True)
 class Caller:
     """The sender of a request: a key's id, or None for the local user while no key exists."""
@@ -80,20 +87,25 @@ class Access:
             names.add(urlsplit(config.public_url).hostname or "")
         self._host_names = {name.lower() for name in names}
         self._known_hosts: dict[bytes, bool] = {}
-        if not is_loopback_host(config.host) and not keys.num_of_callers:
+        lets_nobody_in = not keys.num_of_callers and config.guests is None
+        if not is_loopback_host(config.host) and lets_nobody_in:
             raise ConfigError(
                 f"--host {config.host} can be reached by others, and no API key exists",
-                fix="create one with `chaku keys create NAME`, or leave --host at 127.0.0.1",
+                fix="create one (`chaku keys create NAME`), let guests in (--guests), or leave --host at 127.0.0.1",
                 param="host",
             )
-        if config.public_url is not None and not keys.num_of_callers:
+        if config.public_url is not None and lets_nobody_in:
             raise ConfigError(
                 f"--public-url {config.public_url} can be reached by others, and no API key exists",
-                fix="create one with `chaku keys create NAME`, or leave --public-url out",
+                fix="create one (`chaku keys create NAME`), let guests in (--guests), or leave --public-url out",
                 param="public_url",
             )
         self._trusted = [ipaddress.ip_network(network) for network in config.trusted_proxies]
-        self._key_needed_always = not is_loopback_host(config.host) or config.public_url is not None
+        self._key_needed_always = (
+            not is_loopback_host(config.host) or config.public_url is not None or config.guests is not None
+        )
+        self.guests: KnownGuests | None = None
+        """Set by the page, which lets them in."""
         self._inside = secrets.token_urlsafe(32)
 
     @property
@@ -194,13 +206,16 @@ class Access:
         is_inside = hmac.compare_digest(inside, self._inside.encode())
         if is_inside and not key_id:
             return LOCAL
-        key = self._keys.with_id(key_id.decode()) if is_inside else self._keys.find(token)
+        key = self._of_the_page(key_id.decode()) if is_inside else self._keys.find(token)
         if key is None:
             raise AuthenticationFailed("this API key is unknown or revoked", fix="see `chaku keys list`")
         _check_expiry(key)
         if not is_inside and not key.allows(scope):  # the page asks for holders of `page`, who need no `infer`
             raise _without_right(scope)
         return Caller(key.id, key.limits)
+
+    def _of_the_page(self, visitor_id: str) -> ApiKey | None:
+        return self._keys.with_id(visitor_id) or (self.guests.with_id(visitor_id) if self.guests is not None else None)
 
     def check_join(self, authorization: bytes | None, *, is_local: bool) -> None:
         """Let a worker in: with a join token, or from this machine (`is_local`) while no key of any kind exists.

@@ -16,7 +16,7 @@ from chaku import tasks
 from chaku.errors import StoreError
 from chaku.store.database import Store
 from chaku.store.keys import CALLER_SCOPES, SELECT, Key, digest, key_of
-from chaku.store.tables import api_keys
+from chaku.store.tables import visitors
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +81,18 @@ class KeyRing:
         """Re-read the keys if they have changed; blocks for one small query. Raises StoreError."""
         with self._reading, self._store.read() as connection:
             # Keys are never deleted and never un-revoked, so these numbers only grow: they are the version.
-            counts = sa.select(
-                sa.func.count(),
-                sa.func.count(api_keys.c.revoked_at),
-                sa.func.coalesce(sa.func.sum(api_keys.c.revision), 0),
-            ).select_from(api_keys)
+            counts = (
+                sa.select(
+                    sa.func.count(),
+                    sa.func.count(visitors.c.revoked_at),
+                    sa.func.coalesce(sa.func.sum(visitors.c.revision), 0),
+                )
+                .select_from(visitors)
+                .where(visitors.c.kind == "key")
+            )
             version = tuple(int(count) for count in connection.execute(counts).one())
             if version != self._version:
-                rows = connection.execute(SELECT.add_columns(api_keys.c.digest).where(api_keys.c.revoked_at.is_(None)))
+                rows = connection.execute(SELECT.add_columns(visitors.c.digest).where(visitors.c.revoked_at.is_(None)))
                 self._by_digest = {row.digest: _Entry(row.digest, key_of(row[:-1])) for row in rows}
                 self._by_id = {entry.key.id: entry.key for entry in self._by_digest.values()}
                 self._num_of_callers = sum(bool(one.key.scopes & CALLER_SCOPES) for one in self._by_digest.values())

@@ -16,7 +16,7 @@ from chaku.errors import InvalidRequest, NotFound
 from chaku.nearest import did_you_mean
 from chaku.store.database import Store
 from chaku.store.ids import new_id
-from chaku.store.tables import api_keys
+from chaku.store.tables import visitors
 
 MAX_NAME_LENGTH = 64
 SCOPES = {
@@ -46,6 +46,7 @@ class Key:
     scopes: frozenset[str] = DEFAULT_SCOPES
     expires_at: datetime | None = None
     limits: Limits = field(default_factory=Limits)
+    kind: Literal["key", "guest"] = "key"
 
     def has_expired(self, now: datetime) -> bool:
         """Whether its time is over."""
@@ -56,9 +57,21 @@ class Key:
         return scope in self.scopes or ("admin" in self.scopes and scope != "join")
 
 
-KEY_FIELDS = ("id", "name", "prefix", "created_at", "last_used_at", "revoked_at", "scopes", "expires_at", "limits")
-SELECT = sa.select(*(api_keys.c[name] for name in KEY_FIELDS))
+KEY_FIELDS = (
+    "id",
+    "name",
+    "prefix",
+    "created_at",
+    "last_used_at",
+    "revoked_at",
+    "scopes",
+    "expires_at",
+    "limits",
+    "kind",
+)
+COLUMNS = sa.select(*(visitors.c[name] for name in KEY_FIELDS))
 """The columns of `key_of`, in its order."""
+SELECT = COLUMNS.where(visitors.c.kind == "key")
 
 
 def key_of(row: Sequence[Any]) -> Key:
@@ -111,7 +124,7 @@ def create(
     try:
         with store.write() as connection:
             connection.execute(
-                api_keys.insert().values(
+                visitors.insert().values(
                     id=key.id,
                     name=name,
                     digest=digest(token),
@@ -119,8 +132,9 @@ def create(
                     created_at=now,
                     scopes=wanted,
                     expires_at=expires_at,
-                    limits=_stored(limits),
+                    limits=stored(limits),
                     revision=0,
+                    kind="key",
                 )
             )
     except sa.exc.IntegrityError:
@@ -135,7 +149,7 @@ def create(
 def list_keys(store: Store) -> list[Key]:
     """Every key ever made, revoked ones too, oldest first."""
     with store.read() as connection:
-        rows = connection.execute(SELECT.order_by(api_keys.c.created_at, api_keys.c.id))
+        rows = connection.execute(SELECT.order_by(visitors.c.created_at, visitors.c.id))
         return [key_of(row) for row in rows]
 
 
@@ -162,10 +176,10 @@ def edit(
         changed = {
             "scopes": key.scopes,
             "expires_at": key.expires_at,
-            "limits": _stored(key.limits),
-            "revision": api_keys.c.revision + 1,
+            "limits": stored(key.limits),
+            "revision": visitors.c.revision + 1,
         }
-        connection.execute(api_keys.update().where(api_keys.c.id == key.id).values(changed))
+        connection.execute(visitors.update().where(visitors.c.id == key.id).values(changed))
     return key
 
 
@@ -176,12 +190,12 @@ def revoke(store: Store, which: str, *, now: datetime) -> Key:
     """
     with store.write() as connection:
         key = _pick(_active(connection), which)
-        connection.execute(api_keys.update().where(api_keys.c.id == key.id).values(revoked_at=now))
+        connection.execute(visitors.update().where(visitors.c.id == key.id).values(revoked_at=now))
     return replace(key, revoked_at=now)
 
 
 def _active(connection: sa.Connection) -> list[Key]:
-    return [key_of(row) for row in connection.execute(SELECT.where(api_keys.c.revoked_at.is_(None)))]
+    return [key_of(row) for row in connection.execute(SELECT.where(visitors.c.revoked_at.is_(None)))]
 
 
 def _checked(scopes: Iterable[str]) -> frozenset[str]:
@@ -193,7 +207,8 @@ def _checked(scopes: Iterable[str]) -> frozenset[str]:
     return wanted
 
 
-def _stored(limits: Limits) -> dict[str, Any]:
+def stored(limits: Limits) -> dict[str, Any]:
+    """Limits as the database keeps them."""
     return limits.model_dump(mode="json", exclude_defaults=True)
 
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from chaku.store.database import Store
 from chaku.store.keys import digest
-from chaku.store.tables import api_keys, sessions
+from chaku.store.tables import sessions, visitors
 
 MAX_IDLE = timedelta(days=30)
 """A session that is not used for so long has ended."""
@@ -47,10 +47,10 @@ class Sessions:
         """The session of this token, None where there is none any more."""
         mine = sessions.c.digest == digest(token)
         query = (
-            sa.select(sessions.c.key_id, api_keys.c.name, api_keys.c.scopes, sessions.c.last_seen_at)
-            .join(api_keys, api_keys.c.id == sessions.c.key_id)
-            .where(mine, api_keys.c.revoked_at.is_(None), sessions.c.last_seen_at >= now - MAX_IDLE)
-            .where(api_keys.c.expires_at.is_(None) | (api_keys.c.expires_at > now))
+            sa.select(sessions.c.key_id, visitors.c.name, visitors.c.scopes, sessions.c.last_seen_at)
+            .join(visitors, visitors.c.id == sessions.c.key_id)
+            .where(mine, visitors.c.revoked_at.is_(None), sessions.c.last_seen_at >= now - MAX_IDLE)
+            .where(visitors.c.expires_at.is_(None) | (visitors.c.expires_at > now))
         )
         with self._store.read() as connection:
             row = connection.execute(query).one_or_none()

@@ -72,26 +72,28 @@ metadata = MetaData(
     }
 )
 
-api_keys = Table(
-    "api_keys",
+visitors = Table(
+    "visitors",
     metadata,
     Column("id", Text, primary_key=True),
     Column("name", Text, nullable=False),
-    Column("digest", Text, nullable=False, unique=True),  # sha256 of the token, hex; the token itself is nowhere
-    Column("prefix", Text, nullable=False),  # the token's first characters, for people
+    Column("kind", Text, nullable=False),  # key or guest
+    Column("digest", Text, nullable=False),  # sha256 of a key's token or a guest's cookie, hex; neither is kept itself
+    Column("prefix", Text, nullable=False),  # a key's first characters, for people
     Column("created_at", UtcDateTime, nullable=False),
     Column("last_used_at", UtcDateTime),
-    Column("revoked_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),  # of a guest: blocked
     Column("scopes", Words, nullable=False),  # the rights of its holder, see keys.SCOPES
     Column("expires_at", UtcDateTime),
     Column("limits", _Json, nullable=False),  # config.Limits, without what is not limited
     Column("revision", Integer, nullable=False),  # grows with every change
+    UniqueConstraint("digest", name="uq_api_keys_digest"),
     Index(
-        "uq_api_keys_active_name",
+        "uq_visitors_active_name",
         "name",
         unique=True,
-        sqlite_where=text("revoked_at IS NULL"),
-        postgresql_where=text("revoked_at IS NULL"),
+        sqlite_where=text("revoked_at IS NULL AND kind = 'key'"),
+        postgresql_where=text("revoked_at IS NULL AND kind = 'key'"),
     ),
 )
 
@@ -100,7 +102,7 @@ usage = Table(
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("time", UtcDateTime, nullable=False),  # when the request came
-    Column("key_id", Text, ForeignKey("api_keys.id")),  # null: came without a key
+    Column("key_id", Text, ForeignKey("visitors.id")),  # a visitor; null: came without a key
     Column("model", Text, nullable=False),
     Column("route", Text, nullable=False),
     Column("prompt_tokens", Integer, nullable=False),
@@ -128,7 +130,7 @@ sessions = Table(
     "sessions",
     metadata,
     Column("digest", Text, primary_key=True),  # sha256 of the cookie's token, hex
-    Column("key_id", Text, ForeignKey("api_keys.id"), nullable=False),
+    Column("key_id", Text, ForeignKey("visitors.id"), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("last_seen_at", UtcDateTime, nullable=False),  # to the hour
     Index("ix_sessions_last_seen_at", "last_seen_at"),
@@ -145,7 +147,7 @@ conversations = Table(
     "conversations",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("owner_id", Text, ForeignKey("api_keys.id")),  # null: the local user's
+    Column("owner_id", Text, ForeignKey("visitors.id")),  # null: the local user's
     Column("title", Text, nullable=False),
     Column("title_folded", Text, nullable=False),  # for search, see conversations.fold
     Column("leaf_id", Text),  # last message of the path now shown
@@ -234,7 +236,7 @@ battles = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("visitor", Text, nullable=False),  # a key's id, or "local"
-    Column("owner_id", Text, ForeignKey("api_keys.id")),  # null: the local user's
+    Column("owner_id", Text, ForeignKey("visitors.id")),  # null: the local user's
     Column("state", Text, nullable=False),  # drawn, answering, votable, voted, failed
     Column("turn", Integer, nullable=False),  # turns so far
     Column("contestant_a", Text, ForeignKey("contestants.id"), nullable=False),

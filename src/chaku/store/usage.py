@@ -10,7 +10,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from chaku.store.database import Store
-from chaku.store.tables import api_keys, usage
+from chaku.store.tables import usage, visitors
 
 By = Literal["key", "model", "day"]
 
@@ -68,8 +68,8 @@ def record(store: Store, rows: Iterable[Usage]) -> None:
     with store.write() as connection:
         connection.execute(usage.insert(), values)
         for key_id, time in sorted(last_used.items()):  # sorted: two writers lock the rows in the same order
-            older = api_keys.c.last_used_at.is_(None) | (api_keys.c.last_used_at < time)
-            connection.execute(api_keys.update().where(api_keys.c.id == key_id, older).values(last_used_at=time))
+            older = visitors.c.last_used_at.is_(None) | (visitors.c.last_used_at < time)
+            connection.execute(visitors.update().where(visitors.c.id == key_id, older).values(last_used_at=time))
 
 
 def totals(

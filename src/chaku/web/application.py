@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from chaku import __version__, tasks
+from chaku.config import GuestPolicy
 from chaku.errors import ChakuError, InvalidRequest, MethodNotAllowed, NotFound
 from chaku.runs import ROOT
 from chaku.store.database import Store
+from chaku.store.guests import Guests
 from chaku.store.keyring import KeyRing
 from chaku.store.leases import LEASE_S
 from chaku.store.sessions import Sessions
@@ -29,6 +32,7 @@ from chaku.web.arena_board import ArenaBoard
 from chaku.web.chats import Chats
 from chaku.web.eval_runs import EvalRuns
 from chaku.web.fleet import FleetOfGateway, FleetPage
+from chaku.web.guest_notice import notice_of
 from chaku.web.logins import COOKIE, GatewayAccess, Logins, Visitor, check_same_site, set_cookie
 from chaku.web.machine import Machine
 from chaku.web.messages import Messages
@@ -38,7 +42,8 @@ from chaku.web.side_by_side import SideBySide
 
 log = logging.getLogger(__name__)
 
-_OPEN = frozenset({"/session", "/login", "/logout"})
+FORGET_EVERY_S = 3600.0
+_OPEN = frozenset({"/session", "/login", "/logout", "/guest"})
 """Paths that need no login."""
 
 
@@ -59,11 +64,17 @@ class Application:
         fleet: FleetOfGateway | None,
         certificate: str | None,
         check_prompt: CheckPrompt | None,
+        guests: GuestPolicy | None,
     ) -> None:
         self._models = models
         self._closing = asyncio.Event()
         self._hub = streams.Hub(self._shown_models)
-        self._logins = Logins(access, keys, Sessions(store))
+        self._guests = Guests(store, guests.limits) if guests is not None else None
+        self._guest_notice = notice_of(guests) if guests is not None else None
+        self._keep_guests = timedelta(days=guests.keep_days) if guests is not None and guests.keep_days else None
+        access.guests = self._guests
+        new_per_hour = guests.new_per_hour if guests is not None else 1
+        self._logins = Logins(access, keys, Sessions(store), self._guests, new_per_hour=new_per_hour)
         self._answers = Answers(
             store, base_url, access.inside_token, self._hub.tell_message, lease_s=lease_s, certificate=certificate
         )
@@ -76,11 +87,14 @@ class Application:
         self._board = ArenaBoard(store, self._arena)
         self._side_by_side = SideBySide(store)
         self._watching: asyncio.Task[None] | None = None
+        self._forgetting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to look after answers and models."""
         await self._answers.start()
         self._watching = tasks.repeat(self._hub.watch, "models-watcher")
+        if self._keep_guests is not None:
+            self._forgetting = tasks.repeat(self._forget_guests, "guest-retention")
 
     def end_streams(self) -> None:
         """Let every tab go; they come back to the next gateway."""
@@ -92,7 +106,7 @@ class Application:
         self.end_streams()
         await self._answers.stop()
         await self._arena.stop()
-        await tasks.cancel(self._watching)
+        await tasks.cancel(self._watching, self._forgetting)
 
     def api(self) -> Starlette:
         """The application below /api."""
@@ -100,6 +114,7 @@ class Application:
             ("GET", "/session", self._show_session),
             ("POST", "/login", self._log_in),
             ("POST", "/logout", self._log_out),
+            ("POST", "/guest", self._begin_as_guest),
             ("GET", "/models", self._list_models),
             ("GET", "/events", self._show_events),
             *self._machine.routes(),
@@ -144,6 +159,19 @@ class Application:
             set_cookie(response, token, is_secure=self._logins.came_over_tls(request))
         return response
 
+    async def _begin_as_guest(self, request: Request) -> Response:
+        visitor, token = await self._logins.begin_as_guest(request)
+        response = self._session(visitor)
+        set_cookie(response, token, is_secure=self._logins.came_over_tls(request))
+        return response
+
+    async def _forget_guests(self) -> None:
+        """Delete guests who have not come for as long as the notice says, with all that is theirs."""
+        assert self._guests is not None and self._keep_guests is not None
+        while True:
+            await asyncio.to_thread(self._guests.forget, datetime.now(UTC) - self._keep_guests)
+            await asyncio.sleep(FORGET_EVERY_S)
+
     async def _log_out(self, request: Request) -> Response:
         await self._logins.log_out(request)
         response = Response(status_code=204)
@@ -169,12 +197,13 @@ class Application:
         return StreamingResponse(streams.written(events, self._closing, is_welcome), headers=streams.HEADERS)
 
     def _session(self, visitor: Visitor | None) -> Response:
-        user = visitor and {"name": visitor.name, "kind": "local" if visitor.key_id is None else "key"}
+        user = visitor and {"name": visitor.name, "kind": visitor.kind}
         return json_response(
             {
                 "version": __version__,
                 "login_required": self._logins.must_log_in,
                 "user": user,
+                "guest_notice": self._guest_notice if visitor is None else None,
                 "sees_runs": visitor is not None and visitor.key_id is None,
                 "sees_fleet": visitor is not None and visitor.is_admin and self._fleet is not None,
             }
@@ -197,15 +226,16 @@ def mount(
     fleet: FleetOfGateway | None = None,
     certificate: str | None = None,
     check_prompt: CheckPrompt | None = None,
+    guests: GuestPolicy | None = None,
 ) -> Application:
     """Put the page at / and its application at /api. `models` gives the rows of /v1/models, `base_url` is the /v1 of
     this gateway, `runs` is where training runs lie and `evals` where evaluation runs do, `fleet` are its workers,
-    `certificate` is the sha256 of its TLS certificate, `check_prompt` refuses prompts of battles. What comes back has
-    to be started and stopped with the gateway.
+    `certificate` is the sha256 of its TLS certificate, `check_prompt` refuses prompts of battles, `guests` lets
+    visitors in without a key. What comes back has to be started and stopped with the gateway.
     """
     arena = arena or ArenaSettings()
     application = Application(
-        store, keys, access, models, base_url, lease_s, runs, evals, arena, fleet, certificate, check_prompt
+        store, keys, access, models, base_url, lease_s, runs, evals, arena, fleet, certificate, check_prompt, guests
     )
     app.mount("/api", application.api())
     app.router.routes.extend((page or PageFiles()).routes())

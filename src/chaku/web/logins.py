@@ -7,23 +7,28 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from chaku.errors import AuthenticationFailed, Overloaded, PermissionRefused
+from chaku.store.guests import Guests
 from chaku.store.keyring import KeyRing
 from chaku.store.sessions import MAX_IDLE, Sessions
 
 COOKIE = "chaku_session"
 MAX_FAILURES = 10
 FAILURE_WINDOW_S = 60.0
+GUEST_WINDOW_S = 3600.0
 _MAX_ADDRESSES = 10_000
 
 
 class GatewayAccess(Protocol):
     """The part of the gateway's access that the page needs; `chaku.serve.access.Access` implements it."""
+
+    guests: Any
+    """Where the gateway looks guests up."""
 
     @property
     def needs_key(self) -> bool:
@@ -41,22 +46,28 @@ class GatewayAccess(Protocol):
 
 @dataclass(frozen=True)
 class Visitor:
-    """The sender of a request. `key_id` owns the chats; None is the local user."""
+    """The sender of a request. `key_id` (or the guest's id) owns the chats; None is the local user."""
 
     key_id: str | None
     name: str
     is_admin: bool = False
     """The local user, or the holder of a key of scope `admin`."""
+    kind: Literal["local", "key", "guest"] = "local"
 
 
 class Logins:
     """Knows visitors by their cookie."""
 
-    def __init__(self, access: GatewayAccess, keys: KeyRing, sessions: Sessions) -> None:
+    def __init__(
+        self, access: GatewayAccess, keys: KeyRing, sessions: Sessions, guests: Guests | None, *, new_per_hour: int
+    ) -> None:
+        """With `guests`, visitors may begin without a key: `new_per_hour` of them from one address."""
+        self._guests = guests
+        self._new_guests = RecentByAddress(new_per_hour, GUEST_WINDOW_S)
         self._access = access
         self._keys = keys
         self._sessions = sessions
-        self._failures: dict[str, deque[float]] = {}
+        self._failures = RecentByAddress(MAX_FAILURES, FAILURE_WINDOW_S)
 
     @property
     def must_log_in(self) -> bool:
@@ -71,7 +82,26 @@ class Logins:
         if not token:
             return None
         session = await asyncio.to_thread(self._sessions.find, token, now=datetime.now(UTC))
-        return Visitor(session.key_id, session.key_name, session.is_admin) if session else None
+        if session is not None:
+            return Visitor(session.key_id, session.key_name, session.is_admin, "key")
+        if self._guests is None:
+            return None
+        guest = await asyncio.to_thread(self._guests.find, token, now=datetime.now(UTC))
+        return Visitor(guest.id, guest.name, kind="guest") if guest else None
+
+    async def begin_as_guest(self, request: Request) -> tuple[Visitor, str]:
+        """Let a visitor in without a key; the visitor and the cookie's token.
+
+        Raises PermissionRefused where guests are not let in, Overloaded for too many from one address.
+        """
+        if self._guests is None:
+            raise PermissionRefused("guests are not let in here", fix="log in with an API key")
+        address = self._address(request)
+        self._new_guests.check(address, "too many guests began from your address within the hour", "too_many_guests")
+        self._new_guests.add(address)
+        await self.log_out(request)
+        new = await asyncio.to_thread(self._guests.create, now=datetime.now(UTC))
+        return Visitor(new.key.id, new.key.name, kind="guest"), new.token
 
     async def who(self, request: Request) -> Visitor:
         """The visitor. Raises AuthenticationFailed with code login_required."""
@@ -87,15 +117,15 @@ class Logins:
         """
         if not self.must_log_in:
             return Visitor(None, "local", is_admin=True), ""
-        address = self._access.client_of(_peer(request), request.headers.get("x-forwarded-for", ""))
-        self._check_failures(address)
+        address = self._address(request)
+        self._failures.check(address, f"{MAX_FAILURES} wrong keys within {FAILURE_WINDOW_S:g} s", "too_many_logins")
         token = key.strip()
         found = self._keys.find(token)
         if found is None:  # made a moment ago, perhaps
             await asyncio.to_thread(self._keys.refresh)
             found = self._keys.find(token)
         if found is None:
-            self._failures.setdefault(address, deque(maxlen=MAX_FAILURES)).append(time.monotonic())
+            self._failures.add(address)
             raise AuthenticationFailed(
                 "this API key is unknown or revoked",
                 fix="`chaku keys list` shows the keys, `chaku keys create` makes one",
@@ -112,7 +142,7 @@ class Logins:
             )
         await self.log_out(request)
         session = await asyncio.to_thread(self._sessions.open, found.id, now=datetime.now(UTC))
-        return Visitor(found.id, found.name, found.allows("admin")), session
+        return Visitor(found.id, found.name, found.allows("admin"), "key"), session
 
     def came_over_tls(self, request: Request) -> bool:
         """Whether the browser's connection was encrypted, by this server's or a trusted proxy's word."""
@@ -125,20 +155,31 @@ class Logins:
         if token := request.cookies.get(COOKIE):
             await asyncio.to_thread(self._sessions.close, token)
 
-    def _check_failures(self, address: str) -> None:
+    def _address(self, request: Request) -> str:
+        return self._access.client_of(_peer(request), request.headers.get("x-forwarded-for", ""))
+
+
+class RecentByAddress:
+    """Counts events by address within a window. Kept in memory only, and forgotten with the window."""
+
+    def __init__(self, most: int, window_s: float) -> None:
+        self._most = most
+        self._window_s = window_s
+        self._events: dict[str, deque[float]] = {}
+
+    def add(self, address: str) -> None:
+        """Note an event."""
+        self._events.setdefault(address, deque(maxlen=self._most)).append(time.monotonic())
+
+    def check(self, address: str, what: str, code: str) -> None:
+        """Raises Overloaded where `most` events lie within the window."""
         now = time.monotonic()
-        if len(self._failures) > _MAX_ADDRESSES:
-            self._failures = {
-                known: failures for known, failures in self._failures.items() if failures[-1] > now - FAILURE_WINDOW_S
-            }
-        failures = self._failures.get(address)
-        if failures and len(failures) == MAX_FAILURES and failures[0] > now - FAILURE_WINDOW_S:
-            raise Overloaded(
-                f"{MAX_FAILURES} wrong keys within {FAILURE_WINDOW_S:g} s",
-                fix="wait a minute",
-                code="too_many_logins",
-                retry_after_s=failures[0] + FAILURE_WINDOW_S - now,
-            )
+        if len(self._events) > _MAX_ADDRESSES:
+            self._events = {known: times for known, times in self._events.items() if times[-1] > now - self._window_s}
+        times = self._events.get(address)
+        if times and len(times) == self._most and times[0] > now - self._window_s:
+            wait_s = times[0] + self._window_s - now
+            raise Overloaded(what, fix="wait a while, then try again", code=code, retry_after_s=wait_s)
 
 
 def _peer(request: Request) -> str:

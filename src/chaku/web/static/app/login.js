@@ -3,6 +3,9 @@
 /** @import {Session} from "../data/session.js" */
 import { problemOf } from "../data/api.js";
 import { html, useLayoutEffect, useRef, useState } from "../ui/html.js";
+import { onDemand } from "../ui/on_demand.js";
+
+const GuestNotice = onDemand(async () => (await import("../guest/guest_notice.js")).GuestNotice);
 
 /** @param {{session: Session}} props */
 export function Login({ session }) {
@@ -24,6 +27,7 @@ export function Login({ session }) {
     }
   };
   return html`<main class="login">
+    ${library.session?.guest_notice && html`<${GuestNotice} library=${library} />`}
     <form onSubmit=${submit}>
       <h1>chaku</h1>
       <p>This server asks for an API key. Your chats belong to the key.</p>

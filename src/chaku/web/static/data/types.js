@@ -57,6 +57,7 @@
  * @typedef {object} SessionFacts
  * @property {string} version
  * @property {boolean} login_required
+ * @property {string[] | null} [guest_notice]  what guests are told before they begin; null where none may
  * @property {boolean} [sees_runs]  training runs are shown
  * @property {boolean} [sees_fleet]  workers are shown
  * @property {{name: string, kind: "local" | "key"} | null} user

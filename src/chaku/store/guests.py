@@ -1,0 +1,134 @@
+"""Guests: visitors of the page without a key, known by a cookie of which only the sha256 is kept."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from chaku.config import Limits
+from chaku.errors import NotFound
+from chaku.store.database import Store
+from chaku.store.ids import new_id
+from chaku.store.keys import COLUMNS, Key, NewKey, digest, key_of, stored
+from chaku.store.tables import battles, comparisons, conversations, rate_counters, usage, visitors, votes
+
+MAX_KNOWN = 10_000
+_TOUCH_EVERY = timedelta(hours=1)
+_GUESTS = COLUMNS.where(visitors.c.kind == "guest")
+
+
+class Guests:
+    """The guests of a database, as a gateway lets them in. Their limits are its own, unless an operator set others."""
+
+    def __init__(self, store: Store, limits: Limits) -> None:
+        self._store = store
+        self._limits = limits
+        self._known: OrderedDict[str, Key] = OrderedDict()
+
+    def create(self, *, now: datetime) -> NewKey:
+        """A new guest; the token goes into the cookie."""
+        token = secrets.token_urlsafe(32)
+        name = f"guest-{secrets.token_hex(4)}"
+        guest = Key(new_id(now), name, "", now, now, scopes=frozenset({"page"}), kind="guest")
+        with self._store.write() as connection:
+            connection.execute(
+                visitors.insert().values(
+                    **vars(guest) | {"limits": {}, "digest": digest(token), "revision": 0},
+                )
+            )
+        return NewKey(self._know(guest), token)
+
+    def find(self, token: str, *, now: datetime) -> Key | None:
+        """The guest of this cookie, who is not blocked."""
+        with self._store.read() as connection:
+            row = connection.execute(_GUESTS.where(visitors.c.digest == digest(token))).one_or_none()
+        if row is None:
+            return None
+        guest = key_of(row)
+        if guest.revoked_at is not None:
+            self._known.pop(guest.id, None)
+            return None
+        if guest.last_used_at is None or guest.last_used_at < now - _TOUCH_EVERY:
+            with self._store.write() as connection:
+                connection.execute(visitors.update().where(visitors.c.id == guest.id).values(last_used_at=now))
+        return self._know(guest)
+
+    def with_id(self, guest_id: str) -> Key | None:
+        """A guest whom `find` has seen lately, from memory."""
+        return self._known.get(guest_id)
+
+    def forget(self, before: datetime) -> int:
+        """Delete the guests who have not come since `before`, and all that is theirs; how many they were."""
+        last = sa.func.coalesce(visitors.c.last_used_at, visitors.c.created_at)
+        with self._store.read() as connection:
+            ids = connection.execute(sa.select(visitors.c.id).where(visitors.c.kind == "guest", last < before))
+            gone = list(ids.scalars())
+        for guest_id in gone:
+            delete(self._store, guest_id)
+            self._known.pop(guest_id, None)
+        return len(gone)
+
+    def _know(self, guest: Key) -> Key:
+        given = guest.limits.model_dump(exclude_defaults=True)
+        known = replace(guest, limits=self._limits.model_copy(update=given))
+        self._known[guest.id] = known
+        self._known.move_to_end(guest.id)
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
+        return known
+
+
+def list_guests(store: Store) -> list[Key]:
+    """Every guest, blocked ones too, the last seen first."""
+    with store.read() as connection:
+        rows = connection.execute(_GUESTS.order_by(visitors.c.last_used_at.desc(), visitors.c.id))
+        return [key_of(row) for row in rows]
+
+
+def set_limits(store: Store, which: str, limits: Mapping[str, Any]) -> Key:
+    """Set limits of one guest; None and () mean those of the gateway. Raises NotFound."""
+    guest = _pick(store, which)
+    guest = replace(guest, limits=guest.limits.model_copy(update=dict(limits)))
+    _update(store, guest.id, limits=stored(guest.limits))
+    return guest
+
+
+def block(store: Store, which: str, *, now: datetime | None) -> Key:
+    """Keep a guest out from now on, or with None let it in again. Raises NotFound."""
+    guest = _pick(store, which)
+    _update(store, guest.id, revoked_at=now)
+    return replace(guest, revoked_at=now)
+
+
+def delete(store: Store, which: str) -> Key:
+    """Delete a guest with its chats, battles and votes. What it used stays, as nobody's. Raises NotFound."""
+    guest = _pick(store, which)
+    with store.write() as connection:
+        mine = sa.select(votes.c.id).where(votes.c.visitor == guest.id)
+        connection.execute(comparisons.delete().where(comparisons.c.vote_id.in_(mine)))
+        connection.execute(comparisons.delete().where(comparisons.c.voter == guest.id))
+        connection.execute(battles.delete().where(battles.c.owner_id == guest.id))
+        connection.execute(conversations.delete().where(conversations.c.owner_id == guest.id))
+        connection.execute(usage.update().where(usage.c.key_id == guest.id).values(key_id=None))
+        connection.execute(rate_counters.delete().where(rate_counters.c.subject == guest.id))
+        connection.execute(visitors.delete().where(visitors.c.id == guest.id))
+    return guest
+
+
+def _pick(store: Store, which: str) -> Key:
+    with store.read() as connection:
+        row = connection.execute(_GUESTS.where((visitors.c.id == which) | (visitors.c.name == which))).one_or_none()
+    if row is None:
+        raise NotFound(f"no guest {which[:60]!r}", fix="see them with chaku visitors list")
+    return key_of(row)
+
+
+def _update(store: Store, guest_id: str, **values: Any) -> None:
+    with store.write() as connection:
+        connection.execute(visitors.update().where(visitors.c.id == guest_id).values(values))
