@@ -209,7 +209,7 @@ class FakePage:
         user = {"name": "me", "kind": "key" if key else "local"} if is_in else None
         known = {"version": "0.0.0", "login_required": key is not None, "user": user}
         is_local = is_in and key is None
-        return answer_json({**known, "sees_runs": is_local, "sees_fleet": is_local})
+        return answer_json({**known, "guest_notice": None, "sees_runs": is_local, "sees_fleet": is_local})
 
     async def _login(self, request: Request) -> Response:
         if (await request.json())["key"] != self.world.key:

@@ -9,9 +9,9 @@ def notice_of(policy: GuestPolicy) -> list[str]:
     """The notice, one paragraph each."""
     limits = policy.limits
     kept = (
-        f"They are deleted {policy.keep_days} days after your last visit."
+        f"Your chats are deleted {policy.keep_days} days after your last visit."
         if policy.keep_days
-        else "They are kept until you delete them, or ask the operator to."
+        else "Your chats are kept until you delete them, or ask the operator to."
     )
     amounts = [
         f"{limits.requests_per_minute:,} requests per minute" if limits.requests_per_minute else "",
