@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from chaku.cli.main import root
 from chaku.cli.run_plot import QUANTITIES, ticks
-from chaku.errors import UsageError
+from chaku.errors import ChakuError, UsageError
 from data.made import write_json
+from evals.model_server import ModelServer
 from train import small
 
 
@@ -58,6 +60,40 @@ def test_resuming_a_finished_run_changes_nothing(recipe: Path, output: str) -> N
     assert chaku("train", recipe, "--resume", "auto").exit_code == 0
     assert small.weights(folder) == before
     assert json.loads((folder / "manifest.json").read_bytes())["finished"] == json.loads(manifest)["finished"]
+
+
+def test_then_eval_compares_the_run_with_its_base(
+    recipe: Path, output: str, base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = recipe.parent / "runs" / "mine"
+    suite = tmp_path / "suite.jsonl"
+    lines = [
+        {"id": str(n), "turns": [f"{n} + 1?"], "checker": {"kind": "number", "expected": str(n + 1)}} for n in range(4)
+    ]
+    suite.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def right(body: dict[str, Any]) -> str:
+        return f"Answer: {int(body['messages'][-1]['content'].split()[0]) + 1}"
+
+    with ModelServer({str(base): lambda body: "I don't know.", str(folder): right}).running() as server:
+        then = f"eval {suite} --base-url {server.base_url}"
+        assert chaku("train", recipe, "--resume", "auto", "--then", then).exit_code == 0
+    told = capfd.readouterr().out
+    assert "base 0.000, mine 1.000: difference +1.000" in told
+    assert (folder / "eval/run.json").exists()
+
+
+def test_then_eval_that_fails_says_how_to_continue(recipe: Path, output: str) -> None:
+    with pytest.raises(ChakuError, match="the model is trained; its evaluation failed with exit code 2") as caught:
+        chaku("train", recipe, "--resume", "auto", "--then", "eval no-such-suite")
+    assert "chaku eval run no-such-suite -m base=" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "evaluate", "eval 'x", "rm -rf"])
+def test_another_word_than_eval_is_refused_before_training(recipe: Path, text: str) -> None:
+    with pytest.raises(UsageError, match="--then"):
+        chaku("train", recipe, "--set", "name=never", "--then", text)
+    assert not (recipe.parent / "runs/never").exists()
 
 
 def test_a_set_that_failed_its_audit_is_refused(recipe: Path, small_set: Path, tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "chaku train --init recipe.yaml",
         "chaku train recipe.yaml --dry-run",
         "chaku train recipe.yaml --set train.lr=1e-5 --resume",
+        "chaku train recipe.yaml --then 'eval chaku-80 --judge qwen3-0.6b'",
         "torchrun --nproc-per-node 8 -m chaku train recipe.yaml",
     ),
     "estimate": (

@@ -17,6 +17,7 @@ from chaku.cli.data_preview import show_sample
 from chaku.cli.estimate import DEFAULT_GPUS, epochs, offers_of, print_job, print_offers
 from chaku.cli.help_page import Command, command
 from chaku.cli.progress.training import training
+from chaku.cli.train_then import ThenEval
 from chaku.cli.training_set import training_set
 from chaku.data.inspect.preview import samples
 from chaku.data.recipe import differences
@@ -93,9 +94,14 @@ def _show_presets(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     "--continue-from", metavar="RUN", help="Begin with the weights of another run (train.continue_from in the recipe)."
 )
 @click.option("--overwrite", is_flag=True, help="Delete what an earlier run of this name left, and start again.")
+@click.option(
+    "--then",
+    metavar="COMMAND",
+    help="Compare the model with its base at the end: eval, or 'eval SUITE --judge MODEL' with options of `eval run`.",
+)
 def train(
     recipe: Path, init: bool, settings: tuple[str, ...], dry_run: bool, resume: str | None,
-    continue_from: str | None, overwrite: bool,
+    continue_from: str | None, overwrite: bool, then: str | None,
 ) -> None:  # fmt: skip
     """Fine-tune a model as RECIPE says.
 
@@ -107,14 +113,17 @@ def train(
     if init:
         _write_example(recipe)
         return
-    _train(recipe, settings, dry_run=dry_run, resume=resume, continue_from=continue_from, overwrite=overwrite)
+    evaluation = ThenEval.of(then) if then is not None else None
+    read = _train(recipe, settings, dry_run=dry_run, resume=resume, continue_from=continue_from, overwrite=overwrite)
+    if evaluation is not None and not dry_run and os.environ.get("RANK", "0") == "0":
+        evaluation.carry_out(str(read.base), read.name, run_folder(read))
 
 
 @needs("train")
 def _train(
     recipe: Path, settings: tuple[str, ...], *, dry_run: bool, resume: str | None, continue_from: str | None,
     overwrite: bool,
-) -> None:  # fmt: skip
+) -> Recipe:  # fmt: skip
     from chaku.train import run
     from chaku.train.plan import make_plan
     from chaku.train.run_records import claim, is_finished, refuse_existing
@@ -130,7 +139,7 @@ def _train(
         _delete(folder)
     if dry_run:
         _dry_run(recipe, read, is_rank_zero)
-        return
+        return read
     if is_rank_zero and not resume:
         refuse_existing(folder)  # before a set is built for nothing
     data = training_set(read, is_rank_zero=is_rank_zero)
@@ -139,7 +148,7 @@ def _train(
         if is_rank_zero:
             claim(plan, resume=True)
             click.echo(f"{folder} is finished: {folder / 'final'} holds the model (chaku serve {folder})")
-        return
+        return read
     if is_rank_zero:
         _show_plan(plan)
         _show_samples(data)
@@ -147,6 +156,7 @@ def _train(
         final = run.execute(plan, progress, resume=resume is not None)
     if is_rank_zero:
         click.echo(f"{final} holds the model; {folder / 'log.jsonl'} how it came about (chaku runs show {folder})")
+    return read
 
 
 def _dry_run(recipe: Path, read: Recipe, is_rank_zero: bool) -> None:
