@@ -26,6 +26,14 @@ test("a resource is loading, then there or empty; a failed call is a problem and
   assert.deepEqual([resource.data, resource.problem, changes()], [[], { message: "broken" }, 2]);
 });
 
+test("those who load it at the same time share one call, and all find the data", async () => {
+  const { resource, calls } = asked();
+  const found = [resource.load(), resource.load()].map((loading) => loading.then(() => resource.data));
+  calls[0].answer("once");
+  assert.deepEqual(await Promise.all(found), ["once", "once"]);
+  assert.equal(calls.length, 1);
+});
+
 test("an error that is no failed call is not swallowed", async () => {
   await assert.rejects(new Resource(() => Promise.reject(new TypeError("ours"))).load(), TypeError);
 });

@@ -20,14 +20,20 @@ export class Resource extends Observable {
     /** @type {Problem | null} */
     this.problem = null;
     this._numAsked = 0;
+    /** @type {Promise<void> | null} */
+    this._loading = null;
   }
 
   get isEmpty() {
     return this.data !== null && this._isEmpty(this.data);
   }
 
-  /** Fetch it, or again. A failure of the call becomes `problem`. */
-  async load() {
+  /** Fetch it, or again; whoever asks meanwhile shares the call. Its failure becomes `problem`. */
+  load() {
+    return (this._loading ??= this._renew().finally(() => (this._loading = null)));
+  }
+
+  async _renew() {
     try {
       await this.refresh();
     } catch (error) {
@@ -74,11 +80,11 @@ export class Resource extends Observable {
       const hearer = (/** @type {any} */ event) => {
         const data = this.data && change(this.data, event);
         if (data) this.take(data);
-        else void this.load();
+        else void this._renew(); // a call under way may be older than the event
       };
       events.on({ [type]: hearer });
     }
-    events.on({ missed: () => void this.load() });
+    events.on({ missed: () => void this._renew() });
   }
 
   /**
