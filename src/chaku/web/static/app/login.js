@@ -27,7 +27,7 @@ export function Login({ session }) {
     }
   };
   return html`<main class="login">
-    ${library.session?.guest_notice && html`<${GuestNotice} library=${library} />`}
+    ${session.facts?.guest_notice && html`<${GuestNotice} session=${session} />`}
     <form onSubmit=${submit}>
       <h1>chaku</h1>
       <p>This server asks for an API key. Your chats belong to the key.</p>
