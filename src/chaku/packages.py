@@ -24,6 +24,7 @@ PURPOSES = {
     "hub": "pulls hf: models",
     "data": "builds training rows",
     "train": "trains, and works on weights",
+    "ray": "runs workers on a Ray cluster (chaku up --on ray)",
     "postgres": "keeps the store in PostgreSQL",
     "bench": "runs bench/clean.py beside other cleaners",
     "dev": "runs chaku's own tests and checks",

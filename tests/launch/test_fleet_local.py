@@ -36,8 +36,8 @@ class Fleet:
         self.file.write_text(yaml.safe_dump(settings))
         self.record = Record(Path(self.env["CHAKU_DATA"]) / "fleets" / settings["name"])
 
-    def start(self) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-m", "chaku", "up", str(self.file), "--detach"]
+    def start(self, *more: str) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "chaku", "up", str(self.file), "--detach", *more]
         return subprocess.run(words, env=self.env, capture_output=True, text=True, timeout=3 * PATIENCE_S)
 
     def chaku(self, *words: str) -> Result:

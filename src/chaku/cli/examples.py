@@ -14,7 +14,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "chaku worker qwen3-0.6b --join https://chat.example --advertise https://gpu-1.example:9001",
         "chaku worker smollm2-135m --join http://a:8000 --join http://b:8000 --name gpu-1",
     ),
-    "up": ("chaku up fleet.yaml", "chaku up fleet.yaml --on k8s --dry-run", "chaku up fleet.yaml --detach"),
+    "up": ("chaku up fleet.yaml", "chaku up fleet.yaml --on k8s --dry-run", "chaku up fleet.yaml --on ray --detach"),
     "down": ("chaku down", "chaku down fleet.yaml"),
     "fleet scale": ("chaku fleet scale smollm2-135m 3", "chaku fleet scale smollm2-135m 0 --fleet house"),
     "fleet": ("chaku fleet status", "chaku fleet token create gpu-1"),

@@ -14,10 +14,11 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import click
 
-from chaku import logs
+from chaku import logs, packages
 from chaku.cli.help_page import command
 from chaku.config import database_url, environment
 from chaku.errors import ChakuError, UsageError
@@ -26,6 +27,7 @@ from chaku.launch.fleet.clusters import CLUSTERS
 from chaku.launch.fleet.keeper import Keeper
 from chaku.launch.fleet.plan import plan_lines
 from chaku.launch.fleet.processes import TOKEN_VARIABLE, LocalWorkers, Workers, tail
+from chaku.launch.fleet.ray_workers import RayWorkers
 from chaku.launch.fleet.record import Record, find_up, record_of
 from chaku.launch.fleet.spec import FleetConfig, Place, read_fleet
 from chaku.store.database import open_store
@@ -37,10 +39,10 @@ _DOWN_GRACE_S = 30.0
 _place_option = click.option(
     "--on",
     "place",
-    type=click.Choice(["local", *CLUSTERS]),
+    type=click.Choice(get_args(Place)),
     default="local",
     show_default=True,
-    help="Where workers run: as child processes, on Kubernetes, or as SkyPilot jobs.",
+    help="Where workers run: as child processes, on Ray, on Kubernetes, or as SkyPilot jobs.",
 )
 
 
@@ -53,7 +55,7 @@ _place_option = click.option(
 def up(file: Path | None, place: Place, dry_run: bool, detach: bool, schema: bool) -> None:
     """Start the gateway and the workers that FILE names.
 
-    Processes on this machine run until Ctrl-C or `chaku down`, and are started again when they end by themselves.
+    With --on local or ray it runs until Ctrl-C or `chaku down`, and are started again when they end by themselves.
     """
     if schema:
         click.echo(json.dumps(FleetConfig.model_json_schema(), indent=2))
@@ -90,7 +92,12 @@ def _keep(fleet: FleetConfig, place: Place) -> None:
 
 
 async def _run(fleet: FleetConfig, place: Place, record: Record, token: str) -> None:
-    workers: Workers = LocalWorkers(record.folder, token)
+    workers: Workers
+    if place == "ray":
+        packages.require("ray")
+        workers = RayWorkers(fleet, token)
+    else:
+        workers = LocalWorkers(record.folder, token)
     keeper = Keeper(fleet, place, workers, record, lambda line: click.echo(line, err=True))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -131,6 +131,11 @@ class Child:
         stdin.write(orjson.dumps({**config, "parent_pid": os.getpid()}) + b"\n")
         return cls(transport, output)
 
+    def send(self, message: dict[str, Any]) -> None:
+        """Write one JSON line to its standard input; for children that read on after their configuration."""
+        stdin = cast(asyncio.WriteTransport, self._transport.get_pipe_transport(0))
+        stdin.write(orjson.dumps(message) + b"\n")
+
     @property
     def is_running(self) -> bool:
         """False once the process has ended."""

@@ -27,6 +27,7 @@ LOOK_EVERY_S = 0.2
 ASK_EVERY_S = 1.0
 KILL_AFTER_S = 10.0
 """A worker that was asked twice to end gets so long; the gateway gets as long."""
+_EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - not bound here
 _MOST_ASKED = 2
 """The second signal does not wait for requests."""
 _ONCE = Retries(limit=0, unanswered=False, statuses=frozenset())
@@ -72,16 +73,13 @@ class Keeper:
         workers: Workers,
         record: Record,
         note: Callable[[str], None],
-        *,
-        join_url: Callable[[str], str] = lambda url: url,
     ) -> None:
-        """`note` takes a line of text for every change. `join_url` turns the gateway's address into the workers'."""
+        """`note` takes a line of text for every change."""
         self._fleet = fleet
         self._place = place
         self._workers = workers
         self._record = record
         self._note = note
-        self._join_url = join_url
         self._members: dict[str, Member] = {}
         self._gateway: GatewayProcess | None = None
         self._gateway_restarts = Restarts()
@@ -165,12 +163,21 @@ class Keeper:
         assert self._gateway is not None
         settings = {
             "model": member.pool.settings,
-            "join": [self._join_url(self._gateway.url)],
+            "join": [self._join_url()],
             "name": member.name,
             **({"gateway_certificate": self._gateway.certificate} if self._gateway.certificate else {}),
         }
         member.running, member.began_at = self._workers.start(member.name, member.pool, settings), now
         member.state = "starting"
+
+    def _join_url(self) -> str:
+        """The gateway's address as the workers reach it."""
+        assert self._gateway is not None
+        if self._fleet.gateway.public_url is not None:
+            return self._fleet.gateway.public_url
+        if self._fleet.gateway.host in _EVERY_ADDRESS:
+            return self._gateway.url.replace("127.0.0.1", self._workers.node_address, 1)
+        return self._gateway.url
 
     def _restart(self, member: Member, ended: Running, now: float) -> None:
         code, said = ended.exit_code, ended.last_lines()

@@ -49,6 +49,10 @@ class Running(Protocol):
 class Workers(Protocol):
     """A place that runs workers."""
 
+    @property
+    def node_address(self) -> str:
+        """This machine's address, as workers reach it where the gateway binds every address."""
+
     async def open(self) -> None:
         """Connect. Raises ChakuError where the place is not there."""
 
@@ -126,6 +130,7 @@ class LocalWorkers:
     """Of the fleet's record."""
     token: str | None
     """With which they join."""
+    node_address: str = "127.0.0.1"
 
     async def open(self) -> None:
         """Nothing to connect to."""

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from chaku.config import Frozen, ModelConfig, ServeConfig, load
 from chaku.errors import UsageError
 from chaku.models.reference import parse
+from chaku.nearest import did_you_mean
 
 Place = Literal["local", "ray", "k8s", "sky"]
 NAME = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
@@ -75,9 +76,7 @@ class RayPlace(Frozen):
     """Where Ray runs."""
 
     address: str | None = None
-    """Of the Ray cluster: `auto`, HOST:PORT or ray://HOST:10001. Default: `auto`, or a new one on this machine."""
-    python: str | None = None
-    """Python on the nodes that has chaku. Default: the one that Ray runs there."""
+    """Of the Ray cluster, HOST:PORT; `auto` finds the one of this machine. Default: a new one on this machine."""
 
 
 class KubernetesPlace(Frozen):
@@ -152,8 +151,6 @@ class FleetConfig(Frozen):
 
     def pool(self, model: str) -> Pool:
         """The pool of a model. Raises UsageError with the nearest name."""
-        from chaku.nearest import did_you_mean
-
         known = {pool.model: pool for pool in self.workers}
         if model not in known:
             fix = did_you_mean(model, known, f"models of {self.name}: {', '.join(known)}")
