@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import orjson
 
 from chaku.engines.scripted import Reply
+from chaku.serve.fleet.registry import LEASE_S
 from gateways import Running, chat, gateway
 from workers import soon, worker_here
 
@@ -59,3 +61,22 @@ async def test_requests_wait_for_workers_that_were_there_a_moment_ago() -> None:
             await asyncio.sleep(0.2)
             async with worker_here(g.url, name="b", replies=SLOW):
                 assert (await running, await new) == (TEXT, TEXT)
+
+
+async def test_a_worker_whose_beats_are_late_is_kept_while_its_answers_come() -> None:
+    async with gateway(bare=True) as g:
+        fleet = g.serving.fleet
+        assert fleet is not None
+        async with worker_here(g.url, name="a", replies=SLOW):
+            await soon(lambda: [row["state"] for row in fleet.rows()] == ["ready"])
+            running = asyncio.create_task(streamed(g))
+            await soon(lambda: fleet.find("a").engine.answered_at)
+            while not running.done():
+                fleet.find("a").heard_at = -1000.0  # no beat has come for long
+                fleet._look(time.monotonic())
+                assert fleet.rows()[0]["state"] == "ready"
+                await asyncio.sleep(0.02)
+            assert await running == TEXT
+            fleet.find("a").heard_at = -1000.0
+            fleet._look(time.monotonic() + LEASE_S + 1)
+            assert fleet.rows()[0]["state"] == "gone", "neither beats nor answers"

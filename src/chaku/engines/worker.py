@@ -7,13 +7,15 @@ its beats: whoever hears them calls `hear` and `lose`.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from typing import Any
 
 import aiohttp
 
-from chaku.engines.base import Answer, Call, Capabilities, Engine, State, Status
+from chaku.engines.base import Answer, Block, Call, Capabilities, Engine, State, Status
 from chaku.engines.openai_speaker import OpenAiSpeaker
 from chaku.http_out import BrokenOff, NotSent, Retries, Transport
 from chaku.protocol.fleet import BEAT_EVERY_S, Beat, Join, ToldCapabilities
@@ -21,6 +23,27 @@ from chaku.protocol.fleet import BEAT_EVERY_S, Beat, Join, ToldCapabilities
 NEVER_AGAIN = Retries(limit=0, unanswered=False, statuses=frozenset())
 """A call that fails here goes to another replica, if any; that is decided above."""
 CONNECT_S = 3.0
+
+
+class _Heard(Answer):
+    """An answer that notes when a part of it came."""
+
+    def __init__(self, answer: Answer, note: Callable[[], None]) -> None:
+        self.notes = answer.notes
+        self._answer = answer
+        self._note = note
+
+    async def whole(self) -> dict[str, Any]:
+        """As the answer itself."""
+        found = await self._answer.whole()
+        self._note()
+        return found
+
+    async def blocks(self) -> AsyncIterator[Block]:
+        """As the answer itself."""
+        async for block in self._answer.blocks():
+            self._note()
+            yield block
 
 
 class WorkerEngine(Engine):
@@ -43,6 +66,8 @@ class WorkerEngine(Engine):
         self.generation = join.generation
         self.beat: Beat = join
         """The last one that was heard."""
+        self.answered_at = 0.0
+        """Monotonic seconds of the last part of an answer: a worker that answers lives, however late its beats are."""
         self._transport = Transport(
             join.url + "/v1",
             who=f"worker {join.name}",
@@ -80,6 +105,9 @@ class WorkerEngine(Engine):
         """Send nothing there until its next beat."""
         self._why_lost = why
 
+    def _note_answer(self) -> None:
+        self.answered_at = time.monotonic()
+
     @property
     def is_lost(self) -> bool:
         """Whether something went wrong since its last beat."""
@@ -107,7 +135,7 @@ class WorkerEngine(Engine):
             async with asyncio.timeout(None) as bound:
                 self._bounds.add(bound)
                 async with self._speaker.ask(call) as answer:
-                    yield answer
+                    yield _Heard(answer, self._note_answer)
         except NotSent as error:
             self.lose(error.message)
             raise

@@ -295,7 +295,7 @@ class Fleet:
     def _look(self, now: float) -> None:
         """Suspect those that are silent, lose those that stay silent, forget those that are gone for long."""
         for worker in list(self._workers.values()):
-            silent_s = now - worker.heard_at
+            silent_s = now - max(worker.heard_at, worker.engine.answered_at)
             if worker.why_gone is not None:
                 if silent_s > KEPT_GONE_S:
                     self._forget(worker)
