@@ -54,7 +54,7 @@ def new(
     topic: str, num: int, model: str | None, category: str | None, output: Path, temperature: float,
     base_url: str | None, api_key: str | None,
 ) -> None:  # fmt: skip
-    """Draft questions with a model, and drop near duplicates.
+    """Draft questions with a model; drop near duplicates.
 
     Drafts are a start: read them, and delete what is no good. Questions that say what another one says are dropped.
     """

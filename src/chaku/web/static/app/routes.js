@@ -75,7 +75,7 @@ export const SCREENS = [
   {
     name: "evals",
     label: "Evals",
-    icon: "scales",
+    icon: "thumb",
     path: "/evals",
     isThere: (session) => session.sees_runs === true,
     load: async () => (await styled(import("../evals/evals_screen.js"))).EvalsScreen,

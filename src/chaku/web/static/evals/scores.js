@@ -121,7 +121,7 @@ export function Wins({ pairs }) {
       return html`<div key=${name(pair)}>
         <dt>${name(pair)}</dt>
         <dd><svg class="amount-bar" viewBox="0 0 100 8" preserveAspectRatio="none" role="img" aria-label=${`${pair.model_a} wins ${pair.wins_a}, ties ${pair.ties}, ${pair.model_b} wins ${pair.wins_b}`}>
-          <rect class="series-2" width=${a} height="8" /><rect class="tie" x=${a} width=${tie} height="8" /><rect class="series-1" x=${a + tie} width=${100 - a - tie} height="8" />
+          <rect class="series-1" width=${a} height="8" /><rect class="tie" x=${a} width=${tie} height="8" /><rect class="series-2" x=${a + tie} width=${100 - a - tie} height="8" />
         </svg>
         <span class="amount">${pair.wins_a} : ${pair.ties} : ${pair.wins_b}</span></dd>
       </div>`;
