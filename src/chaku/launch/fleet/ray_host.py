@@ -150,7 +150,7 @@ def main() -> int:
         logging_level=logging.ERROR,
     )
     host = Host(ray, config["token"])
-    Lifeline.say({"is_connected": True, "address": ray.util.get_node_ip_address()})  # type: ignore[no-untyped-call]
+    Lifeline.say({"is_connected": True, "address": ray.util.get_node_ip_address()})
     threading.Thread(target=host.keep_looking, name="look", daemon=True).start()
     for line in sys.stdin.buffer:
         message = orjson.loads(line)
