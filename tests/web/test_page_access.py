@@ -25,7 +25,7 @@ from tabs import Refused, Tab, tab
 OPEN = {"/session", "/login", "/logout", "/guest"}
 OF_THE_MACHINE = {"/runs", "/runs/{run}", "/models/kept"} | {
     "/fleet", "/fleet/{worker}/drain", "/fleet/{worker}/reload", "/fleet/{worker}/logs",
-    "/arena/operator", "/arena/operator/exclusions",
+    "/arena/operator", "/arena/operator/exclusions", "/evals", "/evals/{run}", "/evals/{run}/disagree",
 }  # fmt: skip
 REFUSED_TO_ALL = {("POST", "/arena/battles"): 409, ("GET", "/arena/battles"): 400}
 """One model is not a pair; a list of battles is that of a pair."""
@@ -283,7 +283,7 @@ async def test_no_change_is_made_without_the_pages_own_header(database: Path) ->
         user, _ = await me.ask(chat, "Hi")
         before = await snapshot(me)
         del me.http.headers["X-Chaku"]
-        ids = {"chat": chat, "message": user["id"], "user": user["id"], "worker": "w", "battle": NOBODYS}
+        ids = {"chat": chat, "message": user["id"], "user": user["id"], "worker": "w", "run": "r", "battle": NOBODYS}
         checked = 0
         for method, path in routes(g):
             if method != "GET":
