@@ -20,7 +20,7 @@ test: $(VENV)/.dev ## run the whole suite in two processes, or TEST='tests/serve
 
 prove: $(VENV)/.dev ## run the proofs that take minutes and write bench/results/DATE-prove.txt
 	@scripts/test-services
-	scripts/prove $(BIN)/python
+	OMP_NUM_THREADS=1 scripts/prove $(BIN)/python
 
 check: lint types imports words ## what CI checks before the tests
 

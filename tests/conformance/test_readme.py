@@ -25,8 +25,8 @@ from terminal import Terminal
 pytestmark = [pytest.mark.prove, pytest.mark.wheel, pytest.mark.model, pytest.mark.timeout(3000)]
 
 README = (ROOT / "README.md").read_text()
-PORTS = (8000, 11434)
-"""Where the README's own server and its example of another API are."""
+PORTS = (8000, 8001, 11434)
+"""Where the README's own server and its examples of other APIs are."""
 TUNED = """
 import peft, transformers
 base = transformers.AutoModelForCausalLM.from_pretrained('base')
@@ -143,13 +143,16 @@ def test_chat(clone: Callable[..., Clone], tmp_path: Path) -> None:
         assert "The capital of France is Paris." in here.run("python client.py")
 
 
-def test_serve(clone: Callable[..., Clone], hub: dict[str, str], smollm2_path: Path, smollm2_folder: Path) -> None:
+def test_serve(
+    clone: Callable[..., Clone], hub: dict[str, str], smollm2_path: Path, smollm2_folder: Path, tmp_path: Path
+) -> None:
     here = clone(**hub)
     (here.folder / "mistral-7b.Q4_K_M.gguf").symlink_to(smollm2_path)
     shutil.copytree(smollm2_folder, here.folder / "my-finetune")
     shutil.copy(here.folder / "examples" / "serve.yaml", here.folder)
-    for command in commands("Serve"):
-        here.run(command)
+    with serving(tmp_path / "other", "big=scripted:", "--port", "8001"):
+        for command in commands("Serve"):
+            here.run(command.replace("gpu-box", "127.0.0.1"))
 
 
 def test_data(clone: Callable[..., Clone]) -> None:
