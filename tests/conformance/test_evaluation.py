@@ -27,6 +27,10 @@ def test_the_real_model_answers_and_judges_four_questions(served: ChakuServer, t
     assert all(answer.turns[0] and answer.usage.completion_tokens for answer in run.answers)
     assert {judgement.state for judgement in run.judgements} <= {"ok", "unparsed"}
     assert all(judgement.text.lstrip().startswith("{") for judgement in run.judgements), "the server declares JSON"
+    report = tmp_path / "report.html"
+    written = run_chaku(tmp_path, "eval", "report", str(folder), "-o", str(report))
+    assert written.returncode == 0, written.stderr
+    assert run.questions["writing-1"].turns[0].split(".")[0] in report.read_text()
 
 
 @pytest.mark.prove

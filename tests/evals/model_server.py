@@ -24,6 +24,8 @@ class ModelServer(FakeServer):  # type: ignore[misc] # the rig has no types
         self.delay_s = delay_s
         self.asked: Counter[str] = Counter()
         """How often each distinct request came."""
+        self.keys: Counter[str] = Counter()
+        """How often each Authorization came."""
         self.num_running = self.most_running = 0
 
     def calls_to(self, model: str) -> int:
@@ -38,6 +40,7 @@ class ModelServer(FakeServer):  # type: ignore[misc] # the rig has no types
             await asyncio.sleep(self.delay_s)
             if self.script:
                 return await self.script.popleft()(request, self)
+            self.keys[request.headers.get("Authorization", "")] += 1
             self.asked[json.dumps(body, sort_keys=True)] += 1
             return await whole({"content": self.functions[body["model"]](body)})(request, self)
         finally:

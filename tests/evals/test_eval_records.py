@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chaku.cli.main import root
@@ -38,6 +38,7 @@ def write_some_run(folder: Path) -> None:
     write_run(folder, manifest, questions)
 
 
+@settings(max_examples=25, deadline=None)  # each example writes files
 @given(TEXTS, st.lists(TEXTS, min_size=1), st.lists(SCORES, max_size=2), st.sampled_from(["ok", "unparsed", "failed"]))
 def test_records_survive_writing_and_reading(text: str, turns: list[str], scores: list[float], state: str) -> None:
     with tempfile.TemporaryDirectory() as folder:

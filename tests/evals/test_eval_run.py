@@ -107,6 +107,20 @@ def test_contestants_have_settings_of_their_own_and_more_of_them_can_be_added(
     assert isinstance(changed.exception, UsageError) and "had other settings" in str(changed.exception)
 
 
+def test_the_judge_may_be_elsewhere_with_a_key_that_nobody_else_gets(
+    server: ModelServer, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ModelServer({"far": lambda body: "[[B]]"}).running() as other:
+        at = ("-m", "loud", "-m", "quiet", "--judge", "far", "--judge-url", other.base_url, "-o", tmp_path / "run")
+        evaluate(server, "run", suite, *at, "--judge-key", "secret", "--limit", "1")
+        monkeypatch.setenv("OPENAI_API_KEY", "from-environment")
+        evaluate(server, "run", suite, *at, "--api-key", "near", "--limit", "2")
+        assert other.keys == {"Bearer secret": 2, "Bearer from-environment": 2}
+    assert server.keys == {"": 2, "Bearer near": 2}
+    lonely = evaluate(server, "run", suite, "-m", "loud", "--judge-url", "http://127.0.0.1:9/v1", fails=True)
+    assert "no judge" in str(lonely.exception)
+
+
 @pytest.mark.parametrize(
     ("mode", "text", "num", "scores"),
     [("pair-score", "8 6.5\nWhy.", 6, (8.0, 6.5)), ("score", "Rating: [[7]]", 6, (7.0,))],

@@ -17,7 +17,7 @@ from chaku.cli.eval.show import counts_of, print_counts
 from chaku.cli.progress.requests import RequestCounts
 from chaku.cli.terminal.asking import run_until_ended
 from chaku.cli.terminal.endpoint import choose
-from chaku.config import Contestant, Price
+from chaku.config import Contestant, Price, environment
 from chaku.errors import ChakuError, UsageError
 from chaku.evals.caller import Caller, Host
 from chaku.evals.plan import Answers, AnswerTask, JudgementTask, Judging, plan_answers, plan_judgements
@@ -283,4 +283,4 @@ def judge_host_of(url: str | None, key: str | None, judge: str | None) -> Host |
         return None
     if judge is None:
         raise UsageError("--judge-url is given, and no judge", fix="name one with --judge")
-    return Host(url, key)
+    return Host(url, key or environment("OPENAI_API_KEY"))

@@ -57,10 +57,15 @@ judging_options = _decorator(
     ),
     click.option("--baseline", metavar="NAME", help="Judge only pairs with this contestant, shown second."),
     click.option(
-        "--repeats", metavar="N", type=click.IntRange(1), default=1, show_default=True, help="Judge so often."
+        "--repeats",
+        metavar="N",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Make every judgement N times.",
     ),
     click.option("--judge-url", metavar="URL", show_default="--base-url", help="The judge's API, if it is another."),
-    click.option("--judge-key", metavar="KEY", help="The key of --judge-url."),
+    click.option("--judge-key", metavar="KEY", show_default="OPENAI_API_KEY", help="The key of --judge-url."),
     judge_options,
 )
 """How answers are judged."""
@@ -71,7 +76,7 @@ calling_options = _decorator(
         "--output",
         metavar="RUN",
         type=click.Path(path_type=Path, file_okay=False),
-        show_default="evals/ and the suite's name",
+        show_default="a folder in evals/",
         help="The run's folder.",
     ),
     click.option(
