@@ -94,6 +94,20 @@ def test_an_honest_judge_is_not_accused_in_twenty_seeds() -> None:
         assert (diagnosis.faults, diagnosis.warnings, diagnosis.fitness) == (set(), set(), "fit"), seed
 
 
+def test_a_judge_that_can_never_be_read_is_not_fit_and_no_number_is_made_up() -> None:
+    given, _, _ = material(0)
+    probes = plan_probes(given, JUDGING, num_cases=20)
+
+    async def mumble(probe: object) -> str:
+        return "Well."
+
+    diagnosis = diagnose("j", probes, asyncio.run(try_judge(probes, mumble, JUDGING, parallel=9)), given)
+    assert (diagnosis.fitness, diagnosis.faults) == ("not fit", {"unreadable"})
+    numbers = {finding.name: finding.number for finding in diagnosis.findings}
+    assert numbers["flips"] == numbers["retest"] == numbers["empty"] == "no readable verdicts"
+    assert not any("nan" in number for number in numbers.values())
+
+
 def test_a_slow_judge_and_one_with_a_limit_of_calls_are_named_and_still_fit() -> None:
     slow = checked("slow", slow_s=0.04)
     assert (slow.warnings, slow.fitness) == ({"slow"}, "fit")

@@ -115,7 +115,7 @@ def position(cases: Sequence[Case]) -> list[Finding]:
     is_biased = _is_preference(first, second, len(read))
     place = "first" if first >= second else "second"
     return [
-        Finding("flips", str(flipped), "pairs whose verdict changes with the order", flipped.low > MOST_FLIPS),
+        Finding("flips", _count(flipped), "pairs whose verdict changes with the order", flipped.low > MOST_FLIPS),
         Finding(
             "position",
             str(preferred) if preferred.num else "no such flips",
@@ -144,7 +144,7 @@ def retest(said: Sequence[tuple[Probe, Judgement]]) -> Finding:
     ]
     read = [(before, again) for before, again in pairs if before is not None and again is not None]
     changed = share(sum(before != again for before, again in read), len(read))
-    return Finding("retest", str(changed), "verdicts that change when asked again", changed.low > MOST_CHANGES)
+    return Finding("retest", _count(changed), "verdicts that change when asked again", changed.low > MOST_CHANGES)
 
 
 def controls(said: Sequence[tuple[Probe, Judgement]]) -> list[Finding]:
@@ -159,10 +159,10 @@ def controls(said: Sequence[tuple[Probe, Judgement]]) -> list[Finding]:
     won = share(sum(real_won), len(real_won))
     return [
         Finding(
-            "identical", str(untied), "identical answers of which it calls one better",
+            "identical", _count(untied), "identical answers of which it calls one better",
             is_warning=untied.low > MOST_UNTIED,
         ),
-        Finding("empty", str(won), "real answers that win against an empty one", won.high < LEAST_REAL_WINS),
+        Finding("empty", _count(won), "real answers that win against an empty one", won.high < LEAST_REAL_WINS),
     ]  # fmt: skip
 
 
@@ -177,13 +177,14 @@ def padding(cases: Sequence[Case]) -> list[Finding]:
             unpadded_won += not winner.endswith(PADDED)
     won = share(padded_won, len(read))
     is_fooled = padded_won > unpadded_won and _is_preference(padded_won, unpadded_won, len(read))
-    return [Finding("verbosity", str(won), "answers that win by repeating themselves as a list", is_fooled)]
+    return [Finding("verbosity", _count(won), "answers that win by repeating themselves as a list", is_fooled)]
 
 
 def agreement_found(agreement: Agreement | None, material: Material) -> list[Finding]:
     """Its agreement with the labels, beside that of people among themselves. A fault where chance would do as well."""
     if agreement is None or agreement.kappa is None:
-        return [Finding("agreement", "unknown", "there are no labels to compare with", is_warning=True)]
+        why = "too few labelled pairs could be read" if material.labels else "there are no labels to compare with"
+        return [Finding("agreement", "unknown", why, is_warning=True)]
     whose = "human labels" if material.of_people else "labels known by construction"
     kappa = agreement.kappa
     exact = f"{agreement.agreed}/{agreement.compared} = {agreement.share:.0%}, kappa {_interval(kappa)}"
@@ -248,7 +249,7 @@ def self_preference(
     return Finding(name, counted, f"errors that favour {own}, measured by {against}", is_biased)
 
 
-def _count(found: Share, what: str) -> str:
+def _count(found: Share, what: str = "readable verdicts") -> str:
     return str(found) if found.num else f"no {what}"
 
 
