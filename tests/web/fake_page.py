@@ -67,6 +67,7 @@ class World:
     models: list[dict[str, Any]] = field(default_factory=lambda: [model("vicuna-7b"), model("alpaca-7b")])
     sayings: dict[str, Saying] = field(default_factory=dict)
     key: str | None = None
+    guest_notice: list[str] | None = None
     consent: bool | None = None
     runs: Path = Path("/nonexistent")
     evals: Path = Path("/nonexistent")
@@ -172,6 +173,7 @@ class FakePage:
         routes = [
             Route("/api/session", self._session),
             Route("/api/login", self._login, methods=["POST"]),
+            Route("/api/guest", self._guest, methods=["POST"]),
             Route("/api/models", lambda _: answer_json({"models": self.world.models})),
             Route("/api/chats", self._chats, methods=["GET", "POST"]),
             Route("/api/compare/votes", self._vote, methods=["POST"]),
@@ -207,9 +209,15 @@ class FakePage:
         key = self.world.key
         is_in = key is None or request.cookies.get("chaku_session") == key
         user = {"name": "me", "kind": "key" if key else "local"} if is_in else None
-        known = {"version": "0.0.0", "login_required": key is not None, "user": user}
+        notice = None if is_in else self.world.guest_notice
+        known = {"version": "0.0.0", "login_required": key is not None, "user": user, "guest_notice": notice}
         is_local = is_in and key is None
-        return answer_json({**known, "guest_notice": None, "sees_runs": is_local, "sees_fleet": is_local})
+        return answer_json({**known, "sees_keys": False, "sees_runs": is_local, "sees_fleet": is_local})
+
+    async def _guest(self, request: Request) -> Response:
+        response = Response(status_code=204)
+        response.set_cookie("chaku_session", self.world.key or "", httponly=True, samesite="strict")
+        return response
 
     async def _login(self, request: Request) -> Response:
         if (await request.json())["key"] != self.world.key:

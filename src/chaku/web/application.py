@@ -33,6 +33,7 @@ from chaku.web.chats import Chats
 from chaku.web.eval_runs import EvalRuns
 from chaku.web.fleet import FleetOfGateway, FleetPage
 from chaku.web.guest_notice import notice_of
+from chaku.web.keys_page import KeysPage
 from chaku.web.logins import COOKIE, GatewayAccess, Logins, Visitor, check_same_site, set_cookie
 from chaku.web.machine import Machine
 from chaku.web.messages import Messages
@@ -86,6 +87,7 @@ class Application:
         self._arena = Arena(store, self._answers, models, self._open_stream, arena, check_prompt)
         self._board = ArenaBoard(store, self._arena)
         self._side_by_side = SideBySide(store)
+        self._keys_page = KeysPage(store)
         self._watching: asyncio.Task[None] | None = None
         self._forgetting: asyncio.Task[None] | None = None
 
@@ -125,6 +127,7 @@ class Application:
             *self._arena.routes(),
             *self._board.routes(),
             *self._side_by_side.routes(),
+            *self._keys_page.routes(),
         ]
         routes = [Route(path, self._guarded(path, handler), methods=[method]) for method, path, handler in handlers]
         return Starlette(routes=routes, exception_handlers={HTTPException: _refuse_http})
@@ -205,6 +208,7 @@ class Application:
                 "user": user,
                 "guest_notice": self._guest_notice if visitor is None else None,
                 "sees_runs": visitor is not None and visitor.key_id is None,
+                "sees_keys": visitor is not None and visitor.is_admin and self._logins.must_log_in,
                 "sees_fleet": visitor is not None and visitor.is_admin and self._fleet is not None,
             }
         )

@@ -16,6 +16,7 @@ export const ROUTES = [
   { screen: "training", path: "/training/:run" },
   { screen: "evals", path: "/evals" },
   { screen: "evals", path: "/evals/:run" },
+  { screen: "keys", path: "/keys" },
   { screen: "fleet", path: "/workers" }, // /fleet is the API's
   { screen: "models", path: "/library" }, // /models is where clients without /v1 in their base URL knock
 ];
@@ -87,6 +88,14 @@ export const SCREENS = [
     path: "/library",
     isThere: () => true,
     load: async () => (await styled(import("../models/models_screen.js"))).ModelsScreen,
+  },
+  {
+    name: "keys",
+    label: "Keys",
+    icon: "gear",
+    path: "/keys",
+    isThere: (facts) => facts.sees_keys === true,
+    load: async () => (await styled(import("../keys/keys_screen.js"))).KeysScreen,
   },
   {
     name: "fleet",

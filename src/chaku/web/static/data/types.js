@@ -59,6 +59,7 @@
  * @property {boolean} login_required
  * @property {string[] | null} [guest_notice]  what guests are told before they begin; null where none may
  * @property {boolean} [sees_runs]  training runs are shown
+ * @property {boolean} [sees_keys]  API keys are shown
  * @property {boolean} [sees_fleet]  workers are shown
  * @property {{name: string, kind: "local" | "key"} | null} user
  */
