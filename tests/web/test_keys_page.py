@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,8 @@ from tabs import Refused, tab
 async def test_an_admin_lists_creates_and_revokes_keys_and_others_do_not(database: Path) -> None:
     now = datetime.now(UTC)
     with open_store(f"sqlite:///{database}") as store:
-        boss = keys.create(store, "boss", now=now, scopes=["admin"])
-        ann = keys.create(store, "ann", now=now)
+        boss = keys.create(store, "boss", now=now - timedelta(days=2), scopes=["admin"])
+        ann = keys.create(store, "ann", now=now - timedelta(days=1))
         async with page_gateway(database) as g, tab(g, boss.token) as me, tab(g, ann.token) as other:
             assert (await me.call("GET", "/session"))["sees_keys"] is True
             assert (await other.call("GET", "/session"))["sees_keys"] is False

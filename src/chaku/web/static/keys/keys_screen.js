@@ -6,7 +6,10 @@ import { copyText } from "../ui/clipboard.js";
 import { ago } from "../ui/format.js";
 import { html, useLayoutEffect, useMemo, useState } from "../ui/html.js";
 import { Shown } from "../ui/states.js";
+import { addStyle } from "../ui/style.js";
 import { Table } from "../ui/table.js";
+
+export const styled = addStyle(new URL("./keys.css", import.meta.url));
 
 /** @param {import("../app/app.js").ScreenProps} props */
 export function KeysScreen({ attempt, say }) {
@@ -59,15 +62,15 @@ function NewKey({ onCreate }) {
   };
   return html`<details>
     <summary>New key</summary>
-    <form onSubmit=${submit}>
+    <form class="new-key" onSubmit=${submit}>
       <p class="row">
         <label>Name <input name="name" required maxlength="64" autocomplete="off" /></label>
         <label>Days until it expires <input name="days" type="number" min="1" placeholder="never" /></label>
         <label>Requests per minute <input name="requests" type="number" min="1" placeholder="no limit" /></label>
         <label>Tokens per day <input name="tokens" type="number" min="1" placeholder="no limit" /></label>
-        <label><input name="admin" type="checkbox" /> Administrator</label>
       </p>
-      <p><button type="submit" class="button primary">Create the key</button></p>
+      <label><input name="admin" type="checkbox" /> Administrator</label>
+      <button type="submit" class="button primary">Create the key</button>
     </form>
   </details>`;
 }
