@@ -26,7 +26,7 @@ OPEN = {"/session", "/login", "/logout", "/guest"}
 OF_THE_MACHINE = {"/runs", "/runs/{run}", "/models/kept"} | {
     "/fleet", "/fleet/{worker}/drain", "/fleet/{worker}/reload", "/fleet/{worker}/logs",
     "/arena/operator", "/arena/operator/exclusions", "/evals", "/evals/{run}", "/evals/{run}/disagree",
-    "/arena/operator", "/arena/operator/exclusions", "/keys", "/keys/{key}",
+    "/keys", "/keys/{key}",
 }  # fmt: skip
 REFUSED_TO_ALL = {("POST", "/arena/battles"): 409, ("GET", "/arena/battles"): 400}
 """One model is not a pair; a list of battles is that of a pair."""
