@@ -67,6 +67,7 @@ def body_for(method: str, path: str, ids: dict[str, str]) -> Any:
     bodies: dict[str, Any] = {
         "/chats": {"title": "Eve's"},
         "/login": {"key": "ck-wrong"},
+        "/keys": {"name": "eve", "scopes": ["admin"]},
         "/import": b'{"messages": [{"role": "user", "content": "Eve\'s"}]}',
         "/chats/{chat}": {"title": "taken over", "leaf_id": ids["user"]},
         "/chats/{chat}/messages": {"parent_id": ids["user"], "content": "taken over", "model": "scripted"},
@@ -106,6 +107,7 @@ async def test_with_keys_nothing_but_the_login_answers_a_stranger(database: Path
             "message": bob.key.id,
             "user": bob.key.id,
             "run": "r",
+            "key": "k",
             "worker": "w",
             "battle": NOBODYS,
         }
@@ -227,6 +229,7 @@ async def test_no_route_shows_or_changes_what_is_someone_elses(database: Path, b
                     "message": message,
                     "user": user["id"],
                     "run": "r",
+                    "key": "k",
                     "worker": "w",
                     "battle": NOBODYS,
                 }
@@ -284,7 +287,15 @@ async def test_no_change_is_made_without_the_pages_own_header(database: Path) ->
         user, _ = await me.ask(chat, "Hi")
         before = await snapshot(me)
         del me.http.headers["X-Chaku"]
-        ids = {"chat": chat, "message": user["id"], "user": user["id"], "worker": "w", "run": "r", "battle": NOBODYS}
+        ids = {
+            "chat": chat,
+            "message": user["id"],
+            "user": user["id"],
+            "worker": "w",
+            "run": "r",
+            "battle": NOBODYS,
+            "key": "k",
+        }
         checked = 0
         for method, path in routes(g):
             if method != "GET":
