@@ -123,7 +123,7 @@ async def test_a_guest_who_is_deleted_or_forgotten_leaves_nothing(database: Path
         await begin(bob)
         await asked(bob)
         with open_store(f"sqlite:///{database}") as store:
-            assert guests.delete(store, name).name == name
+            assert guests.delete(store, name)[0].name == name
             with pytest.raises(NotFound, match="visitors list"):
                 guests.delete(store, name)
             assert guests.Guests(store, LIMITS).forget(datetime.now(UTC) - timedelta(days=1)) == 0

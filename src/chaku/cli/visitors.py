@@ -82,8 +82,10 @@ def block(which: str, undo: bool, database: str | None) -> None:
 def delete(which: str, database: str | None) -> None:
     """Delete a guest with its chats, battles and votes. This can't be undone."""
     with _open(database) as store:
-        guest = guests.delete(store, which)
-    click.echo(f"{guest.name} is deleted, with its chats, battles and votes.")
+        guest, gone = guests.delete(store, which)
+    click.echo(f"{guest.name} is deleted, with its chats, battles ({gone.num_battles}) and votes ({gone.num_votes}).")
+    if gone.snapshots:
+        click.echo(f"Ratings that left this machine had counted some of the votes: {', '.join(gone.snapshots)}")
 
 
 def _as_json(guest: Key) -> dict[str, Any]:

@@ -210,24 +210,29 @@ class ComparisonBook:
 
     def forget(self, visitor: str) -> Forgotten:
         """Remove a visitor's battles with their texts, and the votes; the snapshots that had counted them are named."""
-        mine = sa.select(battles.c.id).where(battles.c.visitor == visitor)
         with self._store.write() as connection:
-            theirs = sa.select(comparisons.c.id).where(comparisons.c.voter == visitor)
-            counted_in = (
-                sa.select(rating_snapshots.c.name)
-                .join(rated_comparisons, rated_comparisons.c.snapshot_id == rating_snapshots.c.id)
-                .where(rated_comparisons.c.comparison_id.in_(theirs))
-                .distinct()
-                .order_by(rating_snapshots.c.name)
-            )
-            names = tuple(connection.execute(counted_in).scalars())
-            num_votes = connection.execute(
-                sa.select(sa.func.count()).select_from(votes).where(votes.c.visitor == visitor)
-            ).scalar_one()
-            connection.execute(comparisons.delete().where(comparisons.c.voter == visitor))
-            connection.execute(conversations.delete().where(conversations.c.battle_id.in_(mine)))
-            num_battles = connection.execute(battles.delete().where(battles.c.visitor == visitor)).rowcount
-        return Forgotten(num_battles, num_votes, names)
+            return forget(connection, visitor)
+
+
+def forget(connection: sa.Connection, visitor: str) -> Forgotten:
+    """Remove a visitor's battles with their texts, and the votes; the snapshots that had counted them are named."""
+    mine = sa.select(battles.c.id).where(battles.c.visitor == visitor)
+    theirs = sa.select(comparisons.c.id).where(comparisons.c.voter == visitor)
+    counted_in = (
+        sa.select(rating_snapshots.c.name)
+        .join(rated_comparisons, rated_comparisons.c.snapshot_id == rating_snapshots.c.id)
+        .where(rated_comparisons.c.comparison_id.in_(theirs))
+        .distinct()
+        .order_by(rating_snapshots.c.name)
+    )
+    names = tuple(connection.execute(counted_in).scalars())
+    num_votes = connection.execute(
+        sa.select(sa.func.count()).select_from(votes).where(votes.c.visitor == visitor)
+    ).scalar_one()
+    connection.execute(comparisons.delete().where(comparisons.c.voter == visitor))
+    connection.execute(conversations.delete().where(conversations.c.battle_id.in_(mine)))
+    num_battles = connection.execute(battles.delete().where(battles.c.visitor == visitor)).rowcount
+    return Forgotten(num_battles, num_votes, names)
 
 
 def insert(

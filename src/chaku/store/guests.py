@@ -13,10 +13,12 @@ import sqlalchemy as sa
 
 from chaku.config import Limits
 from chaku.errors import NotFound
+from chaku.store import comparisons
+from chaku.store.comparisons import Forgotten
 from chaku.store.database import Store
 from chaku.store.ids import new_id
 from chaku.store.keys import COLUMNS, Key, NewKey, digest, key_of, stored
-from chaku.store.tables import battles, comparisons, conversations, rate_counters, usage, visitors, votes
+from chaku.store.tables import conversations, rate_counters, usage, visitors
 
 MAX_KNOWN = 10_000
 _TOUCH_EVERY = timedelta(hours=1)
@@ -106,19 +108,16 @@ def block(store: Store, which: str, *, now: datetime | None) -> Key:
     return replace(guest, revoked_at=now)
 
 
-def delete(store: Store, which: str) -> Key:
+def delete(store: Store, which: str) -> tuple[Key, Forgotten]:
     """Delete a guest with its chats, battles and votes. What it used stays, as nobody's. Raises NotFound."""
     guest = _pick(store, which)
     with store.write() as connection:
-        mine = sa.select(votes.c.id).where(votes.c.visitor == guest.id)
-        connection.execute(comparisons.delete().where(comparisons.c.vote_id.in_(mine)))
-        connection.execute(comparisons.delete().where(comparisons.c.voter == guest.id))
-        connection.execute(battles.delete().where(battles.c.owner_id == guest.id))
+        forgotten = comparisons.forget(connection, guest.id)
         connection.execute(conversations.delete().where(conversations.c.owner_id == guest.id))
         connection.execute(usage.update().where(usage.c.key_id == guest.id).values(key_id=None))
         connection.execute(rate_counters.delete().where(rate_counters.c.subject == guest.id))
         connection.execute(visitors.delete().where(visitors.c.id == guest.id))
-    return guest
+    return guest, forgotten
 
 
 def _pick(store: Store, which: str) -> Key:
