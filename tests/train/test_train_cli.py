@@ -140,6 +140,9 @@ def test_runs_are_plotted(recipe: Path, output: str, tmp_path: Path) -> None:
         lines = [each.attrib["points"].split() for each in root.iter("{http://www.w3.org/2000/svg}polyline")]
         assert [len(line) for line in lines] == ([2, 2] if quantity == "heldout_loss" else [6, 6]), quantity
         assert "step" in [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    chaku("runs", "plot", folder, "-o", tmp_path / "losses.html")
+    page = (tmp_path / "losses.html").read_text()
+    assert "default-src 'none'" in page and "<svg " in page and "<td>6</td>" in page and "<script" not in page
 
 
 def test_a_quantity_that_was_not_logged_is_not_plotted(recipe: Path, output: str, tmp_path: Path) -> None:

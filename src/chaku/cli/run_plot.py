@@ -1,4 +1,4 @@
-"""`chaku runs plot`: a quantity of several runs by step, as one SVG that stands alone."""
+"""`chaku runs plot`: a quantity of several runs by step, as one SVG or HTML file that stands alone."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import Any
 
 import click
 
+from chaku import report_page
 from chaku.cli.help_page import command
 from chaku.errors import UsageError
 from chaku.records import atomic_write
 from chaku.runs import find_run, steps_of
 
 QUANTITIES = {
-    "loss": "loss (nats a trained token); dots: held out",
-    "heldout_loss": "held-out loss (nats a trained token)",
+    "loss": "loss (nats per trained token); dots: held out",
+    "heldout_loss": "held-out loss (nats per trained token)",
     "lr": "learning rate",
     "grad_norm": "gradient norm",
-    "tokens_per_s": "tokens a second",
+    "tokens_per_s": "tokens per second",
 }
 _COLOURS = ("#1a7f5a", "#b4481f", "#2a5db0", "#8a2f8f", "#7a6a00", "#444444")
 _DASHES = ("", "6 3", "2 3", "9 3 2 3")
@@ -42,10 +43,10 @@ _MOST_LETTERS = 80
     metavar="FILE",
     show_default="losses.svg, or named after --of",
     type=click.Path(path_type=Path),
-    help="SVG file.",
+    help="SVG file, or an HTML page with the figures where the name ends in .html.",
 )
 def plot(names: tuple[str, ...], quantity: str, output: Path | None) -> None:
-    """Draw the losses of runs into one SVG.
+    """Draw the losses of runs into one SVG or HTML file.
 
     Draws another quantity with --of; held-out losses are dots.
     """
@@ -55,7 +56,7 @@ def plot(names: tuple[str, ...], quantity: str, output: Path | None) -> None:
     if empty := [each.name for each in series if not each.steps]:
         raise UsageError(f"{', '.join(empty)}: no {quantity} is logged yet", fix="try again later")
     with atomic_write(output) as file:
-        file.write(draw(series, quantity).encode())
+        file.write((page if output.suffix == ".html" else draw)(series, quantity).encode())
     click.echo(f"{output} shows {quantity} of {len(series)} runs")
 
 
@@ -119,6 +120,22 @@ def draw(series: list[Series], quantity: str) -> str:
         parts.append(f'<path d="M{_LEFT} {y}h28" {pen}/>')
         parts.append(f'<text x="{_LEFT + 36}" y="{int(y) + 4}">{html.escape(_short(each.name))}</text>')
     return "".join([*parts, "</svg>\n"])
+
+
+def page(series: list[Series], quantity: str) -> str:
+    """The drawing as a page that stands alone, with the last and the least value of each run below it."""
+    rows = []
+    for each in series:
+        values = [one[quantity] for one in each.steps]
+        heldout = [value for _, value in each.heldout()]
+        figures = [each.steps[-1]["step"], values[-1], min(values), min(heldout) if heldout else None]
+        cells = "".join(f"<td>{'–' if figure is None else f'{figure:,.6g}'}</td>" for figure in figures)
+        rows.append(f"<tr><td>{html.escape(each.name)}</td>{cells}</tr>")
+    heads = "".join(f"<th>{name}</th>" for name in ("run", "steps", "last", "least", "least held-out loss"))
+    table = f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    title = f"{QUANTITIES[quantity].partition(' (')[0]} by step".capitalize()
+    body = f"<h1>{title}</h1>{draw(series, quantity)}{table}"
+    return report_page.document(title, body, style=report_page.STYLE)
 
 
 def ticks(values: Iterable[float], least: float = 0.0) -> list[float]:
