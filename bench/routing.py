@@ -33,10 +33,10 @@ from typing import Any, get_args
 
 import aiohttp
 
-from chaku.config import RoutingPolicy
 from chaku.serve.routing.load import CallLoad, Load, Work
 from chaku.serve.routing.prefix import BLOCK_TOKENS
 from chaku.serve.routing.router import Router
+from chaku.settings import RoutingPolicy
 
 POLICIES = get_args(RoutingPolicy)
 NUM_REPLICAS, SLOTS = 4, 8

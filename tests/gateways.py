@@ -12,9 +12,9 @@ from typing import Any
 
 import aiohttp
 
-from chaku.config import GuestPolicy, Limits, ModelConfig, ServeConfig
 from chaku.engines.base import Engine
 from chaku.engines.scripted import Reply, Script, ScriptedEngine
+from chaku.policies import GuestPolicy, Limits
 from chaku.runs import ROOT
 from chaku.serve.access import ActiveKeys
 from chaku.serve.app import describe_model
@@ -22,6 +22,7 @@ from chaku.serve.exchange import Exchange
 from chaku.serve.limits import LimitCounters
 from chaku.serve.server import GatewayServer, Serving, bind, build, settings
 from chaku.serve.table import ModelTable
+from chaku.settings import ModelConfig, ServeConfig
 from chaku.store import keyring
 from chaku.store.counters import Counters
 from chaku.store.database import open_store

@@ -17,9 +17,10 @@ from click.testing import CliRunner
 
 from chaku import packages
 from chaku.cli import serve as serve_module
-from chaku.config import ModelConfig, ServeConfig, load
+from chaku.config import load
 from chaku.errors import ConfigError, UsageError
 from chaku.serve import server
+from chaku.settings import ModelConfig, ServeConfig
 from chaku_server import chaku_environment, run_chaku, serving
 from processes import PATIENCE_S
 

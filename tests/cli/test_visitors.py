@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from chaku.cli.visitors import visitors
-from chaku.config import Limits
 from chaku.errors import NotFound, UsageError
+from chaku.policies import Limits
 from chaku.store.comparisons import ComparisonBook
 from chaku.store.database import open_store
 from chaku.store.guests import Guests

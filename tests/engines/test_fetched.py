@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from chaku.config import ModelConfig
 from chaku.engines import fetched
 from chaku.engines.base import State
 from chaku.engines.fetched import FetchedEngine, Opener
@@ -21,6 +20,7 @@ from chaku.errors import EngineUnavailable
 from chaku.models.fetch import converted
 from chaku.models.fetch.progress import Progress, silent
 from chaku.models.reference import LocalFile
+from chaku.settings import ModelConfig
 from gguf_files import write_gguf
 from processes import PATIENCE_S
 

@@ -11,7 +11,6 @@ from typing import Any
 import orjson
 import pytest
 
-from chaku.config import ModelConfig
 from chaku.engines import upstream
 from chaku.engines.base import Call, State
 from chaku.engines.openai_speaker import Dialect, OpenAiSpeaker
@@ -19,6 +18,7 @@ from chaku.engines.scripted import Reply
 from chaku.engines.upstream import UpstreamEngine
 from chaku.errors import ConfigError
 from chaku.http_out import Transport
+from chaku.settings import ModelConfig
 from gateways import Keys, Running, chat, gateway, scripted
 from processes import PATIENCE_S
 

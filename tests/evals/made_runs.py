@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from chaku.config import Contestant
 from chaku.evals.records import Answer, Judgement, Manifest, Question, Usage, write_records, write_run
+from chaku.settings import Contestant
 
 HOSTILE = "</script><script>alert(1)</script><img src=http://x.invalid/a.png onerror=alert(2)> \u2028 ]]> é"
 LONG = "A sentence that goes on. " * 60

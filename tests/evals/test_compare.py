@@ -18,11 +18,11 @@ from chaku.arena.board import rate
 from chaku.cli.arena import rate_games
 from chaku.cli.eval.compare_runs import compare_runs
 from chaku.comparison import Comparison, write_comparisons
-from chaku.config import Contestant
 from chaku.errors import ChakuError, UsageError
 from chaku.evals.comparing import Compared, compare, parse_condition
 from chaku.evals.measured import Source, matches
 from chaku.evals.records import Answer, Judgement, Manifest, Question, Run, write_records, write_run
+from chaku.settings import Contestant
 
 
 def invoke(*arguments: object) -> Result:

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chaku.cli.main import root
-from chaku.config import Contestant
 from chaku.errors import UsageError
 from chaku.evals.records import (
     Answer,
@@ -26,6 +25,7 @@ from chaku.evals.records import (
     write_run,
 )
 from chaku.records import append_only
+from chaku.settings import Contestant
 
 TEXTS = st.text(st.characters(codec="utf-8"))
 SCORES = st.floats(1, 10)

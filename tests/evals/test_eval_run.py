@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from model_server import Model, ModelServer, last_message
 
 from chaku.cli.main import root
-from chaku.config import Price
 from chaku.errors import ChakuError, UsageError
 from chaku.evals.prices import Budget, BudgetReached
 from chaku.evals.records import Judgement, Run, Usage, read_records
+from chaku.policies import Price
 from chaku_server import chaku_environment
 from fake_openai import refusal
 from processes import PATIENCE_S

@@ -15,7 +15,6 @@ from model_server import ModelServer
 
 from chaku.cli.main import root
 from chaku.comparison import Comparison, write_comparisons
-from chaku.config import Contestant
 from chaku.evals.fake_judges import FAKES, fake_judge
 from chaku.evals.judge_check import Diagnosis, diagnose
 from chaku.evals.judge_trial import try_judge
@@ -24,6 +23,7 @@ from chaku.evals.probes import Material, material_of_references, padded, plan_pr
 from chaku.evals.prompts import built_in
 from chaku.evals.records import LABELS_FILE, Answer, Manifest, Question, write_records, write_run
 from chaku.evals.suites import load_suite
+from chaku.settings import Contestant
 from fake_openai import refusal
 
 SHARED = Path(__file__).parents[2] / "../shared/data/vicuna80"

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaku.config import ServeConfig
 from chaku.errors import AuthenticationFailed, InvalidRequest, PermissionRefused
 from chaku.protocol.fleet import Join, Proof, as_json, is_proof, proof_of
 from chaku.serve.access import Access
@@ -22,6 +21,7 @@ from chaku.serve.fleet import registry
 from chaku.serve.fleet.addresses import CheckedResolver, check_url, why_not
 from chaku.serve.worker import membership
 from chaku.serve.worker.companion import WorkerKey
+from chaku.settings import ServeConfig
 from gateways import Keys, Running, chat, gateway, scripted
 from workers import soon, worker_here
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from chaku.config import ServeConfig
 from chaku.errors import ConfigError
 from chaku.serve.tls import read_tls
+from chaku.settings import ServeConfig
 from chaku_server import serving
 from workers import eventually, worker
 

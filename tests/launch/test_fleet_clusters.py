@@ -14,11 +14,11 @@ import yaml
 from click.testing import CliRunner, Result
 
 from chaku.cli.main import root
-from chaku.config import ServeConfig
 from chaku.errors import UsageError
 from chaku.launch.fleet.sky import task
 from chaku.launch.fleet.spec import read_fleet
 from chaku.serve.worker.settings import WorkerConfig
+from chaku.settings import ServeConfig
 from launch.skypilot import skypilot
 from processes import environment
 

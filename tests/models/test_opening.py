@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from chaku.config import ModelConfig
 from chaku.engines.llamacpp import devices
 from chaku.engines.llamacpp.engine import LlamaCppEngine, Settings
 from chaku.engines.llamacpp.resources import Resources, physical_cores
@@ -19,6 +18,7 @@ from chaku.engines.opening import ENGINES, check_settings, open_engine
 from chaku.errors import ConfigError, ModelError
 from chaku.models.files import gguf
 from chaku.models.reference import LocalFile, Reference, Scripted
+from chaku.settings import ModelConfig
 from gguf_files import write_gguf
 
 

@@ -8,13 +8,13 @@ import re
 import pytest
 
 from chaku.chat.templates import get_template
-from chaku.config import ModelConfig
 from chaku.engines.chat_template import choose
 from chaku.errors import ChakuError, ConfigError, ModelError
 from chaku.models import vicunas
 from chaku.models.files.gguf import GgufMetadata, read_metadata
 from chaku.models.reference import parse
 from chaku.models.vicunas import RELEASES, find, recognise
+from chaku.settings import ModelConfig
 from gguf_files import write_gguf
 
 V0_JINJA = (

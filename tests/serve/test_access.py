@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaku.config import ServeConfig, load
+from chaku.config import load
 from chaku.errors import AuthenticationFailed, ConfigError, PermissionRefused
 from chaku.serve.access import Access, host_name
+from chaku.settings import ServeConfig
 from gateways import Keys
 
 

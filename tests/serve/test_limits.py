@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaku.config import Limits, Price
 from chaku.engines.scripted import Reply
+from chaku.policies import Limits, Price
 from chaku.serve.endpoints import ENDPOINTS
 from chaku.serve.limits import estimate
 from chaku.store import keys

@@ -15,10 +15,10 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chaku.config import ModerationPolicy
 from chaku.engines.blocks import blocks_of_chunks
 from chaku.engines.scripted import Reply
 from chaku.errors import ConfigError
+from chaku.policies import ModerationPolicy
 from chaku.serve.endpoints import ENDPOINTS
 from chaku.serve.exchange import Exchange
 from chaku.serve.moderation.answer import Filtered, JudgedAnswer
@@ -323,7 +323,8 @@ async def test_turns_and_length_of_a_conversation_have_limits(limit: Any, messag
 
 @pytest.mark.parametrize("policy", [{}, {"patterns": {"x": "("}}, {"rules": True, "window": 1}, "{", "nonsense"])
 def test_an_odd_policy_is_refused_at_start(policy: Any) -> None:
-    from chaku.config import ServeConfig, load
+    from chaku.config import load
+    from chaku.settings import ServeConfig
 
     with pytest.raises(ConfigError, match=r"moderation|patterns|window"):
         load(ServeConfig, None, {"moderation": policy})

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from chaku.config import ModelConfig
 from chaku.engines.base import State, Status
 from chaku.engines.scripted import Reply, Script, ScriptedEngine
 from chaku.errors import EngineUnavailable, ModelError
 from chaku.serve.table import ModelTable, Served
+from chaku.settings import ModelConfig
 from gateways import chat, gateway, scripted
 from processes import PATIENCE_S
 

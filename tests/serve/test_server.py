@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from chaku.config import ModelConfig, ServeConfig
 from chaku.engines.scripted import Script, ScriptedEngine
 from chaku.serve.server import bind, build, run
 from chaku.serve.table import ModelTable
+from chaku.settings import ModelConfig, ServeConfig
 from gateways import Keys
 
 

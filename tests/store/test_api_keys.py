@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from chaku.config import Limits
 from chaku.errors import InvalidRequest, NotFound
+from chaku.policies import Limits
 from chaku.store import keys
 from chaku.store.database import Store, open_store
 from chaku.store.keyring import KeyRing

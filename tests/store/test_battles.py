@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from chaku.comparison import Comparison
-from chaku.config import Contestant
 from chaku.errors import Conflict, NotFound, Overloaded
+from chaku.settings import Contestant
 from chaku.store import keys
 from chaku.store.battle_list import BattleList
 from chaku.store.battles import Battles, StoredBattle

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from chaku.config import Limits
+from chaku.policies import Limits
 from chaku.store import keys
 from chaku.store.counters import Counters
 from chaku.store.database import open_store

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from chaku.config import Contestant
 from chaku.engines.scripted import Reply
+from chaku.settings import Contestant
 from chaku.store import battles, keys
 from chaku.store.battles import SIDES, Battles
 from chaku.store.comparisons import ComparisonBook

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from chaku.config import GuestPolicy, Limits, ServeConfig
 from chaku.engines.scripted import Reply
 from chaku.errors import ConfigError, NotFound
+from chaku.policies import GuestPolicy, Limits
 from chaku.serve.access import Access
+from chaku.settings import ServeConfig
 from chaku.store import guests, keys
 from chaku.store.database import open_store
 from chaku.store.tables import conversations, messages, visitors

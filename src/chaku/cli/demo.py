@@ -7,7 +7,8 @@ import click
 from chaku.arena.example_votes import example_votes
 from chaku.cli.help_page import command
 from chaku.cli.serve import run
-from chaku.config import Contestant, database_url
+from chaku.config import database_url
+from chaku.settings import Contestant
 from chaku.store.comparisons import ComparisonBook
 from chaku.store.database import open_store
 

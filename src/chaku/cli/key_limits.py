@@ -117,7 +117,7 @@ def guest_limit_options(command: Command) -> Command:
 
 
 def changed(limits: Mapping[str, Any]) -> dict[str, Any]:
-    """The limits that were given, as fields of `config.Limits`; --model all lifts the limit on models."""
+    """The limits that were given, as fields of `policies.Limits`; --model all lifts the limit on models."""
     given = {name: value for name, value in limits.items() if value is not UNCHANGED}
     models = given.pop("models", ())
     if models:

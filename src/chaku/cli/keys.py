@@ -17,8 +17,8 @@ from rich.table import Table
 from chaku import config
 from chaku.cli.help_page import group
 from chaku.cli.key_limits import MOMENT, UNCHANGED, changed, limit_options, limits_in_words, shown_number
-from chaku.config import Limits
 from chaku.errors import UsageError
+from chaku.policies import Limits
 from chaku.store.database import open_store
 from chaku.store.keys import CALLER_SCOPES, DEFAULT_SCOPES, SCOPES, list_keys
 from chaku.store.keys import create as create_key

@@ -22,7 +22,7 @@ from chaku import logs, packages, tasks
 from chaku.cli.help_page import command
 from chaku.cli.progress.fetching import fetching
 from chaku.cli.serve_options import FLAGS, PER_MODEL, SECTIONS, serve_options
-from chaku.config import Loaded, ModelConfig, ServeConfig, database_url, environment, load
+from chaku.config import Loaded, database_url, environment, load
 from chaku.engines.base import State
 from chaku.engines.fetched import Opener
 from chaku.engines.llamacpp.resources import Resources
@@ -36,6 +36,7 @@ from chaku.serve.exchange import Exchange
 from chaku.serve.gateway import UsageSink
 from chaku.serve.server import Serving
 from chaku.serve.table import ModelTable
+from chaku.settings import ModelConfig, ServeConfig
 from chaku.store.counters import Counters
 from chaku.store.database import Store, open_store, without_password
 from chaku.store.keyring import KeyRing

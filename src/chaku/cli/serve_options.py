@@ -7,7 +7,8 @@ from typing import Any, get_args
 
 import click
 
-from chaku.config import DEFAULT_PORT, ModelConfig, RoutingPolicy
+from chaku.config import DEFAULT_PORT
+from chaku.settings import ModelConfig, RoutingPolicy
 
 PER_MODEL = tuple(name for name in ModelConfig.model_fields if name not in ("source", "name"))
 """Settings of a model; on the command line they hold for every model there, in a YAML file model by model."""

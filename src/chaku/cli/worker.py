@@ -21,7 +21,7 @@ from chaku.cli.help_page import command
 from chaku.cli.progress.fetching import fetching
 from chaku.cli.serve import end_with_parent, name_models
 from chaku.cli.serve_options import FLAGS, PER_MODEL, model_options, tls_options
-from chaku.config import ServeConfig, environment, load
+from chaku.config import environment, load
 from chaku.engines.fetched import Opener
 from chaku.engines.llamacpp.resources import Resources
 from chaku.engines.opening import check_settings, engine_kind
@@ -35,6 +35,7 @@ from chaku.serve.fleet.routes import add_worker_route
 from chaku.serve.table import ModelTable
 from chaku.serve.worker.companion import Identity, Throughput, Worker, WorkerKey, new_key
 from chaku.serve.worker.settings import WorkerConfig
+from chaku.settings import ServeConfig
 
 TOKEN_VARIABLE = "CHAKU_JOIN_TOKEN"  # noqa: S105 - the variable's name
 _FILE = click.Path(path_type=Path)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from chaku.chat.export import to_jinja
 from chaku.chat.segments import EOS
 from chaku.chat.templates import Template, get_template
-from chaku.config import ModelConfig
 from chaku.models import vicunas
 from chaku.models.files.gguf import GgufMetadata
+from chaku.settings import ModelConfig
 
 log = logging.getLogger(__name__)
 

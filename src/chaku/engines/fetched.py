@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import replace
 
-from chaku.config import ModelConfig
 from chaku.engines.base import Answer, Call, Capabilities, Engine, State, Status
 from chaku.engines.llamacpp.resources import Resources
 from chaku.engines.opening import check_settings, engine_kind, open_engine
@@ -17,6 +16,7 @@ from chaku.errors import EngineUnavailable
 from chaku.models.fetch.progress import DESCRIPTIONS, Phase, Progress
 from chaku.models.fetch.pull import pull
 from chaku.models.reference import Reference
+from chaku.settings import ModelConfig
 
 log = logging.getLogger(__name__)
 

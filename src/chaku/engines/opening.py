@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaku.config import ModelConfig
 from chaku.engines.base import Engine
 from chaku.engines.llamacpp.opening import open_gguf
 from chaku.engines.llamacpp.resources import Resources
@@ -28,6 +27,7 @@ from chaku.models.reference import (
     WheelFile,
 )
 from chaku.nearest import did_you_mean
+from chaku.settings import ModelConfig
 
 Open = Callable[[str, ModelConfig, Reference, Path | None, Resources], Engine]
 

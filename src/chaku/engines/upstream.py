@@ -14,11 +14,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from chaku import tasks
-from chaku.config import ModelConfig, environment
+from chaku.config import environment
 from chaku.engines.base import Answer, Call, Capabilities, Engine, Route, State, Status
 from chaku.engines.openai_speaker import OpenAiSpeaker
 from chaku.errors import ChakuError, ConfigError
 from chaku.http_out import NotSent, Retries, Transport
+from chaku.settings import ModelConfig
 
 log = logging.getLogger(__name__)
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chaku.config import Contestant
 from chaku.errors import UsageError
 from chaku.evals.fastchat import kind_of, questions_beside, read_old_files
 from chaku.evals.foreign_logs import is_foreign_log, read_foreign_log
 from chaku.evals.records import Answer, Question, Run, newest, read_records
 from chaku.evals.suites import read_questions
+from chaku.settings import Contestant
 
 
 @dataclass

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, Literal
 
-from chaku.config import Contestant
 from chaku.errors import UsageError
 from chaku.evals.prompts import PromptSet
 from chaku.evals.records import Answer, Mode, Question, content_key
 from chaku.evals.suites import temperature_of
+from chaku.settings import Contestant
 
 ANSWER_TOKENS = 1024
 JUDGEMENT_TOKENS = 1024

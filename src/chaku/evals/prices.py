@@ -10,9 +10,9 @@ import yaml
 from pydantic import ValidationError
 
 from chaku.complaints import in_words
-from chaku.config import Price
 from chaku.errors import ChakuError, UsageError
 from chaku.evals.records import Usage
+from chaku.policies import Price
 
 Message = Mapping[str, Any]
 _CHARS_PER_TOKEN = 4.0

@@ -23,9 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chaku.comparison import Comparison
 from chaku.complaints import in_words
-from chaku.config import Contestant
 from chaku.errors import UsageError
 from chaku.records import atomic_write
+from chaku.settings import Contestant
 
 SCHEMA = 1
 LABELS_FILE = "labels.jsonl"

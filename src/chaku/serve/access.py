@@ -13,8 +13,10 @@ from datetime import UTC, datetime
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from chaku.config import LOOPBACK_HOSTS, ORIGIN, Limits, ServeConfig
+from chaku.config import LOOPBACK_HOSTS, ORIGIN
 from chaku.errors import AuthenticationFailed, ConfigError, PermissionRefused
+from chaku.policies import Limits
+from chaku.settings import ServeConfig
 
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+(?:%[\w~-]+)?)\]|([a-z0-9_.-]+))(?::\d{1,5})?", re.ASCII)
 """An address in brackets or a name, and perhaps a port: nothing else is a Host."""

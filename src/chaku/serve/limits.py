@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from chaku.config import Limits, Price
 from chaku.engines.base import Route
 from chaku.errors import (
     ChakuError,
@@ -22,6 +21,7 @@ from chaku.errors import (
     StoreError,
     StoreUnavailable,
 )
+from chaku.policies import Limits, Price
 from chaku.serve.access import Caller
 from chaku.serve.exchange import Exchange
 from chaku.serve.relay import Headers

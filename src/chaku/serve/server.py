@@ -19,7 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from chaku import tasks
-from chaku.config import DEFAULT_PORT, MAX_PORT, ServeConfig
+from chaku.config import DEFAULT_PORT, MAX_PORT
 from chaku.errors import ChakuError, UsageError
 from chaku.serve.access import Access, ActiveKeys
 from chaku.serve.app import build_app
@@ -37,6 +37,7 @@ from chaku.serve.moderation.routes import add_moderation_route
 from chaku.serve.routing.router import Router
 from chaku.serve.table import ModelTable
 from chaku.serve.tls import Tls, read_tls
+from chaku.settings import ServeConfig
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from chaku.config import ModelConfig
 from chaku.engines.base import Capabilities, Engine, Hold, Route, State, Status
 from chaku.errors import ChakuError, EngineUnavailable, InvalidRequest, NotFound
 from chaku.nearest import did_you_mean
@@ -18,6 +17,7 @@ from chaku.serve import capability
 from chaku.serve.admission import Admission
 from chaku.serve.routing.breaker import Breaker
 from chaku.serve.routing.load import CallLoad, Load
+from chaku.settings import ModelConfig
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import hashlib
 import ssl
 from dataclasses import dataclass
 
-from chaku.config import ServeConfig
 from chaku.errors import ConfigError
+from chaku.settings import ServeConfig
 
 
 @dataclass(frozen=True)

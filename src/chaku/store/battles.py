@@ -17,8 +17,8 @@ import orjson
 import sqlalchemy as sa
 
 from chaku.comparison import Comparison, Outcome
-from chaku.config import Contestant
 from chaku.errors import Conflict, NotFound, Overloaded
+from chaku.settings import Contestant
 from chaku.store import comparisons, conversations
 from chaku.store.conversations import StoredConversation
 from chaku.store.database import Store

@@ -11,8 +11,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from chaku.config import Limits
 from chaku.errors import NotFound
+from chaku.policies import Limits
 from chaku.store import comparisons
 from chaku.store.comparisons import Forgotten
 from chaku.store.database import Store

@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from chaku.config import TOKEN_PREFIX, Limits
+from chaku.config import TOKEN_PREFIX
 from chaku.errors import InvalidRequest, NotFound
 from chaku.nearest import did_you_mean
+from chaku.policies import Limits
 from chaku.store.database import Store
 from chaku.store.ids import new_id
 from chaku.store.tables import visitors

@@ -85,7 +85,7 @@ visitors = Table(
     Column("revoked_at", UtcDateTime),  # of a guest: blocked
     Column("scopes", Words, nullable=False),  # the rights of its holder, see keys.SCOPES
     Column("expires_at", UtcDateTime),
-    Column("limits", _Json, nullable=False),  # config.Limits, without what is not limited
+    Column("limits", _Json, nullable=False),  # policies.Limits, without what is not limited
     Column("revision", Integer, nullable=False),  # grows with every change
     UniqueConstraint("digest", name="uq_api_keys_digest"),
     Index(
@@ -121,7 +121,7 @@ rate_counters = Table(
     "rate_counters",
     metadata,
     Column("subject", Text, primary_key=True),  # a key's id
-    Column("kind", Text, primary_key=True),  # a field of config.Limits
+    Column("kind", Text, primary_key=True),  # a field of policies.Limits
     Column("used", Float, nullable=False),
     Column("counted_at", UtcDateTime, nullable=False),  # when `used` was so much, by the database's clock
 )

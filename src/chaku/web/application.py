@@ -17,8 +17,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from chaku import __version__, tasks
-from chaku.config import GuestPolicy
 from chaku.errors import ChakuError, InvalidRequest, MethodNotAllowed, NotFound
+from chaku.policies import GuestPolicy
 from chaku.runs import ROOT
 from chaku.store.database import Store
 from chaku.store.guests import Guests

@@ -24,9 +24,9 @@ from chaku.arena.battle_files import style_of
 from chaku.arena.categories import category_of, language_of
 from chaku.arena.leaks import leaks_identity
 from chaku.comparison import Comparison, Outcome
-from chaku.config import Contestant
 from chaku.errors import ConfigError, Conflict, InvalidRequest
 from chaku.protocol.validation import check
+from chaku.settings import Contestant
 from chaku.store.battles import SIDES, UNDO, Battles, Side, StoredBattle, StoredVote
 from chaku.store.comparisons import ComparisonBook
 from chaku.store.database import Store

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
 
-from chaku.config import Contestant
 from chaku.errors import ChakuError, Conflict
+from chaku.settings import Contestant
 from chaku.store.battles import SIDES, Battles, Side, StoredBattle
 from chaku.store.conversations import StoredConversation
 from chaku.store.message_record import MessageState, StoredMessage

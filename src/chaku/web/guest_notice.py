@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chaku.config import GuestPolicy
+from chaku.policies import GuestPolicy
 
 
 def notice_of(policy: GuestPolicy) -> list[str]:

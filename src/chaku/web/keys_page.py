@@ -10,8 +10,8 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chaku.config import Limits
 from chaku.errors import PermissionRefused
+from chaku.policies import Limits
 from chaku.protocol.messages import Shape
 from chaku.store.database import Store
 from chaku.store.keys import Key, create, list_keys, revoke

@@ -17,7 +17,7 @@ from chaku.cli.eval.show import counts_of, print_counts
 from chaku.cli.progress.requests import RequestCounts
 from chaku.cli.terminal.asking import run_until_ended
 from chaku.cli.terminal.endpoint import choose
-from chaku.config import Contestant, Price, environment
+from chaku.config import environment
 from chaku.errors import ChakuError, UsageError
 from chaku.evals.caller import Caller, Host
 from chaku.evals.plan import Answers, AnswerTask, JudgementTask, Judging, plan_answers, plan_judgements
@@ -25,6 +25,8 @@ from chaku.evals.prices import Budget, estimated_tokens, load_prices
 from chaku.evals.prompts import load_prompts
 from chaku.evals.records import Answer, Judgement, Manifest, Mode, Question, Run
 from chaku.evals.session import Session, open_session
+from chaku.policies import Price
+from chaku.settings import Contestant
 
 ASSUMED_ANSWER_CHARS = 1200
 """Length of an answer that isn't there yet, for the estimate of what judging it takes."""

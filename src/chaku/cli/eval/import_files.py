@@ -16,7 +16,6 @@ from chaku import __version__
 from chaku.cli.eval.labels import read_labels
 from chaku.cli.help_page import command
 from chaku.comparison import Comparison, write_comparisons
-from chaku.config import Contestant
 from chaku.errors import UsageError
 from chaku.evals.agreement import Agreement, among_people, with_people
 from chaku.evals.fastchat import OldFiles, kind_of, questions_beside, read_old_files, read_old_questions
@@ -24,6 +23,7 @@ from chaku.evals.pairs import Pair, pairs_of
 from chaku.evals.quality import Quality, relative_quality
 from chaku.evals.records import LABELS_FILE, Manifest, Question, write_records, write_run
 from chaku.evals.reparsing import reparse
+from chaku.settings import Contestant
 
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 

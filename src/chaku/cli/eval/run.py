@@ -11,10 +11,10 @@ from chaku.cli.eval.asking import Wanted, carry_out, judge_host_of, judging_of, 
 from chaku.cli.eval.options import calling_options, code_option, judging_options
 from chaku.cli.help_page import command
 from chaku.cli.terminal.asking import endpoint_options
-from chaku.config import Contestant
 from chaku.errors import UsageError
 from chaku.evals.plan import ANSWER_TOKENS
 from chaku.evals.suites import load_suite, spread
+from chaku.settings import Contestant
 
 
 @command(sections={"Judging": "judge", "Calls": "output"})

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from chaku.config import ModelConfig
 from chaku.engines.chat_template import choose
 from chaku.engines.llamacpp.engine import LlamaCppEngine, Settings
 from chaku.engines.llamacpp.resources import Resources
 from chaku.errors import ConfigError, ModelError
 from chaku.models.files.gguf import read_metadata
 from chaku.models.plan.memory_plan import plan, require_fit
+from chaku.settings import ModelConfig
 
 log = logging.getLogger(__name__)
 

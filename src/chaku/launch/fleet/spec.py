@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from chaku.config import Frozen, ModelConfig, ServeConfig, load
+from chaku.config import Frozen, load
 from chaku.errors import UsageError
 from chaku.models.reference import parse
 from chaku.nearest import did_you_mean
+from chaku.settings import ModelConfig, ServeConfig
 
 Place = Literal["local", "ray", "k8s", "sky"]
 NAME = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"

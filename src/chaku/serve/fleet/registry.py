@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing_extensions import TypedDict
 
 from chaku import tasks
-from chaku.config import ModelConfig
 from chaku.engines.worker import WorkerEngine
 from chaku.errors import Conflict, EngineUnavailable, InvalidRequest, NotFound, Overloaded
 from chaku.nearest import did_you_mean
@@ -25,6 +24,7 @@ from chaku.serve.fleet.addresses import CheckedResolver, check_url
 from chaku.serve.fleet.callback import call_back
 from chaku.serve.fleet.recent import RecentRequests, RequestRow
 from chaku.serve.table import ModelTable, Replica, Served
+from chaku.settings import ModelConfig
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 import orjson
 
-from chaku.config import ModerationPolicy, environment
+from chaku.config import environment
 from chaku.data.rules.content import content_hits
 from chaku.errors import ChakuError, ConfigError, EngineError
 from chaku.http_out import Retries, Transport, refusal
+from chaku.policies import ModerationPolicy
 
 Ask = Callable[[str, str], Awaitable[str]]
 """Ask a served model a question: its name, the text; returns the answer."""

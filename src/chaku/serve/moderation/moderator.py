@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from prometheus_client import Counter
 
-from chaku.config import ModerationAction, ModerationPolicy
 from chaku.errors import ChakuError, InvalidRequest
+from chaku.policies import ModerationAction, ModerationPolicy
 from chaku.serve.moderation.judges import Ask, EndpointJudge, GuardJudge, Hit, Judge, JudgeFailed, RuleJudge
 
 log = logging.getLogger(__name__)

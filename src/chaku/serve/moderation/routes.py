@@ -10,9 +10,9 @@ from fastapi import FastAPI, Request, Response
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from chaku.config import ModerationPolicy
 from chaku.data.rules.content import CONTENT_RULES
 from chaku.errors import NotFound
+from chaku.policies import ModerationPolicy
 from chaku.protocol.json_scan import check_depth
 from chaku.protocol.messages import Shape
 from chaku.protocol.validation import check

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from chaku.config import RoutingPolicy
 from chaku.serve.routing.load import DECODE_TOKENS, UNKNOWN_SLOTS, CallLoad, Load, Work
 from chaku.serve.routing.prefix import PrefixIndex
+from chaku.settings import RoutingPolicy
 
 LOOKS_AT_ALL = 8
 """Up to so many replicas, a policy compares all. Of more it takes two by chance, and the best holder of the prefix."""

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from chaku import __version__, logs, tasks
-from chaku.config import Limits
 from chaku.engines.base import Engine, State
 from chaku.engines.worker import told_capabilities
 from chaku.errors import ChakuError
+from chaku.policies import Limits
 from chaku.protocol.fleet import MAX_LOG_LINES, Beat, CommandKind, Join
 from chaku.serve.exchange import Exchange
 from chaku.serve.server import Serving

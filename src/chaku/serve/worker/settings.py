@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from chaku.config import MAX_PORT, Frozen, ModelConfig
+from chaku.config import MAX_PORT, Frozen
+from chaku.settings import ModelConfig
 
 
 class WorkerConfig(Frozen):

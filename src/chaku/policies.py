@@ -1,0 +1,104 @@
+"""What callers may do: limits and prices, guests, moderation. Keys, the page and the gateway share these settings."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from chaku.config import Frozen, ModelName
+
+
+class Limits(Frozen):
+    """The limits of one caller: a key, or a guest. None or () is no limit."""
+
+    requests_per_minute: int | None = Field(None, ge=1)
+    tokens_per_minute: int | None = Field(None, ge=1)
+    """Tokens of prompts and answers."""
+    tokens_per_day: int | None = Field(None, ge=1)
+    """The same within a day (UTC)."""
+    dollars_per_month: float | None = Field(None, gt=0)
+    """At the prices of the served models, within a month (UTC)."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Tokens of one answer."""
+    models: tuple[ModelName, ...] = ()
+    """The models that it may ask; () is every model."""
+
+
+class Price(Frozen):
+    """The price of a model's tokens, in dollars per million."""
+
+    prompt: float = Field(ge=0)
+    completion: float = Field(ge=0)
+    cached: float | None = Field(None, ge=0)
+    """Of prompt tokens that came out of a cache. Default: as `prompt`."""
+
+    def dollars(self, prompt_tokens: float, completion_tokens: float, cached_tokens: int = 0) -> float:
+        """The price of one request; `cached_tokens` are a part of `prompt_tokens`."""
+        cached = self.prompt if self.cached is None else self.cached
+        read = (prompt_tokens - cached_tokens) * self.prompt + cached_tokens * cached
+        return (read + completion_tokens * self.completion) / 1_000_000
+
+
+class GuestPolicy(Frozen):
+    """What visitors of the page may do who have no key."""
+
+    limits: Limits = Limits(requests_per_minute=6, tokens_per_day=50_000, max_tokens=1024)
+    """Of one guest."""
+    new_per_hour: int = Field(20, ge=1)
+    """Guests that may begin from one address within an hour."""
+    keep_days: int | None = Field(30, ge=1)
+    """The chats and battles of a guest are deleted after so many days without a visit. None: they are kept."""
+
+
+ModerationAction = Literal["off", "warn", "hide", "refuse"]
+
+
+class ModerationPolicy(Frozen):
+    """How prompts and answers are judged, and what is done with those that are flagged."""
+
+    rules: bool = False
+    """Judge by the word rules of `chaku data` (minors, sexual, slur, self_harm, weapons)."""
+    patterns: dict[str, str] = Field(default_factory=dict)
+    """Category to regular expression, beside the rules; case does not matter."""
+    url: str | None = None
+    """Base URL of an API with /moderations, such as https://api.openai.com/v1."""
+    url_model: str = "omni-moderation-latest"
+    api_key_env: str | None = None
+    """Environment variable that holds the key of `url`."""
+    guard: ModelName | None = None
+    """Served model that answers "safe", or "unsafe" and a line of categories, as Llama Guard does. Its own requests
+    are not judged."""
+    threshold: float | None = Field(None, ge=0, le=1)
+    """Flag a category whose score at `url` reaches this. Default: those that it names."""
+    actions: dict[str, ModerationAction] = Field(default_factory=dict)
+    """What is done, by category. warn: a header names it. hide: the flagged text is left out. refuse: the prompt is
+    refused, and nothing of the answer is kept that was not sent yet."""
+    action: ModerationAction = "refuse"
+    """What is done for other categories."""
+    input: bool = True
+    """Judge prompts."""
+    output: bool = True
+    """Judge answers."""
+    on_failure: Literal["open", "closed"] = "closed"
+    """Where the judge does not answer: open lets everything pass, closed refuses it."""
+    window: int = Field(200, ge=20, le=20_000)
+    """Characters of a stream that are held back until they are judged."""
+    timeout_s: float = Field(10.0, gt=0)
+
+    @model_validator(mode="after")
+    def _has_a_judge(self) -> ModerationPolicy:
+        if not (self.rules or self.patterns or self.url or self.guard):
+            raise ValueError("a moderation policy needs rules, patterns, url or guard")
+        return self
+
+    @field_validator("patterns")
+    @classmethod
+    def _are_expressions(cls, patterns: dict[str, str]) -> dict[str, str]:
+        for pattern in patterns.values():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        return patterns

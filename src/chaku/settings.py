@@ -1,0 +1,247 @@
+"""What `chaku serve` can be told, of itself and of each model."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from chaku.complaints import in_words
+from chaku.config import DEFAULT_PORT, HOST_NAME, MAX_PORT, ORIGIN, Frozen, ModelName
+from chaku.errors import ConfigError
+from chaku.policies import GuestPolicy, ModerationPolicy, Price
+
+RoutingPolicy = Literal["prefix", "least_loaded", "round_robin", "lottery"]
+
+
+class ModelConfig(Frozen):
+    """One served model. Fields that an engine of that kind can't honour are refused at start."""
+
+    source: str
+    """Built-in name, path to a .gguf or a model's folder, hf:org/name[:file][@rev], pypi:package==version,
+    http(s)://host/v1 or scripted:[file]."""
+    name: ModelName | None = None
+    """What clients call it; by default derived from the source."""
+    engine: str | None = None
+    """Engine that serves it, by its name in the table of engines. Default: the one for its source."""
+    context: int | None = Field(None, ge=64)
+    """Tokens that ONE request may use, prompt and answer together. Default: what the model was trained for, as far as
+    memory allows."""
+    slots: int | None = Field(None, ge=1, le=256)
+    """Requests decoded at the same time; more wait in the queue."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads for decoding. Default: physical cores."""
+    spin: bool = False
+    """Let the engine's threads spin while they wait for each other: faster on an idle machine, but answers stall for
+    seconds as soon as another program needs a core."""
+    gpu_layers: int | None = Field(None, ge=0)
+    """Layers put on the GPU. Default: all that fit."""
+    force: bool = False
+    """Serve the model even if the memory plan says that it does not fit."""
+    kv_type: Literal["f16", "q8_0"] = "f16"
+    """Number type of the key-value cache: q8_0 takes half the memory at the same speed, and rounds what it keeps."""
+    quant: Literal["f16", "bf16", "q8_0", "q4_0"] | None = None
+    """Numbers of the weights: the model is requantised once and kept. Default: as the file is; q8_0 for a folder."""
+    template: str | None = None
+    """A built-in chat template (vicuna_v1.1, chatml, ...) instead of the one in the file."""
+    lora: tuple[Path, ...] = ()
+    """GGUF LoRA adapters applied to the model."""
+    mmproj: Path | None = None
+    """GGUF image projector that goes with a vision model."""
+    embeddings: bool = True
+    """Serve /v1/embeddings from this model too (mean of the last hidden states unless the file says otherwise)."""
+    idle_unload_s: float | None = Field(None, gt=0)
+    """Stop the engine after so many seconds without a request; the next request starts it again."""
+    queue_limit: int = Field(64, ge=0)
+    """Requests that may wait for a slot; one more gets a 429."""
+    deadline_s: float = Field(600.0, gt=0)
+    """Longest time for one request, waiting included."""
+    fallback: ModelName | None = None
+    """Model that answers while every replica of this one is down; the header x-chaku-fallback says so."""
+    api_key_env: str | None = None
+    """Environment variable that holds the key sent to an upstream."""
+    upstream_model: ModelName | None = None
+    """The model's name at the upstream, where it differs."""
+    extensions: tuple[str, ...] = ()
+    """Sampling extensions (top_k, min_p, repetition_penalty, ignore_eos) that the upstream honours."""
+
+
+class Contestant(Frozen):
+    """A model as it stands in an arena: one model can stand there under several settings."""
+
+    name: ModelName
+    model: ModelName
+    """The name under which it is served."""
+    system: str | None = Field(None, max_length=20_000)
+    """The system prompt."""
+    sampling: dict[str, Any] = Field(default_factory=dict)
+    """Request parameters, such as temperature."""
+
+    @classmethod
+    def of_flag(cls, text: str) -> Contestant:
+        """As the command line has it: MODEL, NAME=MODEL or {name: NAME, model: MODEL, ...}. Raises ConfigError."""
+        try:
+            return cls.model_validate(_contestant(text))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ConfigError(f"the contestant {text[:80]!r}: {place}: {in_words(first)}") from None
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+
+class ServeConfig(Frozen):
+    """Everything `chaku serve` can be told."""
+
+    models: tuple[ModelConfig, ...] = ()
+    host: str = "127.0.0.1"
+    """Address to bind. Anything but loopback needs an API key in the store."""
+    port: int = Field(DEFAULT_PORT, ge=0, le=MAX_PORT)
+    """0 takes a free one."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Further Host names to answer to (a reverse proxy's name)."""
+    public_url: str | None = None
+    """Address at which others reach this gateway, such as https://chat.example. Needs an API key in the store."""
+    tls_cert: Path | None = None
+    """PEM file with the certificate that the server shows, and the authorities between it and the root: HTTPS."""
+    tls_key: Path | None = None
+    """PEM file with its private key."""
+    joins: bool = True
+    """Let workers on other machines join, with a join token. Without any key, workers on this machine may join too."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of web pages that may call the API from a browser."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks (CIDR) of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    max_connections: int = Field(1000, ge=1)
+    """Clients connected at the same time; the one that has waited longest without asking anything makes room."""
+    body_timeout_s: float = Field(30.0, gt=0)
+    """Longest time for a request's body to arrive, and a second more for each 64 KiB of it."""
+    routing: RoutingPolicy = "prefix"
+    """How a model's replica is chosen: prefix prefers one that has read the prompt's beginning, unless it is busy."""
+    continue_answers: bool = False
+    """Continue answers that broke off at another replica, marked; x-chaku-continue: on or off in a request decides."""
+    score_model: str | None = None
+    """Model that answers at /score where several are served and the request names none."""
+    prices: dict[ModelName, Price] = Field(default_factory=dict)
+    """Prices of models by name, for limits in dollars and for `chaku keys usage`. A model without one costs nothing."""
+    guests: GuestPolicy | None = None
+    """Let visitors use the page without a key, each with limits and chats of their own. Default: not at all."""
+    moderation: ModerationPolicy | None = None
+    """How prompts and answers are judged. Default: not at all."""
+    conversation_turns: int | None = Field(None, ge=1)
+    """User messages that one chat may have."""
+    input_characters: int | None = Field(None, ge=1)
+    """Characters that the last user message may have."""
+    ui: bool = True
+    """Serve the page beside the API."""
+    runs: str = "runs"
+    """Folder whose training runs the page shows, to the local user alone."""
+    evals: str = "evals"
+    """Folder whose evaluation runs the page shows, to the local user alone."""
+    contestants: tuple[Contestant, ...] = ()
+    """Who stands in the arena. Default: every model that answers chats, as it is."""
+    arena_battles_per_hour: int = Field(60, ge=1)
+    """Battles that one visitor may begin."""
+    arena_turns: int = Field(10, ge=1)
+    """Turns of one battle."""
+    database: str | None = None
+    """SQLAlchemy URL. Default: CHAKU_DATABASE, or an SQLite file in the data folder."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("contestants", mode="before")
+    @classmethod
+    def _read_flags(cls, contestants: Any) -> Any:
+        """On the command line a contestant is NAME=MODEL, or a mapping as in YAML."""
+        return tuple(_contestant(one) if isinstance(one, str) else one for one in contestants or ())
+
+    @field_validator("guests", mode="before")
+    @classmethod
+    def _read_guests(cls, guests: Any) -> Any:
+        """On the command line guests are let in or not; a YAML file may have a policy."""
+        return (GuestPolicy() if guests else None) if isinstance(guests, bool) else guests
+
+    @field_validator("moderation", mode="before")
+    @classmethod
+    def _read_moderation(cls, moderation: Any) -> Any:
+        """On the command line it is the word rules, the URL of an API, or a mapping as in YAML."""
+        if not isinstance(moderation, str):
+            return moderation
+        if moderation.startswith(("http://", "https://")):
+            return {"url": moderation}
+        if moderation == "rules":
+            return {"rules": True}
+        return _mapping(moderation, "rules, a URL, or {rules: true, actions: {...}}")
+
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _read_prices(cls, prices: Any) -> Any:
+        """On the command line a price is NAME=PROMPT/COMPLETION."""
+        return prices if isinstance(prices, dict) else dict(_price(text) for text in prices)
+
+    @field_validator("contestants")
+    @classmethod
+    def _differ(cls, contestants: tuple[Contestant, ...]) -> tuple[Contestant, ...]:
+        names = [contestant.name for contestant in contestants]
+        if repeated := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two contestants are called {repeated!r}")
+        return contestants
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not re.fullmatch(HOST_NAME, host):
+                raise ValueError(f"{host!r} is not a host name: write it without scheme and port, such as gpu-box.lan")
+        return hosts
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_url(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(f"https?://{ORIGIN.partition('://')[2]}", url):
+            raise ValueError(f"{url!r} is not an address: write scheme and host, such as https://chat.example")
+        return url
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for network in networks:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError:
+                raise ValueError(
+                    f"{network!r} is not a network: write an address or CIDR, such as 10.0.0.0/8"
+                ) from None
+        return networks
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(ORIGIN, origin):
+                raise ValueError(f"{origin!r} is not an origin: write scheme and host, such as https://app.example")
+        return origins
+
+
+def _price(text: str) -> tuple[str, dict[str, str]]:
+    found = re.fullmatch(r"(?P<name>.+)=(?P<prompt>[^/]+)/(?P<completion>[^/]+)", text)
+    if found is None:
+        raise ValueError(f"{text[:80]!r} is not NAME=PROMPT/COMPLETION, in dollars per million tokens")
+    return found["name"], {"prompt": found["prompt"], "completion": found["completion"]}
+
+
+def _contestant(text: str) -> Any:
+    if not text.lstrip().startswith("{"):
+        name, _, model = text.partition("=")
+        return {"name": name, "model": model or name}
+    return _mapping(text, "{name: NAME, model: MODEL, system: TEXT}")
+
+
+def _mapping(text: str, example: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"{text[:80]!r} is not a mapping: write {example}") from None
