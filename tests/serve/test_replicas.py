@@ -10,7 +10,8 @@ import pytest
 from chaku.engines.base import State, Status
 from chaku.engines.scripted import Reply, Script, ScriptedEngine
 from chaku.errors import EngineUnavailable, ModelError
-from chaku.serve.table import ModelTable, Served
+from chaku.serve.served import Served
+from chaku.serve.table import ModelTable
 from chaku.settings import ModelConfig
 from gateways import chat, gateway, scripted
 from processes import PATIENCE_S

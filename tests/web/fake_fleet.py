@@ -7,7 +7,7 @@ from typing import Any
 
 from chaku.errors import NotFound
 from chaku.serve.fleet.recent import RequestRow
-from chaku.serve.fleet.registry import WorkerRow
+from chaku.serve.fleet.worker import WorkerRow
 
 
 def worker_row(name: str, state: str = "ready", **changed: Any) -> WorkerRow:

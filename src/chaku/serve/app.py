@@ -20,7 +20,8 @@ from chaku.serve.access import Caller
 from chaku.serve.limits import headers_in
 from chaku.serve.metrics import Metrics
 from chaku.serve.openapi import describe, error_responses
-from chaku.serve.table import ModelTable, Served
+from chaku.serve.served import Served
+from chaku.serve.table import ModelTable
 
 
 class ServedModel(TypedDict):

@@ -41,7 +41,8 @@ from chaku.serve.moderation.moderator import Moderator
 from chaku.serve.relay import AsgiMessage, Headers, Receive, Relay, Send, note_headers, send_json
 from chaku.serve.routing.load import Work
 from chaku.serve.routing.prefix import work_of
-from chaku.serve.table import Fitting, ModelTable, Served
+from chaku.serve.served import Fitting, Served
+from chaku.serve.table import ModelTable
 from chaku.serve.wires.base import Translation, Wire
 
 log = logging.getLogger(__name__)

@@ -10,16 +10,16 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from chaku import tasks
 from chaku.errors import ChakuError
 from chaku.http_out import Retries, Transport
+from chaku.launch.fleet.member import Member
 from chaku.launch.fleet.processes import LASTING, GatewayProcess, Running, Workers
 from chaku.launch.fleet.record import Record
 from chaku.launch.fleet.scaling import Demand, Restarts, Scaler
-from chaku.launch.fleet.spec import FleetConfig, Place, Pool, worker_names
+from chaku.launch.fleet.spec import FleetConfig, Place, worker_names
 
 _log = logging.getLogger(__name__)
 
@@ -31,36 +31,6 @@ _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - not bound here
 _MOST_ASKED = 2
 """The second signal does not wait for requests."""
 _ONCE = Retries(limit=0, unanswered=False, statuses=frozenset())
-
-
-@dataclass
-class Member:
-    """One worker that is wanted, or was a moment ago."""
-
-    name: str
-    pool: Pool
-    start_at: float
-    """Monotonic seconds of its next start."""
-    running: Running | None = None
-    began_at: float = 0.0
-    restarts: Restarts = field(default_factory=Restarts)
-    failure: str = ""
-    """Why it is not started again."""
-    state: str = "starting"
-    """As the gateway's table has it."""
-    end_by: float | None = None
-    """When it is asked again to end; None while it is wanted."""
-    num_asked: int = 0
-
-    def told(self) -> dict[str, Any]:
-        """Its row in the record."""
-        return {
-            "model": self.pool.model,
-            "state": "failed" if self.failure else self.state,
-            "place": self.running.place if self.running else "",
-            "restarts": self.restarts.number,
-            "detail": self.failure,
-        }
 
 
 class Keeper:

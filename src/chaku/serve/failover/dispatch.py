@@ -23,7 +23,7 @@ from chaku.serve.failover.line import Line
 from chaku.serve.routing.breaker import RetryBudget
 from chaku.serve.routing.load import CallLoad, Work
 from chaku.serve.routing.router import Router
-from chaku.serve.table import LOOK_EVERY_S, WAITS_S, Fitting, Replica, Served
+from chaku.serve.served import LOOK_EVERY_S, WAITS_S, Fitting, Replica, Served
 
 log = logging.getLogger(__name__)
 

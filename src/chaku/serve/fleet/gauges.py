@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from chaku.serve.fleet.registry import Fleet, WorkerRow
+from chaku.serve.fleet.registry import Fleet
+from chaku.serve.fleet.worker import WorkerRow
 
 STATES = ("joining", "ready", "draining", "suspect", "gone")
 _GAUGES: tuple[tuple[str, str, Callable[[WorkerRow], float | None]], ...] = (

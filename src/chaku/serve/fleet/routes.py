@@ -15,7 +15,8 @@ from chaku.protocol.json_scan import check_depth
 from chaku.protocol.validation import check
 from chaku.serve.access import Access
 from chaku.serve.body import parse, read_bytes
-from chaku.serve.fleet.registry import Fleet, WorkerRow
+from chaku.serve.fleet.registry import Fleet
+from chaku.serve.fleet.worker import WorkerRow
 from chaku.serve.openapi import error_responses
 
 MAX_BYTES = 512 << 10

@@ -21,8 +21,8 @@ from chaku.errors import ChakuError
 from chaku.policies import Limits
 from chaku.protocol.fleet import MAX_LOG_LINES, Beat, CommandKind, Join
 from chaku.serve.exchange import Exchange
+from chaku.serve.served import Served
 from chaku.serve.server import Serving
-from chaku.serve.table import Served
 from chaku.serve.worker.machine import address_toward, device_name, resident_bytes
 from chaku.serve.worker.membership import Member, Membership
 
