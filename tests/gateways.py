@@ -152,6 +152,7 @@ async def page_gateway(
     evals: Path = Path("evals"),
     arena: ArenaSettings | None = None,
     guests: GuestPolicy | None = None,
+    user_header: str | None = None,
     **options: Any,
 ) -> AsyncIterator[Running]:
     """The same with its page, over a real database."""
@@ -175,13 +176,20 @@ async def page_gateway(
                 arena=arena,
                 fleet=serving.fleet,
                 guests=guests,
+                user_header=user_header,
                 check_prompt=serving.moderator.check_prompt if serving.moderator else None,
             )
         )
 
     with open_store(f"sqlite:///{database}") as store, keyring.KeyRing(store, interval_s=0.05) as keys:
         async with gateway(
-            *engines, keys=keys, counters=Counters(store), extend=extend, guests=guests, **options
+            *engines,
+            keys=keys,
+            counters=Counters(store),
+            extend=extend,
+            guests=guests,
+            user_header=user_header,
+            **options,
         ) as running:
             yield running
 

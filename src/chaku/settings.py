@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from chaku.complaints import in_words
 from chaku.config import DEFAULT_PORT, HOST_NAME, MAX_PORT, ORIGIN, Frozen, ModelName
@@ -94,6 +94,10 @@ class Contestant(Frozen):
             raise ConfigError(str(error)) from None
 
 
+_HEADERS_OF_CLIENTS = frozenset({"authorization", "cookie", "host", "origin", "x-api-key", "x-chaku"})
+"""Headers that a browser or a client sets for chaku itself: a proxy can name no user in them."""
+
+
 class ServeConfig(Frozen):
     """Everything `chaku serve` can be told."""
 
@@ -116,6 +120,9 @@ class ServeConfig(Frozen):
     """Origins of web pages that may call the API from a browser."""
     trusted_proxies: tuple[str, ...] = ()
     """Networks (CIDR) of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    user_header: str | None = None
+    """Header in which a trusted proxy names the user whom it has logged in, such as X-Forwarded-User. Each such user
+    has chats of its own on the page. From any other address the header counts for nothing."""
     max_connections: int = Field(1000, ge=1)
     """Clients connected at the same time; the one that has waited longest without asking anything makes room."""
     body_timeout_s: float = Field(30.0, gt=0)
@@ -216,6 +223,17 @@ class ServeConfig(Frozen):
                     f"{network!r} is not a network: write an address or CIDR, such as 10.0.0.0/8"
                 ) from None
         return networks
+
+    @field_validator("user_header")
+    @classmethod
+    def _is_header_of_a_proxy(cls, header: str | None, known: ValidationInfo) -> str | None:
+        if header is None:
+            return None
+        if not re.fullmatch(r"[A-Za-z0-9-]+", header) or header.lower() in _HEADERS_OF_CLIENTS:
+            raise ValueError(f"{header!r} is no header for names of users: write one such as X-Forwarded-User")
+        if not known.data.get("trusted_proxies"):
+            raise ValueError("only a trusted proxy may name users: add its address with --trusted-proxy")
+        return header
 
     @field_validator("cors_origins")
     @classmethod

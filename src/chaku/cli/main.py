@@ -52,7 +52,7 @@ COMMANDS = {
     "doctor": ("chaku.cli.doctor:doctor", "Check this machine; say how to mend what is missing."),
     "paths": ("chaku.cli.paths:paths", "Show where chaku keeps its files."),
     "keys": ("chaku.cli.keys:keys", "Create, edit and revoke API keys; show their use."),
-    "visitors": ("chaku.cli.visitors:visitors", "List, limit, block and delete guests of the page."),
+    "visitors": ("chaku.cli.visitors:visitors", "List, limit, block and delete visitors without a key."),
     "completion": ("chaku.cli.completion:completion", "Print the completion script of a shell."),
 }
 SECTIONS = {

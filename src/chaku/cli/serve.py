@@ -252,6 +252,7 @@ def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str, co
         fleet=serving.fleet,
         check_prompt=serving.moderator.check_prompt if serving.moderator else None,
         guests=config.guests,
+        user_header=config.user_header,
         certificate=serving.tls.fingerprint if serving.tls else None,
     )
     serving.companions.append(application)

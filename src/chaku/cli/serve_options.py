@@ -106,6 +106,9 @@ _LAST_OPTIONS = (
         help="Proxies whose X-Forwarded headers are believed.",
     ),
     click.option(
+        "--user-header", metavar="NAME", help="Header in which a trusted proxy names the user that it has logged in."
+    ),
+    click.option(
         "--max-connections", metavar="N", show_default="1000", type=int, help="Clients connected at the same time."
     ),
     click.option(

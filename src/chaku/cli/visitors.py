@@ -1,4 +1,4 @@
-"""chaku visitors: the guests of the page, who have no key."""
+"""chaku visitors: the guests of the page, and the users of a proxy, who have no key."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def _open(database: str | None) -> Store:
 
 @group()
 def visitors() -> None:
-    """List, limit, block and delete guests of the page."""
+    """List, limit, block and delete visitors without a key."""
 
 
 @visitors.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="Print the guests as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the visitors as JSON.")
 @database_option()
 def list_command(as_json: bool, database: str | None) -> None:
-    """List the guests, the last seen first."""
+    """List guests, and users whom a proxy named, the last seen first."""
     with _open(database) as store:
         found = guests.list_guests(store)
     if as_json:
@@ -42,10 +42,16 @@ def list_command(as_json: bool, database: str | None) -> None:
         click.echo("No guests yet: `chaku serve --guests` lets them in.", err=True)
         return
     rows = [
-        [guest.name, "blocked" if guest.revoked_at else "active", _day(guest.last_used_at), limits_in_words(guest)]
+        [
+            guest.name,
+            guest.kind,
+            "blocked" if guest.revoked_at else "active",
+            _day(guest.last_used_at),
+            limits_in_words(guest),
+        ]
         for guest in found
     ]
-    draw(["name", "state", "last seen", "limits of its own"], rows)
+    draw(["name", "kind", "state", "last seen", "limits of its own"], rows, num_texts=5)
 
 
 @visitors.command()
@@ -53,7 +59,7 @@ def list_command(as_json: bool, database: str | None) -> None:
 @guest_limit_options
 @database_option()
 def limit(which: str, database: str | None, **limits: Any) -> None:
-    """Set limits for one guest.
+    """Set limits for one visitor.
 
     They hold instead of the gateway's. The word none takes a limit back to the gateway's: --tokens-per-day none.
     """
@@ -67,10 +73,10 @@ def limit(which: str, database: str | None, **limits: Any) -> None:
 
 @visitors.command()
 @click.argument("which", metavar="NAME_OR_ID")
-@click.option("--undo", is_flag=True, help="Let the guest in again.")
+@click.option("--undo", is_flag=True, help="Let the visitor in again.")
 @database_option()
 def block(which: str, undo: bool, database: str | None) -> None:
-    """Keep a guest out. Its chats stay."""
+    """Keep a visitor out. The chats stay."""
     with _open(database) as store:
         guest = guests.block(store, which, now=None if undo else datetime.now(UTC))
     click.echo(f"{guest.name} is let in again." if undo else f"{guest.name} is blocked.")
@@ -80,7 +86,7 @@ def block(which: str, undo: bool, database: str | None) -> None:
 @click.argument("which", metavar="NAME_OR_ID")
 @database_option()
 def delete(which: str, database: str | None) -> None:
-    """Delete a guest with its chats, battles and votes. This can't be undone."""
+    """Delete a visitor with the chats, battles and votes. This can't be undone."""
     with _open(database) as store:
         guest, gone = guests.delete(store, which)
     click.echo(f"{guest.name} is deleted, with its chats, battles ({gone.num_battles}) and votes ({gone.num_votes}).")
@@ -97,6 +103,7 @@ def _as_json(guest: Key) -> dict[str, Any]:
     return {
         "id": guest.id,
         "name": guest.name,
+        "kind": guest.kind,
         "limits": guest.limits.model_dump(mode="json", exclude_defaults=True),
         **{name: moment.isoformat() if moment else None for name, moment in moments.items()},
     }

@@ -58,11 +58,11 @@ class ActiveKeys(Protocol):
         """The active key of this id. It may have expired."""
 
 
-class KnownGuests(Protocol):
-    """Guests who have just been at the page; `chaku.store.guests` has the real ones."""
+class KnownVisitors(Protocol):
+    """Visitors without a key who have just been at the page; `chaku.store.guests` and `users` have the real ones."""
 
-    def with_id(self, guest_id: str) -> ApiKey | None:
-        """The guest of this id, who is not blocked."""
+    def with_id(self, visitor_id: str) -> ApiKey | None:
+        """The visitor of this id, who is not blocked."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Access:
             names.add(urlsplit(config.public_url).hostname or "")
         self._host_names = {name.lower() for name in names}
         self._known_hosts: dict[bytes, bool] = {}
-        lets_nobody_in = not keys.num_of_callers and config.guests is None
+        lets_nobody_in = not keys.num_of_callers and config.guests is None and config.user_header is None
         if not is_loopback_host(config.host) and lets_nobody_in:
             raise ConfigError(
                 f"--host {config.host} can be reached by others, and no API key exists",
@@ -103,10 +103,12 @@ class Access:
                 param="public_url",
             )
         self._trusted = [ipaddress.ip_network(network) for network in config.trusted_proxies]
-        self._key_needed_always = (
-            not is_loopback_host(config.host) or config.public_url is not None or config.guests is not None
-        )
-        self.guests: KnownGuests | None = None
+        self._key_needed_always = not is_loopback_host(config.host) or (
+            config.public_url,
+            config.guests,
+            config.user_header,
+        ) != (None, None, None)
+        self.visitors: tuple[KnownVisitors, ...] = ()
         """Set by the page, which lets them in."""
         self._inside = secrets.token_urlsafe(32)
 
@@ -217,7 +219,8 @@ class Access:
         return Caller(key.id, key.limits)
 
     def _of_the_page(self, visitor_id: str) -> ApiKey | None:
-        return self._keys.with_id(visitor_id) or (self.guests.with_id(visitor_id) if self.guests is not None else None)
+        known = (self._keys, *self.visitors)
+        return next((visitor for of in known if (visitor := of.with_id(visitor_id)) is not None), None)
 
     def check_join(self, authorization: bytes | None, *, is_local: bool) -> None:
         """Let a worker in: with a join token, or from this machine (`is_local`) while no key of any kind exists.

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from chaku.errors import NotFound
+from chaku.errors import InvalidRequest, NotFound
 from chaku.policies import Limits
 from chaku.store import comparisons
 from chaku.store.comparisons import Forgotten
@@ -23,6 +23,7 @@ from chaku.store.tables import conversations, rate_counters, usage, visitors
 MAX_KNOWN = 10_000
 _TOUCH_EVERY = timedelta(hours=1)
 _GUESTS = COLUMNS.where(visitors.c.kind == "guest")
+_WITHOUT_KEY = COLUMNS.where(visitors.c.kind.in_(("guest", "user")))
 
 
 class Guests:
@@ -87,9 +88,9 @@ class Guests:
 
 
 def list_guests(store: Store) -> list[Key]:
-    """Every guest, blocked ones too, the last seen first."""
+    """Every guest and every user of a proxy, blocked ones too, the last seen first."""
     with store.read() as connection:
-        rows = connection.execute(_GUESTS.order_by(visitors.c.last_used_at.desc(), visitors.c.id))
+        rows = connection.execute(_WITHOUT_KEY.order_by(visitors.c.last_used_at.desc(), visitors.c.id))
         return [key_of(row) for row in rows]
 
 
@@ -122,10 +123,13 @@ def delete(store: Store, which: str) -> tuple[Key, Forgotten]:
 
 def _pick(store: Store, which: str) -> Key:
     with store.read() as connection:
-        row = connection.execute(_GUESTS.where((visitors.c.id == which) | (visitors.c.name == which))).one_or_none()
-    if row is None:
-        raise NotFound(f"no guest {which[:60]!r}", fix="see them with chaku visitors list")
-    return key_of(row)
+        named = connection.execute(_WITHOUT_KEY.where(visitors.c.name == which)).all()
+        rows = connection.execute(_WITHOUT_KEY.where(visitors.c.id == which)).all() or named
+    if not rows:
+        raise NotFound(f"no guest or user {which[:60]!r}", fix="see them with chaku visitors list")
+    if len(rows) > 1:  # a proxy may name a user as a guest is named
+        raise InvalidRequest(f"{len(rows)} visitors are named {which[:60]!r}", fix="give the id (--json shows it)")
+    return key_of(rows[0])
 
 
 def _update(store: Store, guest_id: str, **values: Any) -> None:

@@ -47,7 +47,7 @@ class Key:
     scopes: frozenset[str] = DEFAULT_SCOPES
     expires_at: datetime | None = None
     limits: Limits = field(default_factory=Limits)
-    kind: Literal["key", "guest"] = "key"
+    kind: Literal["key", "guest", "user"] = "key"
 
     def has_expired(self, now: datetime) -> bool:
         """Whether its time is over."""

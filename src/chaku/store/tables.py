@@ -77,8 +77,8 @@ visitors = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("name", Text, nullable=False),
-    Column("kind", Text, nullable=False),  # key or guest
-    Column("digest", Text, nullable=False),  # sha256 of a key's token or a guest's cookie, hex; neither is kept itself
+    Column("kind", Text, nullable=False),  # key, guest, or user of a proxy
+    Column("digest", Text, nullable=False),  # sha256 of a key's token, a guest's cookie or "user:" and a name, hex
     Column("prefix", Text, nullable=False),  # a key's first characters, for people
     Column("created_at", UtcDateTime, nullable=False),
     Column("last_used_at", UtcDateTime),

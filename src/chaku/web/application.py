@@ -25,6 +25,7 @@ from chaku.store.guests import Guests
 from chaku.store.keyring import KeyRing
 from chaku.store.leases import LEASE_S
 from chaku.store.sessions import Sessions
+from chaku.store.users import Users
 from chaku.web import shapes, streams
 from chaku.web.answers import Answers
 from chaku.web.arena import Arena, ArenaSettings, CheckPrompt
@@ -66,6 +67,7 @@ class Application:
         certificate: str | None,
         check_prompt: CheckPrompt | None,
         guests: GuestPolicy | None,
+        user_header: str | None,
     ) -> None:
         self._models = models
         self._closing = asyncio.Event()
@@ -73,9 +75,17 @@ class Application:
         self._guests = Guests(store, guests.limits) if guests is not None else None
         self._guest_notice = notice_of(guests) if guests is not None else None
         self._keep_guests = timedelta(days=guests.keep_days) if guests is not None and guests.keep_days else None
-        access.guests = self._guests
-        new_per_hour = guests.new_per_hour if guests is not None else 1
-        self._logins = Logins(access, keys, Sessions(store), self._guests, new_per_hour=new_per_hour)
+        users = Users(store) if user_header is not None else None
+        access.visitors = tuple(known for known in (self._guests, users) if known is not None)
+        self._logins = Logins(
+            access,
+            keys,
+            Sessions(store),
+            self._guests,
+            new_per_hour=guests.new_per_hour if guests is not None else 1,
+            users=users,
+            user_header=user_header,
+        )
         self._answers = Answers(
             store, base_url, access.inside_token, self._hub.tell_message, lease_s=lease_s, certificate=certificate
         )
@@ -231,15 +241,30 @@ def mount(
     certificate: str | None = None,
     check_prompt: CheckPrompt | None = None,
     guests: GuestPolicy | None = None,
+    user_header: str | None = None,
 ) -> Application:
     """Put the page at / and its application at /api. `models` gives the rows of /v1/models, `base_url` is the /v1 of
     this gateway, `runs` is where training runs lie and `evals` where evaluation runs do, `fleet` are its workers,
     `certificate` is the sha256 of its TLS certificate, `check_prompt` refuses prompts of battles, `guests` lets
-    visitors in without a key. What comes back has to be started and stopped with the gateway.
+    visitors in without a key, `user_header` is where trusted proxies name users. What comes back has to be started and
+    stopped with the gateway.
     """
     arena = arena or ArenaSettings()
     application = Application(
-        store, keys, access, models, base_url, lease_s, runs, evals, arena, fleet, certificate, check_prompt, guests
+        store,
+        keys,
+        access,
+        models,
+        base_url,
+        lease_s,
+        runs,
+        evals,
+        arena,
+        fleet,
+        certificate,
+        check_prompt,
+        guests,
+        user_header,
     )
     app.mount("/api", application.api())
     app.router.routes.extend((page or PageFiles()).routes())

@@ -1,4 +1,4 @@
-"""Visitors of the page: the one local user if no key exists, otherwise the holder of a key who has logged in."""
+"""Visitors of the page: the local user while no key exists, else holders of keys, guests, and users of a proxy."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from chaku.errors import AuthenticationFailed, Overloaded, PermissionRefused
 from chaku.store.guests import Guests
 from chaku.store.keyring import KeyRing
 from chaku.store.sessions import MAX_IDLE, Sessions
+from chaku.store.users import MAX_NAME_LENGTH, Users
 
 COOKIE = "chaku_session"
 MAX_FAILURES = 10
@@ -27,8 +28,8 @@ _MAX_ADDRESSES = 10_000
 class GatewayAccess(Protocol):
     """The part of the gateway's access that the page needs; `chaku.serve.access.Access` implements it."""
 
-    guests: Any
-    """Where the gateway looks guests up."""
+    visitors: Any
+    """Where the gateway looks up visitors without a key."""
 
     @property
     def needs_key(self) -> bool:
@@ -46,23 +47,36 @@ class GatewayAccess(Protocol):
 
 @dataclass(frozen=True)
 class Visitor:
-    """The sender of a request. `key_id` (or the guest's id) owns the chats; None is the local user."""
+    """The sender of a request. `key_id` (or the guest's or user's id) owns the chats; None is the local user."""
 
     key_id: str | None
     name: str
     is_admin: bool = False
     """The local user, or the holder of a key of scope `admin`."""
-    kind: Literal["local", "key", "guest"] = "local"
+    kind: Literal["local", "key", "guest", "user"] = "local"
 
 
 class Logins:
-    """Knows visitors by their cookie."""
+    """Knows visitors by their cookie, or by the header of a trusted proxy."""
 
     def __init__(
-        self, access: GatewayAccess, keys: KeyRing, sessions: Sessions, guests: Guests | None, *, new_per_hour: int
+        self,
+        access: GatewayAccess,
+        keys: KeyRing,
+        sessions: Sessions,
+        guests: Guests | None,
+        *,
+        new_per_hour: int,
+        users: Users | None = None,
+        user_header: str | None = None,
     ) -> None:
-        """With `guests`, visitors may begin without a key: `new_per_hour` of them from one address."""
+        """With `guests`, visitors may begin without a key: `new_per_hour` of them from one address.
+
+        With `users`, trusted proxies name them in `user_header`.
+        """
         self._guests = guests
+        self._users = users
+        self._user_header = user_header
         self._new_guests = RecentByAddress(new_per_hour, GUEST_WINDOW_S)
         self._access = access
         self._keys = keys
@@ -75,9 +89,13 @@ class Logins:
         return self._access.needs_key
 
     async def find(self, request: Request) -> Visitor | None:
-        """The visitor, None for one who has to log in."""
+        """The visitor, None for one who has to log in. Raises AuthenticationFailed where a proxy's word is unclear."""
         if not self.must_log_in:
             return Visitor(None, "local", is_admin=True)
+        # The proxy's word goes before a cookie, which may be that of somebody who used this browser earlier.
+        if self._users is not None and (name := self._named_by_proxy(request)) is not None:
+            user = await asyncio.to_thread(self._users.find, name, now=datetime.now(UTC))
+            return Visitor(user.id, user.name, kind="user") if user else None
         token = request.cookies.get(COOKIE)
         if not token:
             return None
@@ -154,6 +172,27 @@ class Logins:
         """End the session that the request shows, if any."""
         if token := request.cookies.get(COOKIE):
             await asyncio.to_thread(self._sessions.close, token)
+
+    def _named_by_proxy(self, request: Request) -> str | None:
+        """The user whom a trusted proxy names; None where it names nobody. Raises AuthenticationFailed."""
+        assert self._user_header is not None
+        if not self._access.trusts(_peer(request)):
+            return None
+        values = request.headers.getlist(self._user_header)
+        if not any(value.strip() for value in values):
+            return None
+        try:
+            name = values[0].encode("latin-1").decode("utf-8").strip()
+        except UnicodeDecodeError:
+            name = ""
+        # A comma may join two headers: the one that the browser sent, and the proxy's.
+        if len(values) > 1 or "," in name or not name.isprintable() or not 0 < len(name) <= MAX_NAME_LENGTH:
+            raise AuthenticationFailed(
+                f"{self._user_header} does not name one user",
+                fix="let the proxy replace the header that a browser sends, not add to it",
+                code="user_header_unclear",
+            )
+        return name
 
     def _address(self, request: Request) -> str:
         return self._access.client_of(_peer(request), request.headers.get("x-forwarded-for", ""))
