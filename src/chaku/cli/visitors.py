@@ -32,7 +32,7 @@ def visitors() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the visitors as JSON.")
 @database_option()
 def list_command(as_json: bool, database: str | None) -> None:
-    """List guests, and users whom a proxy named, the last seen first."""
+    """List guests and users of a proxy, newest visit first."""
     with _open(database) as store:
         found = guests.list_guests(store)
     if as_json:
