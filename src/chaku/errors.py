@@ -34,7 +34,8 @@ class ChakuError(Exception):
     """Something went wrong that a person can understand: a cause in one line and, where there is one, a way out.
 
     `param` names the request field or configuration key at fault. `retry_after_s` asks the caller to wait.
-    `is_foreign` says that another server chose the code: it may be any word.
+    `is_foreign` says that another server chose the code: it may be any word. `quotes_server` says that the message has
+    words of another server, which may repeat a prompt.
     """
 
     http_status = 500
@@ -42,6 +43,7 @@ class ChakuError(Exception):
     type = "server_error"
     code = "internal_error"
     is_foreign = False
+    quotes_server = False
 
     def __init__(
         self,
@@ -59,6 +61,11 @@ class ChakuError(Exception):
         if code is not None:
             self.code = code
         self.retry_after_s = retry_after_s
+
+    @property
+    def for_log(self) -> str:
+        """The message, or in place of another server's words the kind of error: a log must not hold a prompt."""
+        return f"{type(self).code}, in words of the server that are not logged" if self.quotes_server else self.message
 
     def __str__(self) -> str:
         return f"{self.message}: {self.fix}" if self.fix else self.message

@@ -97,6 +97,7 @@ class Transport:
         self.base_url = base_url.rstrip("/")
         self.who = who
         self._silence = f"{silence_s:g} s" if silence_s is not None else "long"
+        self._key = (headers or {}).get("Authorization", "").removeprefix("Bearer ").encode()
         self._headers = {"Content-Type": "application/json", "User-Agent": f"chaku/{__version__}", **(headers or {})}
         self._retries = retries or Retries()
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s, sock_read=silence_s)
@@ -106,6 +107,10 @@ class Transport:
         self._kept: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
         self._is_closed = False
+
+    def hide_key(self, content: bytes) -> bytes:
+        """Content that a server sent, without the key that it was sent."""
+        return content.replace(self._key, b"[key]") if self._key else content
 
     @contextlib.asynccontextmanager
     async def request(

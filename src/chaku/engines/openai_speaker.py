@@ -59,6 +59,7 @@ class OpenAiSpeaker:
     async def models(self) -> list[str] | None:
         """Names of the models that the server lists; None if it has no list. Asks once. Raises EngineError."""
         status, answer = await self._transport.json("GET", "/models", retries=_ONCE)
+        answer = self._without_key(answer)
         if status in (404, 405, 501):
             return None
         if status != 200:
@@ -79,30 +80,36 @@ class OpenAiSpeaker:
         async with self._transport.request("POST", self._dialect.paths[call.route], body) as response:
             if response.status != 200:
                 raise await self._refusal(response)
-            yield _PassedAnswer(response, self.name, self._transport.who, renames=model != self.name)
+            yield _PassedAnswer(response, self.name, self._transport, renames=model != self.name)
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> ChakuError:
         if response.status < 400:
             what = "redirects, which is not followed" if response.status >= 300 else f"answered {response.status}"
             return EngineError(f"{self.name}: the upstream {what}", fix="give its final URL")
-        answer = await read_json(response, who=self._transport.who)
-        if response.status in (401, 403):
-            return EngineError(
-                f"{self.name}: the upstream refuses chaku's key: {_message(response.status, answer)}",
-                fix="check api_key_env of this model",
-            )
-        if response.status == 404:
-            return EngineError(f"{self.name}: {_message(404, answer)}", fix="check upstream_model of this model")
+        answer = self._without_key(await read_json(response, who=self._transport.who))
         error = error_from(response.status, answer)
-        error.retry_after_s = retry_after_s(response.headers.get("Retry-After"))
+        if response.status in (401, 403):
+            error = EngineError(
+                f"{self.name}: the upstream refuses chaku's key: {error.message}", fix="check api_key_env of this model"
+            )
+        elif response.status == 404:
+            error = EngineError(f"{self.name}: {error.message}", fix="check upstream_model of this model")
+        else:
+            error.retry_after_s = retry_after_s(response.headers.get("Retry-After"))
+        error.quotes_server = True
         return error
+
+    def _without_key(self, answer: Any) -> Any:
+        """What a server answered, without the key that chaku sent it: callers of chaku read its errors."""
+        return orjson.loads(self._transport.hide_key(orjson.dumps(answer)))
 
 
 class _PassedAnswer(Answer):
-    def __init__(self, response: aiohttp.ClientResponse, name: str, who: str, *, renames: bool) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, name: str, transport: Transport, *, renames: bool) -> None:
         self._response = response
         self._name = name
-        self._who = who
+        self._who = transport.who
+        self._hide_key = transport.hide_key
         self._renames = renames
 
     async def whole(self) -> dict[str, Any]:
@@ -117,7 +124,7 @@ class _PassedAnswer(Answer):
         async for block in sse_blocks(self._response, who=self._who):
             error: ChakuError | None = None
             if b'"error"' in block:
-                block, error = _split_at_error(block, self._who)
+                block, error = _split_at_error(self._hide_key(block), self._who)
             if block:
                 for whole_events in self._read(block):
                     yield whole_events

@@ -96,9 +96,11 @@ def error_from(status: int, payload: Any) -> ChakuError:
     param = payload.get("param") if isinstance(payload.get("param"), str) else None
     kind = _BY_STATUS.get(status, InvalidRequest if 400 <= status < 500 else EngineError)
     if kind is InvalidRequest and any(word in f"{code} {payload.get('type')} {message}" for word in _OVERFLOW_WORDS):
-        return ContextOverflow(message, param=param)
-    error = kind(message, param=param, code=code)
-    error.is_foreign = code is not None
+        error: ChakuError = ContextOverflow(message, param=param)
+    else:
+        error = kind(message, param=param, code=code)
+        error.is_foreign = code is not None
+    error.quotes_server = True
     return error
 
 

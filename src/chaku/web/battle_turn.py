@@ -128,7 +128,7 @@ class BattleTurn:
                         self._moderated.add(side)
                     await self._grow(side, event["message"]["content"][len(self._texts[side]) :])
         except ChakuError as error:
-            log.info("a side can't answer battle=%s side=%s: %s", self.battle.id, side, error)
+            log.info("a side can't answer battle=%s side=%s: %s", self.battle.id, side, error.for_log)
             return False
         return side not in self._moderated and state == MessageState.COMPLETE and bool(self._texts[side].strip())
 

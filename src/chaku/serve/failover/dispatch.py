@@ -113,7 +113,7 @@ class Dispatcher:
             try:
                 await self._try(attempt, hold, sink)
             except (EngineError, Overloaded) as error:
-                log.warning("replica failed model=%s why=%r", request.served.name, error.message)
+                log.warning("replica failed model=%s why=%r", request.served.name, error.for_log)
                 await self._prepare_next(request, attempt, error, sink)
                 if request.continuation is not None and request.continuation.is_finished:
                     return

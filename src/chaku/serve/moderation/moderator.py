@@ -141,7 +141,8 @@ class Moderator:
         return Decision(strongest, categories, min(hit.start for hit in counted))
 
     def _failed(self, where: Where, error: Exception) -> Decision:
-        log.error("moderation failed where=%s policy=%s: %s", where, self.policy.on_failure, error or "too late")
+        why = error.for_log if isinstance(error, ChakuError) else str(error) or "too late"
+        log.error("moderation failed where=%s policy=%s: %s", where, self.policy.on_failure, why)
         if self._counter is not None:
             self._counter.labels(where, "judge_failed", self.policy.on_failure).inc()
         if self.policy.on_failure == "open":
