@@ -235,6 +235,17 @@ async def test_a_key_of_ours_that_is_refused_is_not_the_callers_fault(
     assert any("authorization: bearer sk-secret-1" in head.lower() for head in server.heads)
 
 
+async def test_a_key_of_ours_in_an_error_amid_a_stream_is_cut_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("THEIR_KEY", "sk-secret-1")
+    error = b'data: {"error":{"message":"sk-secret-1 asked hello","type":"x","code":null}}\n\n'
+    async with raw(RawServer(stream(WORD + error)), api_key_env="THEIR_KEY") as (g, _):
+        events = await g.events(CHAT, chat(stream=True))
+    assert any("[key] asked hello" in event for event in events)
+    assert "sk-secret-1" not in " ".join(events) + caplog.text and "asked hello" not in caplog.text
+
+
 async def test_the_callers_own_key_never_goes_to_an_upstream() -> None:
     server = RawServer(reply(200, WHOLE))
     async with raw(server) as (g, _):
