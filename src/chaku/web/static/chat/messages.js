@@ -127,8 +127,10 @@ export function useEnd(scroller, column) {
     const onWheel = (/** @type {WheelEvent} */ event) => {
       if (event.deltaY < 0 && box.scrollHeight > box.clientHeight) sticks.current = false;
     };
+    const onMoved = () => void (sticks.current = false); // by linked scrolling, whose scroll event is still to come
     box.addEventListener("wheel", onWheel, { passive: true });
-    return () => (watcher.disconnect(), box.removeEventListener("wheel", onWheel));
+    box.addEventListener("moved", onMoved);
+    return () => (watcher.disconnect(), box.removeEventListener("wheel", onWheel), box.removeEventListener("moved", onMoved));
   }, []);
   const onScroll = (/** @type {Event} */ event) => {
     const box = /** @type {HTMLElement} */ (event.currentTarget);
