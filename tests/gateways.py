@@ -71,7 +71,7 @@ class Keys:
         return FoundKey(self.known[text], *([frozenset(self.scopes[text])] if text in self.scopes else []))
 
     def with_id(self, key_id: str) -> FoundKey | None:
-        return FoundKey(key_id) if key_id in self.known.values() else None
+        return next((self.find(token.encode()) for token, known in self.known.items() if known == key_id), None)
 
 
 @dataclass

@@ -117,7 +117,7 @@ async def test_with_any_key_only_a_join_token_lets_a_worker_in(caplog: pytest.Lo
         assert not came, "nothing is fetched for strangers"
         async with worker_here(g.url, token="ck-join") as w:
             await soon(lambda: states(g) == {"w": "ready"})
-            del keys.known["ck-join"]  # revoked: its beats are refused, and the lease ends
+            del keys.known["ck-join"]  # revoked
             await soon(lambda: states(g) == {"w": "gone"})
             key = w.serving.access._keys
             assert isinstance(key, WorkerKey)

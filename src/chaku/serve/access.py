@@ -195,7 +195,7 @@ class Access:
         if scope in ("infer", "metrics", "admin"):
             return self.identify(authorization, scope)
         if scope == "join":
-            self.check_join(authorization, is_local=self.is_local(client[0] if client else "", headers))
+            return self.check_join(authorization, is_local=self.is_local(client[0] if client else "", headers))
         return LOCAL
 
     def identify(self, authorization: bytes | None, scope: str = "infer") -> Caller:
@@ -222,19 +222,27 @@ class Access:
         known = (self._keys, *self.visitors)
         return next((visitor for of in known if (visitor := of.with_id(visitor_id)) is not None), None)
 
-    def check_join(self, authorization: bytes | None, *, is_local: bool) -> None:
+    def check_join(self, authorization: bytes | None, *, is_local: bool) -> Caller:
         """Let a worker in: with a join token, or from this machine (`is_local`) while no key of any kind exists.
 
         Raises AuthenticationFailed or PermissionRefused.
         """
-        if is_local and not self._keys.num_active and not self._key_needed_always:
-            return
+        if is_local and self.may_stay(None):
+            return LOCAL
         key = self._keys.find(_bearer(authorization, fix=_JOIN_FIX))
         if key is None:
             raise AuthenticationFailed("this join token is unknown or revoked", fix=_JOIN_FIX)
         _check_expiry(key)
         if not key.allows("join"):
             raise PermissionRefused("this API key is not a join token", fix=_JOIN_FIX)
+        return Caller(key.id)
+
+    def may_stay(self, key_id: str | None) -> bool:
+        """Whether a worker that joined with this key, or with none, would be let in now."""
+        if key_id is None:
+            return not self._keys.num_active and not self._key_needed_always
+        key = self._keys.with_id(key_id)
+        return key is not None and key.allows("join") and not key.has_expired(datetime.now(UTC))
 
     def is_local(self, peer: str, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a request comes from this machine: over loopback, to a loopback name, and through no proxy."""

@@ -101,7 +101,7 @@ def build(
     metrics = Metrics(table)
     app = build_app(table, metrics)
     connection_limits = ConnectionLimits(num_connections=config.max_connections, body_s=config.body_timeout_s)
-    fleet = Fleet(table) if config.joins else None
+    fleet = Fleet(table, access.may_stay) if config.joins else None
     if fleet is not None:
         metrics.add(WorkerGauges(fleet))
         record_usage = fleet.recent.before(record_usage)

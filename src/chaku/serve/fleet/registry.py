@@ -11,6 +11,7 @@ import hmac
 import logging
 import secrets
 import time
+from collections.abc import Callable
 
 from chaku import tasks
 from chaku.engines.worker import WorkerEngine
@@ -41,8 +42,10 @@ LOGS_S = 3 * BEAT_EVERY_S
 class Fleet:
     """The workers by name. Starts and stops with the gateway."""
 
-    def __init__(self, table: ModelTable) -> None:
+    def __init__(self, table: ModelTable, may_stay: Callable[[str | None], bool] = lambda key_id: True) -> None:
+        """`may_stay` takes the id of a worker's join token (None: it needed none): does it still let it in?"""
         self._table = table
+        self._may_stay = may_stay
         self.recent = RecentRequests()
         self._workers: dict[str, Worker] = {}
         self._call_backs = asyncio.Semaphore(MAX_CALL_BACKS)
@@ -72,8 +75,10 @@ class Fleet:
         """The last requests of this gateway, the newest first."""
         return self.recent.rows()
 
-    async def join(self, join: Join, *, is_local: bool) -> Joined:
+    async def join(self, join: Join, *, is_local: bool, key_id: str | None = None) -> Joined:
         """Take a worker in, after a call-back to its URL; `is_local` says that it connects from this machine.
+
+        `key_id` is of its join token: once that is revoked, the worker is gone, and answers that run there break off.
 
         Raises InvalidRequest where it can't be reached or may not be, Conflict where another has its name, Overloaded.
         """
@@ -86,9 +91,9 @@ class Fleet:
         known = self._workers.get(join.name)
         if known is not None and known.why_gone is None:
             if (known.join.generation, known.join.url) == (join.generation, join.url):
-                return self._renew(known, join)
+                return self._renew(known, join, key_id)
             self._lose(known, "a newer process has its name")
-        worker = self._take_in(join, CheckedResolver(allow_loopback=is_local))
+        worker = self._take_in(join, CheckedResolver(allow_loopback=is_local), key_id)
         log.info("worker joined worker=%s model=%s url=%s state=%s", join.name, join.model, join.url, join.state)
         return Joined(lease=worker.lease)
 
@@ -108,19 +113,20 @@ class Fleet:
             code="worker_name_taken",
         )
 
-    def _renew(self, worker: Worker, join: Join) -> Joined:
+    def _renew(self, worker: Worker, join: Join, key_id: str | None) -> Joined:
+        worker.key_id = key_id
         worker.lease = secrets.token_urlsafe(32)
         self._take_beat(worker, join)
         return Joined(lease=worker.lease)
 
-    def _take_in(self, join: Join, resolver: CheckedResolver) -> Worker:
+    def _take_in(self, join: Join, resolver: CheckedResolver, key_id: str | None) -> Worker:
         config = ModelConfig(source=join.source or join.model)
         served = self._table.serve(join.model, config, created=int(time.time()))
         engine = WorkerEngine(join, resolver, silence_s=served.config.deadline_s, on_call=self.recent.sent)
         replica = Replica(engine)
         served.replicas.append(replica)
         served.refresh()
-        worker = Worker(join, engine, served, replica, secrets.token_urlsafe(32), time.monotonic())
+        worker = Worker(join, engine, served, replica, secrets.token_urlsafe(32), time.monotonic(), key_id)
         self._workers.pop(join.name, None)
         self._workers[join.name] = worker
         return worker
@@ -215,12 +221,16 @@ class Fleet:
             await asyncio.sleep(LOOK_EVERY_S)
 
     def _look(self, now: float) -> None:
-        """Suspect those that are silent, lose those that stay silent, forget those that are gone for long."""
+        """Suspect who is silent, lose who stays silent or may not stay, forget who is gone for long."""
         for worker in list(self._workers.values()):
             silent_s = now - max(worker.heard_at, worker.engine.answered_at)
             if worker.why_gone is not None:
                 if silent_s > KEPT_GONE_S:
                     self._forget(worker)
+            elif not self._may_stay(worker.key_id):  # its beats are refused, but parts of its answers count as beats
+                self._lose(
+                    worker, "its join token is no longer valid" if worker.key_id else "joining needs a token now"
+                )
             elif silent_s > LEASE_S:
                 self._lose(worker, f"no beat for {silent_s:.0f} s")
             elif silent_s > SUSPECT_S and not worker.engine.is_lost:

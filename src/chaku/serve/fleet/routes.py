@@ -48,7 +48,8 @@ def add_fleet_routes(app: FastAPI, fleet: Fleet, access: Access) -> None:
     async def join(request: Request) -> Response:
         peer = request.client.host if request.client else ""
         is_local = access.is_local(peer, dict(request.scope["headers"]))
-        return _json(await fleet.join(await _read(Join, request), is_local=is_local))
+        key_id = request.scope["chaku_caller"].key_id
+        return _json(await fleet.join(await _read(Join, request), is_local=is_local, key_id=key_id))
 
     @app.post("/fleet/beat", include_in_schema=False)
     async def beat(request: Request) -> Response:

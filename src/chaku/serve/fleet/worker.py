@@ -44,6 +44,8 @@ class Worker:
     lease: str
     heard_at: float
     """Monotonic seconds of the last beat."""
+    key_id: str | None
+    """Of the join token it came with; None: it needed none."""
     is_draining: bool = False
     """By this gateway's command."""
     why_gone: str | None = None
