@@ -7,7 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from chaku.cli.gateway_here import ps
 from chaku.errors import ConfigError
 from chaku.serve.tls import read_tls
 from chaku.settings import ServeConfig
@@ -50,6 +52,8 @@ def test_a_worker_with_a_certificate_of_its_own_joins_a_gateway_over_https(
             rows = eventually(lambda: gateway.get("/fleet")[1]["workers"], why=lambda: w.log)
             assert rows[0]["url"].startswith("https://")
             eventually(lambda: gateway.get("/fleet")[1]["workers"][0]["state"] == "ready")
+            shown = CliRunner().invoke(ps, ["--port", gateway.url.rpartition(":")[2]]).stdout.splitlines()
+            assert shown[0].startswith(f"{gateway.url}  chaku ") and shown[2].split()[:2] == ["m", "ready"]
             body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
             status, answer = gateway.post("/v1/chat/completions", body)
             assert (status, answer["choices"][0]["message"]["content"]) == (200, "You said: hello")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import ssl
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +50,11 @@ def listener(port: int) -> Listener | None:
 
 
 def health(port: int) -> dict[str, Any] | None:
-    """What chaku's /health answers there: status, version and models; None where no chaku answers."""
-    answer = _get(port, "/health")
-    return answer if answer is not None and answer.keys() >= {"status", "version", "models"} else None
+    """What chaku's /health answers there (status, version, models) and its `url`; None where no chaku answers."""
+    answer, scheme = _get(port, "/health")
+    if answer is None or not answer.keys() >= {"status", "version", "models"}:
+        return None
+    return {**answer, "url": f"{scheme}://127.0.0.1:{port}"}
 
 
 def read_text(path: str) -> str:
@@ -62,19 +65,29 @@ def read_text(path: str) -> str:
         return ""
 
 
-def _get(port: int, path: str) -> dict[str, Any] | None:
-    """The JSON object that a server on this machine answers; None for anything else."""
+def _get(port: int, path: str) -> tuple[dict[str, Any] | None, str]:
+    """The JSON object that a server on this machine answers, and the scheme; None for anything else.
+
+    A certificate is not checked: it names the public host, and over loopback HTTP would be trusted as well.
+    """
     key = environment("OPENAI_API_KEY") or ""
     headers = {"Authorization": f"Bearer {key}"} if key.startswith(TOKEN_PREFIX) else {}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_S)
-    try:
-        connection.request("GET", path, headers=headers)
-        answer = orjson.loads(connection.getresponse().read())
-    except (OSError, http.client.HTTPException, orjson.JSONDecodeError):
-        return None
-    finally:
-        connection.close()
-    return answer if isinstance(answer, dict) else None
+    unchecked = ssl.create_default_context()
+    unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
+    ways = {
+        "http": http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_S),
+        "https": http.client.HTTPSConnection("127.0.0.1", port, timeout=_ANSWER_S, context=unchecked),
+    }
+    for scheme, connection in ways.items():
+        try:
+            connection.request("GET", path, headers=headers)
+            answer = orjson.loads(connection.getresponse().read())
+        except (OSError, http.client.HTTPException, orjson.JSONDecodeError):
+            continue
+        finally:
+            connection.close()
+        return (answer if isinstance(answer, dict) else None), scheme
+    return None, "http"
 
 
 _port_option = click.option(
@@ -103,7 +116,7 @@ def ps(port: int, as_json: bool) -> None:
         click.echo(f"no chaku answers on port {port}: start one with `chaku serve MODEL`", err=True)
         return
     found = listener(port)
-    click.echo(f"http://127.0.0.1:{port}  chaku {state['version']}{f', process {found.pid}' if found else ''}")
+    click.echo(f"{state['url']}  chaku {state['version']}{f', process {found.pid}' if found else ''}")
     rows = [["MODEL", "STATE", "CONTEXT", "SLOTS", "RUNNING", "WAITING"]]
     rows += [[_cell(value) for value in row.values()] for row in _served(port, state)["models"]]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -115,7 +128,7 @@ def _served(port: int, state: dict[str, Any] | None) -> dict[str, Any]:
     """URL, process, version and models of the gateway, or nulls where there is none."""
     if state is None:
         return {"url": None, "pid": None, "version": None, "models": []}
-    known = {row["id"]: row for row in (_get(port, "/v1/models") or {}).get("data", ())}
+    known = {row["id"]: row for row in (_get(port, "/v1/models")[0] or {}).get("data", ())}
     models = [
         {"name": name, "state": word}
         | {key: known.get(name, {}).get(key) for key in ("context_tokens", "slots", "running", "waiting")}
@@ -123,7 +136,7 @@ def _served(port: int, state: dict[str, Any] | None) -> dict[str, Any]:
     ]
     found = listener(port)
     pid = found.pid if found else None
-    return {"url": f"http://127.0.0.1:{port}", "pid": pid, "version": state["version"], "models": models}
+    return {"url": state["url"], "pid": pid, "version": state["version"], "models": models}
 
 
 def _cell(value: object) -> str:

@@ -143,18 +143,21 @@ def _run(asked: WorkerConfig, token: str | None) -> None:
         resources = Resources(available_bytes(), num_local=1 if needs_file else 0)
         return Opener(resources, fetching).engine(model, settings, reference)
 
+    # A notice does what SIGTERM does: the worker drains, and ends.
+    notices = spot_notice.watched(asked.spot_notice, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+
     def announce() -> None:
+        watches.append(running.enter_context(notices))  # from here on SIGTERM is heard; before, it would kill
         click.echo(f"worker {identity.name} serves {model} on port {port}; Ctrl-C drains and stops it", err=True)
 
-    with contextlib.closing(listener):
+    watches: list[spot_notice.Watch] = []
+    with contextlib.closing(listener), contextlib.ExitStack() as running:
         served = table.add(new_engine(), settings, created=int(time.time()))
         Worker(
             identity, serving, served, throughput, new_engine, gateways, token, certificate=asked.gateway_certificate
         )
-        # A notice does what SIGTERM does: the worker drains, and ends.
-        with spot_notice.watched(asked.spot_notice, lambda _: os.kill(os.getpid(), signal.SIGTERM)) as watch:
-            uvloop.run(server.run(serving, listener, announce))
-    if watch.has_notice:
+        uvloop.run(server.run(serving, listener, announce))
+    if any(watch.has_notice for watch in watches):
         sys.exit(RunInterrupted.exit_code)  # managed jobs start it again elsewhere; 0 would mean that it is done
 
 
