@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from chaku_server import ChakuServer, serving
+from metadata_service import Metadata
 from processes import PATIENCE_S
 from workers import eventually, worker
 
@@ -104,3 +107,19 @@ def test_a_worker_that_is_refused_says_why_and_what_to_do(gateway: ChakuServer, 
         assert refused.process.wait(PATIENCE_S) == 1, refused.log
     assert "can't call the worker back at http://127.0.0.1:1" in refused.log
     assert "--advertise" in refused.log
+
+
+def test_a_spot_notice_drains_a_worker_also_one_that_is_there_at_its_start(
+    gateway: ChakuServer, tmp_path: Path
+) -> None:
+    with Metadata.running() as cloud:
+        cloud.pages = {("GET", "/computeMetadata/v1/instance/preempted", "metadata-flavor: Google"): "TRUE"}
+        (tmp_path / "sitecustomize.py").write_text(
+            f"from chaku import spot_notice\nspot_notice.ADDRESS = {cloud.url!r}\n"
+        )
+        here = os.pathsep.join([str(tmp_path), *sys.path])
+        arguments = (script(tmp_path, "spot"), "--join", gateway.url, "--name", "spot", "--spot-notice")
+        with worker(tmp_path, *arguments, PYTHONPATH=here) as spot:
+            assert spot.process.wait(PATIENCE_S) == 75, spot.log
+            assert "spot notice from Google Cloud" in spot.log and "Traceback" not in spot.log
+        eventually(lambda: states(gateway).get("spot", "gone") == "gone", why=lambda: spot.log)

@@ -6,13 +6,13 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from chaku import spot_notice
 from chaku.errors import RunInterrupted
+from metadata_service import Metadata
 from train import small
 
 AZURE_NAME = ("GET", "/metadata/instance/compute/name?api-version=2021-02-01&format=text", "metadata: true")
@@ -44,48 +44,14 @@ SAID = {
 }
 
 
-class Metadata(ThreadingHTTPServer):
-    """Answers what `pages` holds by (method, path, a header that must be there); 404 for the rest."""
-
-    daemon_threads = True
-    pages: dict[tuple[str, str, str], str]
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def _answer(self) -> None:
-        assert isinstance(self.server, Metadata)
-        headers = {f"{name.lower()}: {value}" for name, value in self.headers.items()}
-        found = [
-            body
-            for (method, path, header), body in self.server.pages.items()
-            if (method, path) == (self.command, self.path) and header in headers
-        ]
-        self.send_response(200 if found else 404)
-        body = (found or [""])[0].encode()
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_GET = do_PUT = _answer
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
-    server = Metadata(("127.0.0.1", 0), _Handler)
-    server.pages = {}
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    monkeypatch.setattr(spot_notice, "ADDRESS", f"http://127.0.0.1:{server.server_address[1]}")
     monkeypatch.setattr(spot_notice, "POLL_EVERY_S", 0.02)
     for variable in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nobody listens there
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with Metadata.running() as server:
+        monkeypatch.setattr(spot_notice, "ADDRESS", server.url)
+        yield server
 
 
 @pytest.mark.parametrize("cloud", spot_notice.SERVICES)
