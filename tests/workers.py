@@ -49,6 +49,7 @@ async def worker_here(
     advertise: str | None = None,
     replies: Any = (),
     port: int = 0,
+    **model: Any,
 ) -> AsyncIterator[Running]:
     """A worker with a scripted engine that joins `gateways`; it leaves them at the block's end."""
 
@@ -69,7 +70,7 @@ async def worker_here(
         add_worker_route(serving.app, name, identity.generation, key.token)
         Worker(identity, serving, served, throughput, engine, gateways, token)
 
-    async with gateway(engine(), keys=key, joins=False, ui=False, extend=extend, port=port) as running:
+    async with gateway(engine(), keys=key, joins=False, ui=False, extend=extend, port=port, model=model) as running:
         yield running
 
 

@@ -91,6 +91,18 @@ async def test_a_worker_joins_serves_and_leaves() -> None:
         assert (status, headers["retry-after"]) == (503, "2"), answer
 
 
+async def test_a_worker_names_the_model_that_answers_while_no_worker_is_there() -> None:
+    async with gateway(scripted(name="spare")) as g:
+        async with worker_here(g.url, fallback="spare"):
+            await soon(lambda: states(g) == {"w": "ready"})
+            _, answer, headers = await g.post("/v1/chat/completions", chat("hi") | {"model": "m"})
+            assert (answer["model"], headers.get("x-chaku-fallback")) == ("m", None)
+        assert g.serving.fleet is not None
+        g.serving.fleet._forget(g.serving.fleet._workers["w"])
+        status, answer, headers = await g.post("/v1/chat/completions", chat("hi") | {"model": "m"})
+        assert (status, answer["model"], headers["x-chaku-fallback"]) == (200, "spare", "spare")
+
+
 async def test_a_worker_that_joined_two_gateways_serves_both_and_joins_a_restarted_one_again() -> None:
     async with gateway_without_models() as first, contextlib.AsyncExitStack() as stack:
         async with gateway_without_models() as second:

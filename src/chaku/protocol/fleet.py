@@ -82,6 +82,8 @@ class Join(Beat):
     model: ModelName
     source: Text = ""
     """The built-in name of its model, if it has one."""
+    fallback: ModelName | None = None
+    """Model of the gateway that answers while no worker serves this one."""
     host: Text = ""
     device: Text = ""
     version: Text = ""

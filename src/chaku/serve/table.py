@@ -47,8 +47,8 @@ class ModelTable:
         return served
 
     def forget(self, served: Served) -> None:
-        """Take a model out whose last worker is gone; one that the gateway was started with stays."""
-        if not served.replicas and not served.is_configured:
+        """Take a model out whose last worker is gone; one with a fallback, or that the gateway began with, stays."""
+        if not served.replicas and not served.is_configured and not served.config.fallback:
             self._served.pop(served.name, None)
 
     def __iter__(self) -> Iterator[Served]:

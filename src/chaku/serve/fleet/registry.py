@@ -120,8 +120,10 @@ class Fleet:
         return Joined(lease=worker.lease)
 
     def _take_in(self, join: Join, resolver: CheckedResolver, key_id: str | None) -> Worker:
-        config = ModelConfig(source=join.source or join.model)
+        config = ModelConfig(source=join.source or join.model, fallback=join.fallback)
         served = self._table.serve(join.model, config, created=int(time.time()))
+        if not served.is_configured:  # of a model that only workers serve, the newest one says it
+            served.config = served.config.model_copy(update={"fallback": join.fallback})
         engine = WorkerEngine(join, resolver, silence_s=served.config.deadline_s, on_call=self.recent.sent)
         replica = Replica(engine)
         served.replicas.append(replica)

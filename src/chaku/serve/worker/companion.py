@@ -205,6 +205,7 @@ class Worker:
                 "certificate": identity.certificate,
                 "model": self._served.name,
                 "source": identity.source,
+                "fallback": self._served.config.fallback,
                 "host": self._host[:300],
                 "device": self._device[:300],
                 "version": __version__,
