@@ -118,15 +118,19 @@ async def gateway(
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     assert serving.own_api is not None
     serving.own_api.base_url = f"{url}/v1"
-    extend(serving, url)
-    for companion in serving.companions:
-        await companion.start()
+    try:
+        extend(serving, url)
+        for companion in serving.companions:
+            await companion.start()
+    except BaseException:
+        listener.close()
+        raise
     server = GatewayServer(settings(serving, grace_s=1), serving.companions)
     task = asyncio.create_task(server._serve(sockets=[listener]))
     starting = asyncio.create_task(table.start())
-    if wait:
-        await starting
     try:
+        if wait:
+            await starting
         async with aiohttp.ClientSession() as http:
             yield Running(url, serving, http, exchanges)
     finally:
