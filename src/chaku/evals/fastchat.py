@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
-
 from chaku.errors import UsageError
 from chaku.evals.records import Answer, Judgement, Question, Winner, content_key
+from chaku.evals.suites import json_lines
 
 Row = dict[str, Any]
 Kind = Literal["answer", "review", "pair", "single"]
@@ -207,17 +206,7 @@ def _each(path: Path, read: Callable[[Row], Any]) -> list[Any]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Row]]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"can't read {path}: {(error.strerror or str(error)).lower()}") from None
-    for number, line in enumerate(content.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise UsageError(f"{path}:{number} is not JSON: {error}") from None
+    for number, row in json_lines(path):
         if not isinstance(row, dict):
             raise UsageError(f"{path}:{number} is not a JSON object")
         yield number, row
