@@ -127,10 +127,8 @@ export function useEnd(scroller, column) {
     const onWheel = (/** @type {WheelEvent} */ event) => {
       if (event.deltaY < 0 && box.scrollHeight > box.clientHeight) sticks.current = false;
     };
-    const onMoved = () => void (sticks.current = false); // by linked scrolling, whose scroll event is still to come
     box.addEventListener("wheel", onWheel, { passive: true });
-    box.addEventListener("moved", onMoved);
-    return () => (watcher.disconnect(), box.removeEventListener("wheel", onWheel), box.removeEventListener("moved", onMoved));
+    return () => (watcher.disconnect(), box.removeEventListener("wheel", onWheel));
   }, []);
   const onScroll = (/** @type {Event} */ event) => {
     const box = /** @type {HTMLElement} */ (event.currentTarget);

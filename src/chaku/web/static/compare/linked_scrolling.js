@@ -1,7 +1,7 @@
 /** Scrolls boxes together: the one that the reader moves leads, the others go to the same share of their length. */
 
 const KINDS = ["wheel", "touchstart", "pointerdown", "keydown", "focusin"];
-const SETTLING_FRAMES = 15; // in which a box learns the heights of what it has not drawn before
+const SETTLING_FRAMES = 15; // in which a box learns the heights of what it has not drawn, and stops following its end
 
 /**
  * @param {HTMLElement} root
@@ -17,9 +17,7 @@ export function linkScrolling(root, boxes) {
     if (!leader?.isConnected) return;
     const share = leader.scrollTop / Math.max(1, leader.scrollHeight - leader.clientHeight);
     for (const box of root.querySelectorAll(boxes)) {
-      if (box === leader) continue;
-      box.dispatchEvent(new Event("moved")); // or a box that follows its end would go back there
-      box.scrollTop = share * (box.scrollHeight - box.clientHeight);
+      if (box !== leader) box.scrollTop = share * (box.scrollHeight - box.clientHeight);
     }
     if (--frames > 0) requestAnimationFrame(follow);
   };
