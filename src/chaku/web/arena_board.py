@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -51,7 +50,7 @@ class ArenaBoard:
         self._battles = BattleList(store)
         self._arena = arena
         self._kept: dict[tuple[Any, ...], _Kept] = {}
-        self._rating = threading.Lock()
+        self._rating = asyncio.Lock()
 
     def routes(self) -> list[tuple[str, str, Handler]]:
         """Method, path below /api, handler."""
@@ -71,7 +70,8 @@ class ArenaBoard:
         since, until = (_date(asked.get(name, ""), name) for name in ("from", "to"))
         filters = Filters(asked.get("category", ""), asked.get("language", ""), asked.get("style", "") in ("1", "true"))
         examples = asked.get("examples", "") in ("1", "true")
-        now = await asyncio.to_thread(self._standings, sources, since, until, filters, examples)
+        async with self._rating:  # one reader has them rated; the others wait here, and hold no thread
+            now = await asyncio.to_thread(self._standings, sources, since, until, filters, examples)
         return json_response(
             arena_shapes.Leaderboard(
                 rows=show_rows(now.board),  # type: ignore[typeddict-item]
@@ -97,20 +97,19 @@ class ArenaBoard:
     def _standings(
         self, sources: tuple[str, ...], since: str | None, until: str | None, filters: Filters, examples: bool
     ) -> Standings:
-        """The same question about the same games is answered from memory. One thread rates, the others wait for it."""
+        """The same question about the same games is answered from memory."""
         key = (sources, since, until, filters, examples)
-        with self._rating:
-            version, now = self._book.version(), time.monotonic()
-            kept = self._kept.get(key)
-            if kept is None or (kept.version != version and now > kept.fresh_until):
-                games = self._book.games(sources=sources, since=since, until=until, examples=examples)
-                found = standings(games, filters)
-                if len(self._kept) >= _MOST_KEPT:
-                    self._kept.clear()
-                cost_s = time.monotonic() - now
-                waits_s = _COSTS_KEPT * cost_s if cost_s > _COSTLY_S else 0
-                kept = self._kept[key] = _Kept(version, time.monotonic() + waits_s, found)
-            return kept.standings
+        version, now = self._book.version(), time.monotonic()
+        kept = self._kept.get(key)
+        if kept is None or (kept.version != version and now > kept.fresh_until):
+            games = self._book.games(sources=sources, since=since, until=until, examples=examples)
+            found = standings(games, filters)
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            cost_s = time.monotonic() - now
+            waits_s = _COSTS_KEPT * cost_s if cost_s > _COSTLY_S else 0
+            kept = self._kept[key] = _Kept(version, time.monotonic() + waits_s, found)
+        return kept.standings
 
     async def list_battles(self, request: Request) -> Response:
         """The voted battles of a pair, in either order; their texts where the voter agreed."""
