@@ -14,6 +14,17 @@ _DESCRIBED_DEFAULT = re.compile(r"\[default: \((.*?)\)(?=[;\]])")
 """click puts a default that is described in words into parentheses."""
 
 
+def option_group(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """One decorator for several options, which stand on the help page in this order."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 class Command(click.Command):
     """A command whose options may stand in groups.
 

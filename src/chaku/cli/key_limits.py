@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from chaku.cli.help_page import option_group
 from chaku.store.keys import Key
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -102,18 +103,10 @@ _OPTIONS = (
 )
 
 
-def limit_options(command: Command) -> Command:
-    """Decorate a function with --expires, --model and the limits."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-def guest_limit_options(command: Command) -> Command:
-    """Decorate a function with --model and the limits: a guest does not expire."""
-    for option in reversed(_OPTIONS[1:]):
-        command = option(command)
-    return command
+limit_options = option_group(*_OPTIONS)
+"""--expires, --model and the limits."""
+guest_limit_options = option_group(*_OPTIONS[1:])
+"""--model and the limits: a guest does not expire."""
 
 
 def changed(limits: Mapping[str, Any]) -> dict[str, Any]:

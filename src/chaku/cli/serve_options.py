@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import click
 
+from chaku.cli.help_page import option_group
 from chaku.config import DEFAULT_PORT
 from chaku.settings import ModelConfig, RoutingPolicy
 
@@ -202,24 +203,9 @@ _LAST_OPTIONS = (
     click.option("--ready-fd", type=int, hidden=True, help="Write one JSON line there once the API answers."),
     click.option("--exit-with-parent", is_flag=True, hidden=True, help="End when the parent process is gone."),
 )
-
-
-def serve_options(command: Any) -> Any:
-    """Decorate a function with all of them, in this order."""
-    return _decorated(command, (*_FIRST_OPTIONS, *_MODEL_OPTIONS, *_LAST_OPTIONS))
-
-
-def model_options(command: Any) -> Any:
-    """Decorate a function with those of a model alone."""
-    return _decorated(command, _MODEL_OPTIONS)
-
-
-def tls_options(command: Any) -> Any:
-    """Decorate a function with those of HTTPS."""
-    return _decorated(command, _TLS_OPTIONS)
-
-
-def _decorated(command: Any, options: tuple[Any, ...]) -> Any:
-    for option in reversed(options):
-        command = option(command)
-    return command
+serve_options = option_group(*_FIRST_OPTIONS, *_MODEL_OPTIONS, *_LAST_OPTIONS)
+"""Every option of `chaku serve`."""
+model_options = option_group(*_MODEL_OPTIONS)
+"""Those of a model alone."""
+tls_options = option_group(*_TLS_OPTIONS)
+"""Those of HTTPS."""

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
+
+from chaku.cli.help_page import option_group
 
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 MODES = ("verdict", "pair-score", "score")
 
 
-def _decorator(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """One decorator for several options, in their order."""
-
-    def decorate(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-judge_options = _decorator(
+judge_options = option_group(
     click.option("--prompts", metavar="FILE", type=_FILE, show_default="our own", help="Judge prompts of FastChat."),
     click.option(
         "--judge-temperature", metavar="NUMBER", type=float, default=0.0, show_default=True, help="For the judge."
@@ -39,7 +28,7 @@ judge_options = _decorator(
 )
 """How the judge is asked."""
 
-judging_options = _decorator(
+judging_options = option_group(
     click.option("--judge", metavar="MODEL", help="The model that judges; without one, only programs check."),
     click.option(
         "--mode",
@@ -70,7 +59,7 @@ judging_options = _decorator(
 )
 """How answers are judged."""
 
-calling_options = _decorator(
+calling_options = option_group(
     click.option(
         "-o",
         "--output",
