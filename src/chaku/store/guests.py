@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,10 +17,9 @@ from chaku.store.comparisons import Forgotten
 from chaku.store.database import Store
 from chaku.store.ids import new_id
 from chaku.store.keys import COLUMNS, Key, NewKey, digest, key_of, stored
+from chaku.store.seen import Seen
 from chaku.store.tables import conversations, rate_counters, usage, visitors
 
-MAX_KNOWN = 10_000
-_TOUCH_EVERY = timedelta(hours=1)
 _GUESTS = COLUMNS.where(visitors.c.kind == "guest")
 _WITHOUT_KEY = COLUMNS.where(visitors.c.kind.in_(("guest", "user")))
 
@@ -32,7 +30,7 @@ class Guests:
     def __init__(self, store: Store, limits: Limits) -> None:
         self._store = store
         self._limits = limits
-        self._known: OrderedDict[str, Key] = OrderedDict()
+        self._seen = Seen(store)
 
     def create(self, *, now: datetime) -> NewKey:
         """A new guest; the token goes into the cookie."""
@@ -55,16 +53,14 @@ class Guests:
             return None
         guest = key_of(row)
         if guest.revoked_at is not None:
-            self._known.pop(guest.id, None)
+            self._seen.drop(guest.id)
             return None
-        if guest.last_used_at is None or guest.last_used_at < now - _TOUCH_EVERY:
-            with self._store.write() as connection:
-                connection.execute(visitors.update().where(visitors.c.id == guest.id).values(last_used_at=now))
+        self._seen.touch(guest, now=now)
         return self._know(guest)
 
     def with_id(self, guest_id: str) -> Key | None:
         """A guest whom `find` has seen lately, from memory."""
-        return self._known.get(guest_id)
+        return self._seen.with_id(guest_id)
 
     def forget(self, before: datetime) -> int:
         """Delete the guests who have not come since `before`, and all that is theirs; how many they were."""
@@ -74,17 +70,12 @@ class Guests:
             gone = list(ids.scalars())
         for guest_id in gone:
             delete(self._store, guest_id)
-            self._known.pop(guest_id, None)
+            self._seen.drop(guest_id)
         return len(gone)
 
     def _know(self, guest: Key) -> Key:
         given = guest.limits.model_dump(exclude_defaults=True)
-        known = replace(guest, limits=self._limits.model_copy(update=given))
-        self._known[guest.id] = known
-        self._known.move_to_end(guest.id)
-        if len(self._known) > MAX_KNOWN:
-            self._known.popitem(last=False)
-        return known
+        return self._seen.add(replace(guest, limits=self._limits.model_copy(update=given)))
 
 
 def list_guests(store: Store) -> list[Key]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import sqlalchemy as sa
 
 from chaku.store.database import Store
-from chaku.store.guests import MAX_KNOWN
 from chaku.store.ids import new_id
 from chaku.store.keys import COLUMNS, Key, digest, key_of
+from chaku.store.seen import Seen
 from chaku.store.tables import visitors
 
 MAX_NAME_LENGTH = 200
 """Characters of a user's name, which may be an e-mail address."""
-_TOUCH_EVERY = timedelta(hours=1)
 
 
 class Users:
@@ -23,26 +21,20 @@ class Users:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: OrderedDict[str, Key] = OrderedDict()
+        self._seen = Seen(store)
 
     def find(self, name: str, *, now: datetime) -> Key | None:
         """The user of this name, who is new if nobody had it; None for one who is blocked."""
         user = self._read(name) or self._create(name, now)
         if user.revoked_at is not None:
-            self._known.pop(user.id, None)
+            self._seen.drop(user.id)
             return None
-        if user.last_used_at is None or user.last_used_at < now - _TOUCH_EVERY:
-            with self._store.write() as connection:
-                connection.execute(visitors.update().where(visitors.c.id == user.id).values(last_used_at=now))
-        self._known[user.id] = user
-        self._known.move_to_end(user.id)
-        if len(self._known) > MAX_KNOWN:
-            self._known.popitem(last=False)
-        return user
+        self._seen.touch(user, now=now)
+        return self._seen.add(user)
 
     def with_id(self, user_id: str) -> Key | None:
         """A user whom `find` has seen lately, from memory."""
-        return self._known.get(user_id)
+        return self._seen.with_id(user_id)
 
     def _read(self, name: str) -> Key | None:
         query = COLUMNS.where(visitors.c.kind == "user", visitors.c.digest == _digest(name))
