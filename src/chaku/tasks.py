@@ -7,6 +7,7 @@ An exception that nobody expected is logged with its traceback. Then the work ru
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -85,6 +86,13 @@ async def cancel(*tasks: asyncio.Task[Any] | None) -> None:
     for task, outcome in zip(running, await asyncio.gather(*running, return_exceptions=True), strict=True):
         if isinstance(outcome, Exception):
             _log.error("background task failed while it ended task=%s", task.get_name(), exc_info=outcome)
+
+
+async def wait_for(event: asyncio.Event, timeout_s: float) -> None:
+    """Wait until an event is set, or for so long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
 
 
 class _Pauses:

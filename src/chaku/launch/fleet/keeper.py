@@ -81,7 +81,7 @@ class Keeper:
                 while not self._stopping.is_set():
                     self._follow(time.monotonic())
                     self._tell()
-                    await _wait(self._stopping, LOOK_EVERY_S)
+                    await tasks.wait_for(self._stopping, LOOK_EVERY_S)
             finally:
                 await tasks.cancel(asking)
         finally:
@@ -262,11 +262,3 @@ class Keeper:
             if self._gateway is not None:
                 self._gateway.process.kill()
             await self._workers.close()
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        pass

@@ -137,7 +137,7 @@ class _Bond:
                 pause_s = await self._try(transport)
                 self.hurry.clear()
                 if not closing.is_set():
-                    await _wait(self.hurry, pause_s)
+                    await tasks.wait_for(self.hurry, pause_s)
             if self.lease:
                 leave = Leave(name=self._beat().name, generation=self._beat().generation, lease=self.lease)
                 await _post(transport, "/fleet/leave", leave)
@@ -200,14 +200,6 @@ class _Bond:
     def _beat(self) -> Beat:
         lines = self._member.logs() if self._logs_wanted else None
         return self._member.beat().model_copy(update={"lease": self.lease, "logs": lines})
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        pass
 
 
 async def _post(transport: Transport, path: str, message: Beat | Leave) -> object:
