@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -85,6 +86,27 @@ async def test_tokens_are_settled_by_the_engine_s_count(store: Store) -> None:
             assert "[DONE]" in await response.text()
             assert int(response.headers["x-ratelimit-remaining-tokens"]) < 1000
         assert used(store, key_id, "tokens_per_day") == 2 * answer["usage"]["total_tokens"]
+
+
+class SlowCounters(Counters):
+    """Counters in a database that takes a while to write."""
+
+    def settle(self, *arguments: Any) -> None:
+        time.sleep(0.3)
+        super().settle(*arguments)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_has_the_whole_answer_finds_it_settled(store: Store, stream: bool) -> None:
+    new = keys.create(store, "laptop", now=datetime.now(UTC), limits=Limits(tokens_per_day=510))
+    engine = scripted(Reply(text="one two"))
+    async with gateway(engine, keys=KeyRing(store), counters=SlowCounters(store)) as g:
+        headers = {"authorization": f"Bearer {new.token}"}
+        for _ in range(2):  # a reservation that still stood would refuse the second
+            request = chat(max_tokens=500, stream=stream)
+            async with g.http.post(g.url + "/v1/chat/completions", json=request, headers=headers) as response:
+                assert response.status == 200, await response.text()
+                await response.read()
 
 
 async def test_what_no_waiting_makes_possible_is_refused_by_name(store: Store) -> None:

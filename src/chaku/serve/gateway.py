@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -197,6 +198,7 @@ class Gateway:
         reservation = await self._limits.reserve(work.caller, work.route, served.name, body, asked.num_slots)
         if reservation is not None:
             relay.add_headers(reservation.headers)
+            relay.before_end(partial(self._limits.settle, reservation, exchange, has_failed=False))
         has_failed = False
         try:
             sink: Sink = relay
@@ -212,7 +214,8 @@ class Gateway:
             has_failed = True
             raise
         finally:
-            await self._limits.settle(reservation, exchange, has_failed=has_failed)
+            if reservation is not None:
+                await self._limits.settle(reservation, exchange, has_failed=has_failed)
 
     async def _answer(
         self, exchange: Exchange, served: Served, work: _Work, fitting: Fitting, asked: Work, sink: Sink

@@ -53,7 +53,7 @@ class LimitCounters(Protocol):
         """Correct what was reserved."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reservation:
     """What one request reserved of its caller's limits."""
 
@@ -62,6 +62,7 @@ class Reservation:
     completion_tokens: int
     dollars: float
     standing: Standing
+    is_settled: bool = False
 
     @property
     def headers(self) -> Headers:
@@ -173,10 +174,11 @@ class RateLimits:
             )
         return Reservation(caller, prompt, completion, dollars, standing)
 
-    async def settle(self, reservation: Reservation | None, exchange: Exchange, *, has_failed: bool) -> None:
-        """Correct a reservation by what the request used, once it is over."""
-        if reservation is None:
+    async def settle(self, reservation: Reservation, exchange: Exchange, *, has_failed: bool) -> None:
+        """Correct a reservation by what the request used, unless that was done before."""
+        if reservation.is_settled:
             return
+        reservation.is_settled = True
         prompt, completion = _used(reservation, exchange, has_failed=has_failed)
         dollars = self.price_of(exchange.model).dollars(prompt, completion, min(exchange.cached_tokens, prompt))
         more_tokens = prompt + completion - reservation.prompt_tokens - reservation.completion_tokens

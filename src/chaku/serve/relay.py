@@ -29,6 +29,11 @@ class Relay:
         self._send = send
         self._headers = headers
         self._translation = translation
+        self._before_end: Callable[[], Awaitable[None]] | None = None
+
+    def before_end(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Call this just before the last byte goes out: what it does is done for a client that has the whole answer."""
+        self._before_end = callback
 
     def add_headers(self, headers: Headers) -> None:
         """Send these too."""
@@ -50,6 +55,8 @@ class Relay:
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         piece = self._translation.piece(block)
         if piece or block.is_last:
+            if block.is_last:
+                await self._prepare_end()
             await self._send({"type": "http.response.body", "body": piece, "more_body": not block.is_last})
             exchange.is_complete = block.is_last
 
@@ -57,6 +64,7 @@ class Relay:
         """Send a whole answer."""
         self._exchange.take_usage(answer.get("usage"))
         body = self._translation.whole(answer)  # it may fail: then the headers have not gone out
+        await self._prepare_end()
         self._exchange.begin(200)
         await send_json(self._send, 200, body, [*self._headers, *note_headers(notes)])
         self._exchange.is_complete = True
@@ -64,8 +72,13 @@ class Relay:
     async def end(self) -> None:
         """End a stream whose last block did not say that it was the last."""
         if not self._exchange.is_complete:
+            await self._prepare_end()
             await self._send({"type": "http.response.body", "body": b""})
             self._exchange.is_complete = True
+
+    async def _prepare_end(self) -> None:
+        if self._before_end is not None:
+            await self._before_end()
 
 
 def note_headers(notes: Iterable[str]) -> Headers:
