@@ -10,7 +10,8 @@ import MarkdownIt from "../vendor/markdown-it.js";
 
 const LINK = /^(https?:\/\/|mailto:)/i;
 const DATA_IMAGE = /^data:image\/(png|jpeg|gif|webp);base64,[a-z0-9+/=]+$/i;
-const ELEMENTS_PER_TEX = 4; // that KaTeX makes of a character
+const FORMULA_ELEMENTS = 16; // what a formula costs, in elements of text: its boxes are dearer to lay out
+const ELEMENTS_PER_TEX = 6; // and what each of its characters adds
 const PIECE_ELEMENTS = 300; // what is put on the page in one go
 
 const md = new MarkdownIt({ html: false, linkify: true, maxNesting: 40 });
@@ -112,7 +113,7 @@ export function piecesOf(source, env) {
     const html = render(i);
     piece.html += html;
     if (token.nesting >= 0 && !token.hidden) piece.elements += 1;
-    if (token.type.startsWith("math")) piece.elements += token.content.length * ELEMENTS_PER_TEX;
+    if (token.type.startsWith("math")) piece.elements += FORMULA_ELEMENTS + token.content.length * ELEMENTS_PER_TEX;
     if (token.nesting > 0) {
       const tags = [...html.matchAll(/<([a-z][a-z0-9]*)/g)].map((found) => found[1]);
       stack.push({ open: html, close: tags.reverse().map((tag) => `</${tag}>`).join(""), depth: tags.length });
