@@ -22,7 +22,7 @@ smollm2.gguf()  # before any test points the cache elsewhere
 
 @pytest.hookimpl(wrapper=True)  # xdist reads the groups in its own hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Sort tests into lanes for `make test`, which runs two processes.
+    """Sort tests into lanes for `make test`, which runs three processes.
 
     The tests of one file stay together and share its fixtures. All tests that run the real model share one lane, since
     two engines on two cores slow each other down.

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from chaku.arena.board import Board, Options, Row, rate
 from chaku.comparison import Comparison
 from chaku.errors import UsageError
+
+if TYPE_CHECKING:
+    from chaku.arena.board import Board, Row
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ def _count(games: Sequence[Comparison], filters: Filters, name: str) -> dict[str
 
 def _rate(games: Sequence[Comparison], filters: Filters) -> tuple[Board | None, str | None]:
     """Ratings, with a prior (which the method line tells) where the games give none without: in a young arena."""
+    from chaku.arena.board import Options, rate  # numpy comes with the first leaderboard, not with the gateway
+
     why = None
     for prior in (0.0, 1.0):
         try:

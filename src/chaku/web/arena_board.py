@@ -8,13 +8,12 @@ import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from chaku.arena import pairs
-from chaku.arena.board import Board
 from chaku.arena.standings import Filters, Standings, show_matrix, show_rows, standings
 from chaku.arena.voters import judge_voters
 from chaku.errors import InvalidRequest, NotFound, PermissionRefused
@@ -24,6 +23,9 @@ from chaku.store.database import Store
 from chaku.web import arena_shapes, shapes
 from chaku.web.arena import Arena
 from chaku.web.requests import Handler, json_response, read_json, visitor_of
+
+if TYPE_CHECKING:
+    from chaku.arena.board import Board
 
 SOURCES = ("human", "judge", "import")
 MOST_BATTLES = 100
@@ -227,7 +229,7 @@ def _date(text: str, name: str) -> str | None:
 
 
 def _show_month(month: str, num_games: int, found: Board | str) -> arena_shapes.Month:
-    board = found if isinstance(found, Board) else None
+    board = None if isinstance(found, str) else found
     return {
         "month": month,
         "votes": num_games,

@@ -14,7 +14,6 @@ from starlette.responses import Response
 from chaku.comparison import Comparison
 from chaku.errors import InvalidRequest, NotFound, UsageError
 from chaku.evals.records import Run
-from chaku.evals.summary import row_of, summary
 from chaku.store.battles import Battles
 from chaku.store.comparisons import ComparisonBook
 from chaku.store.database import Store
@@ -71,6 +70,8 @@ class EvalRuns:
         return sorted(path.parent for path in self._folder.glob("*/run.json"))
 
     def _rows(self) -> list[dict[str, Any]]:
+        from chaku.evals.summary import row_of  # numpy comes with the first look at an evaluation
+
         rows: list[dict[str, Any]] = []
         for folder in self._folders():
             try:
@@ -86,6 +87,8 @@ class EvalRuns:
         return Run.load(folders[name])
 
     def _show(self, name: str, other: str | None) -> dict[str, Any]:
+        from chaku.evals.summary import summary
+
         return summary(self._run(name), self._run(other) if other else None)
 
     def _game(self, request: Request, asked: Disagreement) -> Comparison:
