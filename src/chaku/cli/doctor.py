@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import asyncio
 import importlib.util
 import os
 import platform
@@ -12,25 +12,23 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import click
-import orjson
 import sqlalchemy
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from chaku import __version__, config, packages
+from chaku.cli.checks import Check, report
 from chaku.cli.gateway_here import health, listener, read_text
 from chaku.cli.help_page import command
+from chaku.errors import UsageError
 from chaku.models.fetch.cache import free_disk_bytes, models_dir, pulled
 from chaku.models.plan.free_memory import available_bytes
 from chaku.models.plan.memory_plan import gigabytes
 from chaku.models.registry import DEFAULT_MODEL
 from chaku.store.database import without_password
 
-Level = Literal["ok", "warn", "FAIL"]
 _LOW_BYTES = 10**9
 
 _DISK = {"local": "102 MB", "hub": "20 MB", "data": "250 MB", "train": "2 GB", "postgres": "13 MB"}
@@ -42,37 +40,29 @@ _CPU_FEATURES = (
 )
 
 
-@dataclass(frozen=True)
-class Check:
-    """One finding; `fix` is a command where there is one."""
-
-    level: Level
-    about: str
-    finding: str
-    fix: str | None = None
-
-
 @command()
 @click.option(
     "--port", metavar="PORT", type=click.IntRange(1, 65535), default=config.DEFAULT_PORT, show_default=True,
     help="Port that chaku would listen on.",
 )  # fmt: skip
+@click.option("--exposed", metavar="URL", help="Ask the gateway there what a stranger would, instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def doctor(port: int, as_json: bool) -> None:
-    """Check this machine and installation.
+def doctor(port: int, exposed: str | None, as_json: bool) -> None:
+    """Check this machine and installation, or what a gateway shows to strangers.
 
     Exits with 1 when something must be mended before chaku can serve.
+
+    With --exposed, sends requests without a key: is one needed, and is the way encrypted? What of API, page and
+    workers can a stranger reach? Exits with 1 when it is too much.
     """
-    checks = list(examine(port))
-    if as_json:
-        click.echo(orjson.dumps([dataclasses.asdict(check) for check in checks], option=orjson.OPT_INDENT_2).decode())
-    else:
-        for check in checks:
-            click.echo(f"{check.level:<4}  {check.about:<12}  {check.finding}")
-            if check.fix:
-                click.echo(f"{'':<20}-> {check.fix}")
-    if any(check.level == "FAIL" for check in checks):
-        raise SystemExit(1)
+    if exposed is not None:
+        from chaku.cli import exposure  # with the gateway's table of endpoints
+
+        if not exposed.startswith(("http://", "https://")):
+            raise UsageError(f"{exposed!r} is no address of a gateway", fix="write it such as https://chat.example")
+        report(asyncio.run(exposure.examine(exposed)), as_json=as_json)
+        return
+    report(examine(port), as_json=as_json)
 
 
 def examine(port: int) -> Iterator[Check]:

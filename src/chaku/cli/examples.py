@@ -167,7 +167,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "chaku weights plan vicuna-13b-v1.5 --gpu V100-32GB --count 2",
     ),
     "weights card": ("chaku weights card runs/my-run", "chaku weights card runs/my-run -o README.md"),
-    "doctor": ("chaku doctor", "chaku doctor --port 8080 --json"),
+    "doctor": ("chaku doctor", "chaku doctor --port 8080 --json", "chaku doctor --exposed https://chat.example"),
     "arena": ("chaku arena rate", "chaku leaderboard votes.jsonl --html board.html"),
     "arena rate": (
         "chaku arena rate votes.csv",
