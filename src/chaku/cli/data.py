@@ -10,6 +10,7 @@ import orjson
 from rich.table import Column, Table
 from rich.text import Text
 
+from chaku.cli.data_from_arena import from_arena
 from chaku.cli.data_identity import identity
 from chaku.cli.data_preview import data_console, preview
 from chaku.cli.data_template import template
@@ -263,5 +264,5 @@ def _fact(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-for _command in (preview, identity, template):
+for _command in (preview, identity, template, from_arena):
     data.add_command(_command)

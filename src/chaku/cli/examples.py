@@ -103,6 +103,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "chaku data build exports/*.json -o my-set --tokenizer my-model --context 4096",
         "chaku data build --recipe recipe.yaml -o my-set",
     ),
+    "data from-arena": ("chaku data from-arena", "chaku data from-arena --votes --thumbs -o arena-spring"),
     "data report": ("chaku data report my-set", "chaku data report my-set --html report.html"),
     "data why": ("chaku data why my-set shares.jsonl:17", "chaku data why my-set aBcD123"),
     "data preview": ("chaku data preview my-set", "chaku data preview my-set -n 10 --seed 7"),

@@ -91,7 +91,7 @@ def delete(which: str, database: str | None) -> None:
         guest, gone = guests.delete(store, which)
     click.echo(f"{guest.name} is deleted, with its chats, battles ({gone.num_battles}) and votes ({gone.num_votes}).")
     if gone.snapshots:
-        click.echo(f"Ratings that left this machine had counted some of the votes: {', '.join(gone.snapshots)}")
+        click.echo(f"Ratings and training data that were written before hold some of it: {', '.join(gone.snapshots)}")
 
 
 def _as_json(guest: Key) -> dict[str, Any]:

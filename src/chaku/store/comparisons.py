@@ -21,6 +21,7 @@ from chaku.store.tables import (
     exclusions,
     rated_comparisons,
     rating_snapshots,
+    snapshot_visitors,
     votes,
 )
 
@@ -51,7 +52,7 @@ class Forgotten:
     num_battles: int
     num_votes: int
     snapshots: tuple[str, ...]
-    """Names of the rating snapshots that had counted some of these votes."""
+    """Names of the ratings that had counted some of these votes, and of the training data that hold the texts."""
 
 
 class ComparisonBook:
@@ -218,14 +219,12 @@ def forget(connection: sa.Connection, visitor: str) -> Forgotten:
     """Remove a visitor's battles with their texts, and the votes; the snapshots that had counted them are named."""
     mine = sa.select(battles.c.id).where(battles.c.visitor == visitor)
     theirs = sa.select(comparisons.c.id).where(comparisons.c.voter == visitor)
-    counted_in = (
-        sa.select(rating_snapshots.c.name)
-        .join(rated_comparisons, rated_comparisons.c.snapshot_id == rating_snapshots.c.id)
-        .where(rated_comparisons.c.comparison_id.in_(theirs))
-        .distinct()
-        .order_by(rating_snapshots.c.name)
-    )
-    names = tuple(connection.execute(counted_in).scalars())
+    counted_in = sa.select(rated_comparisons.c.snapshot_id).where(rated_comparisons.c.comparison_id.in_(theirs))
+    held_in = sa.select(snapshot_visitors.c.snapshot_id).where(snapshot_visitors.c.visitor == visitor)
+    has_some = rating_snapshots.c.id.in_(counted_in) | rating_snapshots.c.id.in_(held_in)
+    named = sa.select(rating_snapshots.c.name).where(has_some).distinct().order_by(rating_snapshots.c.name)
+    names = tuple(connection.execute(named).scalars())
+    connection.execute(snapshot_visitors.delete().where(snapshot_visitors.c.visitor == visitor))
     num_votes = connection.execute(
         sa.select(sa.func.count()).select_from(votes).where(votes.c.visitor == visitor)
     ).scalar_one()

@@ -333,3 +333,11 @@ rated_comparisons = Table(
     Column("comparison_id", Text, primary_key=True),  # it may be deleted, and stays named here
     Index("ix_rated_comparisons_comparison_id", "comparison_id"),
 )
+
+snapshot_visitors = Table(
+    "snapshot_visitors",
+    metadata,
+    Column("snapshot_id", Text, ForeignKey("rating_snapshots.id", ondelete="CASCADE"), primary_key=True),
+    Column("visitor", Text, primary_key=True),  # whose words are in it: a key's or guest's id, or "local"
+    Index("ix_snapshot_visitors_visitor", "visitor"),
+)
