@@ -6,7 +6,7 @@ ORG := the chaku project
 LANES := --numprocesses 3 --dist loadgroup
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test prove check train-demo types imports words docs format lint bench page wheel clean
+.PHONY: help demo test prove numbers check train-demo types imports words docs format lint bench page wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: $(VENV)/.dev ## run the whole suite in three processes, or TEST='tests/ser
 prove: $(VENV)/.dev ## run the proofs that take minutes and write bench/results/DATE-prove.txt
 	@scripts/test-services
 	OMP_NUM_THREADS=1 scripts/prove $(BIN)/python
+
+numbers: $(VENV)/.dev ## compute the published figures again (DATA=folder with vicuna80/ and mt_bench/)
+	$(BIN)/python scripts/write-numbers $(if $(DATA),--data $(DATA))
 
 check: lint types imports words ## what CI checks before the tests
 
