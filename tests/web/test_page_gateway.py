@@ -17,6 +17,7 @@ from playwright.sync_api import expect
 
 from processes import PATIENCE_S, environment
 from web.browser import ask, open_page, wait_for_answer
+from web.cable import Cable
 
 SCRIPT = """
 replies:
@@ -80,8 +81,18 @@ def scripted(tmp_path):
     return f"talker=scripted:{script}"
 
 
-def test_a_chat_over_the_real_gateway_is_kept_branched_and_found_again(browser, tmp_path, scripted):
-    with serving(tmp_path, scripted, f"second={scripted.partition('=')[2]}") as g, open_page(browser, g.url) as page:
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    """With two models of one script."""
+    folder = tmp_path_factory.mktemp("gateway")
+    script = folder / "script.yaml"
+    script.write_text(SCRIPT.format(numbers=NUMBERS))
+    with serving(folder, f"talker=scripted:{script}", f"second=scripted:{script}") as running:
+        yield running
+
+
+def test_a_chat_over_the_real_gateway_is_kept_branched_and_found_again(browser, gateway):
+    with open_page(browser, gateway.url) as page:
         ask(page, "Think")
         wait_for_answer(page)
         expect(page.locator(".answer-body strong")).to_have_text("bold")
@@ -107,6 +118,26 @@ def test_a_chat_over_the_real_gateway_is_kept_branched_and_found_again(browser, 
         expect(page.locator(".chat-list small")).to_contain_text("Rather this")
         page.get_by_role("link", name="Think").click()
         expect(page.locator(".message")).to_have_count(4)
+
+
+def test_a_page_whose_connection_broke_hears_what_it_missed_and_fetches_nothing_again(browser, gateway):
+    changes = {"headers": {"X-Chaku": "1"}}
+    with Cable(gateway.port).running() as cable, open_page(browser, cable.url, watch=False) as page:
+        expect(page.get_by_label("Message", exact=True)).to_be_visible()
+        expect(page.locator(".offline")).to_have_count(0)
+        cable.pull()
+        expect(page.locator(".offline")).to_be_visible()
+        chats = f"{gateway.url}/api/chats"
+        created = page.context.request.post(chats, data={}, **changes)
+        named = page.context.request.patch(f"{chats}/{created.json()['id']}", data={"title": "Elsewhere"}, **changes)
+        assert (created.status, named.status) == (200, 200), named.text()
+        asked = []
+        page.on("request", lambda request: asked.append(request.url.removeprefix(cable.url)))
+        cable.plug_in()
+        expect(page.get_by_role("link", name="Elsewhere")).to_be_visible(timeout=30_000)
+        expect(page.locator(".offline")).to_have_count(0)
+        assert asked
+        assert all(path.startswith("/api/events?after=") for path in asked), asked
 
 
 def test_a_gateway_that_is_killed_and_comes_back_has_kept_what_was_said(browser, tmp_path, scripted):

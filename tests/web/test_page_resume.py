@@ -8,6 +8,7 @@ import re
 from playwright.sync_api import expect
 
 from web.browser import ask, follow, open_page, wait_for_answer
+from web.cable import Cable
 from web.fake_page import FakePage, model
 
 NUMBERS = " ".join(map(str, range(400)))
@@ -26,13 +27,14 @@ def test_a_reload_in_mid_answer_loses_nothing_and_the_answer_goes_on(browser, wo
 
 def test_a_lost_connection_is_taken_up_where_it_broke_off(browser, world, fake):
     world.say("Count", NUMBERS, delay_s=0.01)
-    with open_page(browser, fake.url) as page:
+    port = int(fake.url.rsplit(":", 1)[1])
+    with Cable(port).running() as cable, open_page(browser, cable.url, watch=False) as page:
         ask(page, "Count")
         expect(page.locator(".answer-body")).to_contain_text("18 19 20")
-        page.context.set_offline(True)
+        cable.pull()
+        expect(page.locator(".offline")).to_be_visible()
         expect(page.get_by_role("button", name="Stop the answer")).to_be_visible()
-        page.wait_for_timeout(300)
-        page.context.set_offline(False)
+        cable.plug_in()
         wait_for_answer(page)
         assert page.locator(".answer-body").inner_text().strip() == NUMBERS
 
