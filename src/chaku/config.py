@@ -152,6 +152,7 @@ def _explain_flag(error: ValidationError, names: Mapping[str, str]) -> ConfigErr
 
 _EXAMPLES = {
     "models": "[{source: smollm2-135m}]", "source": "smollm2-135m", "name": "my-model", "engine": "llamacpp",
+    "engine_args": "{batch: 512}",
     "context": "4096", "slots": "8",
     "threads": "4", "spin": "true", "force": "true", "gpu_layers": "0", "kv_type": "q8_0", "quant": "q4_0",
     "lora": "[adapter.gguf]",

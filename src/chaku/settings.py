@@ -18,6 +18,10 @@ from chaku.policies import GuestPolicy, ModerationPolicy, Price
 RoutingPolicy = Literal["prefix", "least_loaded", "round_robin", "lottery"]
 
 
+AUTO = "auto"
+"""The value of `engine` that leaves the choice to chaku."""
+
+
 class ModelConfig(Frozen):
     """One served model. Fields that an engine of that kind can't honour are refused at start."""
 
@@ -26,8 +30,10 @@ class ModelConfig(Frozen):
     http(s)://host/v1 or scripted:[file]."""
     name: ModelName | None = None
     """What clients call it; by default derived from the source."""
-    engine: str | None = None
-    """Engine that serves it, by its name in the table of engines. Default: the one for its source."""
+    engine: str = AUTO
+    """Engine that serves it, by its name in the table of engines; auto: the one for its source and this machine."""
+    engine_args: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Options of that engine alone, by the names that its table in docs/engines.md gives."""
     context: int | None = Field(None, ge=64)
     """Tokens that ONE request may use, prompt and answer together. Default: what the model was trained for, as far as
     memory allows."""
@@ -68,6 +74,12 @@ class ModelConfig(Frozen):
     """The model's name at the upstream, where it differs."""
     extensions: tuple[str, ...] = ()
     """Sampling extensions (top_k, min_p, repetition_penalty, ignore_eos) that the upstream honours."""
+
+    @field_validator("engine_args", mode="before")
+    @classmethod
+    def _read_engine_args(cls, args: Any) -> Any:
+        """On the command line an argument is KEY=VALUE."""
+        return dict(map(_engine_arg, args)) if isinstance(args, list | tuple) else args
 
 
 class Contestant(Frozen):
@@ -242,6 +254,13 @@ class ServeConfig(Frozen):
             if origin != "*" and not re.fullmatch(ORIGIN, origin):
                 raise ValueError(f"{origin!r} is not an origin: write scheme and host, such as https://app.example")
         return origins
+
+
+def _engine_arg(text: Any) -> tuple[str, str]:
+    key, equals, value = str(text).partition("=")
+    if not key or not equals:
+        raise ValueError(f"{str(text)[:80]!r} is not KEY=VALUE")
+    return key, value
 
 
 def _price(text: str) -> tuple[str, dict[str, str]]:

@@ -118,3 +118,12 @@ def test_a_missing_extra_says_what_it_brings_and_costs(monkeypatch: pytest.Monke
     check = examined()["[hub]"]
     assert (check["level"], check["finding"]) == ("warn", "huggingface-hub is missing: it pulls hf: models")
     assert check["fix"].startswith(packages.install_command("hub"))
+
+
+def test_every_engine_is_listed_and_the_others_with_the_way_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = packages.version
+    monkeypatch.setattr(packages, "version", lambda name: None if name == "xllamacpp" else real(name))
+    checks = examined()
+    assert checks["engine scripted"]["level"] == "ok"
+    assert checks["engine llamacpp"]["level"] == "warn"
+    assert checks["engine llamacpp"]["fix"] == packages.install_command("local")

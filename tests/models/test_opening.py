@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
 import typing
@@ -10,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from chaku.engines.llamacpp import devices
 from chaku.engines.llamacpp.engine import LlamaCppEngine, Settings
 from chaku.engines.llamacpp.resources import Resources, physical_cores
-from chaku.engines.opening import ENGINES, check_settings, open_engine
-from chaku.errors import ConfigError, ModelError
+from chaku.engines.opening import ENGINES, check_settings, choose_engine, open_engine, require_usable
+from chaku.errors import ConfigError, ModelError, UsageError
 from chaku.models.files import gguf
-from chaku.models.reference import LocalFile, Reference, Scripted
+from chaku.models.reference import LocalFile, Reference, Scripted, parse
 from chaku.settings import ModelConfig
 from gguf_files import write_gguf
 
@@ -84,13 +86,63 @@ def test_every_kind_of_reference_has_an_engine_and_every_setting_of_an_engine_is
 
 @pytest.mark.parametrize(
     ("engine", "way_out"),
-    [("scriptd", "did you mean scripted?"), ("vllm", "engines: llamacpp"), ("upstream", "set it to scripted")],
+    [("scriptd", "did you mean scripted?"), ("zzz", "engines: auto, llamacpp"), ("openai", "set it to scripted")],
 )
 def test_an_engine_that_cannot_serve_the_source_is_refused_with_the_way_out(engine: str, way_out: str) -> None:
     with pytest.raises(ConfigError, match=engine) as caught:
         check_settings("s", ModelConfig(source="scripted:", engine=engine), Scripted())
     assert way_out in str(caught.value.fix)
     check_settings("s", ModelConfig(source="scripted:", engine="scripted"), Scripted())
+
+
+@pytest.mark.parametrize(
+    ("source", "engine"),
+    [("m.gguf", "llamacpp"), ("folder", "llamacpp"), ("http://127.0.0.1:9/v1", "openai"), ("scripted:", "scripted")],
+)
+def test_auto_chooses_by_the_source_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, engine: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_gguf(tmp_path / "m.gguf")
+    save_config(tmp_path / "folder", "llama")
+    choice = choose_engine("m", ModelConfig(source=source), parse(source).reference)
+    assert choice.kind is ENGINES[engine] and choice.reason
+    again = choose_engine("m", ModelConfig(source=source, engine=engine), parse(source).reference)
+    assert again.kind is choice.kind and again.reason == "by request"
+
+
+def save_config(folder: Path, model_type: str) -> None:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+
+
+@pytest.mark.parametrize(
+    ("engine_args", "words"),
+    [({"batsh": "3"}, "did you mean batch"), ({"zzz": 1}, "llamacpp takes batch"), ({"batch": "many"}, "batch is 'many'"),
+     ({"batch": 0}, "batch is 0")],
+)  # fmt: skip
+def test_an_engine_argument_is_checked_by_the_engine_that_takes_it(engine_args: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_settings("m", ModelConfig(source="m.gguf", engine_args=engine_args), LocalFile(Path("m.gguf")))
+    assert words in str(caught.value)
+
+
+def test_an_engine_argument_reaches_the_engine(model: Path) -> None:
+    assert opened(model, Resources(), engine_args={"batch": "512"}).batch == 512
+    config = ModelConfig.model_validate({"source": "x", "engine_args": ("batch=512",)})
+    assert config.engine_args == {"batch": "512"}
+    with pytest.raises(ValidationError, match="KEY=VALUE"):
+        ModelConfig.model_validate({"source": "x", "engine_args": ("batch",)})
+
+
+def test_an_engine_that_is_not_installed_is_refused_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    require_usable(ENGINES["scripted"])
+    monkeypatch.setattr("chaku.packages.version", lambda package: None)
+    with pytest.raises(UsageError, match="llamacpp can't be used: xllamacpp is not installed") as caught:
+        require_usable(ENGINES["llamacpp"])
+    assert "[local]" in str(caught.value.fix)
 
 
 GB = 10**9

@@ -22,6 +22,7 @@ from chaku import __version__, config, packages
 from chaku.cli.checks import Check, report
 from chaku.cli.gateway_here import health, listener, read_text
 from chaku.cli.help_page import command
+from chaku.engines.opening import ENGINES, EngineKind
 from chaku.errors import UsageError
 from chaku.models.fetch.cache import free_disk_bytes, models_dir, pulled
 from chaku.models.plan.free_memory import available_bytes
@@ -70,6 +71,7 @@ def examine(port: int) -> Iterator[Check]:
     yield _python()
     yield Check("ok", "chaku", __version__)
     yield from (_extra(name) for name in packages.PURPOSES)
+    yield from (_usable(kind) for kind in ENGINES.values())
     if importlib.util.find_spec("xllamacpp"):
         yield _engine()
     yield _cpu()
@@ -95,6 +97,12 @@ def _extra(name: str) -> Check:
     are = f"{absent[0]} is" if len(absent) == 1 else f"{', '.join(absent)} are"
     fix = f"{packages.install_command(name)}  (about {_DISK[name]})"
     return Check("warn", f"[{name}]", f"{are} missing: it {purpose}", fix)
+
+
+def _usable(kind: EngineKind) -> Check:
+    if missing := kind.missing():
+        return Check("warn", f"engine {kind.name}", f"can't be used: {missing.reason}", missing.fix)
+    return Check("ok", f"engine {kind.name}", kind.summary)
 
 
 def _engine() -> Check:

@@ -26,7 +26,7 @@ from chaku.config import Loaded, database_url, environment, load
 from chaku.engines.base import State
 from chaku.engines.fetched import Opener
 from chaku.engines.llamacpp.resources import Resources
-from chaku.engines.opening import check_settings, engine_kind
+from chaku.engines.opening import check_settings, choose_engine, require_usable
 from chaku.errors import UsageError
 from chaku.models.plan.free_memory import available_bytes
 from chaku.models.reference import HubFile, Reference, Upstream, parse
@@ -89,19 +89,33 @@ def run(
         )
     loaded = load(ServeConfig, config_file, given, flag_names=FLAGS)
     if print_config:
+        for name, model, reference in name_models(loaded.config):
+            click.echo(f"# {describe_choice(name, model, reference)}")
         click.echo(as_yaml(loaded.config), nl=False)
         return
     logs.set_up(loaded.config.log_level)
     named = name_models(loaded.config)
     for name, model, reference in named:
-        check_settings(name, model, reference)
-        if engine_kind(name, model, reference).needs_file:
-            packages.require(*(["hub"] if isinstance(reference, HubFile) else []), "local")
+        require_installed(name, model, reference)
     _print_settings(loaded, named, everything=show_settings)
 
     database = loaded.config.database or database_url()
     with open_store(database) as store, KeyRing(store) as keys, UsageWriter(store) as usage:
         _serve(loaded.config, named, store, keys, usage, opens_page=opens_page, ready_fd=ready_fd)
+
+
+def require_installed(name: str, model: ModelConfig, reference: Reference) -> None:
+    """Raise for settings that the model's engine can't honour, and for packages that it needs and that are missing."""
+    check_settings(name, model, reference)
+    require_usable(choose_engine(name, model, reference).kind)
+    if isinstance(reference, HubFile):
+        packages.require("hub")
+
+
+def describe_choice(name: str, model: ModelConfig, reference: Reference) -> str:
+    """The engine of a model and why it was chosen, on one line."""
+    choice = choose_engine(name, model, reference)
+    return f"{name}: engine {choice.kind.name} ({choice.reason})"
 
 
 def as_yaml(config: ServeConfig) -> str:
@@ -153,7 +167,8 @@ def _print_settings(loaded: Loaded[ServeConfig], named: list[Named], *, everythi
             value = without_password(value or database_url())
         if key != "models" and (everything or origin != "default"):
             click.echo(f"  {key} = {value!r}  ({origin})", err=True)
-    for name, model, _ in named:
+    for name, model, reference in named:
+        click.echo(f"  {describe_choice(name, model, reference)}", err=True)
         origin = loaded.origins["models"]
         chosen = [key for key in PER_MODEL if everything or key in model.model_fields_set]
         if chosen or name != model.source:
@@ -204,7 +219,7 @@ def _serve(
         tasks.start(_announce_ready(serving, url), "ready-line")
 
     with contextlib.closing(listener):
-        num_local = sum(engine_kind(*one).needs_file for one in named)
+        num_local = sum(choose_engine(*one).kind.is_local for one in named)
         opener = Opener(Resources(available_bytes(), num_local=num_local), fetching)
         for name, model, reference in named:
             table.add(opener.engine(name, model, reference), model, created=int(time.time()))

@@ -19,6 +19,7 @@ FLAGS = {
     "deadline_s": "--deadline",
     "body_timeout_s": "--body-timeout",
     "api_key_env": "--upstream-key-env",
+    "engine_args": "--engine-arg",
     "extensions": "--extension",
     "allowed_hosts": "--allowed-host",
     "cors_origins": "--cors-origin",
@@ -53,7 +54,16 @@ _FIRST_OPTIONS = (
     click.option("--show-settings", is_flag=True, help="Print every setting and where it comes from."),
 )
 _MODEL_OPTIONS = (
-    click.option("--engine", metavar="NAME", show_default="the one for its source", help="Engine to serve it with."),
+    click.option(
+        "--engine", metavar="NAME", show_default="auto", help="Engine to serve it with; chaku doctor lists them."
+    ),
+    click.option(
+        "--engine-arg",
+        "engine_args",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Option of that engine alone; docs/engines.md lists them.",
+    ),
     click.option(
         "--context", metavar="TOKENS", type=int, help="Tokens that one request may use, prompt and answer together."
     ),

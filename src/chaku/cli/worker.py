@@ -16,18 +16,18 @@ from urllib.parse import urlsplit, urlunsplit
 import click
 import uvloop
 
-from chaku import logs, packages, spot_notice
+from chaku import logs, spot_notice
 from chaku.cli.help_page import command
 from chaku.cli.progress.fetching import fetching
-from chaku.cli.serve import end_with_parent, name_models
+from chaku.cli.serve import describe_choice, end_with_parent, name_models, require_installed
 from chaku.cli.serve_options import FLAGS, PER_MODEL, model_options, tls_options
 from chaku.config import environment, load
 from chaku.engines.fetched import Opener
 from chaku.engines.llamacpp.resources import Resources
-from chaku.engines.opening import check_settings, engine_kind
+from chaku.engines.opening import choose_engine
 from chaku.errors import RunInterrupted, UsageError
 from chaku.models.plan.free_memory import available_bytes
-from chaku.models.reference import BuiltIn, HubFile
+from chaku.models.reference import BuiltIn
 from chaku.protocol.fleet import WORKER_NAME
 from chaku.serve import server
 from chaku.serve.access import is_loopback_host
@@ -118,10 +118,9 @@ def _run(asked: WorkerConfig, token: str | None) -> None:
     config = _as_gateway(asked, gateways, advertise)
     logs.set_up(config.log_level)
     ((model, settings, reference),) = name_models(config)
-    check_settings(model, settings, reference)
-    needs_file = engine_kind(model, settings, reference).needs_file
-    if needs_file:
-        packages.require(*(["hub"] if isinstance(reference, HubFile) else []), "local")
+    require_installed(model, settings, reference)
+    is_local = choose_engine(model, settings, reference).kind.is_local
+    click.echo(f"  {describe_choice(model, settings, reference)}", err=True)
 
     table, key, throughput = ModelTable(), WorkerKey(new_key()), Throughput()
     serving = server.build(config, table, key, throughput.record)
@@ -140,7 +139,7 @@ def _run(asked: WorkerConfig, token: str | None) -> None:
     add_worker_route(serving.app, identity.name, identity.generation, key.token)
 
     def new_engine() -> Any:
-        resources = Resources(available_bytes(), num_local=1 if needs_file else 0)
+        resources = Resources(available_bytes(), num_local=1 if is_local else 0)
         return Opener(resources, fetching).engine(model, settings, reference)
 
     # A notice does what SIGTERM does: the worker drains, and ends.

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from chaku.engines.base import Answer, Call, Capabilities, Engine, State, Status
 from chaku.engines.llamacpp.resources import Resources
-from chaku.engines.opening import check_settings, engine_kind, open_engine
+from chaku.engines.opening import check_settings, choose_engine, open_engine
 from chaku.errors import EngineUnavailable
 from chaku.models.fetch.progress import DESCRIPTIONS, Phase, Progress
 from chaku.models.fetch.pull import pull
@@ -39,7 +39,7 @@ class Opener:
 
     def engine(self, name: str, config: ModelConfig, reference: Reference) -> Engine:
         """The engine of a model; one that needs no file is opened now. Raises ConfigError or ModelError."""
-        if not engine_kind(name, config, reference).needs_file:
+        if not choose_engine(name, config, reference).kind.needs_gguf:
             return open_engine(name, config, reference, None, self.resources)
         check_settings(name, config, reference)
         return FetchedEngine(name, config, reference, self)

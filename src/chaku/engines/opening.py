@@ -1,4 +1,4 @@
-"""The table of engines: what each opens and which settings it takes. From a model reference to its engine.
+"""The table of engines: what each opens, which settings it takes, what it needs here. From a reference to its engine.
 
 Nothing is started here.
 """
@@ -9,12 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from chaku import packages
+from chaku.complaints import in_words, shown
+from chaku.config import Frozen
 from chaku.engines.base import Engine
-from chaku.engines.llamacpp.opening import open_gguf
+from chaku.engines.llamacpp.opening import LlamaCppArgs, open_gguf
 from chaku.engines.llamacpp.resources import Resources
 from chaku.engines.scripted import ScriptedEngine
 from chaku.engines.upstream import UpstreamEngine
-from chaku.errors import ConfigError, ModelError
+from chaku.errors import ConfigError, ModelError, UsageError
 from chaku.models.reference import (
     BuiltIn,
     HubFile,
@@ -27,15 +32,28 @@ from chaku.models.reference import (
     WheelFile,
 )
 from chaku.nearest import did_you_mean
-from chaku.settings import ModelConfig
+from chaku.settings import AUTO, ModelConfig
 
 Open = Callable[[str, ModelConfig, Reference, Path | None, Resources], Engine]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why an engine is not usable here, and the command that makes it usable."""
+
+    reason: str
+    fix: str
+
+
+class NoArgs(Frozen):
+    """The `engine_args` of an engine that takes none."""
 
 
 @dataclass(frozen=True)
 class EngineKind:
     """A row of the table: one kind of engine."""
 
+    name: str
     summary: str
     """For the settings page."""
     opens: tuple[type, ...]
@@ -45,8 +63,37 @@ class EngineKind:
     why_not: str
     """Why it can't honour the other engines' settings."""
     open: Open
-    needs_file: bool = False
-    """Whether the model's file is fetched to this machine, and its weights take memory here."""
+    why_auto: Callable[[Reference], str | None]
+    """Why `engine: auto` takes it for a reference that it opens; None: not for this one. Earlier rows come first."""
+    missing: Callable[[], Missing | None] = lambda: None
+    """What is not installed here; None where the engine is usable."""
+    args: type[Frozen] = NoArgs
+    """The keys of `engine_args`, with their types."""
+    needs_gguf: bool = False
+    """Whether the model is fetched, and converted to a GGUF file, before the engine is opened."""
+    is_local: bool = False
+    """Whether it takes memory and cores of this machine."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The engine of one model, and why it was chosen."""
+
+    kind: EngineKind
+    reason: str
+
+
+def needs_extras(*extras: str) -> Callable[[], Missing | None]:
+    """The `missing` of an engine that needs extras of chaku."""
+
+    def missing() -> Missing | None:
+        absent = sorted({package for extra in extras for package in packages.missing(extra)})
+        if not absent:
+            return None
+        are = "is" if len(absent) == 1 else "are"
+        return Missing(f"{', '.join(absent)} {are} not installed", packages.install_command(*extras))
+
+    return missing
 
 
 def _open_llamacpp(
@@ -70,8 +117,15 @@ def _open_scripted(
     return ScriptedEngine.from_file(name, reference.path, slots=config.slots, context=config.context)
 
 
-ENGINES = {
-    "llamacpp": EngineKind(
+def _why_llamacpp(reference: Reference) -> str:
+    if isinstance(reference, LocalFolder):
+        return "a Hugging Face folder, which is converted to GGUF once"
+    return "a GGUF file"
+
+
+_KINDS = (
+    EngineKind(
+        "llamacpp",
         "llama.cpp in a child process, on CPU or GPU",
         opens=(BuiltIn, LocalFile, LocalFolder, HubFile, WheelFile, UrlFile),
         settings=frozenset({
@@ -79,42 +133,66 @@ ENGINES = {
         }),
         why_not="it is for upstreams",
         open=_open_llamacpp,
-        needs_file=True,
+        why_auto=_why_llamacpp,
+        missing=needs_extras("local"),
+        args=LlamaCppArgs,
+        needs_gguf=True,
+        is_local=True,
     ),
-    "upstream": EngineKind(
+    EngineKind(
+        "openai",
         "another OpenAI-compatible API",
         opens=(Upstream,),
         settings=frozenset({"api_key_env", "upstream_model", "extensions"}),
         why_not="an upstream decides that itself",
         open=_open_upstream,
+        why_auto=lambda _: "a URL",
     ),
-    "scripted": EngineKind(
+    EngineKind(
+        "scripted",
         "canned replies",
         opens=(Scripted,),
         settings=frozenset(),
         why_not="a script has no such thing",
         open=_open_scripted,
+        why_auto=lambda _: "a script",
     ),
-}  # fmt: skip
-"""Every engine by its name."""
-_OF_SOME = frozenset[str]().union(*(kind.settings for kind in ENGINES.values()))
+)  # fmt: skip
+ENGINES = {kind.name: kind for kind in _KINDS}
+"""Every engine by its name, in the order in which `auto` asks them."""
+_OF_SOME = frozenset[str]().union(*(kind.settings for kind in _KINDS))
 
 
-def engine_kind(name: str, config: ModelConfig, reference: Reference) -> EngineKind:
-    """The row of the engine that serves a model: `config.engine`, or the first that opens such a reference.
+def choose_engine(name: str, config: ModelConfig, reference: Reference) -> Choice:
+    """The engine that serves a model: `config.engine`, or for `auto` the first that is right for it on this machine.
 
-    Raises ConfigError for an engine that there is not, or that can't serve this source.
+    `auto` passes over an engine that does not take the settings that were given, unless no engine takes them.
+    Raises ConfigError for an engine that does not exist, or that can't serve this source.
     """
-    fitting = [engine for engine, kind in ENGINES.items() if isinstance(reference, kind.opens)]
-    if config.engine is None:
-        return ENGINES[fitting[0]]
+    fitting = [kind for kind in _KINDS if isinstance(reference, kind.opens)]
+    if config.engine == AUTO:
+        able = [kind for kind in fitting if not _refused_settings(kind, config)] or fitting
+        chosen = ((kind, kind.why_auto(reference)) for kind in able)
+        return next((Choice(kind, reason) for kind, reason in chosen if reason), Choice(able[0], "its settings"))
     if config.engine not in ENGINES:
-        fix = did_you_mean(config.engine, ENGINES, f"engines: {', '.join(ENGINES)}")
+        fix = did_you_mean(config.engine, (AUTO, *ENGINES), f"engines: {', '.join((AUTO, *ENGINES))}")
         raise ConfigError(f"{name}: there is no engine {config.engine!r}", fix=fix, param="engine")
-    if config.engine not in fitting:
-        fix = f"leave engine out, or set it to {' or '.join(fitting)}"
+    if ENGINES[config.engine] not in fitting:
+        fix = f"leave engine out, or set it to {' or '.join(kind.name for kind in fitting)}"
         raise ConfigError(f"{name}: {config.engine} can't serve {config.source}", fix=fix, param="engine")
-    return ENGINES[config.engine]
+    return Choice(ENGINES[config.engine], "by request")
+
+
+def _refused_settings(kind: EngineKind, config: ModelConfig) -> list[str]:
+    """The settings and engine arguments that were given and that this engine does not take."""
+    given = (field for field in _OF_SOME if getattr(config, field) != ModelConfig.model_fields[field].default)
+    return sorted({*given} - kind.settings) + [key for key in config.engine_args if key not in kind.args.model_fields]
+
+
+def require_usable(kind: EngineKind) -> None:
+    """Raise UsageError with the way to get it for an engine that is not usable here."""
+    if missing := kind.missing():
+        raise UsageError(f"the engine {kind.name} can't be used: {missing.reason}", fix=missing.fix)
 
 
 def check_settings(name: str, config: ModelConfig, reference: Reference) -> None:
@@ -122,16 +200,34 @@ def check_settings(name: str, config: ModelConfig, reference: Reference) -> None
 
     Called before anything is fetched.
     """
-    kind = engine_kind(name, config, reference)
-    for field in sorted(_OF_SOME - kind.settings):
-        if getattr(config, field) != ModelConfig.model_fields[field].default:
-            raise ConfigError(
-                f"{name}: {field} can't be honoured: {kind.why_not}", fix=f"leave {field} out", param=field
-            )
+    kind = choose_engine(name, config, reference).kind
+    _check_args(name, config, kind)
+    for field in _refused_settings(kind, config):
+        raise ConfigError(f"{name}: {field} can't be honoured: {kind.why_not}", fix=f"leave {field} out", param=field)
     for option, files in (("--lora", config.lora), ("--mmproj", (config.mmproj,) if config.mmproj else ())):
         for file in files:
             if not file.is_file():
                 raise ModelError(f"no file {file}", fix=f"check the path given to {option}")
+
+
+def _check_args(name: str, config: ModelConfig, kind: EngineKind) -> None:
+    """Raise ConfigError for an engine argument that the engine does not take, or whose value it can't use."""
+    known = kind.args.model_fields
+    takes = f"{kind.name} takes {', '.join(known) or 'none'}"
+    for key in config.engine_args:
+        if key not in known:
+            fix = did_you_mean(key, known, takes)
+            raise ConfigError(f"{name}: {kind.name} has no engine argument {key!r}", fix=fix, param="engine_args")
+    try:
+        kind.args.model_validate(config.engine_args)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        raise ConfigError(
+            f"{name}: the engine argument {key} is {shown(first['input'])}, {in_words(first)}",
+            fix=f"write another value, or leave {key} out",
+            param="engine_args",
+        ) from None
 
 
 def open_engine(
@@ -142,4 +238,4 @@ def open_engine(
     Raises as `check_settings`, and ModelError for a model that does not fit.
     """
     check_settings(name, config, reference)
-    return engine_kind(name, config, reference).open(name, config, reference, path, resources or Resources())
+    return choose_engine(name, config, reference).kind.open(name, config, reference, path, resources or Resources())

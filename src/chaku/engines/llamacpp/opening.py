@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from pydantic import Field
+
+from chaku.config import Frozen
 from chaku.engines.chat_template import choose
 from chaku.engines.llamacpp.engine import LlamaCppEngine, Settings
 from chaku.engines.llamacpp.resources import Resources
@@ -14,6 +17,13 @@ from chaku.models.plan.memory_plan import plan, require_fit
 from chaku.settings import ModelConfig
 
 log = logging.getLogger(__name__)
+
+
+class LlamaCppArgs(Frozen):
+    """The `engine_args` of llama.cpp."""
+
+    batch: int | None = Field(None, ge=1, le=16384)
+    """Prompt tokens per step; other requests get no token meanwhile. Default: 256 on a CPU, 2,048 on a GPU."""
 
 
 def open_gguf(name: str, config: ModelConfig, path: Path, resources: Resources) -> LlamaCppEngine:
@@ -74,6 +84,7 @@ def open_gguf(name: str, config: ModelConfig, path: Path, resources: Resources) 
         lora=config.lora,
         mmproj=config.mmproj,
         kv_type=config.kv_type,
+        batch=LlamaCppArgs.model_validate(config.engine_args).batch,
         chat_template=chosen.jinja,
         stops=chosen.stops,
         embeddings=config.embeddings,
