@@ -118,7 +118,8 @@ def save_config(folder: Path, model_type: str) -> None:
 
 @pytest.mark.parametrize(
     ("engine_args", "words"),
-    [({"batsh": "3"}, "did you mean batch"), ({"zzz": 1}, "llamacpp takes batch"), ({"batch": "many"}, "batch is 'many'"),
+    [({"batsh": "3"}, "did you mean batch"), ({"zzz": 1}, "llamacpp takes batch"),
+     ({"batch": "many"}, "batch is 'many'"),
      ({"batch": 0}, "batch is 0")],
 )  # fmt: skip
 def test_an_engine_argument_is_checked_by_the_engine_that_takes_it(engine_args: dict[str, Any], words: str) -> None:
