@@ -13,6 +13,8 @@ import pytest
 RIG = Path(__file__).parents[2] / "bench/faults.py"
 RESTARTS_WITHIN_S = 4.0
 """On an idle machine; asserted at five times as much."""
+MOST_NATS = 0.2
+"""llama.cpp's sums depend on how its batches are cut: so close may two tokens be that change places."""
 
 
 def rig(scenario: str, record_property: Any, *, streams: int = 100) -> dict[str, Any]:
@@ -47,6 +49,7 @@ def test_a_real_answer_survives_the_death_of_its_worker(record_property: Any) ->
     seen = rig("real", record_property)
     assert seen["failed"] == 0
     assert seen["continued"] > 0, "the fault hit no answer"
+    assert all(apart <= MOST_NATS for apart in seen["nats apart where they differ"])
 
 
 @pytest.mark.prove
