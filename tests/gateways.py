@@ -203,6 +203,9 @@ def scripted(*replies: Reply, name: str = "scripted", **script: Any) -> Scripted
     return ScriptedEngine(name, Script(replies=replies, **script) if replies else Script(**script))
 
 
+CHAT = "/v1/chat/completions"
+
+
 def chat(text: str = "hello", **fields: Any) -> dict[str, Any]:
     """A minimal chat request."""
     return {"model": "scripted", "messages": [{"role": "user", "content": text}], **fields}

@@ -107,3 +107,12 @@ def digests(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+WRAP = '<div class="markdown prose w-full">{}</div>'
+"""What ChatGPT's pages put around an answer."""
+PIECE = (
+    '<pre><div class="bg-black"><div><span>python</span><button>Copy code</button></div><div>'
+    '<code class="!whitespace-pre hljs language-python">x = 1\n</code></div></div></pre>'
+)
+"""Code as those pages have it."""

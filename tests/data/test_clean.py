@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
-from selectolax.lexbor import LexborHTMLParser
 
-from chaku.data.html.clean import clean_text, is_page_html
+from chaku.data.html.clean import clean_text
+from data.made import WRAP
 
 PAGES = sorted((Path(__file__).parent / "clean").glob("*.html"))
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "conversations"
-WRAP = '<div class="markdown prose w-full">{}</div>'
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -270,194 +267,7 @@ def test_broken_characters_neither_crash_nor_survive(text: str, expected: str) -
     assert clean_text(text).text == expected
 
 
-TAGS = """div p ul ol li pre code strong em b i a table tr td th h1 h3 blockquote span br hr img del sup script style
-    button""".split()  # noqa: SIM905
-SOUP = st.lists(
-    st.one_of(
-        st.sampled_from([f"<{tag}>" for tag in TAGS] + [f"</{tag}>" for tag in TAGS]),
-        st.sampled_from(
-            [
-                "<a href='http://x.y'>",
-                "<div class='whitespace-pre-wrap'>",
-                "<span class='katex'>",
-                "&lt;p&gt;",
-                "&amp;lt;",
-            ]
-        ),
-        st.text(alphabet="ab *_`[]()<>&!\\$~#-+=|1.\n\u200b\u00a0é", max_size=8),
-    ),
-    max_size=30,
-).map("".join)
-
-
-@given(SOUP)
-@settings(max_examples=300, deadline=None)
-def test_tag_soup_never_crashes_and_cleaning_twice_is_cleaning_once(soup: str) -> None:
-    once = clean_text(WRAP.format(soup))
-    assert clean_text(once.text).text == once.text
-    assert not is_page_html(once.text)
-
-
-@given(SOUP)
-@settings(max_examples=200, deadline=None)
-def test_nothing_executable_remains(soup: str) -> None:
-    soup = soup.replace("</div>", "")  # text after the page's own end makes it a question about HTML, left alone
-    hostile = f"<script>{soup}</script><p onclick='x()'>{soup}</p><a href='javascript:x()'>y</a>"
-    rendered = MarkdownIt("commonmark", {"html": True}).render(clean_text(WRAP.format(hostile)).text)
-    assert LexborHTMLParser(rendered).css_first("script, style, button, [onclick], [href^='javascript']") is None
-
-
 # The Markdown says what the page said: rendered again, it has the same text
-
-# `\(` and the like are left to TeX; markdown-it's table-less CommonMark would take the backslash away.
-TEX = re.compile(r"\\(?=[()\[\]{},;!%$#|:>])")
-WORDS = st.text(alphabet="ab1 *_`[]()<>&!\\~#-+=|.:\"'é", min_size=1, max_size=12)
-
-
-@st.composite
-def inline(draw: st.DrawFn) -> str:
-    escape = str.maketrans({"<": "&lt;", ">": "&gt;", "&": "&amp;"})
-    text = draw(WORDS.filter(lambda text: not TEX.search(text))).translate(escape)
-    return draw(
-        st.sampled_from(["{}", "{}", "{}", "<code>x{}</code>", " <strong>a</strong> {}", "{} <em>b c</em> "])
-    ).format(text)
-
-
-def words_of(html: str) -> str:
-    return "".join(LexborHTMLParser(html).body.text(deep=True).split())
-
-
-@given(st.lists(inline(), min_size=1, max_size=5))
-@settings(max_examples=400, deadline=None)
-def test_text_survives_the_way_through_markdown(pieces: list[str]) -> None:
-    page = f"<p>x {' '.join(pieces)} x</p>"
-    rendered = MarkdownIt("commonmark").enable("strikethrough").render(clean_text(WRAP.format(page)).text)
-    assert words_of(rendered) == words_of(page)
-
-
-@given(
-    st.lists(inline(), max_size=5), st.sampled_from(["<p>{}</p>", "<ul><li>{}</li></ul>", "<table><tr><td>{}</table>"])
-)
-@settings(max_examples=300, deadline=None)
-def test_the_short_way_through_plain_lines_says_what_the_walk_says(pieces: list[str], around: str) -> None:
-    line = "".join(pieces)
-    # A comment within the element is nothing to the reader, and makes it take the long way.
-    assert (
-        clean_text(WRAP.format(around.format(line))).text
-        == clean_text(WRAP.format(around.format(line + "<!-- -->"))).text
-    )
-
-
-CODE = st.text(alphabet="ab `~\n\t<>&*_\\", max_size=40)
-
-
-@given(
-    CODE, st.sampled_from(["{}", "<ul><li>{}</li></ul>", "<blockquote>{}</blockquote>", "<ol><li><p>a</p>{}</li></ol>"])
-)
-@settings(max_examples=200, deadline=None)
-def test_code_survives_the_way_through_markdown(code: str, around: str) -> None:
-    escaped = code.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    page = WRAP.format(around.format(f'<pre><code class="language-x">#{escaped}#\n</code></pre>'))
-    rendered = MarkdownIt("commonmark").render(clean_text(page).text)
-    holder = LexborHTMLParser(rendered).css_first("pre code.language-x")
-    assert holder is not None
-    lines = holder.text(deep=True).split("\n")
-    assert [line if line.strip() else "" for line in lines] == [
-        line if line.strip() else "" for line in f"#{code}#\n".split("\n")
-    ]
-
-
-@st.composite
-def lists(draw: st.DrawFn, depth: int = 3) -> str:
-    tag = draw(st.sampled_from(["ul", "ol"]))
-    items = draw(st.lists(st.sampled_from(["a", "<p>b</p>", "c <code>d</code>"]), min_size=1, max_size=3))
-    if depth:
-        items = [item + draw(st.one_of(st.just(""), lists(depth=depth - 1))) for item in items]
-    return f"<{tag}>" + "".join(f"<li>{item}</li>" for item in items) + f"</{tag}>"
-
-
-def shape_of(html: str) -> list[str]:
-    body = LexborHTMLParser(html).body
-    return [
-        "/".join(parents_of(node))
-        for node in body.traverse(include_text=False)
-        if node.tag in ("li", "code", "ul", "ol")
-    ]
-
-
-def parents_of(node) -> list[str]:
-    path = []
-    while node is not None and node.tag != "body":
-        path.append(node.tag)
-        node = node.parent
-    return [tag for tag in path if tag in ("li", "code", "ul", "ol")]
-
-
-@given(lists())
-@settings(max_examples=200, deadline=None)
-def test_lists_keep_their_shape(page: str) -> None:
-    rendered = MarkdownIt("commonmark").render(clean_text(page).text)
-    assert shape_of(rendered) == shape_of(page)
 
 
 # Pieces of a page between Markdown
-
-PIECE = (
-    '<pre><div class="bg-black"><div><span>python</span><button>Copy code</button></div><div>'
-    '<code class="!whitespace-pre hljs language-python">x = 1\n</code></div></div></pre>'
-)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (f"Set **x**:\n\n{PIECE}\n\nDone.", "Set **x**:\n\n```python\nx = 1\n```\n\nDone."),
-        (f"Set it:{PIECE}Done.", "Set it:\n\n```python\nx = 1\n```\n\nDone."),
-        (f"1. Set it:\n   {PIECE}\n2. Done.", "1. Set it:\n\n   ```python\n   x = 1\n   ```\n\n2. Done."),
-        (
-            'So <span class="katex"><span class="katex-mathml"><math><annotation encoding="application/x-tex">a^2'
-            "</annotation></math></span></span> is **it**.",
-            "So $a^2$ is **it**.",
-        ),
-        (WRAP.format("<p>It <em>is</em>.</p>") + "\n\nAnd more.", "It *is*.\n\nAnd more."),
-        (f"```html\n{PIECE}\n```", f"```html\n{PIECE}\n```"),
-        (f"> ```html\n> {PIECE}\n> ```\n", f"> ```html\n> {PIECE}\n> ```\n"),
-        ('Write `<div class="markdown prose">` and `</div>`.', 'Write `<div class="markdown prose">` and `</div>`.'),
-        ("Own HTML:\n\n<div class='a'><p>Hi</p></div>", "Own HTML:\n\n<div class='a'><p>Hi</p></div>"),
-    ],
-)
-def test_pieces_of_a_page_in_an_answer_become_markdown_in_place(text: str, expected: str) -> None:
-    cleaned = clean_text(text, is_answer=True)
-    assert cleaned.text == expected
-    assert cleaned.notes.get("page_html_converted", 0) == (text != expected)
-    assert "page_html_in_text" not in cleaned.notes
-    assert clean_text(cleaned.text, is_answer=True).text == expected
-
-
-def test_pieces_of_a_page_in_a_question_stay_and_are_counted() -> None:
-    text = f"Why does this not render?\n\n{PIECE}"
-    cleaned = clean_text(text)
-    assert cleaned.text == text
-    assert cleaned.notes == {"page_html_in_text": 1}
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "x " + '<div class="markdown prose">' * 100_000,
-        "x " + '<div class="markdown prose">' * 50_000 + "</div>" * 50_000,
-        "x " + '<pre class="hljs language-x">y</pre>' * 20_000,
-        "x <pre " + "`" * 500_000 + "\n```\n" * 100_000 + "hljs language-",
-        "x " + "</div>" * 100_000 + '<div class="markdown prose">',
-    ],
-)
-def test_hostile_pieces_end_in_bounded_time(text: str) -> None:
-    begin = time.process_time()
-    clean_text(text, is_answer=True)
-    assert time.process_time() - begin < 10
-
-
-@given(SOUP)
-@settings(max_examples=200, deadline=None)
-def test_pieces_among_soup_never_crash(soup: str) -> None:
-    clean_text(f"x {soup} {PIECE} {soup}", is_answer=True)

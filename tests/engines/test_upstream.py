@@ -19,10 +19,9 @@ from chaku.engines.upstream import UpstreamEngine
 from chaku.errors import ConfigError
 from chaku.http_out import Transport
 from chaku.settings import ModelConfig
-from gateways import Keys, Running, chat, gateway, scripted
+from gateways import CHAT, Keys, Running, chat, gateway, scripted
 from processes import PATIENCE_S
 
-CHAT = "/v1/chat/completions"
 MODELS = b'{"object":"list","data":[{"id":"theirs","object":"model","created":1,"owned_by":"x"}]}'
 WHOLE = (
     b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"theirs","choices":[{"index":0,"message":'

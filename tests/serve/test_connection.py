@@ -17,10 +17,9 @@ import pytest
 from chaku.engines.scripted import Reply
 from chaku.serve.connection import ConnectionLimits
 from chaku.serve.server import Serving
-from gateways import Keys, Running, chat, gateway, scripted
+from gateways import CHAT, Keys, Running, chat, gateway, scripted
 from processes import PATIENCE_S
 
-CHAT = "/v1/chat/completions"
 HOST = b"Host: 127.0.0.1\r\n"
 
 

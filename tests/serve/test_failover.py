@@ -20,10 +20,9 @@ from chaku.errors import ChakuError, EngineError, EngineUnavailable, InvalidRequ
 from chaku.http_out import BrokenOff, NotSent, Unanswered
 from chaku.serve.failover import dispatch
 from chaku.serve.routing.breaker import FAILURES_TO_OPEN, OPEN_S, RESERVE, SUCCESSES_TO_CLOSE, Breaker, RetryBudget
-from gateways import Running, chat
+from gateways import CHAT, Running, chat
 from gateways import gateway as any_gateway
 
-CHAT = "/v1/chat/completions"
 gateway = functools.partial(any_gateway, continue_answers=True)
 TEXT = "one two, three  four\nfive vicuña 山 seven eight nine ten"
 WORDS = len(TEXT.split())

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateways import chat, gateway, page_gateway
-
-CHAT = "/v1/chat/completions"
+from gateways import CHAT, chat, gateway, page_gateway
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,8 @@ from chaku.errors import EngineUnavailable, ModelError
 from chaku.serve.served import Served
 from chaku.serve.table import ModelTable
 from chaku.settings import ModelConfig
-from gateways import chat, gateway, scripted
+from gateways import CHAT, chat, gateway, scripted
 from processes import PATIENCE_S
-
-CHAT = "/v1/chat/completions"
 
 
 class Ailing(ScriptedEngine):
