@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 
+from chaku.cli.serve import noting_admins
 from chaku.engines.base import Engine
 from chaku.engines.scripted import Reply, Script, ScriptedEngine
 from chaku.policies import GuestPolicy, Limits
@@ -19,6 +20,7 @@ from chaku.runs import ROOT
 from chaku.serve.access import ActiveKeys
 from chaku.serve.app import describe_model
 from chaku.serve.exchange import Exchange
+from chaku.serve.fleet.routes import NoteAdmin, note_nothing
 from chaku.serve.limits import LimitCounters
 from chaku.serve.server import GatewayServer, Serving, bind, build, settings
 from chaku.serve.table import ModelTable
@@ -105,6 +107,7 @@ async def gateway(
     port: int = 0,
     bare: bool = False,
     counters: LimitCounters | None = None,
+    note_admin: NoteAdmin = note_nothing,
     extend: Callable[[Serving, str], None] = lambda serving, url: None,
     **config: Any,
 ) -> AsyncIterator[Running]:
@@ -113,7 +116,7 @@ async def gateway(
     for engine in engines or (() if bare else (ScriptedEngine("scripted", Script()),)):
         table.add(engine, ModelConfig(source="test", **(model or {})), created=1_700_000_000)
     exchanges: list[Exchange] = []
-    serving = build(ServeConfig(**config), table, keys or Keys(), exchanges.append, counters)
+    serving = build(ServeConfig(**config), table, keys or Keys(), exchanges.append, counters, note_admin)
     listener = bind("127.0.0.1", port)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     assert serving.own_api is not None
@@ -190,6 +193,7 @@ async def page_gateway(
             *engines,
             keys=keys,
             counters=Counters(store),
+            note_admin=noting_admins(store),
             extend=extend,
             guests=guests,
             user_header=user_header,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from chaku.store import keys
+from chaku.store import audit, keys
 from chaku.store.database import open_store
 from gateways import chat, page_gateway
 from tabs import Refused, tab
@@ -60,6 +60,11 @@ async def test_the_local_user_sees_workers_and_requests_without_contents(databas
             metrics = await response.text()
         assert 'chaku_worker_state{state="ready",worker="w"} 1.0' in metrics
         assert 'chaku_worker_slots{worker="w"} 4.0' in metrics
+        assert (await g.post("/fleet/workers/w/reload", {}))[0] == 202
+        await me.call("POST", "/fleet/w/drain")
+    with open_store(f"sqlite:///{database}") as store:
+        written = {(entry.via, entry.actor, entry.action, entry.subject) for entry in audit.entries(store)}
+    assert written == {("api", "local", "workers.reload", "w"), ("page", "local", "workers.drain", "w")}
 
 
 def test_the_fleet_screen_lists_steers_and_shows_logs(browser, world, fake) -> None:

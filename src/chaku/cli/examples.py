@@ -198,6 +198,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "keys usage": ("chaku keys usage", "chaku keys usage --by model --by day --since 30d --csv"),
     "keys list": ("chaku keys list", "chaku keys list --usage --json"),
+    "audit": ("chaku audit", "chaku audit --since 30d --csv > changes.csv"),
     "visitors": ("chaku visitors list", "chaku visitors block guest-1a2b3c4d"),
     "visitors list": ("chaku visitors list", "chaku visitors list --json"),
     "visitors limit": (

@@ -53,6 +53,7 @@ COMMANDS = {
     "paths": ("chaku.cli.paths:paths", "Show where chaku keeps its files."),
     "keys": ("chaku.cli.keys:keys", "Create, edit and revoke API keys; show their use."),
     "visitors": ("chaku.cli.visitors:visitors", "List, limit, block and delete visitors without a key."),
+    "audit": ("chaku.cli.audit:audit_log", "List what admins changed, and who did."),
     "completion": ("chaku.cli.completion:completion", "Print the completion script of a shell."),
 }
 SECTIONS = {
@@ -60,7 +61,7 @@ SECTIONS = {
     "Models": ("pull", "list", "models", "weights"),
     "Compare": ("compare", "eval", "arena", "leaderboard"),
     "Training": ("data", "train", "estimate", "launch", "runs"),
-    "This machine": ("doctor", "paths", "keys", "visitors", "completion"),
+    "This machine": ("doctor", "paths", "keys", "visitors", "audit", "completion"),
 }
 
 

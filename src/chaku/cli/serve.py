@@ -33,10 +33,12 @@ from chaku.models.reference import HubFile, Reference, Upstream, parse
 from chaku.serve import server
 from chaku.serve.app import describe_model
 from chaku.serve.exchange import Exchange
+from chaku.serve.fleet.routes import NoteAdmin
 from chaku.serve.gateway import UsageSink
 from chaku.serve.server import Serving
 from chaku.serve.table import ModelTable
 from chaku.settings import ModelConfig, ServeConfig
+from chaku.store import audit
 from chaku.store.counters import Counters
 from chaku.store.database import Store, open_store, without_password
 from chaku.store.keyring import KeyRing
@@ -101,6 +103,7 @@ def run(
 
     database = loaded.config.database or database_url()
     with open_store(database) as store, KeyRing(store) as keys, UsageWriter(store) as usage:
+        audit.record_settings(store, _rules(loaded.config))
         _serve(loaded.config, named, store, keys, usage, opens_page=opens_page, ready_fd=ready_fd)
 
 
@@ -189,7 +192,7 @@ def _serve(
     ready_fd: int | None,
 ) -> None:
     table = ModelTable()
-    serving = server.build(config, table, keys, _recorder(usage), Counters(store))
+    serving = server.build(config, table, keys, _recorder(usage), Counters(store), noting_admins(store))
     listener = server.bind(config.host, config.port)  # before anything is fetched: a mistake shows at once
     port = listener.getsockname()[1]
     own_host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - not bound here
@@ -271,6 +274,30 @@ def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str, co
         certificate=serving.tls.fingerprint if serving.tls else None,
     )
     serving.companions.append(application)
+
+
+def noting_admins(store: Store) -> NoteAdmin:
+    """Writes what admins do through the API into the audit log."""
+
+    async def note_admin(key_id: str | None, action: str, subject: str) -> None:
+        await asyncio.to_thread(audit.record, store, action, subject, by=audit.Actor("api", key_id))
+
+    return note_admin
+
+
+def _rules(config: ServeConfig) -> dict[str, Any]:
+    """What the audit log says of a gateway's rules for its callers; patterns are left out, being contents."""
+    moderation = config.moderation
+    named = {"host", "public_url", "user_header", "trusted_proxies", "cors_origins", "guests", "joins"}
+    return {
+        **config.model_dump(mode="json", include=named),
+        "moderation": moderation
+        and {
+            **moderation.model_dump(mode="json", exclude={"patterns", "url", "api_key_env"}),
+            "patterns": sorted(moderation.patterns),
+            "url": moderation.url is not None,
+        },
+    }
 
 
 def _recorder(usage: UsageWriter) -> UsageSink:

@@ -27,7 +27,7 @@ from chaku.serve.connection import ConnectionLimits, connections
 from chaku.serve.failover.dispatch import Dispatcher
 from chaku.serve.fleet.gauges import WorkerGauges
 from chaku.serve.fleet.registry import Fleet
-from chaku.serve.fleet.routes import add_fleet_routes
+from chaku.serve.fleet.routes import NoteAdmin, add_fleet_routes, note_nothing
 from chaku.serve.gateway import Gateway, UsageSink
 from chaku.serve.limits import LimitCounters, RateLimits
 from chaku.serve.metrics import Metrics
@@ -91,8 +91,9 @@ def build(
     keys: ActiveKeys,
     record_usage: UsageSink,
     counters: LimitCounters | None = None,
+    note_admin: NoteAdmin = note_nothing,
 ) -> Serving:
-    """Wire a gateway over `table`. Without `counters`, no key may have limits.
+    """Wire a gateway over `table`. Without `counters`, no key may have limits. `note_admin` writes the audit log.
 
     Raises ConfigError where `config` would let strangers in.
     """
@@ -128,7 +129,7 @@ def build(
     if fleet is not None:
         serving.fleet = fleet
         serving.companions.append(fleet)
-        add_fleet_routes(app, fleet, access)
+        add_fleet_routes(app, fleet, access, note_admin)
     return serving
 
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from chaku.comparison import Comparison, Style
 from chaku.errors import NotFound
+from chaku.store.audit import Actor, note
 from chaku.store.database import Store
 from chaku.store.ids import new_id
 from chaku.store.tables import (
@@ -126,20 +127,24 @@ class ComparisonBook:
             query = sa.select(comparisons.c.id).where(comparisons.c.is_example.is_(True)).limit(1)
             return connection.execute(query).first() is not None
 
-    def exclude(self, kind: ExclusionKind, subject: str, reason: str, *, by: str, now: datetime) -> Exclusion:
+    def exclude(
+        self, kind: ExclusionKind, subject: str, reason: str, *, by: str, now: datetime, actor: Actor | None = None
+    ) -> Exclusion:
         """Leave something out of all ratings from now on; nothing is deleted."""
         new = Exclusion(new_id(now), kind, subject, reason, by, now)
         with self._store.write() as connection:
             connection.execute(exclusions.insert().values(**vars(new)))
+            note(connection, "arena.exclude", subject, {"kind": kind, "reason": reason}, by=actor, now=now)
         return new
 
-    def lift(self, kind: ExclusionKind, subject: str, *, now: datetime) -> Exclusion:
+    def lift(self, kind: ExclusionKind, subject: str, *, now: datetime, actor: Actor | None = None) -> Exclusion:
         """End what `exclude` began. Raises NotFound."""
         which = (exclusions.c.kind == kind) & (exclusions.c.subject == subject) & exclusions.c.lifted_at.is_(None)
         with self._store.write() as connection:
             ended = connection.execute(exclusions.update().where(which).values(lifted_at=now)).rowcount
-        if not ended:
-            raise NotFound(f"no {kind} {subject!r} is excluded")
+            if not ended:
+                raise NotFound(f"no {kind} {subject!r} is excluded")
+            note(connection, "arena.lift", subject, {"kind": kind}, by=actor, now=now)
         return next(one for one in self.exclusions() if (one.kind, one.subject, one.lifted_at) == (kind, subject, now))
 
     def exclusions(self) -> list[Exclusion]:

@@ -23,7 +23,7 @@ from chaku.packages import install_command
 
 log = logging.getLogger(__name__)
 
-HEAD = "0009"
+HEAD = "0010"
 """The newest migration. Written here so that opening an up-to-date database need not load Alembic (0.1 s)."""
 
 BUSY_TIMEOUT_S = 15.0

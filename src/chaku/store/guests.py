@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from chaku.errors import InvalidRequest, NotFound
 from chaku.policies import Limits
 from chaku.store import comparisons
+from chaku.store.audit import note
 from chaku.store.comparisons import Forgotten
 from chaku.store.database import Store
 from chaku.store.ids import new_id
@@ -69,7 +70,8 @@ class Guests:
             ids = connection.execute(sa.select(visitors.c.id).where(visitors.c.kind == "guest", last < before))
             gone = list(ids.scalars())
         for guest_id in gone:
-            delete(self._store, guest_id)
+            with self._store.write() as connection:
+                _remove(connection, guest_id)
             self._seen.drop(guest_id)
         return len(gone)
 
@@ -89,14 +91,18 @@ def set_limits(store: Store, which: str, limits: Mapping[str, Any]) -> Key:
     """Set limits of one guest; None and () mean those of the gateway. Raises NotFound."""
     guest = _pick(store, which)
     guest = replace(guest, limits=guest.limits.model_copy(update=dict(limits)))
-    _update(store, guest.id, limits=stored(guest.limits))
+    with store.write() as connection:
+        _update(connection, guest.id, limits=stored(guest.limits))
+        note(connection, "visitors.limit", guest.name, {"id": guest.id, "limits": stored(guest.limits)})
     return guest
 
 
 def block(store: Store, which: str, *, now: datetime | None) -> Key:
     """Keep a guest out from now on, or with None let it in again. Raises NotFound."""
     guest = _pick(store, which)
-    _update(store, guest.id, revoked_at=now)
+    with store.write() as connection:
+        _update(connection, guest.id, revoked_at=now)
+        note(connection, "visitors.block" if now else "visitors.unblock", guest.name, {"id": guest.id}, now=now)
     return replace(guest, revoked_at=now)
 
 
@@ -104,12 +110,18 @@ def delete(store: Store, which: str) -> tuple[Key, Forgotten]:
     """Delete a guest with its chats, battles and votes. What it used stays, as nobody's. Raises NotFound."""
     guest = _pick(store, which)
     with store.write() as connection:
-        forgotten = comparisons.forget(connection, guest.id)
-        connection.execute(conversations.delete().where(conversations.c.owner_id == guest.id))
-        connection.execute(usage.update().where(usage.c.key_id == guest.id).values(key_id=None))
-        connection.execute(rate_counters.delete().where(rate_counters.c.subject == guest.id))
-        connection.execute(visitors.delete().where(visitors.c.id == guest.id))
+        forgotten = _remove(connection, guest.id)
+        note(connection, "visitors.delete", guest.name, {"id": guest.id})
     return guest, forgotten
+
+
+def _remove(connection: sa.Connection, guest_id: str) -> Forgotten:
+    forgotten = comparisons.forget(connection, guest_id)
+    connection.execute(conversations.delete().where(conversations.c.owner_id == guest_id))
+    connection.execute(usage.update().where(usage.c.key_id == guest_id).values(key_id=None))
+    connection.execute(rate_counters.delete().where(rate_counters.c.subject == guest_id))
+    connection.execute(visitors.delete().where(visitors.c.id == guest_id))
+    return forgotten
 
 
 def _pick(store: Store, which: str) -> Key:
@@ -123,6 +135,5 @@ def _pick(store: Store, which: str) -> Key:
     return key_of(rows[0])
 
 
-def _update(store: Store, guest_id: str, **values: Any) -> None:
-    with store.write() as connection:
-        connection.execute(visitors.update().where(visitors.c.id == guest_id).values(values))
+def _update(connection: sa.Connection, guest_id: str, **values: Any) -> None:
+    connection.execute(visitors.update().where(visitors.c.id == guest_id).values(values))

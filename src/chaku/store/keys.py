@@ -15,6 +15,7 @@ from chaku.config import TOKEN_PREFIX
 from chaku.errors import InvalidRequest, NotFound
 from chaku.nearest import did_you_mean
 from chaku.policies import Limits
+from chaku.store.audit import Actor, note
 from chaku.store.database import Store
 from chaku.store.ids import new_id
 from chaku.store.tables import visitors
@@ -103,8 +104,9 @@ def create(
     scopes: Iterable[str] = DEFAULT_SCOPES,
     expires_at: datetime | None = None,
     limits: Limits | None = None,
+    by: Actor | None = None,
 ) -> NewKey:
-    """Make a key.
+    """Make a key. `by` is who asked for it, for the audit log; None is the user of the shell.
 
     Raises InvalidRequest where the name is empty, too long, odd, or an active key's, and for an unknown scope.
     """
@@ -138,6 +140,7 @@ def create(
                     kind="key",
                 )
             )
+            note(connection, "keys.create", name, _details(key), by=by, now=now)
     except sa.exc.IntegrityError:
         raise InvalidRequest(
             f"there is an active key named {name!r}",
@@ -161,6 +164,7 @@ def edit(
     scopes: Iterable[str] | None = None,
     expires_at: datetime | Literal["keep"] | None = "keep",
     limits: Mapping[str, Any] | None = None,
+    by: Actor | None = None,
 ) -> Key:
     """Change the active key of that name, id or token prefix; a KeyRing knows within its interval.
 
@@ -181,10 +185,11 @@ def edit(
             "revision": visitors.c.revision + 1,
         }
         connection.execute(visitors.update().where(visitors.c.id == key.id).values(changed))
+        note(connection, "keys.edit", key.name, _details(key), by=by)
     return key
 
 
-def revoke(store: Store, which: str, *, now: datetime) -> Key:
+def revoke(store: Store, which: str, *, now: datetime, by: Actor | None = None) -> Key:
     """End the active key of that name, id or token prefix; a KeyRing knows within its interval.
 
     Raises NotFound, or InvalidRequest where a prefix fits several keys.
@@ -192,6 +197,7 @@ def revoke(store: Store, which: str, *, now: datetime) -> Key:
     with store.write() as connection:
         key = _pick(_active(connection), which)
         connection.execute(visitors.update().where(visitors.c.id == key.id).values(revoked_at=now))
+        note(connection, "keys.revoke", key.name, {"id": key.id}, by=by, now=now)
     return replace(key, revoked_at=now)
 
 
@@ -211,6 +217,12 @@ def _checked(scopes: Iterable[str]) -> frozenset[str]:
 def stored(limits: Limits) -> dict[str, Any]:
     """Limits as the database keeps them."""
     return limits.model_dump(mode="json", exclude_defaults=True)
+
+
+def _details(key: Key) -> dict[str, Any]:
+    """What the audit log says of a key."""
+    expires = key.expires_at.isoformat() if key.expires_at else None
+    return {"id": key.id, "scopes": sorted(key.scopes), "expires_at": expires, "limits": stored(key.limits)}
 
 
 def _pick(active: list[Key], which: str) -> Key:

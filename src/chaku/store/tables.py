@@ -341,3 +341,17 @@ snapshot_visitors = Table(
     Column("visitor", Text, primary_key=True),  # whose words are in it: a key's or guest's id, or "local"
     Index("ix_snapshot_visitors_visitor", "visitor"),
 )
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("time", UtcDateTime, nullable=False),
+    Column("via", Text, nullable=False),  # page, api, shell
+    Column("actor_id", Text),  # a key's id, which may be deleted some day; null: the local user, or the shell's
+    Column("actor", Text, nullable=False),  # the name at that time
+    Column("action", Text, nullable=False),  # see audit.ACTIONS
+    Column("subject", Text, nullable=False),  # a name
+    Column("details", _Json, nullable=False),  # what it was changed to, without contents
+    Index("ix_audit_time", "time"),
+)

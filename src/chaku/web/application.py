@@ -91,7 +91,7 @@ class Application:
         )
         self._machine = Machine(runs)
         self._evals = EvalRuns(evals, store)
-        self._fleet = FleetPage(fleet) if fleet is not None else None
+        self._fleet = FleetPage(fleet, store) if fleet is not None else None
         self._chats = Chats(store, self._answers, self._hub)
         self._messages = Messages(store, self._answers, self._hub, models, self._open_stream)
         self._arena = Arena(store, self._answers, models, self._open_stream, arena, check_prompt)

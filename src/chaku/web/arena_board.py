@@ -22,7 +22,7 @@ from chaku.store.comparisons import ComparisonBook, Exclusion
 from chaku.store.database import Store
 from chaku.web import arena_shapes, shapes
 from chaku.web.arena import Arena
-from chaku.web.requests import Handler, json_response, read_json, visitor_of
+from chaku.web.requests import Handler, actor_of, json_response, read_json, visitor_of
 
 if TYPE_CHECKING:
     from chaku.arena.board import Board
@@ -166,10 +166,12 @@ class ArenaBoard:
         subject = await asyncio.to_thread(self._subject, asked.kind, asked.id)
         now = datetime.now(UTC)
         if asked.lifted:
-            changed = await asyncio.to_thread(self._book.lift, asked.kind, subject, now=now)
+            changed = await asyncio.to_thread(self._book.lift, asked.kind, subject, now=now, actor=actor_of(request))
         else:
-            by = visitor_of(request).name
-            changed = await asyncio.to_thread(self._book.exclude, asked.kind, subject, asked.reason, by=by, now=now)
+            by, actor = visitor_of(request).name, actor_of(request)
+            changed = await asyncio.to_thread(
+                self._book.exclude, asked.kind, subject, asked.reason, by=by, now=now, actor=actor
+            )
         self._kept.clear()  # the operator sees at once what it did
         return json_response(_show_exclusion(changed), 201)
 

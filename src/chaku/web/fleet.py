@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -9,7 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chaku.errors import PermissionRefused
-from chaku.web.requests import Handler, json_response, visitor_of
+from chaku.store import audit
+from chaku.store.database import Store
+from chaku.web.requests import Handler, actor_of, json_response, visitor_of
 
 
 class FleetOfGateway(Protocol):
@@ -34,8 +37,9 @@ class FleetOfGateway(Protocol):
 class FleetPage:
     """The routes below /fleet."""
 
-    def __init__(self, fleet: FleetOfGateway) -> None:
+    def __init__(self, fleet: FleetOfGateway, store: Store) -> None:
         self._fleet = fleet
+        self._store = store
 
     def routes(self) -> list[tuple[str, str, Handler]]:
         """Method, path below /api, handler."""
@@ -55,18 +59,24 @@ class FleetPage:
         """Drain a worker."""
         check_admin(request)
         self._fleet.drain(request.path_params["worker"])
+        await self._note(request, "workers.drain")
         return Response(status_code=204)
 
     async def reload(self, request: Request) -> Response:
         """Reload a worker."""
         check_admin(request)
         self._fleet.reload(request.path_params["worker"])
+        await self._note(request, "workers.reload")
         return Response(status_code=204)
 
     async def logs(self, request: Request) -> Response:
         """The log tail of a worker."""
         check_admin(request)
         return json_response({"lines": list(await self._fleet.logs(request.path_params["worker"]))})
+
+    async def _note(self, request: Request, action: audit.Action) -> None:
+        worker, by = request.path_params["worker"], actor_of(request)
+        await asyncio.to_thread(audit.record, self._store, action, worker, by=by)
 
 
 def check_admin(request: Request) -> None:

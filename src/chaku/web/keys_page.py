@@ -16,7 +16,7 @@ from chaku.protocol.messages import Shape
 from chaku.store.database import Store
 from chaku.store.keys import Key, create, list_keys, revoke
 from chaku.store.usage import totals
-from chaku.web.requests import Handler, json_response, read_json, visitor_of
+from chaku.web.requests import Handler, actor_of, json_response, read_json, visitor_of
 from chaku.web.shapes import show_time
 
 
@@ -62,13 +62,15 @@ class KeysPage:
             scopes=asked.scopes,
             expires_at=now + timedelta(days=asked.expires_in_days) if asked.expires_in_days else None,
             limits=Limits(requests_per_minute=asked.requests_per_minute, tokens_per_day=asked.tokens_per_day),
+            by=actor_of(request),
         )
         return json_response({"token": new.token, "key": _shown(new.key, now) | {"usage": _usage(None)}}, 201)
 
     async def revoke(self, request: Request) -> Response:
         """End a key."""
         _check_admin(request)
-        await asyncio.to_thread(revoke, self._store, request.path_params["key"], now=datetime.now(UTC))
+        which, by = request.path_params["key"], actor_of(request)
+        await asyncio.to_thread(revoke, self._store, which, now=datetime.now(UTC), by=by)
         return Response(status_code=204)
 
 

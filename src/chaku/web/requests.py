@@ -15,6 +15,7 @@ from starlette.responses import Response
 from chaku.errors import InvalidRequest, NotFound, PayloadTooLarge
 from chaku.protocol.json_scan import JsonLimits, scan
 from chaku.protocol.validation import check
+from chaku.store.audit import Actor
 from chaku.store.conversations import Conversations, StoredConversation
 from chaku.store.database import Store
 from chaku.store.tree import Tree
@@ -79,6 +80,11 @@ def visitor_of(request: Request) -> Visitor:
     """The sender."""
     visitor: Visitor = request.state.visitor
     return visitor
+
+
+def actor_of(request: Request) -> Actor:
+    """The sender, as the audit log names who made a change."""
+    return Actor("page", visitor_of(request).key_id)
 
 
 def json_response(content: Any, status: int = 200) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import orjson
@@ -36,8 +37,19 @@ class LogLines(TypedDict):
     lines: list[str]
 
 
-def add_fleet_routes(app: FastAPI, fleet: Fleet, access: Access) -> None:
-    """Put the gateway's side on an application. Who may call is in `serve.endpoints`."""
+NoteAdmin = Callable[[str | None, str, str], Awaitable[None]]
+"""Writes down what an admin did through the API: id of the key (None: the local user), action, name of its subject."""
+
+
+async def note_nothing(key_id: str | None, action: str, subject: str) -> None:
+    """For a gateway without a store."""
+
+
+def add_fleet_routes(app: FastAPI, fleet: Fleet, access: Access, note_admin: NoteAdmin) -> None:
+    """Put the gateway's side on an application. Who may call is in `serve.endpoints`.
+
+    `note_admin` writes down who drained or reloaded a worker.
+    """
 
     @app.get("/fleet", tags=["fleet"], responses=error_responses(401, 403))
     async def list_workers() -> FleetTable:
@@ -63,14 +75,16 @@ def add_fleet_routes(app: FastAPI, fleet: Fleet, access: Access) -> None:
     of_one = error_responses(401, 403, 404)
 
     @app.post("/fleet/workers/{worker}/drain", tags=["fleet"], status_code=202, responses=of_one)
-    async def drain(worker: str) -> None:
+    async def drain(request: Request, worker: str) -> None:
         """Send a worker no new requests; it ends once its running ones are over."""
         fleet.drain(worker)
+        await note_admin(request.scope["chaku_caller"].key_id, "workers.drain", worker)
 
     @app.post("/fleet/workers/{worker}/reload", tags=["fleet"], status_code=202, responses=of_one)
-    async def reload(worker: str) -> None:
+    async def reload(request: Request, worker: str) -> None:
         """Restart the engine of a worker, once its running requests are over."""
         fleet.reload(worker)
+        await note_admin(request.scope["chaku_caller"].key_id, "workers.reload", worker)
 
     @app.get("/fleet/workers/{worker}/logs", tags=["fleet"], responses={**of_one, **error_responses(503)})
     async def logs(worker: str) -> LogLines:
