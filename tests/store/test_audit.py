@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -15,7 +16,7 @@ from chaku.policies import Limits
 from chaku.store import audit, guests, keys
 from chaku.store.audit import Actor
 from chaku.store.comparisons import ComparisonBook
-from chaku.store.database import Store
+from chaku.store.database import Store, open_store
 from gateways import page_gateway
 from tabs import Refused, tab
 
@@ -95,14 +96,14 @@ def test_the_command_lists_changes_as_lines_json_and_csv(store: Store, now: date
     assert table[0] == "time,actor,via,action,subject,details" and len(table) == 3
 
 
-async def test_what_an_admin_does_on_the_page_is_written_down_under_the_name_of_the_key(database) -> None:
-    from chaku.store.database import open_store
-
+async def test_what_an_admin_does_on_the_page_is_written_down_under_the_name_of_the_key(database: Path) -> None:
+    with open_store(f"sqlite:///{database}") as store:
+        boss = keys.create(store, "boss", now=datetime.now(UTC), scopes={"admin"}, by=Actor("page"))
     async with page_gateway(database) as g, tab(g) as me:
-        made = await me.call("POST", "/keys", {"name": "boss", "scopes": ["admin"]})
-        await me.call("POST", "/login", {"key": made["token"]})
+        await me.call("POST", "/login", {"key": boss.token})
         other = await me.call("POST", "/keys", {"name": "bob", "scopes": ["infer"]})
         await me.call("DELETE", f"/keys/{other['key']['id']}")
+        await me.call("POST", "/arena/operator/exclusions", {"kind": "contestant", "id": "x", "reason": "broken"})
         with pytest.raises(Refused):
             await me.call("POST", "/fleet/nobody/drain")
     with open_store(f"sqlite:///{database}") as store:
@@ -110,4 +111,5 @@ async def test_what_an_admin_does_on_the_page_is_written_down_under_the_name_of_
             ("page", "local", "keys.create", "boss"),
             ("page", "boss", "keys.create", "bob"),
             ("page", "boss", "keys.revoke", "bob"),
+            ("page", "boss", "arena.exclude", "x"),
         ]
