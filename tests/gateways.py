@@ -27,11 +27,11 @@ from chaku.serve.table import ModelTable
 from chaku.settings import ModelConfig, ServeConfig
 from chaku.store import keyring
 from chaku.store.counters import Counters
-from chaku.store.database import open_store
+from chaku.store.database import open_memory_store, open_store
 from chaku.store.leases import LEASE_S
 from chaku.web.application import mount
 from chaku.web.arena import ArenaSettings
-from chaku.web.page import STATIC, PageFiles
+from chaku.web.page import NOT_KEPT, STATIC, PageFiles
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,7 @@ async def page_gateway(
     arena: ArenaSettings | None = None,
     guests: GuestPolicy | None = None,
     user_header: str | None = None,
+    keep: bool = True,
     **options: Any,
 ) -> AsyncIterator[Running]:
     """The same with its page, over a real database."""
@@ -176,7 +177,7 @@ async def page_gateway(
                 serving.access,
                 models=models,
                 base_url=f"{url}/v1",
-                page=PageFiles(static),
+                page=PageFiles(static, note=None if keep else NOT_KEPT),
                 lease_s=lease_s,
                 runs=runs,
                 evals=evals,
@@ -185,9 +186,11 @@ async def page_gateway(
                 guests=guests,
                 user_header=user_header,
                 check_prompt=serving.moderator.check_prompt if serving.moderator else None,
+                said=said,
             )
         )
 
+    said = None if keep else open_memory_store()
     with open_store(f"sqlite:///{database}") as store, keyring.KeyRing(store, interval_s=0.05) as keys:
         async with gateway(
             *engines,

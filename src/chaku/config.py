@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar, get_args
+from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -65,7 +65,7 @@ Config = TypeVar("Config", bound=Frozen)
 
 @dataclass(frozen=True)
 class Loaded(Generic[Config]):
-    """A configuration and where each top-level value came from: "default", a file's path, or "flag"."""
+    """A configuration and where each top-level value came from: "default", a file's path, a variable, or "flag"."""
 
     config: Config
     origins: dict[str, str]
@@ -77,10 +77,12 @@ def load(
     flags: Mapping[str, Any] | None = None,
     *,
     flag_names: Mapping[str, str] | None = None,
+    variables: str | None = None,
 ) -> Loaded[Config]:
-    """Merge a YAML file and flags (flags win; None means not given) into a checked configuration.
+    """Merge a YAML file, environment and flags (the last wins; None is not given) into a checked configuration.
 
-    `flag_names` spells flags that are not `--` and the key.
+    `flag_names` spells flags that are not `--` and the key. `variables` is how the names of environment variables begin
+    before the key in capitals.
 
     Raises ConfigError naming the key, the nearest known key, the value and the limit.
     """
@@ -90,6 +92,11 @@ def load(
         for key, value in _read_yaml(file).items():
             values[key] = value
             origins[key] = str(file)
+    for key in kind.model_fields if variables is not None else ():
+        name = variable_of(key, variables or "")
+        if (text := environment(name)) is not None:
+            values[key] = _read_variable(text, name, is_list=_takes_several(kind, key))
+            origins[key] = name
     for key, value in (flags or {}).items():
         if value is not None:
             values[key] = value
@@ -100,7 +107,27 @@ def load(
         at_fault = error.errors()[0]["loc"][:1]
         if at_fault and origins.get(str(at_fault[0])) == "flag":
             raise _explain_flag(error, flag_names or {}) from None
-        raise explain(error, kind, where=str(file) if file else "configuration") from None
+        origin = origins.get(str(at_fault[0]), "default") if at_fault else "default"
+        where = origin if origin != "default" else str(file) if file else "configuration"
+        raise explain(error, kind, where=where) from None
+
+
+def variable_of(key: str, beginning: str) -> str:
+    """The environment variable of a setting."""
+    return beginning + key.upper()
+
+
+def _read_variable(text: str, name: str, *, is_list: bool) -> Any:
+    """The value in an environment variable: YAML, and for a list also words with spaces between them."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{name} is not YAML: {shown(text)}", fix="write it as in the file for --config") from None
+    return tuple(text.split()) if is_list and not isinstance(value, (list, dict)) else value
+
+
+def _takes_several(kind: type[BaseModel], key: str) -> bool:
+    return get_origin(kind.model_fields[key].annotation) in (tuple, dict)
 
 
 _YAML_FIX = "write it as lines of `key: value`; examples/ in the repository has one of each kind"
@@ -165,7 +192,7 @@ _EXAMPLES = {
     "contestants": "[{name: terse, model: smollm2-135m, system: Be brief.}]", "arena_battles_per_hour": "60",
     "arena_turns": "10",
     "continue_answers": "true", "fallback": "smollm2-135m",
-    "guests": "true", "keep_days": "30", "moderation": "rules",
+    "guests": "true", "keep_days": "30", "retention_days": "{chats: 90}", "keep": "false", "moderation": "rules",
     "patterns": "{secret: 'project x'}", "conversation_turns": "50", "input_characters": "12000",
     "score_model": "my-model", "prices": "{my-model: {prompt: 0.15, completion: 0.6}}",
     "replicas": "2", "max_replicas": "4", "gpus": "1", "cpus": "4", "memory_gb": "8",

@@ -52,6 +52,19 @@ class GuestPolicy(Frozen):
     """The chats and battles of a guest are deleted after so many days without a visit. None: they are kept."""
 
 
+class Retention(Frozen):
+    """Days after which data of a kind is deleted. None: it is kept."""
+
+    chats: int | None = Field(None, ge=1)
+    """Chats of the page with their thumbs, since the last message."""
+    battles: int | None = Field(None, ge=1)
+    """Battles with their texts and votes, and votes of the Compare and Evals screens."""
+    usage: int | None = Field(None, ge=1)
+    """Rows of usage: time, key, model, tokens."""
+    audit: int | None = Field(None, ge=1)
+    """Entries of the audit log."""
+
+
 ModerationAction = Literal["off", "warn", "hide", "refuse"]
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from chaku.complaints import in_words
 from chaku.config import DEFAULT_PORT, HOST_NAME, MAX_PORT, ORIGIN, Frozen, ModelName
 from chaku.errors import ConfigError
-from chaku.policies import GuestPolicy, ModerationPolicy, Price
+from chaku.policies import GuestPolicy, ModerationPolicy, Price, Retention
 
 RoutingPolicy = Literal["prefix", "least_loaded", "round_robin", "lottery"]
 
@@ -155,6 +155,11 @@ class ServeConfig(Frozen):
     """User messages that one chat may have."""
     input_characters: int | None = Field(None, ge=1)
     """Characters that the last user message may have."""
+    keep: bool = True
+    """Keep what is said. If not, chats, battles, votes and thumbs are in memory alone, for a day at most, and the page
+    says so; usage is counted without contents, and batches are refused."""
+    retention_days: Retention = Field(default_factory=Retention)
+    """Days after which chats, battles, usage and the audit log are deleted. Default: they are kept."""
     ui: bool = True
     """Serve the page beside the API."""
     runs: str = "runs"
@@ -200,6 +205,19 @@ class ServeConfig(Frozen):
     def _read_prices(cls, prices: Any) -> Any:
         """On the command line a price is NAME=PROMPT/COMPLETION."""
         return prices if isinstance(prices, dict) else dict(_price(text) for text in prices)
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _read_models(cls, models: Any) -> Any:
+        """In the environment a model is its source."""
+        return tuple({"source": one} if isinstance(one, str) else one for one in models or ())
+
+    @field_validator("retention_days", mode="before")
+    @classmethod
+    def _read_retention(cls, days: Any) -> Any:
+        """On the command line it is KIND=DAYS; in the environment there are spaces between several."""
+        days = days.split() if isinstance(days, str) else days
+        return dict(_days(text) for text in days) if isinstance(days, tuple | list) else days
 
     @field_validator("contestants")
     @classmethod
@@ -268,6 +286,13 @@ def _price(text: str) -> tuple[str, dict[str, str]]:
     if found is None:
         raise ValueError(f"{text[:80]!r} is not NAME=PROMPT/COMPLETION, in dollars per million tokens")
     return found["name"], {"prompt": found["prompt"], "completion": found["completion"]}
+
+
+def _days(text: str) -> tuple[str, str]:
+    kind, sign, days = text.partition("=")
+    if not sign or kind not in Retention.model_fields:
+        raise ValueError(f"{text[:80]!r} is not KIND=DAYS: kinds are {', '.join(Retention.model_fields)}")
+    return kind, days
 
 
 def _contestant(text: str) -> Any:

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 import webbrowser
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import yaml
 from chaku import logs, packages, tasks
 from chaku.cli.help_page import command
 from chaku.cli.progress.fetching import fetching
-from chaku.cli.serve_options import FLAGS, PER_MODEL, SECTIONS, serve_options
+from chaku.cli.serve_options import FLAGS, PER_MODEL, SECTIONS, VARIABLES, serve_options
 from chaku.config import Loaded, database_url, environment, load
 from chaku.engines.base import State
 from chaku.engines.fetched import Opener
@@ -35,18 +36,19 @@ from chaku.serve.app import describe_model
 from chaku.serve.exchange import Exchange
 from chaku.serve.fleet.routes import NoteAdmin
 from chaku.serve.gateway import UsageSink
+from chaku.serve.retention import RetentionJob
 from chaku.serve.server import Serving
 from chaku.serve.table import ModelTable
 from chaku.settings import ModelConfig, ServeConfig
-from chaku.store import audit
+from chaku.store import audit, retention
 from chaku.store.counters import Counters
-from chaku.store.database import Store, open_store, without_password
+from chaku.store.database import Store, open_memory_store, open_store, without_password
 from chaku.store.keyring import KeyRing
 from chaku.store.usage import Usage
 from chaku.store.usage_writer import UsageWriter
 from chaku.web.application import mount
 from chaku.web.arena import ArenaSettings
-from chaku.web.page import PageFiles
+from chaku.web.page import NOT_KEPT, PageFiles
 
 Named = tuple[str, ModelConfig, Reference]
 """A model's name, settings and reference."""
@@ -89,7 +91,9 @@ def run(
             f"--{option} is for models named on the command line, and there are none",
             fix="name a model, or set it for each model in the YAML file",
         )
-    loaded = load(ServeConfig, config_file, given, flag_names=FLAGS)
+    # What another command of chaku starts is as that command says.
+    variables = None if exit_with_parent else VARIABLES
+    loaded = load(ServeConfig, config_file, given, flag_names=FLAGS, variables=variables)
     if print_config:
         for name, model, reference in name_models(loaded.config):
             click.echo(f"# {describe_choice(name, model, reference)}")
@@ -200,11 +204,15 @@ def _serve(
     url = f"{scheme}://[{own_host}]:{port}" if ":" in own_host else f"{scheme}://{own_host}:{port}"
     if serving.own_api is not None:
         serving.own_api.base_url = f"{url}/v1"
+    said = store if config.keep else open_memory_store()
+    serving.companions.append(RetentionJob(partial(retention.forget, store, said, config.retention_days)))
     if config.ui:
-        _mount_page(serving, store, keys, f"{url}/v1", config)
+        _mount_page(serving, store, said, keys, f"{url}/v1", config)
 
     def announce() -> None:
         click.echo(f"chaku is at {url}  (API: {url}/v1, API page: {url}/docs); Ctrl-C stops it", err=True)
+        if not config.keep:
+            click.echo("nothing of what is said is kept: it ends with this process", err=True)
         if config.guests is not None:
             click.echo("guests may use the page without a key; `chaku visitors list` shows them", err=True)
         if serving.access.needs_key:
@@ -248,8 +256,8 @@ async def _announce_ready(serving: Serving, url: str) -> None:
     click.echo(f"ready: {url} (Ctrl-C stops it)", err=True)
 
 
-def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str, config: ServeConfig) -> None:
-    page = PageFiles()
+def _mount_page(serving: Serving, store: Store, said: Store, keys: KeyRing, base_url: str, config: ServeConfig) -> None:
+    page = PageFiles(note=None if config.keep else NOT_KEPT)
     if page.missing is not None:
         click.echo(f"there is an API but no page: {page.missing}", err=True)
 
@@ -272,6 +280,7 @@ def _mount_page(serving: Serving, store: Store, keys: KeyRing, base_url: str, co
         guests=config.guests,
         user_header=config.user_header,
         certificate=serving.tls.fingerprint if serving.tls else None,
+        said=said,
     )
     serving.companions.append(application)
 
@@ -285,12 +294,17 @@ def noting_admins(store: Store) -> NoteAdmin:
     return note_admin
 
 
+_RULES = {
+    *("host", "public_url", "user_header", "trusted_proxies", "cors_origins", "guests", "joins"),
+    *("keep", "retention_days"),
+}
+
+
 def _rules(config: ServeConfig) -> dict[str, Any]:
     """What the audit log says of a gateway's rules for its callers; patterns are left out, being contents."""
     moderation = config.moderation
-    named = {"host", "public_url", "user_header", "trusted_proxies", "cors_origins", "guests", "joins"}
     return {
-        **config.model_dump(mode="json", include=named),
+        **config.model_dump(mode="json", include=_RULES),
         "moderation": moderation
         and {
             **moderation.model_dump(mode="json", exclude={"patterns", "url", "api_key_env"}),

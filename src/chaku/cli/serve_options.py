@@ -36,8 +36,11 @@ SECTIONS = {
     "Who may call": "allowed_hosts",
     "Several replicas of a model": "routing",
     "Arena": "contestants",
+    "What is kept": "keep",
     "Page, database and log": "ui",
 }
+VARIABLES = "CHAKU_SERVE_"
+"""How the environment variables of the settings begin."""
 _FILE = click.Path(path_type=Path)
 
 _TLS_OPTIONS = (
@@ -189,6 +192,19 @@ _LAST_OPTIONS = (
     ),
     click.option(
         "--input-characters", metavar="N", show_default="no limit", type=int, help="Characters of one user message."
+    ),
+    click.option(
+        "--keep/--no-keep",
+        default=None,
+        show_default="keep",
+        help="Keep what is said. With --no-keep it is in memory alone, for a day at most.",
+    ),
+    click.option(
+        "--retention-days",
+        metavar="KIND=DAYS",
+        multiple=True,
+        show_default="kept",
+        help="Delete data after so many days. Kinds: chats, battles, usage, audit.",
     ),
     click.option("--ui/--no-ui", default=None, show_default="ui", help="Serve the page beside the API."),
     click.option("--open", "opens_page", is_flag=True, help="Open the page in a browser."),

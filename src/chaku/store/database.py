@@ -20,6 +20,7 @@ from sqlalchemy import event, exc
 import chaku
 from chaku.errors import StoreError
 from chaku.packages import install_command
+from chaku.store.tables import metadata
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,33 @@ def open_store(url: str) -> Store:
     except BaseException:
         store.close()
         raise
+    return store
+
+
+def open_memory_store() -> Store:
+    """A store in the memory of this process, for what must not be kept. Owners are those of another store.
+
+    It has one connection, so that its transactions take turns: no transaction may be begun within another.
+    """
+    engine = sa.create_engine(
+        "sqlite:///:memory:",
+        poolclass=sa.pool.QueuePool,
+        pool_size=1,
+        max_overflow=0,
+        pool_timeout=BUSY_TIMEOUT_S,
+        connect_args={"check_same_thread": False},
+    )
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    tables = sa.MetaData()
+    for table in metadata.tables.values():
+        copy = table.to_metadata(tables)
+        for constraint in copy.foreign_key_constraints:
+            if constraint.elements[0].target_fullname.startswith("visitors."):
+                copy.constraints.discard(constraint)
+    store = Store(engine)
+    with store.write() as connection:
+        tables.create_all(connection)
     return store
 
 

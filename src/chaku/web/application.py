@@ -68,12 +68,13 @@ class Application:
         check_prompt: CheckPrompt | None,
         guests: GuestPolicy | None,
         user_header: str | None,
+        said: Store,
     ) -> None:
         self._models = models
         self._closing = asyncio.Event()
         self._hub = streams.Hub(self._shown_models)
         self._guests = Guests(store, guests.limits) if guests is not None else None
-        self._guest_notice = notice_of(guests) if guests is not None else None
+        self._guest_notice = notice_of(guests, keeps=said is store) if guests is not None else None
         self._keep_guests = timedelta(days=guests.keep_days) if guests is not None and guests.keep_days else None
         users = Users(store) if user_header is not None else None
         access.visitors = tuple(known for known in (self._guests, users) if known is not None)
@@ -87,16 +88,16 @@ class Application:
             user_header=user_header,
         )
         self._answers = Answers(
-            store, base_url, access.inside_token, self._hub.tell_message, lease_s=lease_s, certificate=certificate
+            said, base_url, access.inside_token, self._hub.tell_message, lease_s=lease_s, certificate=certificate
         )
         self._machine = Machine(runs)
         self._evals = EvalRuns(evals, store)
         self._fleet = FleetPage(fleet, store) if fleet is not None else None
-        self._chats = Chats(store, self._answers, self._hub)
-        self._messages = Messages(store, self._answers, self._hub, models, self._open_stream)
-        self._arena = Arena(store, self._answers, models, self._open_stream, arena, check_prompt)
-        self._board = ArenaBoard(store, self._arena)
-        self._side_by_side = SideBySide(store)
+        self._chats = Chats(said, self._answers, self._hub)
+        self._messages = Messages(said, self._answers, self._hub, models, self._open_stream)
+        self._arena = Arena(said, self._answers, models, self._open_stream, arena, check_prompt)
+        self._board = ArenaBoard(said, self._arena)
+        self._side_by_side = SideBySide(said)
         self._keys_page = KeysPage(store)
         self._watching: asyncio.Task[None] | None = None
         self._forgetting: asyncio.Task[None] | None = None
@@ -242,11 +243,13 @@ def mount(
     check_prompt: CheckPrompt | None = None,
     guests: GuestPolicy | None = None,
     user_header: str | None = None,
+    said: Store | None = None,
 ) -> Application:
     """Put the page at / and its application at /api. `models` gives the rows of /v1/models, `base_url` is the /v1 of
     this gateway, `runs` is where training runs lie and `evals` where evaluation runs do, `fleet` are its workers,
     `certificate` is the sha256 of its TLS certificate, `check_prompt` refuses prompts of battles, `guests` lets
-    visitors in without a key, `user_header` is where trusted proxies name users. What comes back has to be started and
+    visitors in without a key, `user_header` is where trusted proxies name users, `said` holds chats and battles
+    instead of `store`. What comes back has to be started and
     stopped with the gateway.
     """
     arena = arena or ArenaSettings()
@@ -265,6 +268,7 @@ def mount(
         check_prompt,
         guests,
         user_header,
+        said or store,
     )
     app.mount("/api", application.api())
     app.router.routes.extend((page or PageFiles()).routes())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from chaku.policies import GuestPolicy
+from chaku.web.page import NOT_KEPT
 
 
-def notice_of(policy: GuestPolicy) -> list[str]:
-    """The notice, one paragraph each."""
+def notice_of(policy: GuestPolicy, *, keeps: bool = True) -> list[str]:
+    """The notice, one paragraph each. Unless the gateway `keeps` chats, it says so."""
     limits = policy.limits
     kept = (
         f"Your chats are deleted {policy.keep_days} days after your last visit."
@@ -24,7 +25,9 @@ def notice_of(policy: GuestPolicy) -> list[str]:
         "This is a research preview. The models make mistakes: in reasoning, in mathematics, in facts, and in what "
         "they say about themselves. They may write unsafe or offensive text. Check what matters.",
         "Your chats are stored on this server, whose operator can read them. Do not write personal or secret things. "
-        + kept,
+        + kept
+        if keeps
+        else f"{NOT_KEPT} The models still read it. Do not write personal or secret things.",
         "A cookie in this browser is how we know you. Without it, your chats can't be opened again.",
         *([f"You may use {allowed}."] if allowed else []),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import html
 import posixpath
 import re
 from collections.abc import Mapping
@@ -30,6 +31,9 @@ SECURITY_HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
+
+NOT_KEPT = "Nothing of what you write here is kept: chats end with the server, or after a day without a message."
+"""The note of a gateway that keeps nothing."""
 
 MAIN = "app/main.js"
 """The module that starts the page."""
@@ -87,8 +91,10 @@ class File:
 class PageFiles:
     """The files of a folder, in memory. Changed files are seen with the next load of the page."""
 
-    def __init__(self, folder: Path = STATIC) -> None:
+    def __init__(self, folder: Path = STATIC, *, note: str | None = None) -> None:
+        """`note` is said at the top of every screen."""
         self._folder = folder
+        self._note = f'<p id="note" role="note">{html.escape(note)}</p>' if note else ""
         self._files: dict[str, File] = {}
         self._seen: dict[Path, tuple[int, int]] = {}
         self._index = ""
@@ -157,11 +163,14 @@ class PageFiles:
         if "index.html" in files:
             self._index = self._filled(files["index.html"].content.decode())
 
-    def _filled(self, html: str) -> str:
+    def _filled(self, index: str) -> str:
         """index.html; `{{preload}}` becomes a line for each module that is needed at once."""
         names = modules_needed({name: file.content for name, file in self._files.items()}, MAIN)
         links = [f'    <link rel="modulepreload" href="{{{{assets}}}}/{name}">\n' for name in names if name != MAIN]
-        return html.replace("{{preload}}", "".join(links)).replace("{{assets}}", f"/assets/{self.hash}")
+        filled = {"preload": "".join(links), "note": self._note, "assets": f"/assets/{self.hash}"}
+        for name, text in filled.items():
+            index = index.replace(f"{{{{{name}}}}}", text)
+        return index
 
 
 def modules_needed(files: Mapping[str, bytes], start: str) -> list[str]:

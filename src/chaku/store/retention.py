@@ -1,0 +1,56 @@
+"""Deletes what has been kept for as long as the operator wants, kind by kind."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from chaku.policies import Retention
+from chaku.store.database import Store
+from chaku.store.tables import audit, battles, comparisons, conversations, usage, votes
+
+UNKEPT = Retention(chats=1, battles=1)
+"""Of a store in memory."""
+
+
+def forget(store: Store, said: Store, kept: Retention, now: datetime) -> dict[str, int]:
+    """Delete what is older than `kept` allows; how many rows of each kind.
+
+    `said` holds chats and battles: `store` itself, or a store in memory, where both stay for a day.
+    """
+    if said is not store:
+        with said.write() as connection:
+            gone = _forget_said(connection, UNKEPT, now)
+    else:
+        gone = {}
+    with store.write() as connection:
+        if said is store:
+            gone = _forget_said(connection, kept, now)
+        if kept.usage is not None:
+            gone["usage"] = _delete(connection, usage, usage.c.time < now - timedelta(days=kept.usage))
+        if kept.audit is not None:
+            gone["audit"] = _delete(connection, audit, audit.c.time < now - timedelta(days=kept.audit))
+    return gone
+
+
+def _forget_said(connection: sa.Connection, kept: Retention, now: datetime) -> dict[str, int]:
+    gone = {}
+    if kept.chats is not None:
+        old = conversations.c.updated_at < now - timedelta(days=kept.chats)
+        gone["chats"] = _delete(connection, conversations, old & conversations.c.battle_id.is_(None))
+    if kept.battles is not None:
+        before = now - timedelta(days=kept.battles)
+        old_battles = sa.select(battles.c.id).where(battles.c.updated_at < before)
+        old_votes = sa.select(votes.c.id).where(votes.c.battle_id.in_(old_battles))
+        # A vote of the Compare screen is a comparison without a battle; its moment is ISO 8601 in UTC.
+        side_by_side = comparisons.c.vote_id.is_(None) & (comparisons.c.source == "human")
+        old_choice = side_by_side & comparisons.c.is_example.is_(False) & (comparisons.c.created < before.isoformat())
+        _delete(connection, comparisons, comparisons.c.vote_id.in_(old_votes) | old_choice)
+        _delete(connection, conversations, conversations.c.battle_id.in_(old_battles))
+        gone["battles"] = _delete(connection, battles, battles.c.updated_at < before)
+    return gone
+
+
+def _delete(connection: sa.Connection, table: sa.Table, which: sa.ColumnElement[bool]) -> int:
+    return connection.execute(table.delete().where(which)).rowcount
