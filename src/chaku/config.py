@@ -119,11 +119,13 @@ def variable_of(key: str, beginning: str) -> str:
 
 def _read_variable(text: str, name: str, *, is_list: bool) -> Any:
     """The value in an environment variable: YAML, and for a list also words with spaces between them."""
+    if is_list and text.lstrip()[:1] not in ("[", "{", "-"):
+        return tuple(text.split())
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigError(f"{name} is not YAML: {shown(text)}", fix="write it as in the file for --config") from None
-    return tuple(text.split()) if is_list and not isinstance(value, (list, dict)) else value
+    return value
 
 
 def _takes_several(kind: type[BaseModel], key: str) -> bool:
