@@ -295,24 +295,10 @@ def test_a_canary_of_every_kind_is_nowhere_in_the_built_folder(tmp_path, tokeniz
     ledgers = "".join(str(parquet.read_table(path).to_pylist()) for path in (folder / "ledger").glob("*.parquet"))
     files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".parquet"]
     everything = ledgers + "".join(path.read_bytes().decode("utf-8", "replace") for path in files)
-    assert (folder / "messages/pairs-00000.jsonl").stat().st_size and "[IBAN]" in everything
+    assert (folder / "messages/pairs-train-00000.jsonl").stat().st_size and "[IBAN]" in everything
     for canary in CANARIES.values():
         assert canary not in everything
         assert canary[len(canary) // 2 :] not in ledgers
-
-
-def test_pairs_are_kept_beside_the_chats_with_the_group_of_their_prompt(tmp_path, tokenizer):
-    pair = {"prompt": "How deep is it?", "chosen": "It is twelve metres deep.", "rejected": "I am not sure."}
-    same = {"prompt": "How deep is it?", "chosen": "Fine.", "rejected": "Fine."}
-    source = write_lines(tmp_path / "in.jsonl", [*sharegpt(3), pair, same])
-    result = built(tmp_path / "set", tokenizer, source)
-    (line,) = (result.folder / "messages/pairs-00000.jsonl").read_text().splitlines()
-    stored = json.loads(line)
-    assert [message["content"] for key in ("prompt", "chosen", "rejected") for message in stored[key]] == [
-        "How deep is it?", "It is twelve metres deep.", "I am not sure.",
-    ]  # fmt: skip
-    assert len(stored["group"]) == 16 and stored["source"]["file"] == "in"
-    assert result.manifest["counts"]["pairs"]["drops"] == {"preference_pair": 1}
 
 
 def test_conversations_with_the_same_first_prompt_go_to_the_same_part():

@@ -187,5 +187,5 @@ def test_the_files_build_and_no_prompt_is_in_both_train_and_test(store, tokenize
         texts = [json.loads(line) for line in Path(f"set/messages/{part}-00000.jsonl").read_text().splitlines()]
         return {(said.get("prompt") or said["messages"])[0]["content"] for said in texts}
 
-    train, test = (prompts(part) for part in ("train", "test"))
+    train, test = (prompts(part) | prompts(f"pairs-{part}") for part in ("train", "test"))
     assert len(train | test) == 12 and train and test and not train & test

@@ -145,6 +145,9 @@ def _print_summary(folder: Path, manifest: dict[str, Any]) -> None:
         f"{counts['import']['in']:,} records in, {conversations['train']:,} segments to train on,"
         f" {conversations['test']:,} to test"
     )
+    if any(pairs := facts.get("pairs", {}).values()):
+        train, test = pairs
+        click.echo(f"{train:,} preference pairs to train on, {test:,} to test")
     if "rows" in facts:
         click.echo(
             f"{facts['rows']:,} rows of {manifest['pack_length']:,}, {facts['fill']:.1%} full;"

@@ -32,7 +32,11 @@ def data_console() -> Console:
     "-n", "--number", metavar="N", type=click.IntRange(1), default=3, show_default=True, help="Samples to show."
 )
 @click.option(
-    "--part", type=click.Choice(["train", "test"]), default="train", show_default=True, help="Rows to show from."
+    "--part",
+    type=click.Choice(["train", "test", "pairs-train", "pairs-test"]),
+    default="train",
+    show_default=True,
+    help="Rows to show from.",
 )
 @click.option("--seed", metavar="SEED", type=int, default=0, show_default=True, help="Another seed, other samples.")
 @click.option("--tokenizer", metavar="TOKENIZER", help="Where the tokenizer is now, if not where the manifest says.")

@@ -270,18 +270,23 @@ class _Build:
     def _pack(self, tokenised: list[Path]) -> list[Path]:
         import numpy as np
 
-        from chaku.data.rows.pack import best_fit, row_per_document
+        from chaku.data.rows.pack import best_fit, pairs_together, row_per_document
         from chaku.data.rows.packed import ROWS_PER_SHARD, RowsTask, write_rows
-        from chaku.data.rows.tokenise import SPLITS
+        from chaku.data.rows.tokenise import PAIR_SPLITS, PARTS
 
         self.counts.setdefault("pack", StageCounts())
         tasks: list[tuple[Path, RowsTask]] = []
-        for part in SPLITS:
+        for part in PARTS:
             lengths = [np.load(folder / f"{part}-lengths.npy") for folder in tokenised]
             starts = np.cumsum([0, *map(len, lengths)])
             every = np.concatenate([np.zeros(0, np.int64), *lengths])
             seed = self.config.seed
-            plan = best_fit(every, self.config.row_length, seed) if self.config.pack else row_per_document(every, seed)
+            if part in PAIR_SPLITS:
+                plan = pairs_together(every, self.config.row_length if self.config.pack else None, seed)
+            elif self.config.pack:
+                plan = best_fit(every, self.config.row_length, seed)
+            else:
+                plan = row_per_document(every, seed)
             for index, first in enumerate(range(0, plan.num_rows, ROWS_PER_SHARD)):
                 row_starts = plan.starts[first : first + ROWS_PER_SHARD + 1]
                 folder = self.work / f"pack-{part}-{index:05}"
@@ -310,17 +315,16 @@ class _Build:
     def _assemble(self, prepared: list[Path], tokenised: list[Path], packed: list[Path]) -> None:
         from chaku.data.inspect.audit import audit
         from chaku.data.inspect.report import write_page
-        from chaku.data.rows.tokenise import SPLITS
+        from chaku.data.rows.tokenise import PARTS
 
         self.watcher.began("audit", 1)
         built = self.work / "built"
         shutil.rmtree(built, ignore_errors=True)
         for name in ("messages", "ledger"):
             (built / name).mkdir(parents=True)
-        for part in SPLITS:
+        for part in PARTS:
             join([folder / f"{part}.jsonl" for folder in tokenised], built / "messages", part)
-        for name in ("prompts", "pairs"):
-            join([folder / f"{name}.jsonl" for folder in prepared], built / "messages", name)
+        join([folder / "prompts.jsonl" for folder in prepared], built / "messages", "prompts")
         if self.rendering is not None:
             (built / "rows").mkdir()
             for folder in packed:

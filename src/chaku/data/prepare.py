@@ -65,7 +65,6 @@ class _Shard:
         self.ledger = Ledger()
         self.inputs = Inputs()
         self.prompts: list[Conversation] = []
-        self.pairs: list[dict[str, Any]] = []
 
     def run(self) -> dict[str, StageCounts]:
         from chaku.data.rules.cleaning import judge_cleaned
@@ -88,7 +87,7 @@ class _Shard:
             batch = self._judged(
                 "decontaminate", batch, lambda chat: judge_contamination(chat, questions, share, action)
             )  # fmt: skip
-        batch = self._judged("pairs", batch, self._set_aside, only_chosen=True)
+        batch = self._judged("pairs", batch, _judge_pair, only_chosen=True)
         return {**ledger.counts, "signatures": self._write(batch)}
 
     def _judged(
@@ -143,23 +142,6 @@ class _Shard:
         self.prompts = [decision.kept for decision in asked if decision.kept is not None]
         return kept
 
-    def _set_aside(self, chat: Conversation) -> Decision:
-        """Pairs leave the way of the chats here."""
-        from chaku.data.rules.dedup import group_of
-
-        if not isinstance(chat, Pair):
-            return Decision(chat.id, chat)
-        try:
-            prompt, chosen, rejected = chat.parts()
-        except BadMessage as error:
-            return Decision(chat.id, None, "bad_pair", note=str(error))
-        sides = {
-            name: [message.to_json() for message in messages]
-            for name, messages in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected))
-        }
-        self.pairs.append({"id": chat.id, **sides, "source": dict(chat.source), "group": group_of(chat)})
-        return Decision(chat.id, None, "preference_pair")
-
     def _import(self) -> Iterator[Conversation]:
         self.ledger.stage("import")
         for number, record in self.task.records:
@@ -190,8 +172,6 @@ class _Shard:
         with atomic_folder(self.task.folder) as folder:
             write_jsonl(folder / "messages.jsonl", batch)
             write_jsonl(folder / "prompts.jsonl", self.prompts)
-            with (folder / "pairs.jsonl").open("wb") as file:
-                file.writelines(orjson.dumps(pair, option=orjson.OPT_APPEND_NEWLINE) for pair in self.pairs)
             np.save(folder / "signatures.npy", signatures)
             np.save(folder / "ids.npy", np.array([chat.id for chat in batch], dtype=np.str_))
             self.ledger.write(folder)
@@ -204,6 +184,16 @@ class _Shard:
 @functools.cache
 def _questions(paths: tuple[Path, ...]) -> Questions:
     return read_questions(paths)
+
+
+def _judge_pair(chat: Conversation) -> Decision:
+    """Whether two answers are still two after cleaning."""
+    if isinstance(chat, Pair):
+        try:
+            chat.parts()
+        except BadMessage as error:
+            return Decision(chat.id, None, "bad_pair", note=str(error))
+    return Decision(chat.id, chat)
 
 
 def _timed(ledger: Ledger, stage: str, work: Callable[[], list[Conversation]]) -> list[Conversation]:

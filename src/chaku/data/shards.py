@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 
 from chaku.chat.messages import Conversation
+from chaku.data.inputs.pairs import Pair
 
 
 def write_jsonl(path: Path, conversations: Iterable[Conversation]) -> int:
@@ -20,7 +21,8 @@ def write_jsonl(path: Path, conversations: Iterable[Conversation]) -> int:
 
 
 def read_jsonl(path: Path) -> Iterator[Conversation]:
-    """Conversations in order, one in memory at a time."""
+    """Conversations (and, in the build's own files, pairs) in order, one in memory at a time."""
     with path.open("rb") as file:
         for line in file:
-            yield Conversation.from_json(orjson.loads(line))
+            json = orjson.loads(line)
+            yield Pair.from_json(json) if "rejected" in json else Conversation.from_json(json)

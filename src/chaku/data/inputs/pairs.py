@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chaku.chat.messages import Conversation, Message, Role
 from chaku.data.inputs.fields import BadMessage, Fields, Imported, identity_of, source_of, system_messages
 from chaku.data.inputs.turns import answer_messages, is_turn_list, prompt_messages, read_transcript
+
+CHOSEN, REJECTED = "chosen", "rejected"
+"""The two documents of a pair, in this order, are named ID/chosen and ID/rejected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,31 @@ class Pair(Conversation):
 
     rejected: tuple[Message, ...] = ()
     """Prompt and rejected answer, as `messages` holds prompt and chosen answer."""
+
+    @classmethod
+    def from_json(cls, json: Mapping[str, Any]) -> Pair:
+        """Read a line that `to_json` wrote. Raises InvalidRequest for what is none."""
+        chat = Conversation.from_json(json)
+        rejected = Conversation.from_json({"messages": json.get("rejected")}).messages
+        return cls(chat.id, chat.messages, chat.tools, chat.source, rejected)
+
+    def to_json(self) -> dict[str, Any]:
+        """A conversation's line with the rejected side beside it, for the build's own files."""
+        return Conversation.to_json(self) | {"rejected": [message.to_json() for message in self.rejected]}
+
+    def sides(self) -> tuple[Conversation, Conversation]:
+        """The chosen and the rejected conversation as documents: only what differs carries loss.
+
+        Raises BadMessage as `parts` does.
+        """
+        prompt, chosen, rejected = self.parts()
+        read_only = tuple(
+            replace(message, weight=0) if message.role is Role.ASSISTANT else message for message in prompt
+        )
+        return (
+            Conversation(f"{self.id}/{CHOSEN}", (*read_only, *chosen), self.tools, self.source),
+            Conversation(f"{self.id}/{REJECTED}", (*read_only, *rejected), self.tools, self.source),
+        )
 
     def parts(self) -> tuple[tuple[Message, ...], tuple[Message, ...], tuple[Message, ...]]:
         """Prompt, chosen answer and rejected answer. Raises BadMessage where they are not a pair."""
@@ -29,6 +58,23 @@ class Pair(Conversation):
         if chosen[0].role is not Role.ASSISTANT or rejected[0].role is not Role.ASSISTANT:
             raise BadMessage("the two answers belong to different prompts")
         return prompt, chosen, rejected
+
+
+def pair_line(pair: Pair, group: str) -> dict[str, Any]:
+    """A line of a built set's pairs-*.jsonl. Raises BadMessage as `parts` does."""
+    sides = {
+        name: [message.to_json() for message in messages]
+        for name, messages in zip(("prompt", CHOSEN, REJECTED), pair.parts(), strict=True)
+    }
+    return {"id": pair.id, **sides, "source": dict(pair.source), "group": group}
+
+
+def pair_of_line(line: Mapping[str, Any]) -> Pair:
+    """What `pair_line` wrote."""
+    prompt, chosen, rejected = (
+        tuple(Message.from_json(message) for message in line[name]) for name in ("prompt", CHOSEN, REJECTED)
+    )
+    return Pair(line["id"], (*prompt, *chosen), source=line["source"], rejected=(*prompt, *rejected))
 
 
 _CHOSEN_KEYS = ("chosen", "preferred_output", "chosen_response", "response_chosen")

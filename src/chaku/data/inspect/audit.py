@@ -16,11 +16,13 @@ import numpy as np
 import orjson
 
 from chaku.chat.messages import Conversation, Role
+from chaku.data.inputs.pairs import CHOSEN, REJECTED
 from chaku.data.inspect.audit_rows import EXAMPLES, FATAL, RowsFileFindings, RowsFileTask, audit_rows
 from chaku.data.ledger import LawBroken
 from chaku.data.manifest import counts_of, file_errors, read_manifest
 from chaku.data.parallel import ordered_map
 from chaku.data.rows.rendering import open_rendering
+from chaku.data.rows.tokenise import PARTS, SPLITS
 from chaku.errors import ChakuError, UsageError
 
 _FEW_TRAINED, _MANY_TRAINED = 0.05, 0.95
@@ -93,16 +95,18 @@ def _places(folder: Path, result: Audit) -> dict[str, tuple[Path, int]]:
     twice: list[str] = []
     places: dict[str, tuple[Path, int]] = {}
     begins_with_id = re.compile(rb'\{"id":("(?:[^"\\]|\\.)*")')
-    for path in sorted((folder / "messages").glob("t*-*.jsonl")):
+    for path in _files(folder, *PARTS):
         offset = 0
         with path.open("rb") as file:
             for line in file:
                 match = begins_with_id.match(line)
                 identity = orjson.loads(match[1] if match else line)
                 identity = identity if match else identity["id"]
-                if identity in places:
-                    twice.append(identity)
-                places[identity] = (path, offset)
+                is_pair = path.name.startswith("pairs-")
+                for document in (f"{identity}/{CHOSEN}", f"{identity}/{REJECTED}") if is_pair else (identity,):
+                    if document in places:
+                        twice.append(document)
+                    places[document] = (path, offset)
                 offset += len(line)
     if twice:
         result.errors.append(f"{len(twice):,} ids stand for several conversations: {', '.join(twice[:EXAMPLES])}")
@@ -160,6 +164,7 @@ def _check_messages(
                     overlaps = overlaps[:EXAMPLES]
                     break
     result.facts["conversations"] = {part: found.total() for part, found in hashes.items()}
+    result.facts["pairs"] = _check_pairs(folder, result)
     both = hashes["train"].keys() & hashes["test"].keys()
     if both:
         result.errors.append(f"{len(both)} conversations stand in both train and test")
@@ -174,11 +179,38 @@ def _check_messages(
             result.errors.append(f"{num_overlaps} conversations hold an evaluation question: {', '.join(overlaps)}")
 
 
+def _check_pairs(folder: Path, result: Audit) -> dict[str, int]:
+    """How many there are; no prompt of a pair may stand in the other part, in a pair or in a whole conversation."""
+    from chaku.data.rules.dedup import group_of
+
+    groups: dict[str, set[str]] = {part: set() for part in SPLITS}
+    numbers: dict[str, int] = {}
+    for part, found in groups.items():
+        numbers[part] = 0
+        for path in _files(folder, f"pairs-{part}"):
+            with path.open("rb") as file:
+                for line in file:
+                    numbers[part] += 1
+                    found.add(orjson.loads(line)["group"])
+    if any(numbers.values()):
+        for part in SPLITS:
+            other = groups["test" if part == "train" else "train"]
+            begun = (chat for chat in _messages(folder, part) if chat.source.get("rounds", [0])[0] == 0)
+            groups[part] |= {group for chat in begun if (group := group_of(chat)) in other}
+        if both := groups["train"] & groups["test"]:
+            result.errors.append(f"{len(both):,} prompts of pairs stand in both train and test")
+    return numbers
+
+
 def _messages(folder: Path, part: str) -> Iterator[Conversation]:
     from chaku.data.shards import read_jsonl
 
-    for path in sorted((folder / "messages").glob(f"{part}-*.jsonl")):
+    for path in _files(folder, part):
         yield from read_jsonl(path)
+
+
+def _files(folder: Path, *parts: str) -> list[Path]:
+    return sorted(path for part in parts for path in (folder / "messages").glob(f"{part}-[0-9]*.jsonl"))
 
 
 def _tasks(

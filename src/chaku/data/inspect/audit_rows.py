@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from chaku.chat.messages import Conversation
 from chaku.chat.render import mask_stretches, supervised_turns
+from chaku.data.inputs.pairs import CHOSEN, REJECTED, pair_of_line
 from chaku.data.rows.packed import read_rows
 from chaku.data.rows.rendering import Rendering, open_rendering
 
@@ -32,6 +34,7 @@ FATAL = {
     "unknown": "documents that no message belongs to",
     "wrong_spans": "documents whose trained spans are not the assistant's texts",
     "user_trained": "documents that train on other than assistant text",
+    "unpaired": "rows whose chosen and rejected answers are not neighbours",
     "forged": "documents with special tokens that did not come from the template",
 }
 
@@ -66,10 +69,20 @@ class RowsFileFindings:
             examples.append(where)
 
 
-def _read_at(path: Path, offset: int) -> Conversation:
+def _read_at(path: Path, offset: int, identity: str) -> Conversation:
     with path.open("rb") as file:
         file.seek(offset)
-        return Conversation.from_json(orjson.loads(file.readline()))
+        line = orjson.loads(file.readline())
+    if "rejected" not in line:
+        return Conversation.from_json(line)
+    chosen, rejected = pair_of_line(line).sides()
+    return chosen if identity == chosen.id else rejected
+
+
+def _are_pairs(ids: Sequence[str]) -> bool:
+    """Whether ids of a row's documents are ID/chosen, ID/rejected, and so on."""
+    wanted = ((f"{stem}/{CHOSEN}", f"{stem}/{REJECTED}") for stem in (name.rpartition("/")[0] for name in ids[::2]))
+    return len(ids) % 2 == 0 and list(itertools.chain.from_iterable(wanted)) == list(ids)
 
 
 def audit_rows(task: RowsFileTask) -> RowsFileFindings:
@@ -96,6 +109,10 @@ def audit_rows(task: RowsFileTask) -> RowsFileFindings:
         if not len(row.doc_ids) or row.doc_ids[0] != 0 or np.setdiff1d(steps, (0, 1)).size:
             found.problem("bad_documents", where)
             continue
+        num_documents = int(row.doc_ids[-1]) + 1
+        names = task.ids[checker.position : checker.position + num_documents]
+        if task.path.name.startswith("pairs-") and not _are_pairs(names):
+            found.problem("unpaired", where)
         for number, (ids, loss_mask) in enumerate(row.documents()):
             checker.check(ids, loss_mask, f"{where} document {number}")
     if checker.position != len(task.ids):
@@ -131,7 +148,7 @@ class _Documents:
         if place is None:
             found.problem("unknown", where)
             return
-        conversation = _read_at(place[0], place[1])
+        conversation = _read_at(place[0], place[1], self.task.ids[position])
         found.sums["cut"] += place[2]
         self._compare(conversation, ids, loss_mask, place[2], f"{where} ({conversation.id})")
 

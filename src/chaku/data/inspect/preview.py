@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from chaku.chat.render import mask_stretches
 from chaku.chat.tokenizer import Tokenizer
+from chaku.data.inputs.pairs import CHOSEN, REJECTED
 from chaku.data.manifest import read_manifest
 from chaku.data.rows.packed import read_rows
 from chaku.data.rows.rendering import open_rendering
@@ -59,29 +60,32 @@ def printable(text: str) -> str:
 def samples(
     folder: Path, number: int, *, part: str = "train", seed: int = 0, tokenizer: str | None = None
 ) -> Iterator[Sample]:
-    """Choose documents at random (the same for the same seed) and decode them.
+    """Choose documents, or pairs of them, at random (the same for the same seed) and decode them.
 
     Raises UsageError when the set has no rows of that part, ModelError when its tokenizer is not here.
     """
     manifest = read_manifest(folder)
-    files = sorted((folder / "rows").glob(f"{part}-*.arrow"))
+    files = sorted((folder / "rows").glob(f"{part}-[0-9]*.arrow"))
     if not files or manifest["tokenizer"] is None:
         raise UsageError(f"{folder} has no {part} rows", fix="build it with a tokenizer, or choose the other part")
     config = manifest["config"]
     rendering = open_rendering(tokenizer or manifest["tokenizer"]["source"], config["template"], config["train_on"])
     chooser = random.Random(seed)  # noqa: S311 (a sample, not a secret)
     path = chooser.choice(files)
-    chosen: list[tuple[str, NDArray[np.uint32], NDArray[np.uint8]]] = []
+    answers = (CHOSEN, REJECTED) if part.startswith("pairs-") else ("",)
+    chosen: list[tuple[str, list[tuple[NDArray[np.uint32], NDArray[np.uint8]]]]] = []
     seen = 0
     for row in read_rows(path):
-        for document, (ids, loss_mask) in enumerate(row.documents()):
+        documents = list(row.documents())
+        for first in range(0, len(documents), len(answers)):
             seen += 1
             at = len(chosen) if len(chosen) < number else chooser.randrange(seen)
             if at < number:
-                entry = (f"{path.stem} row {row.number} document {document}", ids, loss_mask)
-                chosen[at : at + 1] = [entry]
-    for where, ids, loss_mask in chosen:
-        yield Sample(where, tuple(_spans(ids, loss_mask, rendering.tokenizer)))
+                where = f"{path.stem} row {row.number} document {first}"
+                chosen[at : at + 1] = [(where, documents[first : first + len(answers)])]
+    for where, together in chosen:
+        for answer, (ids, loss_mask) in zip(answers, together, strict=True):
+            yield Sample(f"{where} {answer}".rstrip(), tuple(_spans(ids, loss_mask, rendering.tokenizer)))
 
 
 def _spans(ids: NDArray[np.uint32], loss_mask: NDArray[np.uint8], tokenizer: Tokenizer) -> Iterator[Span]:

@@ -12,7 +12,7 @@ from chaku.data.manifest import read_manifest
 from chaku.data.rules.personal import masked
 from chaku.errors import NotFound
 
-_LAST_STEP = re.compile(r"[#/]\d+$")
+_LAST_STEP = re.compile(r"(?:[#/]\d+|/(?:chosen|rejected))$")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class RowLayout:
         return len(self.starts) - 1
 
 
-def best_fit(lengths: NDArray[np.int64], row_length: int, seed: int) -> RowLayout:
+def best_fit(lengths: NDArray[np.int64], row_length: int, seed: int, max_documents: int = MAX_DOCUMENTS) -> RowLayout:
     """Put each document, longest first, into the row with the least space left that takes it.
 
     O(n) but for one sort: rows wait in one stack for each number of free tokens, and a bit set of the non-empty stacks
@@ -48,10 +48,21 @@ def best_fit(lengths: NDArray[np.int64], row_length: int, seed: int) -> RowLayou
             space, row = row_length, len(rows)
             rows.append([])
         rows[row].append(document)
-        if space > length and len(rows[row]) < MAX_DOCUMENTS:
+        if space > length and len(rows[row]) < max_documents:
             stacks[space - length].append(row)
             filled |= 1 << (space - length)
     return _shuffled(rows, seed)
+
+
+def pairs_together(lengths: NDArray[np.int64], row_length: int | None, seed: int) -> RowLayout:
+    """The same for documents of which 2i and 2i + 1 belong together: they stay neighbours. None: a row per pair."""
+    of_pairs = lengths.reshape(-1, 2).sum(axis=1)
+    if row_length is None:
+        layout = row_per_document(of_pairs, seed)
+    else:
+        layout = best_fit(of_pairs, row_length, seed, MAX_DOCUMENTS // 2)
+    documents = (layout.order[:, None] * 2 + np.arange(2)).reshape(-1)
+    return RowLayout(documents.astype(np.int64), layout.starts * 2)
 
 
 def row_per_document(lengths: NDArray[np.int64], seed: int) -> RowLayout:

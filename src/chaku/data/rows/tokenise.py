@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from chaku.chat.messages import Conversation
 from chaku.chat.render import Rendered
+from chaku.data.inputs.pairs import Pair, pair_line
 from chaku.data.ledger import Decision, Flag, Ledger, StageCounts
 from chaku.data.recipe import DataConfig
 from chaku.data.rows.rendering import Rendering, rendering_of
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SPLITS = ("train", "test")
+PAIR_SPLITS = ("pairs-train", "pairs-test")
+PARTS = (*SPLITS, *PAIR_SPLITS)
+"""Files of a built set, in messages and rows alike. In rows of pairs each chosen document precedes its rejected one."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,10 @@ class _Shard:
                     decision = self._duplicate(conversation, number)
                     for single in ledger.record("dedup", conversation.id, (decision,)):
                         part = split_of(single, self.config)
-                        self._segments(single, part, writer)
+                        if isinstance(single, Pair):
+                            self._pair(single, f"pairs-{part}", writer)
+                        else:
+                            self._segments(single, part, writer)
             for stage in stages:
                 ledger.counts[stage].check(stage)
             ledger.write(folder)
@@ -116,13 +123,48 @@ class _Shard:
         now = time.perf_counter()
         self.ledger.counts["split"].seconds += now - started
         for segment in kept:
-            writer.message(part, segment)
+            writer.write(part, segment.to_json())
             if self.rendering is None:
                 continue
             rendered = self.segments.pop(segment.id).rendered
             tuple(self.ledger.record("tokenise", segment.id, (self._row(segment, rendered, part, writer),)))
         if self.rendering is not None:
             self.ledger.counts["tokenise"].seconds += time.perf_counter() - now
+
+    def _pair(self, pair: Pair, part: str, writer: _Writer) -> None:
+        """Both sides or none; a pair is never cut."""
+        started = time.perf_counter()
+        sides = pair.sides()
+        rendered: list[Rendered] = []
+        decision = Decision(pair.id, pair, note=part)
+        if self.rendering is not None:
+            try:
+                rendered = [self.rendering.render(side) for side in sides]
+            except InvalidRequest as error:
+                decision = Decision(pair.id, None, "no_place", note=str(error))
+            else:
+                decision = self._fit(pair, part, [len(side.input_ids) for side in rendered])
+        kept = tuple(self.ledger.record("split", pair.id, (decision,)))
+        now = time.perf_counter()
+        self.ledger.counts["split"].seconds += now - started
+        for _ in kept:
+            writer.write(part, pair_line(pair, group_of(pair)))
+        if not kept or self.rendering is None:
+            return
+        if all(side.num_trained for side in rendered):
+            rows = zip(sides, rendered, strict=True)
+            decisions = [self._row(Conversation(side.id, ()), document, part, writer) for side, document in rows]
+        else:
+            decisions = [Decision(pair.id, None, "nothing_to_train", note="an answer has no token that is trained")]
+        tuple(self.ledger.record("tokenise", pair.id, decisions))
+        self.ledger.counts["tokenise"].seconds += time.perf_counter() - now
+
+    def _fit(self, pair: Pair, part: str, lengths: list[int]) -> Decision:
+        chosen, rejected = lengths
+        note = f"{part}, {chosen:,} and {rejected:,} tokens"
+        if max(lengths) > self.config.context or sum(lengths) > self.config.row_length:
+            return Decision(pair.id, None, "pair_too_long", sum(lengths), note)
+        return Decision(pair.id, pair, None, sum(lengths), note)
 
     def _split(self, conversation: Conversation, part: str) -> Iterator[Decision]:
         if self.rendering is None:
@@ -186,7 +228,7 @@ class _Writer:
         self._lengths: dict[str, list[int]] = {}
 
     def __enter__(self) -> _Writer:
-        for part in SPLITS:
+        for part in PARTS:
             self._messages[part] = (self.folder / f"{part}.jsonl").open("wb")
             if self.has_rows:
                 import pyarrow as pa
@@ -196,15 +238,15 @@ class _Writer:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for part in SPLITS:
+        for part in PARTS:
             self._messages[part].close()
             if self.has_rows:
                 self._flush(part)
                 self._arrow[part].close()
                 np.save(self.folder / f"{part}-lengths.npy", np.array(self._lengths[part], np.int64))
 
-    def message(self, part: str, segment: Conversation) -> None:
-        self._messages[part].write(orjson.dumps(segment.to_json(), option=orjson.OPT_APPEND_NEWLINE))
+    def write(self, part: str, line: dict[str, Any]) -> None:
+        self._messages[part].write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
 
     def row(self, part: str, identity: str, ids: NDArray[np.uint32], loss_mask: NDArray[np.uint8]) -> None:
         self._rows[part].append((identity, ids, loss_mask))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chaku.chat.messages import Conversation, Role
+from chaku.data.inputs.pairs import Pair
 from chaku.data.rules.words import words
 
 NUM_PERMUTATIONS = 128
@@ -30,9 +31,9 @@ RULES = (None, "exact_duplicate", "near_duplicate")
 
 
 def content_hash(conversation: Conversation) -> bytes:
-    """16 bytes that are the same for conversations whose turns differ only in spaces and case."""
+    """16 bytes that are the same for conversations (or pairs) whose turns differ only in spaces and case."""
     digest = hashlib.blake2b(digest_size=16)
-    for message in conversation.messages:
+    for message in (*conversation.messages, *(conversation.rejected if isinstance(conversation, Pair) else ())):
         text = "\x1f".join((message.content, *(call.arguments for call in message.tool_calls)))
         digest.update(f"{message.role}\x1e{' '.join(text.lower().split())}\x1d".encode("utf-8", "surrogatepass"))
     return digest.digest()
@@ -52,13 +53,16 @@ def signature(conversation: Conversation) -> NDArray[np.uint32]:
     """
     import rensa
 
+    minhash = rensa.RMinHash(num_perm=NUM_PERMUTATIONS, seed=_SEED)
+    exact = content_hash(conversation)
+    if isinstance(conversation, Pair):  # near duplicates of pairs are other opinions: only equal pairs meet
+        minhash.update([exact.hex()])
+        return np.concatenate([np.array(minhash.digest(), np.uint32), np.frombuffer(exact, "<u4")])
     turns = (message.content for message in conversation.messages if message.role is not Role.SYSTEM)
     tokens = words("\n".join(turns))
     triples = [f"{a} {b} {c}" for a, b, c in zip(tokens, tokens[1:], tokens[2:], strict=False)] or [" ".join(tokens)]
-    minhash = rensa.RMinHash(num_perm=NUM_PERMUTATIONS, seed=_SEED)
     minhash.update(triples)
-    exact = np.frombuffer(content_hash(conversation), "<u4")
-    return np.concatenate([np.array(minhash.digest(), np.uint32), exact])
+    return np.concatenate([np.array(minhash.digest(), np.uint32), np.frombuffer(exact, "<u4")])
 
 
 def band_width(least_similarity: float) -> int:

@@ -71,7 +71,6 @@ RULES: dict[str, Rule] = {
         Rule("ip_address", "personal", "flag", "a public IP address", _PII),
         Rule("moderation", "moderation", "drop", "the configured moderation model flags it"),
         Rule("contaminated", "decontaminate", "drop", "a user turn holds an evaluation question"),
-        Rule("preference_pair", "pairs", "drop", "two answers to compare: kept in messages/pairs-*.jsonl", _ALWAYS),
         Rule("bad_pair", "pairs", "drop", "two answers that are the same after cleaning", _ALWAYS),
         Rule("exact_duplicate", "dedup", "drop", "the same turns as an earlier conversation, spaces and case aside"),
         Rule("near_duplicate", "dedup", "drop", "MinHash similarity with an earlier one above the threshold"),
@@ -84,6 +83,7 @@ RULES: dict[str, Rule] = {
         ),
         Rule("round_too_long", "split", "drop", "one round longer than the context, `overlong: reject`", _ALWAYS),
         Rule("round_cut", "split", "flag", "one round longer than the context: its row ends at the context", _SEEN),
+        Rule("pair_too_long", "split", "drop", "two answers longer than context or row; pairs are never cut", _ALWAYS),
         Rule("nothing_to_train", "tokenise", "drop", "no token of it carries loss", _ALWAYS),
     )
 }
