@@ -18,11 +18,15 @@ from chaku.records import atomic_write
 from chaku.runs import find_run, steps_of
 
 QUANTITIES = {
-    "loss": "loss (nats per trained token); dots: held out",
-    "heldout_loss": "held-out loss (nats per trained token)",
+    "loss": "loss (nats per trained token, or per pair); dots: held out",
+    "heldout_loss": "held-out loss (nats per trained token, or per pair)",
     "lr": "learning rate",
     "grad_norm": "gradient norm",
     "tokens_per_s": "tokens per second",
+    "margin": "margin between chosen and rejected answers (beta times nats)",
+    "accuracy": "share of pairs whose chosen answer gained more",
+    "heldout_margin": "held-out margin between chosen and rejected answers (beta times nats)",
+    "heldout_accuracy": "share of held-out pairs whose chosen answer gained more",
 }
 _COLOURS = ("#1a7f5a", "#b4481f", "#2a5db0", "#8a2f8f", "#7a6a00", "#444444")
 _DASHES = ("", "6 3", "2 3", "9 3 2 3")
@@ -52,7 +56,8 @@ def plot(names: tuple[str, ...], quantity: str, output: Path | None) -> None:
     """
 
     output = output or Path("losses.svg" if quantity == "loss" else f"{quantity}.svg")
-    series = [Series(name, [one for one in steps_of(find_run(name)) if quantity in one]) for name in names]
+    flat = {name: [{**one, **(one.get("metrics") or {})} for one in steps_of(find_run(name))] for name in names}
+    series = [Series(name, [one for one in steps if quantity in one]) for name, steps in flat.items()]
     if empty := [each.name for each in series if not each.steps]:
         raise UsageError(f"{', '.join(empty)}: no {quantity} is logged yet", fix="try again later")
     with atomic_write(output) as file:

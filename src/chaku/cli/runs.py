@@ -76,7 +76,7 @@ def show(run: str, as_json: bool) -> None:
     lines = {
         "base": manifest["base"]["name"],
         **{name.lower(): value for name, value in lineage_of(manifest).items()},
-        "data": f"{data['folder']}: {data['num_conversations']:,} conversations, {data['num_tokens']:,} tokens,"
+        "data": f"{data['folder']}: {_size(data)}, {data['num_tokens']:,} tokens,"
         f" {data['num_trained_tokens']:,} of them trained; template {data['template']}",
         "started": manifest["started"],
         "finished": manifest["finished"] or "no",
@@ -94,6 +94,12 @@ def show(run: str, as_json: bool) -> None:
         click.echo(f"{name:<15}{value}")
     for event in (one for one in read_log(folder / "log.jsonl") if "event" in one):
         click.echo(f"{'event':<15}{event['event']} after step {event['step']:,}" + _details(event))
+
+
+def _size(data: dict[str, Any]) -> str:
+    if "num_pairs" in data:
+        return f"{data['num_pairs']:,} preference pairs"
+    return f"{data['num_conversations']:,} conversations"
 
 
 def _speed(steps: list[dict[str, Any]]) -> str:

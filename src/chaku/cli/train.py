@@ -205,6 +205,16 @@ def _show_plan(plan: Plan) -> None:
         f"{plan.recipe.name}: {plan.base.name} on {plan.data}: {len(plan.rows):,} rows of"
         f" {manifest['pack_length']:,}, {facts['tokens']:,} tokens, {facts['trained_tokens']:,} of them trained"
     )
+    if config.objective == "dpo":
+        pairs, settings = facts["pairs"], config.dpo
+        details = [f"beta {settings.beta:g}"]
+        details += [f"label smoothing {settings.label_smoothing:g}"] if settings.label_smoothing else []
+        details += ["length-normalised"] if settings.length_normalised else []
+        reference = plan.base.name if plan.parent is None else str(plan.parent.named or plan.parent.folder)
+        click.echo(
+            f"dpo on {pairs['train']:,} preference pairs, {pairs['test']:,} held out; {', '.join(details)};"
+            f" the reference is {reference}"
+        )
     click.echo(
         f"{config.method}, {config.precision}; {plan.total:,} steps of {config.batch_rows} rows, {epochs(config)};"
         f" lr {config.lr:g} {config.schedule}; template {manifest['template']['name']}"

@@ -6,7 +6,7 @@ import functools
 import math
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,10 +24,18 @@ _PADDING = -1
 
 
 @dataclass(frozen=True)
+class PairRow(Row):
+    """A row of chosen and rejected documents in turn."""
+
+    reference: NDArray[np.float64]
+    """Log probability of each document's answer under the reference model."""
+
+
+@dataclass(frozen=True)
 class MicroBatch:
     """Rows side by side, padded to the longest (or to a fixed length).
 
-    Tensors are [rows, length], but for the two lists of positions at the end.
+    Tensors are [rows, length], but for the lists from `target_positions` on.
     """
 
     ids: Tensor
@@ -40,6 +48,10 @@ class MicroBatch:
     """Where there is a target, in the flattened rows. Found on the host, which would have to wait for a device."""
     cu_seqlens: Tensor
     """Where documents start in the flattened rows, for attention by document."""
+    target_documents: Tensor
+    """For each target the number of its document, counted over all rows; padding is none."""
+    reference: Tensor
+    """For each document what the reference model gives its answer, a log probability; 0 where rows bring none."""
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device; the host does not wait for what is pinned."""
@@ -62,7 +74,7 @@ class Step:
     micro_batches: tuple[MicroBatch, ...]
     num_tokens: int
     weight: float
-    """What the summed loss is divided by: for supervised fine-tuning the number of trained tokens."""
+    """What the summed loss is divided by: the number of trained tokens, or of pairs."""
     num_trained: int
     """Tokens that carry loss."""
     num_pairs: int
@@ -97,7 +109,10 @@ def micro_batch(rows: Sequence[Row], length: int | None = None, num_rows: int | 
     shape = (num_rows or len(rows), width)
     ids, positions = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     documents, targets = np.full(shape, _PADDING, dtype=np.int64), np.full(shape, NO_TARGET, dtype=np.int64)
+    numbers, references = np.zeros(shape, dtype=np.int64), list[NDArray[np.float64]]()
     for index, row in enumerate(rows):
+        numbers[index, : len(row.ids)] = sum(map(len, references)) + row.doc_ids.astype(np.int64)
+        references.append(row.reference if isinstance(row, PairRow) else np.zeros(int(row.doc_ids[-1]) + 1))
         part = slice(0, len(row.ids))
         ids[index, part] = row.ids
         documents[index, part] = row.doc_ids
@@ -107,13 +122,23 @@ def micro_batch(rows: Sequence[Row], length: int | None = None, num_rows: int | 
     target_positions = np.flatnonzero(targets != NO_TARGET)
     tensors = [torch.from_numpy(array) for array in (ids, positions, documents, targets, target_positions)]
     tensors.append(document_cu_seqlens(tensors[2]))
+    tensors.append(torch.from_numpy(numbers.reshape(-1)[target_positions]))
+    tensors.append(torch.from_numpy(np.concatenate(references).astype(np.float32)))
     return MicroBatch(*tensors)
 
 
 def without_targets(batch: MicroBatch) -> MicroBatch:
     """Work for a process that has no rows left: all of them must run as often."""
     targets = torch.full_like(batch.targets, NO_TARGET)
-    return replace(batch, targets=targets, target_positions=batch.target_positions[:0])
+    return replace(
+        batch, targets=targets, target_positions=batch.target_positions[:0],
+        target_documents=batch.target_documents[:0], reference=batch.reference[:0],
+    )  # fmt: skip
+
+
+def num_trained(row: Row) -> int:
+    """Tokens of a row that carry loss."""
+    return int((targets_of(row) != NO_TARGET).sum())
 
 
 @dataclass(frozen=True)
@@ -130,6 +155,8 @@ class Batches:
     """Width of every micro-batch, filled up to `micro_rows`: one shape for all. Default: the longest row in it."""
     pins: bool = False
     """Put micro-batches into pinned memory, in the thread that makes them ahead."""
+    weigh: Callable[[Row], int] = num_trained
+    """What the summed loss is divided by, as counted in one row."""
 
     def step(self, index: int) -> Step:
         """The batch of a step. Micro-batches go round the processes; the same rows whatever their number."""
@@ -142,10 +169,10 @@ class Batches:
             local.append(without_targets(micro_batch(cuts[0], self.length, num_rows)))
         if self.pins:
             local = [batch.pinned() for batch in local]
-        num_trained = sum(int((targets_of(row) != NO_TARGET).sum()) for row in rows)
+        trained, weight = sum(map(num_trained, rows)), sum(map(self.weigh, rows))
         num_pairs = sum(squared_lengths(row.doc_ids) for row in rows)
         num_tokens = sum(len(row.ids) for row in rows)
-        return Step(index, epoch, numbers, tuple(local), num_tokens, max(num_trained, 1), num_trained, num_pairs)
+        return Step(index, epoch, numbers, tuple(local), num_tokens, max(weight, 1), trained, num_pairs)
 
     def steps(self, first: int, end: int, ahead: int = 0) -> Iterator[Step]:
         """Steps from `first` up to `end`; a thread makes `ahead` of them in advance."""

@@ -26,6 +26,17 @@ class LoraConfig(Frozen):
     """Names of the linear layers that get adapters."""
 
 
+class DpoConfig(Frozen):
+    """Direct preference optimisation."""
+
+    beta: float = Field(0.1, gt=0)
+    """How closely the model is held to the reference; less lets it go further."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """Probability with which a label is taken to be wrong."""
+    length_normalised: bool = False
+    """Divide each answer's log ratio by its tokens. beta then is larger, such as 5."""
+
+
 class TrainConfig(Frozen):
     """How a set becomes a model."""
 
@@ -35,6 +46,9 @@ class TrainConfig(Frozen):
     """Folder that holds the run's own folder."""
     continue_from: Path | None = None
     """A run (or one checkpoint in it) whose weights this one begins with; `base` stays the one that it had."""
+    objective: Literal["supervised", "dpo"] = "supervised"
+    """supervised: learn the answers of conversations. dpo: prefer the chosen answers of pairs."""
+    dpo: DpoConfig = DpoConfig()
     method: Literal["full", "lora", "qlora"] = "full"
     lora: LoraConfig = LoraConfig()
     precision: Literal["fp32", "bf16"] = "bf16"
@@ -103,6 +117,8 @@ class TrainConfig(Frozen):
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:
+        if self.objective != "dpo" and self.dpo != DpoConfig():
+            raise ValueError("dpo: {...} needs objective: dpo")
         if self.keep_best and not self.evaluate_every:
             raise ValueError("keep_best needs held-out losses: set evaluate_every")
         if self.keep_best and self.evaluate_every % self.save_every and self.save_every % self.evaluate_every:

@@ -102,6 +102,7 @@ def train(run: Run, first: int) -> StepRecord | None:
         )
         run.check()
         means = {name: value / step.weight for name, value in zip(sums.metrics, metric_sums, strict=True)}
+        is_measured = _is_due(step.index + 1, run.config.evaluate_every) or step.index + 1 == run.total
         if not (math.isfinite(mean_loss) and math.isfinite(grad_norm)):
             raise TrainingError(
                 f"step {step.index + 1} gave loss {mean_loss} and gradient norm {grad_norm} on rows {step.rows}",
@@ -114,11 +115,12 @@ def train(run: Run, first: int) -> StepRecord | None:
         is_last = done == run.total or num_asked > 0
         seconds = time.perf_counter() - started
         started = time.perf_counter()
+        measured, measured_means = heldout_loss(run) if is_measured else (None, {})
+        means |= {f"heldout_{name}": value for name, value in measured_means.items()}
         record = StepRecord(
             done, step.epoch, mean_loss, lr, grad_norm, step.num_tokens, step.num_trained, round(seconds, 4),
             round(step.num_tokens / seconds, 1), memory_bytes(run.world.device.type),
-            heldout_loss(run) if _is_due(done, run.config.evaluate_every) or done == run.total else None,
-            _dollars(run, seconds), _mfu(run, step, seconds), means or None,
+            measured, _dollars(run, seconds), _mfu(run, step, seconds), means or None,
         )  # fmt: skip
         run.log.step(record)
         run.listener.step_done(record, run.total)
@@ -180,14 +182,16 @@ def show_answers(run: Run, steps_done: int) -> None:
 
 
 @torch.no_grad()
-def heldout_loss(run: Run) -> float | None:
-    """Mean loss over the supervised tokens of held-out rows; it does not depend on the number of processes."""
+def heldout_loss(run: Run) -> tuple[float | None, dict[str, float]]:
+    """Mean loss of held-out rows, and the objective's further numbers; the number of processes has no say."""
     if run.heldout is None:
-        return None
+        return None, {}
     run.trainee.eval()
     step = run.heldout.step(0)
     sums = Sums(run.world.device)
     for batch in step.micro_batches:
         sums.add(*run.trainee.summed_loss(batch.to(run.world.device)))
     run.trainee.train()
-    return run.world.all_reduce_sum(sums.loss)[0] / step.weight
+    loss, *metrics = run.world.all_reduce_sum(sums.loss, *sums.metrics.values())
+    means = {name: value / step.weight for name, value in zip(sums.metrics, metrics, strict=True)}
+    return loss / step.weight, means

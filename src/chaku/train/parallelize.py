@@ -14,6 +14,7 @@ from chaku.train.config import TrainConfig
 from chaku.train.hub_base import fetch_weights
 from chaku.train.layers import set_up_layers
 from chaku.train.model import Trainee, attention_of
+from chaku.train.objective import objective_of
 from chaku.train.parallel import World
 from chaku.train.placement import compiles
 from chaku.train.pretrained import causal_in_shape, read_causal
@@ -42,7 +43,10 @@ def parallelize(causal: Any, config: TrainConfig, world: World, *, varlen: bool 
             parameter.data = parameter.data.float()
     causal.train()
     set_up_layers(causal.model.layers, config, compiles=compiles(config, world.device.type))
-    trainee = Trainee(causal, varlen=varlen, chunk_tokens=config.loss_chunk_tokens, adapters=adapters)
+    trainee = Trainee(
+        causal, varlen=varlen, chunk_tokens=config.loss_chunk_tokens, adapters=adapters,
+        objective=objective_of(config),
+    )  # fmt: skip
     if config.precision == "bf16":
         trainee.autocast_to = torch.bfloat16
     if world.is_sharded:

@@ -50,7 +50,12 @@ def make_plan(recipe: Recipe, data: Path) -> Plan:
     if recipe.base is None:
         raise UsageError("the recipe names no base model", fix="write it such as base: smollm2-135m", param="base")
     manifest = checked_manifest(data)
-    rows, heldout = Rows(data, "train"), Rows(data, "test")
+    prefix, other = ("pairs-", "") if config.objective == "dpo" else ("", "pairs-")
+    rows, heldout = Rows(data, f"{prefix}train"), Rows(data, f"{prefix}test")
+    if not len(rows) and len(Rows(data, f"{other}train")):
+        holds, wanted = ("conversations", "dpo") if config.objective == "dpo" else ("preference pairs", "supervised")
+        fix = "add pairs to its inputs" if wanted == "dpo" else "say objective: dpo"
+        raise UsageError(f"{data} holds only {holds}, objective {wanted} has nothing to learn", fix=fix)
     if not any((targets_of(rows[number]) != NO_TARGET).any() for number in range(len(rows))):
         raise UsageError(f"{data} trains on nothing: no token carries loss", fix=f"chaku data preview {data} shows it")
     base = at_hub(find_base(recipe.base), run_folder(recipe))

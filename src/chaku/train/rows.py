@@ -24,7 +24,7 @@ class Rows:
     """The rows of one part of a set, in the order of its files. Raises ChakuError for files that can't be read."""
 
     def __init__(self, folder: Path, part: str) -> None:
-        self.paths = sorted((folder / "rows").glob(f"{part}-*.arrow"))
+        self.paths = sorted((folder / "rows").glob(f"{part}-[0-9]*.arrow"))
         self._schema = schema()
         self._starts = [0, *itertools.accumulate(len(open_mapped(path, self._schema)) for path in self.paths)]
 

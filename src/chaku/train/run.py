@@ -15,13 +15,15 @@ from chaku.train.final import write_final
 from chaku.train.heartbeat import heartbeat
 from chaku.train.interruptions import check_shares, explained, stop_on_signal
 from chaku.train.log import Log
-from chaku.train.model import cost_of
+from chaku.train.model import Trainee, cost_of
+from chaku.train.objective import weigh_of
 from chaku.train.optimiser import open_optimiser
 from chaku.train.parallel import World, open_world, peak_flops_per_s
 from chaku.train.parallelize import open_trainee
 from chaku.train.placement import compiles
 from chaku.train.plan import Plan
-from chaku.train.rows import Rows
+from chaku.train.reference import with_reference
+from chaku.train.rows import RowSource
 from chaku.train.run_records import claim, recorded, result_of, write_manifest
 from chaku.train.samples import answers
 from chaku.train.tracker import open_tracker
@@ -53,17 +55,18 @@ def execute(plan: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
         for name, reason in skipped:
             listener.note(f"skipped checkpoint {name}: {reason}")
         first = newest.step if newest else 0
+        if newest is None and plan.config.continue_from is not None:
+            listener.note(lineage.start_from(plan.parent, plan.folder, trainee, world))
+        rows, heldout = _rows(plan, trainee, world, listener, has_begun=newest is not None)
         if newest is not None:
             checkpoints.load(newest, trainee, optimiser, world)
             listener.note(f"resuming after step {first:,} of {plan.total:,}")
-        elif plan.config.continue_from is not None:
-            listener.note(lineage.start_from(plan.parent, plan.folder, trainee, world))
         tracker = open_tracker(plan.config.track if world.is_rank_zero else None, plan.folder, recorded(plan), first)
         log = Log(plan.folder / "log.jsonl" if world.is_rank_zero else None, first, tracker)
         if newest is not None or skipped:
             log.event("resumed", first, skipped=dict(skipped), processes=world.size)
         run = loop.Run(
-            trainee, optimiser, _batches(plan, plan.rows, world), _heldout(plan, world), log, saved, world,
+            trainee, optimiser, _batches(plan, rows, world), _heldout(plan, heldout, world), log, saved, world,
             plan.config, plan.total, cost_of(trainee), peak_flops_per_s(plan.config, world), listener,
             lambda: was_asked() or spot.has_notice,
             lambda: answers(trainee, plan.rendering, plan.config.sample_prompts, world),
@@ -85,17 +88,37 @@ def execute(plan: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
     return plan.folder / "final"
 
 
-def _batches(plan: Plan, rows: Rows, world: World) -> Batches:
+def _rows(
+    plan: Plan, trainee: Trainee, world: World, listener: loop.Listener, *, has_begun: bool
+) -> tuple[RowSource, RowSource]:
+    """Training and held-out rows; for preference training with what the model says of them before its first step."""
+    if plan.config.objective != "dpo":
+        return plan.rows, plan.heldout
+    origin = (read_manifest(plan.folder).get("continued_from") or {}).get("sha256")
+
+    def start() -> None:
+        if has_begun and plan.config.continue_from is not None:
+            lineage.start_from(plan.parent, plan.folder, trainee, world)
+
+    return with_reference(plan, trainee, world, _fixed_length(plan, world), origin, start, listener.note)
+
+
+def _fixed_length(plan: Plan, world: World) -> int | None:
+    """Of all micro-batches, where something is compiled or captured for one shape."""
+    is_fixed = compiles(plan.config, world.device.type) or world.has_gpu
+    return plan.set_manifest["pack_length"] if is_fixed else None
+
+
+def _batches(plan: Plan, rows: RowSource, world: World) -> Batches:
     config = plan.config
-    is_fixed = compiles(config, world.device.type) or world.has_gpu
-    fixed = plan.set_manifest["pack_length"] if is_fixed else None
     return Batches(
-        rows, config.batch_rows, config.micro_rows, config.seed, world.rank, world.size, fixed, world.has_gpu
-    )
+        rows, config.batch_rows, config.micro_rows, config.seed, world.rank, world.size, _fixed_length(plan, world),
+        world.has_gpu, weigh_of(config),
+    )  # fmt: skip
 
 
-def _heldout(plan: Plan, world: World) -> Batches | None:
-    if not len(plan.heldout):
+def _heldout(plan: Plan, rows: RowSource, world: World) -> Batches | None:
+    if not len(rows):
         return None
-    number = min(len(plan.heldout), plan.config.evaluate_rows)
-    return replace(_batches(plan, plan.heldout, world), batch_rows=number, seed=0)
+    number = min(len(rows), plan.config.evaluate_rows)
+    return replace(_batches(plan, rows, world), batch_rows=number, seed=0)

@@ -101,7 +101,11 @@ def write_manifest(plan: Plan, result: dict[str, Any] | None) -> None:
         "data": {
             "folder": str(plan.data),
             "manifest_sha256": sha256_file(plan.data / "manifest.json"),
-            "num_conversations": facts["conversations"]["train"],
+            **(
+                {"num_pairs": facts["pairs"]["train"]}
+                if plan.config.objective == "dpo"
+                else {"num_conversations": facts["conversations"]["train"]}
+            ),
             "num_rows": len(plan.rows),
             "num_tokens": facts["tokens"],
             "num_trained_tokens": facts["trained_tokens"],

@@ -121,7 +121,11 @@ def _training(manifest: Mapping[str, Any]) -> str:
     data, recipe, result = manifest["data"], manifest["recipe"], manifest.get("result") or {}
     tokens = f"{_count(data.get('num_tokens'))}, {_count(data.get('num_trained_tokens'))} of them trained"
     facts = {
-        "Conversations": _count(data.get("num_conversations")),
+        **(
+            {"Preference pairs": _count(pairs)}
+            if (pairs := data.get("num_pairs"))
+            else {"Conversations": _count(data.get("num_conversations"))}
+        ),
         "Tokens": tokens,
         "Rows": _count(data.get("num_rows")),
         "Chat template": data.get("template") or _MISSING,
