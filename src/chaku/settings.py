@@ -210,7 +210,9 @@ class ServeConfig(Frozen):
     @classmethod
     def _read_models(cls, models: Any) -> Any:
         """In the environment a model is its source."""
-        return tuple({"source": one} if isinstance(one, str) else one for one in models or ())
+        if not isinstance(models, tuple):
+            return models
+        return tuple({"source": one} if isinstance(one, str) else one for one in models)
 
     @field_validator("retention_days", mode="before")
     @classmethod
