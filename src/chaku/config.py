@@ -184,7 +184,7 @@ _EXAMPLES = {
     "engine_args": "{batch: 512}",
     "context": "4096", "slots": "8",
     "threads": "4", "spin": "true", "force": "true", "gpu_layers": "0", "kv_type": "q8_0", "quant": "q4_0",
-    "lora": "[adapter.gguf]",
+    "lora": "[adapter.gguf]", "adapters": "{legal: runs/legal/final}",
     "mmproj": "mmproj.gguf", "embeddings": "false", "idle_unload_s": "600", "queue_limit": "64", "deadline_s": "600",
     "api_key_env": "UPSTREAM_KEY", "upstream_model": "gpt-4o", "extensions": "[top_k]", "host": "127.0.0.1",
     "port": str(DEFAULT_PORT), "allowed_hosts": "[gpu-box.lan]", "cors_origins": "[https://app.example]", "ui": "false",

@@ -23,6 +23,8 @@ PURPOSES = {
     "local": "serves models on this machine",
     "hub": "pulls hf: models",
     "data": "builds training rows",
+    "transformers": "serves Hugging Face folders as they are, on GPU or CPU",
+    "evals": "runs standard benchmarks (chaku eval bench)",
     "train": "trains, and works on weights",
     "ray": "runs workers on a Ray cluster (chaku up --on ray)",
     "postgres": "keeps the store in PostgreSQL",

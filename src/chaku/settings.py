@@ -56,6 +56,8 @@ class ModelConfig(Frozen):
     """A built-in chat template (vicuna_v1.1, chatml, ...) instead of the one in the file."""
     lora: tuple[Path, ...] = ()
     """GGUF LoRA adapters applied to the model."""
+    adapters: dict[ModelName, Path] = Field(default_factory=dict)
+    """peft adapters on this model, each served under its own name beside it."""
     mmproj: Path | None = None
     """GGUF image projector that goes with a vision model."""
     embeddings: bool = True
@@ -79,7 +81,13 @@ class ModelConfig(Frozen):
     @classmethod
     def _read_engine_args(cls, args: Any) -> Any:
         """On the command line an argument is KEY=VALUE."""
-        return dict(map(_engine_arg, args)) if isinstance(args, list | tuple) else args
+        return dict(_pair(arg, "KEY=VALUE") for arg in args) if isinstance(args, list | tuple) else args
+
+    @field_validator("adapters", mode="before")
+    @classmethod
+    def _read_adapters(cls, adapters: Any) -> Any:
+        """On the command line an adapter is NAME=FOLDER."""
+        return dict(_pair(one, "NAME=FOLDER") for one in adapters) if isinstance(adapters, list | tuple) else adapters
 
 
 class Contestant(Frozen):
@@ -276,10 +284,10 @@ class ServeConfig(Frozen):
         return origins
 
 
-def _engine_arg(text: Any) -> tuple[str, str]:
-    key, equals, value = str(text).partition("=")
-    if not key or not equals:
-        raise ValueError(f"{str(text)[:80]!r} is not KEY=VALUE")
+def _pair(text: Any, form: str) -> tuple[str, str]:
+    key, _, value = str(text).partition("=")
+    if not key or not value:
+        raise ValueError(f"{str(text)[:80]!r} is not {form}")
     return key, value
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from chaku import packages
+from chaku.engines import machine, opening
 from chaku.engines.llamacpp import devices
 from chaku.engines.llamacpp.engine import LlamaCppEngine, Settings
 from chaku.engines.llamacpp.resources import Resources, physical_cores
@@ -86,7 +88,7 @@ def test_every_kind_of_reference_has_an_engine_and_every_setting_of_an_engine_is
 
 @pytest.mark.parametrize(
     ("engine", "way_out"),
-    [("scriptd", "did you mean scripted?"), ("zzz", "engines: auto, llamacpp"), ("openai", "set it to scripted")],
+    [("scriptd", "did you mean scripted?"), ("zzz", "engines: auto, transformers"), ("openai", "set it to scripted")],
 )
 def test_an_engine_that_cannot_serve_the_source_is_refused_with_the_way_out(engine: str, way_out: str) -> None:
     with pytest.raises(ConfigError, match=engine) as caught:
@@ -227,3 +229,32 @@ def test_gpus_are_asked_for_in_a_child_and_no_answer_is_none(
     (tmp_path / "nvidiactl").touch()
     monkeypatch.setattr(devices, "python_argv", lambda module: [sys.executable, "-c", f"print({answer!r})"])
     assert devices.free_gpu_bytes(tmp_path) == num_bytes
+
+
+def test_a_folder_goes_to_transformers_where_llama_cpp_can_t_have_it_or_a_gpu_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_config(tmp_path / "gpt", "gpt_neox")
+    save_config(tmp_path / "llama", "llama")
+    real = packages.version
+
+    def chosen(folder: str, **settings: Any) -> str:
+        config = ModelConfig(source=str(tmp_path / folder), **settings)
+        return choose_engine("m", config, parse(config.source).reference).kind.name
+
+    assert chosen("gpt") == "transformers"
+    assert chosen("llama") == "llamacpp"
+    assert chosen("llama", adapters={"a": tmp_path}) == "transformers"  # only it takes adapters
+    monkeypatch.setattr(opening, "gpu", lambda: "an NVIDIA GPU")
+    monkeypatch.setattr(packages, "version", lambda name: "2.13.0" if name == "torch" else real(name))
+    monkeypatch.setattr(packages, "missing", lambda extra: [])
+    assert chosen("llama") == "transformers"
+    assert chosen("llama", quant="q4_0") == "llamacpp"  # a setting that transformers does not take
+    monkeypatch.setattr(packages, "version", lambda name: "2.13.0+cpu" if name == "torch" else real(name))
+    assert chosen("llama") == "llamacpp"  # this PyTorch can't use the GPU
+
+
+def test_a_gpu_shows_by_its_driver(tmp_path: Path) -> None:
+    assert machine.gpu(tmp_path) is None
+    (tmp_path / "nvidiactl").touch()
+    assert machine.gpu(tmp_path) == "an NVIDIA GPU"

@@ -32,7 +32,15 @@ from chaku.store.database import without_password
 
 _LOW_BYTES = 10**9
 
-_DISK = {"local": "102 MB", "hub": "20 MB", "data": "250 MB", "train": "2 GB", "postgres": "13 MB"}
+_DISK = {
+    "local": "102 MB",
+    "hub": "20 MB",
+    "data": "250 MB",
+    "train": "2 GB",
+    "transformers": "2 GB",
+    "evals": "900 MB",
+    "postgres": "13 MB",
+}
 """What the extras that a user chooses from add to the disk; the others are for work on chaku itself."""
 
 _CPU_FEATURES = (

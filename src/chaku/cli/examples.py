@@ -66,6 +66,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "eval fetch": ("chaku eval fetch vicuna80", "chaku eval fetch mt-bench"),
     "eval reparse": ("chaku eval reparse evals/chaku-80", "chaku eval reparse evals/chaku-80 --json"),
+    "eval bench": (
+        "chaku eval bench -m my-model --tasks gsm8k --limit 100 -o bench/gsm8k",
+        "chaku eval bench -m my-model --tasks arc_easy --tokenizer models/my-model -o bench/arc",
+    ),
     "eval compare": (
         "chaku eval compare evals/base evals/tuned",
         "chaku eval compare evals/base evals/tuned --fail-if 'worse,p<0.05' --junit eval.xml",

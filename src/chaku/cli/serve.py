@@ -28,6 +28,7 @@ from chaku.engines.base import State
 from chaku.engines.fetched import Opener
 from chaku.engines.llamacpp.resources import Resources
 from chaku.engines.opening import check_settings, choose_engine, require_usable
+from chaku.engines.transformers.engine import TransformersEngine
 from chaku.errors import UsageError
 from chaku.models.plan.free_memory import available_bytes
 from chaku.models.reference import HubFile, Reference, Upstream, parse
@@ -145,11 +146,14 @@ def name_models(config: ServeConfig) -> list[Named]:
         fix = "name one, such as `chaku serve smollm2-135m`, or leave --no-joins out and let workers join"
         raise UsageError("no model to serve", fix=fix)
     named: list[Named] = []
+    taken: set[str] = set()
     for model in config.models:
         argument = parse(model.source)
         name = model.name or argument.name or _upstream_name(argument.reference, model)
-        if any(name == other for other, *_ in named):
-            raise UsageError(f"two models are called {name!r}", fix="give one another name: NAME=MODEL")
+        for one in (name, *model.adapters):
+            if one in taken:
+                raise UsageError(f"two models are called {one!r}", fix="give one another name: NAME=MODEL")
+            taken.add(one)
         named.append((name, model, argument.reference))
     return named
 
@@ -233,7 +237,9 @@ def _serve(
         num_local = sum(choose_engine(*one).kind.is_local for one in named)
         opener = Opener(Resources(available_bytes(), num_local=num_local), fetching)
         for name, model, reference in named:
-            table.add(opener.engine(name, model, reference), model, created=int(time.time()))
+            engine = opener.engine(name, model, reference)
+            for one in (engine, *(engine.adapters() if isinstance(engine, TransformersEngine) else ())):
+                table.add(one, model, created=int(time.time()))
         uvloop.run(server.run(serving, listener, announce))
 
 

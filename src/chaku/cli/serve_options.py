@@ -20,6 +20,7 @@ FLAGS = {
     "body_timeout_s": "--body-timeout",
     "api_key_env": "--upstream-key-env",
     "engine_args": "--engine-arg",
+    "adapters": "--adapter",
     "extensions": "--extension",
     "allowed_hosts": "--allowed-host",
     "cors_origins": "--cors-origin",
@@ -92,6 +93,13 @@ _MODEL_OPTIONS = (
         "--template", metavar="NAME", show_default="the file's own", help="Built-in chat template, as vicuna_v1.1."
     ),
     click.option("--lora", metavar="FILE", type=_FILE, multiple=True, help="GGUF LoRA adapter."),
+    click.option(
+        "--adapter",
+        "adapters",
+        metavar="NAME=FOLDER",
+        multiple=True,
+        help="peft adapter, served under its own name; repeatable.",
+    ),
     click.option("--mmproj", metavar="FILE", type=_FILE, help="GGUF image projector."),
     click.option("--embeddings/--no-embeddings", default=None, help="Serve /v1/embeddings too."),
     click.option("--idle-unload", "idle_unload_s", metavar="SECONDS", type=float, help="Stop an idle engine."),

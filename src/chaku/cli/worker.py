@@ -119,6 +119,8 @@ def _run(asked: WorkerConfig, token: str | None) -> None:
     logs.set_up(config.log_level)
     ((model, settings, reference),) = name_models(config)
     require_installed(model, settings, reference)
+    if settings.adapters:
+        raise UsageError("a worker serves one model: --adapter is for `chaku serve`", fix="start a worker per adapter")
     is_local = choose_engine(model, settings, reference).kind.is_local
     click.echo(f"  {describe_choice(model, settings, reference)}", err=True)
 

@@ -61,6 +61,8 @@ class Capabilities:
     remote_images: bool = False
     """Whether image URLs may be passed on for the engine to fetch (an upstream's own business)."""
     reasoning: bool = False
+    scores_prompts: bool = False
+    """Whether `echo` with `logprobs` gives the log probabilities of the prompt, and `max_tokens: 0` these alone."""
     labels: bool = False
     """Whether it gets fields that do not change the answer: user, metadata, safety_identifier, service_tier, ..."""
     context_tokens: int | None = None

@@ -45,11 +45,11 @@ def choose(name: str, config: ModelConfig, metadata: GgufMetadata) -> Choice:
             log.info("template model=%s %s, of Vicuna %s: the file has none", name, chosen.name, release.version)
     if chosen is None:
         return Choice()
-    return Choice(to_jinja(chosen, bos=metadata.add_bos is not False), _stops(chosen))
+    return Choice(to_jinja(chosen, bos=metadata.add_bos is not False), stops_of(chosen))
 
 
-def _stops(template: Template) -> tuple[str, ...]:
-    """The end of an answer itself comes first: with the line break that belongs to it."""
+def stops_of(template: Template) -> tuple[str, ...]:
+    """Texts that end an answer. Its own end comes first: with the line break that belongs to it."""
     if not template.stop:
         return ()
     return tuple(dict.fromkeys((template.end, *template.stop))) if template.end != EOS else template.stop

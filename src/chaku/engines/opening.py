@@ -17,7 +17,9 @@ from chaku.config import Frozen
 from chaku.engines.base import Engine
 from chaku.engines.llamacpp.opening import LlamaCppArgs, open_gguf
 from chaku.engines.llamacpp.resources import Resources
+from chaku.engines.machine import gpu
 from chaku.engines.scripted import ScriptedEngine
+from chaku.engines.transformers.opening import TransformersArgs, open_folder, type_without_gguf
 from chaku.engines.upstream import UpstreamEngine
 from chaku.errors import ConfigError, ModelError, UsageError
 from chaku.models.reference import (
@@ -117,6 +119,25 @@ def _open_scripted(
     return ScriptedEngine.from_file(name, reference.path, slots=config.slots, context=config.context)
 
 
+def _open_transformers(
+    name: str, config: ModelConfig, reference: Reference, path: Path | None, resources: Resources
+) -> Engine:
+    assert isinstance(reference, LocalFolder)
+    args = TransformersArgs.model_validate(config.engine_args)
+    return open_folder(name, config, reference.path, resources.threads(name, config.threads), args)
+
+
+def _why_transformers(reference: Reference) -> str | None:
+    assert isinstance(reference, LocalFolder)
+    model_type = type_without_gguf(reference.path)
+    if model_type is not None:
+        return f"{model_type} models can't be converted to GGUF"
+    torch = packages.version("torch")
+    if (found := gpu()) and torch is not None and not torch.endswith("+cpu") and not needs_extras("transformers")():
+        return f"a Hugging Face folder and {found}"
+    return None
+
+
 def _why_llamacpp(reference: Reference) -> str:
     if isinstance(reference, LocalFolder):
         return "a Hugging Face folder, which is converted to GGUF once"
@@ -124,6 +145,18 @@ def _why_llamacpp(reference: Reference) -> str:
 
 
 _KINDS = (
+    EngineKind(
+        "transformers",
+        "transformers in a child process: Hugging Face folders as they are, with continuous batching",
+        opens=(LocalFolder,),
+        settings=frozenset({"threads", "spin", "template", "adapters", "idle_unload_s"}),
+        why_not="transformers has no such setting",
+        open=_open_transformers,
+        why_auto=_why_transformers,
+        missing=needs_extras("transformers"),
+        args=TransformersArgs,
+        is_local=True,
+    ),
     EngineKind(
         "llamacpp",
         "llama.cpp in a child process, on CPU or GPU",
@@ -185,7 +218,8 @@ def choose_engine(name: str, config: ModelConfig, reference: Reference) -> Choic
 
 def _refused_settings(kind: EngineKind, config: ModelConfig) -> list[str]:
     """The settings and engine arguments that were given and that this engine does not take."""
-    given = (field for field in _OF_SOME if getattr(config, field) != ModelConfig.model_fields[field].default)
+    fields = ModelConfig.model_fields
+    given = (one for one in _OF_SOME if getattr(config, one) != fields[one].get_default(call_default_factory=True))
     return sorted({*given} - kind.settings) + [key for key in config.engine_args if key not in kind.args.model_fields]
 
 

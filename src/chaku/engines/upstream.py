@@ -121,6 +121,7 @@ class UpstreamEngine(Engine):
             vision=True,
             remote_images=True,
             reasoning=True,
+            scores_prompts=True,
             slots=self._config.slots,
             embedding_slots=self._config.slots,
             context_tokens=self._config.context,

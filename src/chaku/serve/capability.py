@@ -90,6 +90,13 @@ def fit(model: str, route: Route, body: dict[str, Any], capabilities: Capabiliti
         raise InvalidRequest(
             f"n is {num_answers}, {model} answers {capabilities.slots} at once", fix="lower n", param="n"
         )
+    if route == "completions" and wanted.get("max_tokens") == 0:
+        if not capabilities.scores_prompts:
+            raise InvalidRequest(
+                f"max_tokens is 0, {model} does not score prompts", fix="ask for 1", param="max_tokens"
+            )
+        if not wanted.get("echo"):
+            raise InvalidRequest("max_tokens is 0, which needs echo: true", param="max_tokens")
     for field, depth in _NULLS_INSIDE.items():
         if field in wanted:
             wanted[field] = _without_nulls(wanted[field], depth)

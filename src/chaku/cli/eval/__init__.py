@@ -8,6 +8,7 @@ from chaku.cli.lazy import LazyGroup
 
 COMMANDS = {
     "run": ("chaku.cli.eval.run:run", "Ask models a suite's questions; judge the answers."),
+    "bench": ("chaku.cli.eval.bench:bench", "Run standard benchmarks by lm-eval."),
     "judge": ("chaku.cli.eval.judge:judge", "Judge answers that were made elsewhere."),
     "judge-check": ("chaku.cli.eval.judge_check:judge_check", "Find out whether a judge can be trusted."),
     "label": ("chaku.cli.eval.label:label_pairs", "Say yourself which answers are better, blind."),
