@@ -5,7 +5,8 @@ The description is narrowed so that requests reach an engine: a made-up model na
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from chaku.serve import openapi
-from chaku_server import MODEL, SMALL, SOURCE, ChakuServer, serving
+from chaku_server import MODEL, SMALL, SOURCE, ChakuServer, run_chaku, serving
 
 CHECKS = [
     not_a_server_error,
@@ -67,8 +68,20 @@ def narrowed(server: ChakuServer, model: str, *, max_tokens: int | None = None) 
     return schema
 
 
-def check(schema: Any, method: str, path: str, mode: GenerationMode, max_examples: int) -> None:
-    """Send generated requests to one operation and hold the answers against its description."""
+def check(
+    schema: Any,
+    method: str,
+    path: str,
+    mode: GenerationMode,
+    max_examples: int,
+    *,
+    headers: Mapping[str, str] | None = None,
+    allowed: Callable[[int], bool] = lambda status: True,
+) -> None:
+    """Send generated requests to one operation, as whom `headers` say, and hold the answers against its description.
+
+    Their status must be `allowed`.
+    """
 
     @settings(
         max_examples=max_examples,
@@ -80,7 +93,8 @@ def check(schema: Any, method: str, path: str, mode: GenerationMode, max_example
     )
     @given(case=schema[path][method].as_strategy(generation_mode=mode))
     def send(case: Any) -> None:
-        case.call_and_validate(checks=CHECKS, timeout=60)
+        response = case.call_and_validate(checks=CHECKS, timeout=60, headers=headers)
+        assert allowed(response.status_code), response.status_code
 
     send()
 
@@ -114,6 +128,42 @@ def test_the_real_engine_behind_it_does_too(real_server: ChakuServer, path: str)
     check(narrowed(real_server, MODEL, max_tokens=4), "POST", path, VALID, max_examples=25)
     answered = [line for line in real_server.log.splitlines() if "answered route" in line]
     assert any("status=200" in line for line in answered), "everything was refused before it reached the engine"
+
+
+@pytest.fixture(scope="module")
+def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ChakuServer, str, str]]:
+    """A gateway that lets guests in, the token of a key that may call it, and the cookie of a guest."""
+    home = tmp_path_factory.mktemp("guarded")
+    token = run_chaku(home, "keys", "create", "caller", "--scope", "infer").stdout.strip()
+    with serving(home, "scripted:", "--guests") as server:
+        begin = urllib.request.Request(f"{server.url}/api/guest", b"", {"X-Chaku": "1"})
+        with urllib.request.urlopen(begin, timeout=60) as response:
+            cookie = response.headers["Set-Cookie"].partition(";")[0]
+        yield server, token, cookie
+
+
+@pytest.fixture(scope="module")
+def guarded_schema(guarded_server: tuple[ChakuServer, str, str]) -> Any:
+    return narrowed(guarded_server[0], "scripted")
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_a_key_gets_what_its_scope_allows_and_a_guest_nothing_of_the_api(
+    guarded_server: tuple[ChakuServer, str, str], guarded_schema: Any, method: str, path: str
+) -> None:
+    _, token, cookie = guarded_server
+    is_open = path == "/health"
+    may_call = path.startswith(("/v1", "/score"))
+
+    def of_key(status: int) -> bool:
+        return status not in (401, 403) if is_open or may_call else status == 403
+
+    def of_guest(status: int) -> bool:
+        return status == 200 if is_open else status == 401
+
+    as_key, as_guest = {"Authorization": f"Bearer {token}"}, {"Cookie": cookie, "X-Chaku": "1"}
+    check(guarded_schema, method, path, VALID, max_examples=4, headers=as_key, allowed=of_key)
+    check(guarded_schema, method, path, VALID, max_examples=2, headers=as_guest, allowed=of_guest)
 
 
 def test_every_operation_is_among_those_tested(scripted_server: ChakuServer) -> None:
