@@ -197,7 +197,7 @@ class FakePage:
                 for part in (
                     Machine(self.world.runs),
                     EvalRuns(self.world.evals, self.world.store),
-                    FleetPage(self.world.fleet),
+                    FleetPage(self.world.fleet, lambda action, worker, by: None),
                 )
                 for method, path, handler in part.routes()
             ),

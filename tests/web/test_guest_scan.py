@@ -1,4 +1,4 @@
-"""Every route of the page's application under a guest's cookie: nothing of anybody else, and the gateway never fails."""
+"""Every route of the page under a guest's cookie: nothing of anybody else, and the gateway never fails."""
 
 from __future__ import annotations
 

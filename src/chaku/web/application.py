@@ -20,6 +20,7 @@ from chaku import __version__, tasks
 from chaku.errors import ChakuError, InvalidRequest, MethodNotAllowed, NotFound
 from chaku.policies import GuestPolicy
 from chaku.runs import ROOT
+from chaku.store.audit import record
 from chaku.store.database import Store
 from chaku.store.guests import Guests
 from chaku.store.keyring import KeyRing
@@ -92,7 +93,11 @@ class Application:
         )
         self._machine = Machine(runs)
         self._evals = EvalRuns(evals, store)
-        self._fleet = FleetPage(fleet, store) if fleet is not None else None
+        self._fleet = (
+            FleetPage(fleet, lambda action, worker, by: record(store, action, worker, by=by))
+            if fleet is not None
+            else None
+        )
         self._chats = Chats(said, self._answers, self._hub)
         self._messages = Messages(said, self._answers, self._hub, models, self._open_stream)
         self._arena = Arena(said, self._answers, models, self._open_stream, arena, check_prompt)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from chaku.errors import PermissionRefused
-from chaku.store import audit
-from chaku.store.database import Store
+from chaku.store.audit import Actor
 from chaku.web.requests import Handler, actor_of, json_response, visitor_of
 
 
@@ -37,9 +36,10 @@ class FleetOfGateway(Protocol):
 class FleetPage:
     """The routes below /fleet."""
 
-    def __init__(self, fleet: FleetOfGateway, store: Store) -> None:
+    def __init__(self, fleet: FleetOfGateway, note: Callable[[str, str, Actor], None]) -> None:
+        """`note` writes down an action of the audit log, the worker's name and who it was."""
         self._fleet = fleet
-        self._store = store
+        self._note_change = note
 
     def routes(self) -> list[tuple[str, str, Handler]]:
         """Method, path below /api, handler."""
@@ -74,9 +74,8 @@ class FleetPage:
         check_admin(request)
         return json_response({"lines": list(await self._fleet.logs(request.path_params["worker"]))})
 
-    async def _note(self, request: Request, action: audit.Action) -> None:
-        worker, by = request.path_params["worker"], actor_of(request)
-        await asyncio.to_thread(audit.record, self._store, action, worker, by=by)
+    async def _note(self, request: Request, action: str) -> None:
+        await asyncio.to_thread(self._note_change, action, request.path_params["worker"], actor_of(request))
 
 
 def check_admin(request: Request) -> None:
