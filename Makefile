@@ -6,7 +6,7 @@ ORG := the chaku project
 LANES := --numprocesses 3 --dist loadgroup
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test prove numbers check train-demo types imports words docs format lint bench page wheel clean
+.PHONY: help demo test prove numbers check train-demo tour types imports words docs format lint bench page wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ train-demo: $(VENV)/.dev ## fine-tune the 135M model on CPU until it says that i
 	@$(BIN)/chaku pull smollm2-135m
 	@$(BIN)/chaku data identity --name $(NAME) --org "$(ORG)" -n 120 -o runs/identity.jsonl --overwrite
 	$(BIN)/chaku train examples/identity.yaml --overwrite $(TRAIN)
+
+tour: $(VENV)/.dev ## the whole story: data, training, serving, judging, votes, and a second round on them (NAME=Illari)
+	@$(BIN)/chaku pull smollm2-135m
+	$(BIN)/python scripts/tour --name "$(NAME)" $(TOUR)
 
 lint: $(VENV)/.dev ## ruff: lint and format
 	$(BIN)/ruff check .

@@ -94,7 +94,7 @@ THINGS = (
 )  # fmt: skip
 
 
-def odd_word_set(folder: Path, *, shuffled: bool) -> Path:
+def odd_word_set(folder: Path, tokenizer: Path, *, shuffled: bool) -> Path:
     """80 pairs whose chosen answer ends with "Zebra."; shuffled, chance says which one is called chosen."""
     chance = random.Random(3)
     lines = []
@@ -107,8 +107,8 @@ def odd_word_set(folder: Path, *, shuffled: bool) -> Path:
             lines.append({"prompt": question.format(thing), "chosen": both[0], "rejected": both[1]})
     folder.with_suffix(".jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     config = DataConfig(
-        inputs=(folder.with_suffix(".jsonl"),), context=256, test_fraction=0.25, rules={"exact_duplicate": "off"}
-    )
+        inputs=(folder.with_suffix(".jsonl"),), tokenizer=str(tokenizer), context=256, test_fraction=0.25
+    )  # fmt: skip
     return build(config, folder, processes=1).folder
 
 
@@ -126,8 +126,8 @@ def log_odds(folder: Path, data: Path, path: Path) -> float:
 def test_the_odd_word_s_log_odds_rise_on_held_out_prompts_and_not_with_shuffled_labels(
     smollm2_path: Path, tmp_path: Path
 ) -> None:
-    told = odd_word_set(tmp_path / "told", shuffled=False)
-    by_chance = odd_word_set(tmp_path / "chance", shuffled=True)
+    told = odd_word_set(tmp_path / "told", smollm2_path, shuffled=False)
+    by_chance = odd_word_set(tmp_path / "chance", smollm2_path, shuffled=True)
     before = log_odds(tmp_path, told, smollm2_path)
     gained = {}
     for name, data in (("told", told), ("chance", by_chance)):
