@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 import webbrowser
@@ -53,7 +54,8 @@ def start(command: tuple[str, ...], tour: Tour, log: str) -> subprocess.Popen[by
     """Start a server; its output goes to a file."""
     shown(command)
     with (tour.folder / log).open("ab") as file:
-        return subprocess.Popen(real(command), env=environment(tour), stdout=file, stderr=file)
+        words = [*real(command), "--exit-with-parent"]  # a killed tour leaves no server behind
+        return subprocess.Popen(words, env=environment(tour), stdout=file, stderr=file)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -120,15 +122,13 @@ def run_step(tour: Tour, step: Step, processes: list[subprocess.Popen[bytes]]) -
             real(command), env=environment(tour), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as child:
             try:
+                if step.kills_worker:
+                    killer = threading.Thread(target=kill_a_worker, args=(tour, processes, child), daemon=True)
+                    killer.start()
                 assert child.stdout is not None
                 for line in child.stdout:
                     print(line, end="", flush=True)
                     said.append(line)
-                    if step.kills_worker and len(processes) == 3:
-                        victim = processes.pop(1)
-                        print(f"(tour) kill -9 {victim.pid}: worker-1 is gone", flush=True)
-                        victim.kill()
-                        victim.wait()
                 code = child.wait()
             except BaseException:
                 child.terminate()
@@ -140,6 +140,18 @@ def run_step(tour: Tour, step: Step, processes: list[subprocess.Popen[bytes]]) -
     facts = {"title": step.title, "commands": commands, "codes": codes, "seconds": round(time.time() - begun, 1)}
     with atomic_write(record) as file:
         file.write(json.dumps({**facts, "said": "".join(said)[-8000:]}, indent=1).encode())
+
+
+def kill_a_worker(tour: Tour, processes: list[subprocess.Popen[bytes]], child: subprocess.Popen[str]) -> None:
+    """End one of the two workers for good as soon as the evaluation has its first answer."""
+    answers_file = tour.folder / "eval" / "answers.jsonl"
+    while child.poll() is None:
+        if len(processes) == 3 and answers_file.exists() and answers_file.stat().st_size:
+            victim = processes.pop(1)
+            victim.kill()
+            print(f"(tour) kill -9 {victim.pid}: worker-1 is gone", flush=True)
+            return
+        time.sleep(0.1)
 
 
 def free_port() -> int:
@@ -156,6 +168,7 @@ def main() -> None:
     parser.add_argument("--toy", action="store_true", help="only show that every step runs")
     parser.add_argument("--no-open", action="store_true", help="end with the report, without the page")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("the tour was asked to stop; the same command resumes it"))
     tour = Tour(given.folder, given.name, TOY if given.toy else Size(), free_port(), given.base)
     tour.folder.mkdir(parents=True, exist_ok=True)
     tour.write_files()

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
+from click.testing import CliRunner
 from torch import Tensor
 
+from chaku.cli.main import root
 from chaku.data.rows.packed import Row
 from chaku.errors import ConfigError, UsageError
 from chaku.train.base import find_base
@@ -278,6 +281,26 @@ def test_the_reference_of_lora_is_the_base_with_the_adapter_switched_off(base: P
         np.testing.assert_allclose(log_probs_of(few, 1, lora, CPU, None), wanted, rtol=1e-5)
     with asked(lora, without_adapters=False):
         assert np.abs(log_probs_of(few, 1, lora, CPU, None) - wanted).max() > 0.1
+
+
+def test_the_dry_run_tells_the_pairs_and_plots_show_margins(
+    base: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = {**small.SETTINGS, "objective": "dpo", "dpo": {"beta": 0.3, "label_smoothing": 0.1}, "max_steps": 2}
+    Path("recipe.yaml").write_text(
+        yaml.safe_dump({"name": "shown", "base": str(base), "data": str(pairs), "train": settings})
+    )
+    planned = CliRunner().invoke(root, ["train", "recipe.yaml", "--dry-run"], catch_exceptions=False)
+    facts = json.loads((pairs / "manifest.json").read_text())["audit"]["facts"]["pairs"]
+    assert f"dpo on {facts['train']} preference pairs, {facts['test']} held out; beta 0.3" in planned.output
+    assert "label smoothing 0.1; the reference is" in planned.output and not Path("runs").exists()
+    assert CliRunner().invoke(root, ["train", "recipe.yaml"], catch_exceptions=False).exit_code == 0
+    for quantity in ("margin", "heldout_accuracy"):
+        done = CliRunner().invoke(root, ["runs", "plot", "shown", "--of", quantity], catch_exceptions=False)
+        assert done.exit_code == 0 and Path(f"{quantity}.svg").read_text().startswith("<svg")
+    assert "preference pairs" in CliRunner().invoke(root, ["runs", "show", "shown"], catch_exceptions=False).output
+    assert "Preference pairs" in Path("runs/shown/final/README.md").read_text()
 
 
 # Refusals

@@ -105,6 +105,7 @@ def odd_word_set(folder: Path, tokenizer: Path, *, shuffled: bool) -> Path:
             if shuffled and chance.random() < 0.5:
                 both.reverse()
             lines.append({"prompt": question.format(thing), "chosen": both[0], "rejected": both[1]})
+    folder.parent.mkdir(exist_ok=True)
     folder.with_suffix(".jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     config = DataConfig(
         inputs=(folder.with_suffix(".jsonl"),), tokenizer=str(tokenizer), context=256, test_fraction=0.25
@@ -126,13 +127,13 @@ def log_odds(folder: Path, data: Path, path: Path) -> float:
 def test_the_odd_word_s_log_odds_rise_on_held_out_prompts_and_not_with_shuffled_labels(
     smollm2_path: Path, tmp_path: Path
 ) -> None:
-    told = odd_word_set(tmp_path / "told", smollm2_path, shuffled=False)
-    by_chance = odd_word_set(tmp_path / "chance", smollm2_path, shuffled=True)
+    told = odd_word_set(tmp_path / "sets" / "told", smollm2_path, shuffled=False)
+    by_chance = odd_word_set(tmp_path / "sets" / "chance", smollm2_path, shuffled=True)
     before = log_odds(tmp_path, told, smollm2_path)
     gained = {}
     for name, data in (("told", told), ("chance", by_chance)):
         recipe = small.recipe(
-            name, smollm2_path, tmp_path, objective="dpo", precision="bf16", lr=1e-5, epochs=2, batch_rows=1,
+            name, smollm2_path, tmp_path, objective="dpo", precision="bf16", lr=2e-5, epochs=1, batch_rows=1,
             micro_rows=1, save_every=1000, evaluate_every=0, schedule="constant", warmup=0, threads=None,
         )  # fmt: skip
         final = run.execute(make_plan(recipe, data), Heard())

@@ -151,7 +151,7 @@ def _train(
         return read
     if is_rank_zero:
         _show_plan(plan)
-        _show_samples(data)
+        _show_samples(plan)
     with training(is_rank_zero) as progress:
         final = run.execute(plan, progress, resume=resume is not None)
     if is_rank_zero:
@@ -174,7 +174,7 @@ def _dry_run(recipe: Path, read: Recipe, is_rank_zero: bool) -> None:
             raise
         if is_rank_zero:
             _show_plan(plan)
-            _show_samples(data)
+            _show_samples(plan)
             _show_cost(plan)
 
 
@@ -241,8 +241,8 @@ def _show_cost(plan: Plan) -> None:
     print_offers(offers_of(job, prices, DEFAULT_GPUS), prices)
 
 
-def _show_samples(data: Path) -> None:
-
+def _show_samples(plan: Plan) -> None:
+    part = "pairs-train" if plan.config.objective == "dpo" else "train"
     console = Console(no_color=click.get_current_context().color is False, highlight=False)
-    for sample in samples(data, _NUM_SAMPLES):
+    for sample in samples(plan.data, _NUM_SAMPLES, part=part):
         show_sample(console, sample)
