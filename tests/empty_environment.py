@@ -18,10 +18,11 @@ ROOT = Path(__file__).parent.parent
 OFFLINE = ("No matching distribution found", "NewConnectionError", "NameResolutionError")
 
 
-def pip(python: Path | str, *arguments: str) -> None:
+def pip(python: Path | str, *arguments: str, constrained: bool = True) -> None:
     """Run pip, with our constraints where it installs. Skips the test where no package index is in reach."""
     constraints = ROOT / "constraints.txt"
-    held = ("--constraint", str(constraints)) if constraints.exists() and arguments[0] == "install" else ()
+    is_held = constrained and constraints.exists() and arguments[0] == "install"
+    held = ("--constraint", str(constraints)) if is_held else ()
     command = [str(python), "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check", *held]
     done = subprocess.run(command, capture_output=True, text=True)
     if "CI" not in os.environ and any(sign in done.stderr for sign in OFFLINE):
@@ -70,9 +71,9 @@ class EmptyEnvironment:
         """Its `chaku`."""
         return str(self.folder / "bin" / "chaku")
 
-    def install(self, *requirements: str) -> None:
-        """`pip install` these."""
-        pip(self.python, "install", *requirements)
+    def install(self, *requirements: str, constrained: bool = True) -> None:
+        """`pip install` these, in the versions of constraints.txt unless told otherwise."""
+        pip(self.python, "install", *requirements, constrained=constrained)
 
     def chaku(
         self, home: Path, *arguments: str, timeout_s: float = 3 * PATIENCE_S, **extra: str
