@@ -137,6 +137,8 @@ def test_an_evaluation_question_in_the_set_is_an_error(sound, tmp_path):
     assert audit(sound, questions=[clean]).passed
     found = audit(sound, questions=[dirty])
     assert found.facts["evaluation_overlap"] >= 1 and not found.passed
+    suite = write_lines(tmp_path / "suite.jsonl", [{"id": "a-1", "turns": [question], "category": "writing"}])
+    assert not audit(sound, questions=[suite]).passed
 
 
 def test_text_that_spells_special_tokens_is_counted_and_stays_text(tmp_path, tokenizer):

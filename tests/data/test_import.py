@@ -45,7 +45,15 @@ def test_alpaca_input_follows_the_instruction():
 
 
 @pytest.mark.parametrize(
-    "value", ["Hi?", {"prompt": "Hi?"}, {"question_id": 1, "turns": ["Hi?"]}, {"question_id": 1, "text": "Hi?"}]
+    "value",
+    [
+        "Hi?",
+        {"prompt": "Hi?"},
+        {"question_id": 1, "turns": ["Hi?"]},
+        {"question_id": 1, "text": "Hi?"},
+        {"id": "a-1", "turns": ["Hi?"], "category": "writing"},
+        {"id": "a-1", "turns": ["Hi?"], "checker": {"kind": "number", "expected": "42"}},
+    ],
 )
 def test_bare_prompts_are_read_without_an_answer(value):
     assert shapes.read(value, "best").format == "bare prompt"

@@ -159,9 +159,7 @@ def test_azure_mls_own_loaders_read_every_file(tmp_path: Path) -> None:
         [cell] = ["".join(cell["source"]) for cell in cells if "azure" in cell["metadata"].get("tags", ())]
         built = subprocess.run([*load[:3], "-c", f"DEPLOY = {str(folder)!r}\n{cell}"], capture_output=True, text=True)
         assert built.returncode == 0 and built.stdout.endswith(
-            {"online": "chaku default Standard_F8s_v2\n", "batch": "chaku-batch default azureml:cpu-cluster\n"}[
-                notebook
-            ]
+            {"online": "chaku default Standard_F8s_v2\n", "batch": "chaku-batch default cpu-cluster\n"}[notebook]
         ), built.stdout + built.stderr
     routes = found["online_deployment"][1]["environment"]["inference_config"]
     assert routes["scoring_route"] == {"port": 5001, "path": "/score"}

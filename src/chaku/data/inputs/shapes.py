@@ -113,7 +113,7 @@ def _prompt(record: Fields, unused: Counter[str]) -> list[Message]:
         return prompt_messages(given, unused)
     if not isinstance(turns, list):
         raise BadMessage(f"turns is a {type(turns).__name__}, not a list")
-    record.used.add("reference")
+    record.used.update({"reference", "checker"})
     return [Message(Role.USER, text_of(turn)) for turn in turns]
 
 
@@ -150,9 +150,15 @@ def _is_completion(value: Any) -> bool:
 def _is_prompt(value: Any) -> bool:
     if isinstance(value, str):
         return True
-    return _holds(value, ("prompt", "question")) or (
-        isinstance(value, dict) and "question_id" in value and bool({"turns", "text"} & value.keys())
-    )
+    if _holds(value, ("prompt", "question")):
+        return True
+    if not isinstance(value, dict):
+        return False
+    if "question_id" in value:  # FastChat's questions
+        return bool({"turns", "text"} & value.keys())
+    turns = value.get("turns")  # chaku's suites
+    is_texts = isinstance(turns, list) and bool(turns) and all(isinstance(turn, str) for turn in turns)
+    return is_texts and bool({"category", "reference", "checker"} & value.keys())
 
 
 def _holds(value: Any, keys: tuple[str, ...]) -> bool:
