@@ -28,7 +28,7 @@ from chaku.web.arena import ArenaSettings
 from chaku_server import ChakuServer, serving
 from gateways import page_gateway, scripted
 from processes import PATIENCE_S
-from tabs import Tab, tab
+from tabs import Refused, Tab, tab
 
 STRENGTHS = {"ibex-1b": -1.0, "lynx-2b": -0.4, "newt-3b": 0.0, "pika-4b": 0.5, "wren-5b": 0.9}
 """Natural-log strengths. A model's answers say its strength, so that a voter who reads them can vote by it."""
@@ -61,6 +61,23 @@ def decide(answers: Sequence[str], chance: random.Random) -> str:
     share = 1 / (1 + math.exp(worth(answers[1]) - worth(answers[0])))
     tie = TIES * 2 * share * (1 - share)
     return chance.choices(["a", "b", "tie", "both_bad"], [share - tie / 2, 1 - share - tie / 2, tie / 2, tie / 2])[0]
+
+
+async def test_reasons_may_follow_a_vote_and_change_nothing_else(database: Path) -> None:
+    engines = [scripted(Reply(text=answer_of(worth)), name=name) for name, worth in list(STRENGTHS.items())[:2]]
+    async with page_gateway(database, *engines) as g, tab(g) as me, tab(g) as other:
+        battle, token, _ = await play(me)
+        path = f"/arena/battles/{battle}/vote"
+        with pytest.raises(Refused) as early:
+            await me.call("PATCH", path, {"reasons": ["Clear"]})
+        assert (early.value.status, early.value.error["code"]) == (409, "no_vote")
+        given = await me.call("POST", path, {"choice": "a", "token": token, "reasons": ["Clear"]})
+        changed = await me.call("PATCH", path, {"reasons": ["Other"]})
+        assert changed == {**given, "reasons": ["Other"]}
+        assert (await me.call("GET", f"/arena/battles/{battle}"))["revealed"]["reasons"] == ["Other"]
+        await me.call("DELETE", path)
+        with pytest.raises(Refused):
+            await other.call("PATCH", path, {"reasons": []})
 
 
 async def cast(me: Tab, chance: random.Random, acknowledged: dict[str, str]) -> None:

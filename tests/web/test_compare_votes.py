@@ -44,3 +44,27 @@ async def test_a_vote_keeps_a_game_for_each_pair_it_decides_and_none_is_rated(da
     first, second, third = NAMES
     assert found == {(first, second, "b", False), (second, third, "a", False), (first, second, "tie", False)}
     assert {(game.voter, game.consent, game.turn) for game in games} == {("local", True, 1)}
+
+
+async def test_another_vote_about_the_same_answers_replaces_the_first_and_can_be_taken_back(database: Path) -> None:
+    engines = [scripted(Reply(text=f"{name[0]} says: {{prompt}}"), name=name) for name in NAMES]
+
+    def kept() -> set[tuple[str, str, str]]:
+        with open_store(f"sqlite:///{database}") as store:
+            return {(game.model_a, game.model_b, str(game.outcome)) for game in ComparisonBook(store).games()}
+
+    async with page_gateway(database, *engines) as g, tab(g) as me:
+        answers = [await answer_of(me, name) for name in NAMES]
+        others = [await answer_of(me, name) for name in NAMES[:2]]
+        vote = {"answers": answers, "choice": "best", "best": 0, "is_blind": False}
+        first, second, third = NAMES
+        for _ in range(2):
+            await me.call("POST", "/compare/votes", vote)
+            assert kept() == {(first, second, "a"), (first, third, "a")}
+        await me.call("POST", "/compare/votes", {**vote, "answers": answers[::-1], "is_blind": True})
+        assert kept() == {(third, second, "a"), (third, first, "a")}
+        await me.call("POST", "/compare/votes", {"answers": others, "choice": "tie", "is_blind": False})
+        assert kept() == {(third, second, "a"), (third, first, "a"), (first, second, "tie")}
+        none = {"answers": answers, "choice": "none", "is_blind": False}
+        assert await me.call("POST", "/compare/votes", none) == {"kept": 0}
+        assert kept() == {(first, second, "tie")}

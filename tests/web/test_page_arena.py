@@ -140,8 +140,16 @@ def test_a_vote_stops_what_still_runs_and_a_reload_shows_the_battle_as_it_is(bro
         page.get_by_role("button", name="Clear").click()
         page.get_by_role("button", name="Both are bad").click()
         expect(page.get_by_text("You voted: Both are bad.")).to_be_visible()
+        clear, correct = (page.get_by_role("button", name=name, exact=True) for name in ("Clear", "Correct"))
+        expect(clear).to_have_attribute("aria-pressed", "true")
+        correct.click()  # the reasons may follow the vote
+        expect(correct).to_have_attribute("aria-pressed", "true")
+        clear.click()
+        expect(clear).to_have_attribute("aria-pressed", "false")
         page.reload()
         expect(page.get_by_text("You voted: Both are bad.")).to_be_visible()
+        expect(correct).to_have_attribute("aria-pressed", "true")
+        expect(clear).to_have_attribute("aria-pressed", "false")
         assert all(name in NAMES for name in page.locator(".revealed-name strong").all_inner_texts())
 
 

@@ -48,7 +48,11 @@ def test_a_choice_between_named_answers_is_sent_once_for_the_answers_it_is_about
         wait_for_answer(page, 2)
         page.get_by_role("button", name="2 is best").click()
         expect(page.get_by_text("Your choice is kept.")).to_be_visible()
-        ((_, vote),) = [request for request in world.requests if request[0] == "vote"]
+        page.get_by_role("button", name="Undo").click()
+        page.get_by_role("button", name="2 is best").click()
+        expect(page.get_by_text("Your choice is kept.")).to_be_visible()
+        (vote, undone, again) = [body for kind, body in world.requests if kind == "vote"]
+        assert undone == {**vote, "choice": "none", "best": None} and again == vote
         assert (vote["choice"], vote["best"], vote["is_blind"]) == ("best", 1, False)
         answers = {message["id"]: chat["id"] for chat in world.chats.values() for message in chat["messages"][1:]}
         assert {answer["message"]: answer["chat"] for answer in vote["answers"]} == answers

@@ -236,6 +236,16 @@ class Battles:
             _set(connection, battle, now, state="voted", token="", flags=sorted({*battle.flags, *flags}))
         return given
 
+    def give_reasons(self, battle_id: str, reasons: Sequence[str]) -> StoredVote:
+        """Say why the vote that holds was given, in place of what was said before. Raises Conflict, NotFound."""
+        with self._store.write() as connection:
+            self._one(connection, battle_id, lock=True)
+            given = _active_vote(connection, battle_id)
+            if given is None:
+                raise Conflict("there is no vote to give reasons for", fix="vote first", code="no_vote")
+            connection.execute(votes.update().where(votes.c.id == given.id).values(reasons=list(reasons)))
+            return replace(given, reasons=list(reasons))
+
     def undo(self, battle_id: str, *, now: datetime) -> StoredBattle:
         """Supersede the vote. The names were shown, so that another one is kept and not counted. Raises Conflict."""
         with self._store.write(durable=True) as connection:

@@ -76,6 +76,26 @@ class ComparisonBook:
             num_new += len(new)
         return num_new
 
+    def put_side_by_side(self, games: Sequence[Comparison], *, is_withdrawn: bool = False) -> int:
+        """Keep what a voter says of answers that stand side by side, instead of what the same voter said before.
+
+        The same voter, prompt and moment are the same answers. Unless `is_withdrawn`, `games` are kept; how many.
+        """
+        first = games[0]
+        before = (
+            comparisons.c.vote_id.is_(None)
+            & (comparisons.c.source == "human")
+            & comparisons.c.counted.is_(False)
+            & (comparisons.c.voter == first.voter)
+            & (comparisons.c.prompt_id == first.prompt_id)
+            & (comparisons.c.created == first.created)
+        )
+        with self._store.write() as connection:
+            connection.execute(comparisons.delete().where(before))
+            if not is_withdrawn:
+                insert(connection, games)
+        return 0 if is_withdrawn else len(games)
+
     def games(
         self,
         *,

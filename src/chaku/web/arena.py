@@ -110,6 +110,7 @@ class Arena:
             ("POST", f"{battle}/turns", self.take_turn),
             ("GET", f"{battle}/events", self.follow),
             ("POST", f"{battle}/vote", self.vote),
+            ("PATCH", f"{battle}/vote", self.give_reasons),
             ("DELETE", f"{battle}/vote", self.undo),
         ]
 
@@ -294,6 +295,13 @@ class Arena:
         )
         return book.vote(battle.id, choice, token, game, reasons=reasons, flags=flags, now=now)
 
+    async def give_reasons(self, request: Request) -> Response:
+        """Say why: the choice stays as it was made before the names were shown."""
+        asked = await read_json(request, arena_shapes.NewReasons)
+        book, battle_id = self._book(request), _battle_id(request)
+        given = await asyncio.to_thread(book.give_reasons, battle_id, asked.reasons)
+        return json_response(await asyncio.to_thread(self._revealed, book, battle_id, given))
+
     async def undo(self, request: Request) -> Response:
         """Take the vote back."""
         book = self._book(request)
@@ -352,6 +360,7 @@ class Arena:
             "counted": why_not is None,
             "reason": why_not,
             "sides": {side: _reveal(sides[side], paths[side], sizes.get(sides[side].model)) for side in SIDES},
+            "reasons": given.reasons,
             "undo_until": shapes.show_time(given.created_at + UNDO),
         }
 

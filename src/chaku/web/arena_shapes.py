@@ -52,6 +52,12 @@ class NewVote(_Asked):
     token: Annotated[str, Field(max_length=100)]
 
 
+class NewReasons(_Asked):
+    """PATCH /api/arena/battles/ID/vote: 200 with a Revealed. 409 `no_vote` where there is no vote."""
+
+    reasons: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=20)]
+
+
 class NewExclusion(_Asked):
     """POST /api/arena/operator/exclusions: 201 with an ExclusionShown. `lifted` ends an earlier one."""
 
@@ -91,6 +97,7 @@ class Revealed(TypedDict):
     reason: str | None
     """Why it is kept and not counted."""
     sides: dict[Side, SideRevealed]
+    reasons: list[str]
     undo_until: str
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -38,10 +37,13 @@ class ShownAnswer(_Asked):
 
 
 class SideBySideVote(_Asked):
-    """POST /api/compare/votes: 201 with the number of games kept. `best` is the place of the best answer, from 0."""
+    """POST /api/compare/votes: 201 with the number of games kept. `best` is the place of the best answer, from 0.
+
+    It replaces what the same visitor said of the same answers before; `none` takes that back.
+    """
 
     answers: Annotated[list[ShownAnswer], Field(min_length=2, max_length=4)]
-    choice: Literal["best", "tie", "all_bad"]
+    choice: Literal["best", "tie", "all_bad", "none"]
     best: Annotated[int, Field(ge=0, le=3)] | None = None
     is_blind: bool
 
@@ -66,12 +68,17 @@ class SideBySide(ChatRoutes):
     async def vote(self, request: Request) -> Response:
         """Keep one game for each pair of different models that the choice decides."""
         asked = await read_json(request, SideBySideVote)
-        games = await asyncio.to_thread(self._games, request, asked)
+        kept = await asyncio.to_thread(self._keep, request, asked)
+        return json_response({"kept": kept}, 201)
+
+    def _keep(self, request: Request, asked: SideBySideVote) -> int:
+        games = self._games(request, asked)
         if not games:
             raise InvalidRequest("all columns hold the same model", fix="compare different models")
-        return json_response({"kept": await asyncio.to_thread(self._book.add, games)}, 201)
+        return self._book.put_side_by_side(games, is_withdrawn=asked.choice == "none")
 
     def _games(self, request: Request, asked: SideBySideVote) -> list[Comparison]:
+        """The games that the choice decides. Votes about the same answers are of the same moment: of the newest one."""
         mine = self._mine(request)
         found: list[tuple[StoredMessage, list[str]]] = []
         for answer in asked.answers:
@@ -81,7 +88,7 @@ class SideBySide(ChatRoutes):
         if any(message.role != "assistant" or message.model is None for message, _ in found):
             raise InvalidRequest("a vote is about answers of models")
         voter = Battles(self._store, visitor_of(request).key_id).visitor
-        now = datetime.now(UTC).isoformat()
+        moment = max(message.created_at for message, _ in found).isoformat()
         games = []
         for first, second in itertools.combinations(range(len(found)), 2):
             (a, prompts), (b, _) = found[first], found[second]
@@ -103,7 +110,7 @@ class SideBySide(ChatRoutes):
                     counted=False,
                     reason=REASON_BLIND if asked.is_blind else REASON,
                     consent=True,
-                    created=now,
+                    created=moment,
                 )
             )
         return games
@@ -113,4 +120,4 @@ def _outcome(asked: SideBySideVote, first: int, second: int) -> Outcome | None:
     """What the choice says of two columns; None where it says nothing."""
     if asked.choice == "best":
         return "a" if asked.best == first else "b" if asked.best == second else None
-    return "tie" if asked.choice == "tie" else "both_bad"
+    return "both_bad" if asked.choice == "all_bad" else "tie"

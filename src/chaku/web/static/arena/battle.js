@@ -1,7 +1,7 @@
 /** One battle as the page holds it: two anonymous sides that stream by themselves, the vote, and what it reveals. */
 
 /** @import {Problem} from "../data/types.js" */
-import { follow, get, post, problemOf, remove } from "../data/api.js";
+import { follow, get, patch, post, problemOf, remove } from "../data/api.js";
 import { Observable } from "../data/observable.js";
 
 /**
@@ -9,7 +9,7 @@ import { Observable } from "../data/observable.js";
  * @typedef {"a" | "b" | "tie" | "both_bad"} Choice
  * @typedef {{state: "waiting" | "answering" | "ended" | "failed", answers: string[]}} Side
  * @typedef {{contestant: string, model: string, tokens_per_s: number | null, num_tokens: number | null, num_parameters: number | null, parameters: Record<string, any>}} RevealedSide
- * @typedef {{choice: Choice, counted: boolean, reason: string | null, sides: Record<SideName, RevealedSide>, undo_until: string}} Revealed
+ * @typedef {{choice: Choice, counted: boolean, reason: string | null, sides: Record<SideName, RevealedSide>, reasons: string[], undo_until: string}} Revealed
  * @typedef {{id: string, state: string, turn: number, token: string | null, prompts: string[], sides: Record<SideName, Side>, revealed: Revealed | null}} BattleShown
  */
 
@@ -80,6 +80,13 @@ export class Battle extends Observable {
       this._stream?.abort(); // the vote stops what still runs
       this.revealed = revealed;
       this.token = null;
+    });
+  }
+
+  /** @param {string[]} reasons */
+  giveReasons(reasons) {
+    return this._attempt(async () => {
+      this.revealed = await patch(`${this._path}/vote`, { reasons });
     });
   }
 

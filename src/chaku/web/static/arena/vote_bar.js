@@ -28,7 +28,6 @@ export function choiceOf(event) {
  * @param {(choice: Choice) => void} props.onVote
  */
 export function VoteBar({ battle, isWide, offered, reasons, onReasons, onVote }) {
-  const toggle = (/** @type {string} */ reason) => onReasons(reasons.includes(reason) ? reasons.filter((other) => other !== reason) : [...reasons, reason]);
   return html`<div class="vote-bar" role="group" aria-label="Your vote">
     <div class="vote-choices">
       ${CHOICES.map(
@@ -39,18 +38,24 @@ export function VoteBar({ battle, isWide, offered, reasons, onReasons, onVote })
     </div>
     <details open=${isWide}>
       <summary class="hint">Reasons, if you like${reasons.length ? `: ${reasons.join(", ")}` : ""}</summary>
-      <p class="chips" role="group" aria-label="Reasons">
-        ${offered.map((reason) => html`<button type="button" class="chip" aria-pressed=${reasons.includes(reason)} disabled=${!battle.canVote} onClick=${() => toggle(reason)}>${reason}</button>`)}
-      </p>
+      <${Reasons} offered=${offered} chosen=${reasons} isDisabled=${!battle.canVote} onChoose=${onReasons} />
     </details>
   </div>`;
 }
 
+/** @param {{offered: string[], chosen: string[], isDisabled?: boolean, onChoose: (reasons: string[]) => void}} props */
+function Reasons({ offered, chosen, isDisabled = false, onChoose }) {
+  const toggle = (/** @type {string} */ reason) => onChoose(chosen.includes(reason) ? chosen.filter((other) => other !== reason) : [...chosen, reason]);
+  return html`<p class="chips" role="group" aria-label="Reasons">
+    ${offered.map((reason) => html`<button type="button" class="chip" aria-pressed=${chosen.includes(reason)} disabled=${isDisabled} onClick=${() => toggle(reason)}>${reason}</button>`)}
+  </p>`;
+}
+
 /**
- * What the vote came to.
- * @param {{battle: Battle, onUndo: () => void, onNew: () => void}} props
+ * What the vote came to, and why: reasons may still be given.
+ * @param {{battle: Battle, offered: string[], onUndo: () => void, onNew: () => void}} props
  */
-export function Outcome({ battle, onUndo, onNew }) {
+export function Outcome({ battle, offered, onUndo, onNew }) {
   const revealed = /** @type {import("./battle.js").Revealed} */ (battle.revealed);
   const until = new Date(revealed.undo_until).getTime();
   const [now, setNow] = useState(Date.now());
@@ -66,6 +71,7 @@ export function Outcome({ battle, onUndo, onNew }) {
       <strong>You voted: ${said}.</strong> A was ${revealed.sides.a.contestant}, B was ${revealed.sides.b.contestant}.
       ${revealed.counted ? " Your vote counts." : ` Your vote is kept but does not count: ${revealed.reason}.`}
     </p>
+    <${Reasons} offered=${offered} chosen=${revealed.reasons} onChoose=${(/** @type {string[]} */ reasons) => void battle.giveReasons(reasons)} />
     <p class="row">
       <button type="button" class="button primary" aria-keyshortcuts="n" onClick=${onNew}><kbd>N</kbd> New battle</button>
       ${left > 0 && html`<button type="button" class="quiet" aria-keyshortcuts="u" onClick=${onUndo}><kbd>U</kbd> Undo (${left} s)</button>`}

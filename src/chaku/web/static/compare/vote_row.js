@@ -2,7 +2,9 @@
 
 /** @import {Column} from "./column.js" */
 import { post } from "../data/api.js";
-import { html, useState } from "../ui/html.js";
+import { html, useLayoutEffect, useState } from "../ui/html.js";
+
+const UNDO_MS = 10_000;
 
 /**
  * @param {{columns: Column[], isBlind: boolean, attempt: (work: Promise<any>) => Promise<void>}} props
@@ -15,9 +17,9 @@ export function VoteRow({ columns, isBlind, attempt }) {
   const about = answers.map(({ message }) => message?.id).join();
   const vote = (/** @type {string} */ choice, /** @type {number | null} */ best = null) => {
     const body = { answers: answers.map(({ chat, message }) => ({ chat, message: message?.id })), choice, best, is_blind: isBlind };
-    attempt(post("/compare/votes", body).then(() => setJudged(about)));
+    attempt(post("/compare/votes", body).then(() => setJudged(choice === "none" ? "" : about)));
   };
-  if (judged === about) return html`<p class="hint vote-row" role="status">Your choice is kept.</p>`;
+  if (judged === about) return html`<${Kept} onUndo=${() => vote("none")} />`;
   return html`<div class="vote-row" role="group" aria-label="Which answer is best?">
     <p class="row">
       ${columns.map((column, i) => html`<button key=${column.key} type="button" class="button" onClick=${() => vote("best", i)}>${i + 1} is best</button>`)}
@@ -26,4 +28,16 @@ export function VoteRow({ columns, isBlind, attempt }) {
     </p>
     <p class="hint">Your choice is kept on this server as data. It does not enter the ratings.</p>
   </div>`;
+}
+
+/** What is said after a choice, and for ten seconds the way back. @param {{onUndo: () => void}} props */
+function Kept({ onUndo }) {
+  const [canUndo, setCanUndo] = useState(true);
+  useLayoutEffect(() => {
+    const timer = setTimeout(() => setCanUndo(false), UNDO_MS);
+    return () => clearTimeout(timer);
+  }, []);
+  return html`<p class="hint vote-row" role="status">
+    Your choice is kept. ${canUndo && html`<button type="button" class="quiet" onClick=${onUndo}>Undo</button>`}
+  </p>`;
 }
