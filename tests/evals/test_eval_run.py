@@ -298,7 +298,10 @@ def test_chaku_80_is_checked_by_program_without_a_judge_and_code_only_where_allo
 ) -> None:
     server.functions["loud"] = lambda body: "Answer: 41\n```python\nprint(1)\n```"
     options = ("chaku-80", "-m", "loud", "--category", "math", "--category", "coding", "-o", tmp_path / "run", "--json")
-    assert json.loads(evaluate(server, "run", *options).stdout)["unchecked"] == 10
+    counts = json.loads(evaluate(server, "run", *options).stdout)
+    assert counts["unchecked"] == 10
+    assert counts["judgements"] == {"planned": 0, "ok": 0, "unparsed": 0, "failed": 0}
+    assert counts["checks"] == {"passed": 1, "not passed": 9}
     checks = [one for one in Run.load(tmp_path / "run").judgements if one.mode == "check"]
     assert {one.question_id: one.scores for one in checks if one.scores == (1.0,)} == {"math-6": (1.0,)}
     assert json.loads(evaluate(server, "run", *options, "--allow-code").stdout)["unchecked"] == 0

@@ -38,6 +38,8 @@ def print_counts(counts: dict[str, Any]) -> None:
 def counts_of(run: Run) -> dict[str, Any]:
     """The numbers of a run, for people and programs alike."""
     manifest = run.manifest
+    states = Counter(judgement.state for judgement in run.judgements if judgement.mode != "check")
+    passed = Counter(judgement.scores == (1.0,) for judgement in run.judgements if judgement.mode == "check")
     return {
         "suite": manifest.suite,
         "models": ", ".join(manifest.model_names),
@@ -50,10 +52,8 @@ def counts_of(run: Run) -> dict[str, Any]:
         },
         "judgements": {
             "planned": manifest.num_judgements,
-            **{
-                state: Counter(judgement.state for judgement in run.judgements)[state]
-                for state in ("ok", "unparsed", "failed")
-            },
+            **{state: states[state] for state in ("ok", "unparsed", "failed")},
         },
+        **({"checks": {"passed": passed[True], "not passed": passed[False]}} if passed else {}),
         "dollars": round(run.dollars, 6),
     }
