@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,15 +127,41 @@ def open_answers(path: Path) -> Iterator[Answers]:
         yield Answers(file, ids)
 
 
+class Pacer:
+    """Spreads requests evenly: at most so many begin within a minute."""
+
+    def __init__(
+        self,
+        per_minute: float | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """None is no limit. `clock` tells seconds."""
+        self._apart_s = 60 / per_minute if per_minute else 0.0
+        self._clock = clock
+        self._sleep = sleep
+        self._next = float("-inf")
+
+    async def wait(self) -> None:
+        """Return when the next request may begin; callers get their turns in the order in which they came."""
+        now = self._clock()
+        begins = max(now, self._next)
+        self._next = begins + self._apart_s
+        if begins > now:
+            await self._sleep(begins - now)
+
+
 async def run(
     requests: list[BatchRequest],
     transport: Transport,
     answers: Answers,
     *,
     parallel: int,
+    pacer: Pacer,
     watch: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Send requests, at most `parallel` at once; `watch` sees each answer when it has been recorded.
+    """Send requests, at most `parallel` at once and as `pacer` lets them begin; `watch` sees each recorded answer.
 
     A refusal is an answer too. Raises EngineUnavailable when the server stays away: then nothing more is recorded.
     """
@@ -142,6 +169,7 @@ async def run(
 
     async def worker() -> None:
         for request in waiting:
+            await pacer.wait()
             status, body = await transport.json("POST", request.url.removeprefix("/v1"), request.body, retries=RETRIES)
             answer = {
                 "id": request.id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -289,6 +290,14 @@ def _pair(text: Any, form: str) -> tuple[str, str]:
     if not key or not value:
         raise ValueError(f"{str(text)[:80]!r} is not {form}")
     return key, value
+
+
+def prices_of_flags(texts: Sequence[str]) -> dict[str, Price]:
+    """Prices as the command line has them: NAME=PROMPT/COMPLETION. Raises ConfigError."""
+    try:
+        return {name: Price.model_validate(price) for name, price in map(_price, texts)}
+    except ValueError as error:  # pydantic's too
+        raise ConfigError(f"--price: {str(error).splitlines()[0]}", fix="write it such as my-model=0.15/0.6") from None
 
 
 def _price(text: str) -> tuple[str, dict[str, str]]:

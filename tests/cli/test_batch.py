@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from chaku.batch import open_answers, read_requests
+from chaku.batch import Pacer, open_answers, read_requests
 from chaku.cli.main import root
 from chaku.engines.scripted import Reply
 from chaku.errors import UsageError
@@ -34,6 +34,41 @@ def write(path: Path, *rows: dict[str, Any]) -> Path:
 
 async def run(*arguments: str) -> Any:
     return await asyncio.to_thread(CliRunner().invoke, root, ["batch", "run", *arguments], standalone_mode=False)
+
+
+async def test_requests_begin_apart_however_many_run_at_once() -> None:
+    now, begun = 0.0, []
+
+    async def sleep(seconds: float) -> None:
+        begun.append(now + seconds)
+
+    pacer = Pacer(30, clock=lambda: now, sleep=sleep)
+    for _ in range(4):
+        await pacer.wait()
+    assert begun == [2.0, 4.0, 6.0]  # the first one begins at once
+    now = 100.0
+    await pacer.wait()
+    await pacer.wait()
+    assert begun[3:] == [102.0]  # an idle time is not made up for
+    unlimited = Pacer(None, clock=lambda: now, sleep=sleep)
+    for _ in range(3):
+        await unlimited.wait()
+    assert len(begun) == 4
+
+
+async def test_the_cost_of_a_run_is_shown_at_the_prices_that_were_given(tmp_path: Path) -> None:
+    requests = write(tmp_path / "in.jsonl", *({"prompt": text} for text in ("one", "two")))
+    out = tmp_path / "out.jsonl"
+    async with gateway() as g:
+        at = (str(requests), "-o", str(out), "-m", "scripted", "--base-url", f"{g.url}/v1")
+        result = await run(*at, "--price", "scripted=1000000/2000000", "--requests-per-minute", "60000")
+        wrong = await run(*at, "--price", "scripted")
+    usage = [line["response"]["body"]["usage"] for line in lines_of(out)]
+    cached = sum((row.get("prompt_tokens_details") or {}).get("cached_tokens", 0) for row in usage)
+    assert cached == 0
+    dollars = sum(row["prompt_tokens"] + 2 * row["completion_tokens"] for row in usage)
+    assert f"{dollars:,.4f} dollars" in result.stderr.splitlines()[-1]
+    assert "--price" in str(wrong.exception)
 
 
 async def test_lines_of_every_form_are_answered_and_refusals_are_recorded(tmp_path: Path) -> None:

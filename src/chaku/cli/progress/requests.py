@@ -16,12 +16,16 @@ class RequestCounts:
         self.total = total
         self.what = what
         self.num_done = self.num_failed = self.num_tokens = 0
+        self.dollars: float | None = None
+        """What the answers cost; None where no price is known."""
         self._pace = Pace()
         self._is_terminal = sys.stderr.isatty()
         self._start = "\r\x1b[K" if self._is_terminal else ""
 
-    def add(self, *, is_failed: bool, tokens: int) -> None:
-        """Count an answer of so many tokens."""
+    def add(self, *, is_failed: bool, tokens: int, dollars: float | None = None) -> None:
+        """Count an answer of so many tokens, at that price."""
+        if dollars is not None:
+            self.dollars = (self.dollars or 0.0) + dollars
         self.num_done += 1
         self.num_failed += is_failed
         self.num_tokens += tokens
@@ -37,4 +41,5 @@ class RequestCounts:
         left = f", {(self.total - self.num_done) / per_s:,.0f} s left" if per_s and self.num_done < self.total else ""
         failed = f", {self.num_failed:,} refused" if self.num_failed else ""
         tokens = f"{self.num_tokens:,} tokens, {self._pace.per_s(self.num_tokens):,.0f} tokens/s"
-        return f"{self.num_done:,} of {self.total:,} {self.what}{failed}, {tokens}{left}"
+        cost = f", {self.dollars:,.4f} dollars" if self.dollars is not None else ""
+        return f"{self.num_done:,} of {self.total:,} {self.what}{failed}, {tokens}{cost}{left}"
