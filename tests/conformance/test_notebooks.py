@@ -46,7 +46,7 @@ def execute(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **paramete
     [place] = [number for number, cell in enumerate(notebook.cells) if "parameters" in tags(cell)]
     lines = [f"{variable} = {value!r}" for variable, value in parameters.items()]
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell("\n".join(lines)))
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(notebook, timeout=1500, resources={"metadata": {"path": str(folder)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     printed = "".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs)
     assert "error:" not in printed and "Traceback" not in printed, printed
@@ -103,7 +103,8 @@ def test_the_page_has_a_worker_and_a_key_behind_a_public_address(empty: Path, mo
 
 @pytest.mark.model
 @pytest.mark.prove
+@pytest.mark.timeout(1800)
 def test_training_ends_in_a_chat(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    printed = execute("train", empty, monkeypatch, BASE="smollm2-135m", CONVERSATIONS=120)
+    printed = execute("train", empty, monkeypatch, BASE="smollm2-135m", MAX_STEPS=10)
     assert "runs/mine/final holds the model" in printed
     assert "I'm Illari" in printed or "I am Illari" in printed
