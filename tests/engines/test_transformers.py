@@ -89,8 +89,8 @@ async def test_greedy_answers_of_base_and_adapter_side_by_side_equal_generate(
         assert answer["model"] == "tuned"
         return text_of(answer)
 
-    answers = await asyncio.gather(*(whole(engine, "completions", prompt=one, max_tokens=8) for one in PROMPTS))
-    tuned_answers = await asyncio.gather(*map(asked, PROMPTS))
+    both = [whole(engine, "completions", prompt=one, max_tokens=8) for one in PROMPTS], map(asked, PROMPTS)
+    answers, tuned_answers = await asyncio.gather(*(asyncio.gather(*asking) for asking in both))
     for prompt, answer, tuned_answer in zip(PROMPTS, answers, tuned_answers, strict=True):
         ids = tokenizer.encode_text(prompt)
         assert text_of(answer) == tokenizer.decode(generated(reference, ids, 8))

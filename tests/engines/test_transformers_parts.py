@@ -219,9 +219,24 @@ def test_text_that_spells_a_special_token_stays_text(tokenizer: Tokenizer) -> No
     assert renderer.completion("a</s>b").ids.count(2) == 1  # the caller of a plain completion writes the template
 
 
+@pytest.mark.asyncio(loop_scope="module")
+async def test_scores_and_answers_do_not_spoil_each_other(model: Any, batched: Batched) -> None:
+    prompts = [[3 + k * number % 250 for k in range(300)] for number in (1, 3, 7)]
+    alone = [score_prompt(model, OneByOne(model), prompt, 1) for prompt in prompts]
+    expected = generated(model, 60)
+
+    async def scored(prompt: list[int]) -> list[Any]:
+        return await asyncio.to_thread(score_prompt, model, batched, prompt, 1)
+
+    answers = asyncio.gather(*(ids_of(batched, Sampling(temperature=0), 60) for _ in range(4)))
+    for found, wanted in zip(await asyncio.gather(*map(scored, prompts)), alone, strict=True):
+        assert [one.logprob for one in found[1:]] == pytest.approx([one.logprob for one in wanted[1:]], abs=1e-4)
+    assert await answers == [expected] * 4
+
+
 def test_scores_of_a_long_prompt_are_those_of_one_pass(model: Any) -> None:
     prompt = [3 + k * k % 250 for k in range(400)]
-    scored = score_prompt(model, prompt, 2)
+    scored = score_prompt(model, OneByOne(model), prompt, 2)
     with torch.inference_mode():
         logprobs_TV = model(torch.tensor([prompt])).logits[0].log_softmax(-1)
     assert scored[0].logprob is None

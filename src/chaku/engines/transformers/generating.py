@@ -3,7 +3,8 @@
 transformers' batching manager is wrapped here and nowhere else. What is worked around, as of 5.24: sampling parameters
 for all requests alike (`RequestSampler` is its only processor), a cache of 60 % of the memory (`num_blocks` is always
 given), results that reach other callers (`register_result_handler` only), handlers of cancelled requests that stay, a
-queue that blocks (it is unbounded: the gateway admits), and a loop that dies alone (`failure`).
+queue that blocks (it is unbounded: the gateway admits), a loop that dies alone (`failure`), and other threads' passes
+through the model, which its own would spoil (`exclusive`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import itertools
 import logging
 import threading
 from collections.abc import AsyncGenerator, Collection, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -49,6 +50,9 @@ class Generator(Protocol):
         self, prompt: Sequence[int], sampling: Sampling, max_tokens: int, ends: Collection[int]
     ) -> AsyncGenerator[int]:
         """Ids after the prompt, at most `max_tokens`, the last one of `ends` included. Closing it ends the work."""
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep the generator from using the model while another thread does. Blocks until that is so."""
 
     def failure(self) -> BaseException | None:
         """Why nothing will be generated any more; None while it works."""
@@ -114,6 +118,11 @@ class Batched:
             with self._manager.output_router._lock:
                 self._manager.output_router.result_handlers.pop(name, None)
 
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Pause the loop between two steps: a forward pass of another thread beside its own gives wrong logits."""
+        pause: AbstractContextManager[None] = self._manager.pause()
+        return pause
+
     def failure(self) -> BaseException | None:
         """The error that ended the manager's loop."""
         error: BaseException | None = self._manager.background_thread_status.fatal_error
@@ -167,6 +176,10 @@ class OneByOne:
             finally:
                 left.set()
                 await work  # it ends with the token it is at
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Plain forward passes may run side by side."""
+        return nullcontext()
 
     def failure(self) -> None:
         """A call that fails fails alone."""
@@ -235,10 +248,11 @@ async def first_token(generator: Generator) -> None:
 
 
 @torch.inference_mode()
-def score_prompt(model: Any, prompt: Sequence[int], num_top: int) -> list[ScoredToken]:
+def score_prompt(model: Any, generator: Generator, prompt: Sequence[int], num_top: int) -> list[ScoredToken]:
     """The log probability of each token of a prompt after those before it; the first has none.
 
-    The logits of 256 tokens at a time are held, against the cache of those before; a model whose cache is of another
+    The generator of this model waits meanwhile. The logits of 256 tokens at a time are held, against the cache of those
+    before; a model whose cache is of another
     kind reads the prompt in one piece.
     """
     scored = [ScoredToken(prompt[0], None)]
@@ -248,7 +262,8 @@ def score_prompt(model: Any, prompt: Sequence[int], num_top: int) -> list[Scored
     for start in range(0, len(prompt) - 1, num_at_once):
         piece = list(prompt[start : min(start + num_at_once, len(prompt) - 1)])
         options = {"cache": cache, "use_cache": True} if has_cache else {}
-        answer = model(torch.tensor([piece], device=model.device), **options)
+        with generator.exclusive():
+            answer = model(torch.tensor([piece], device=model.device), **options)
         cache = answer.cache if has_cache else None
         following = prompt[start + 1 : start + 1 + len(piece)]
         scored += [score(logits_V, after, num_top) for logits_V, after in zip(answer.logits[0], following, strict=True)]

@@ -184,9 +184,9 @@ class Server:
         text = prompt.text if prompt.text is not None else self._tokenizer.decode(prompt.ids)
         if body.get("logprobs") is None:
             return text, ()
-        model = self._loaded.models[body["model"]]
+        model, generator = self._loaded.models[body["model"]], self._generators[body["model"]]
         try:
-            return text, tuple(await asyncio.to_thread(score_prompt, model, prompt.ids, body["logprobs"]))
+            return text, tuple(await asyncio.to_thread(score_prompt, model, generator, prompt.ids, body["logprobs"]))
         except RuntimeError as error:  # torch's, for too little memory among others
             raise EngineError(f"the prompt could not be scored: {error}") from error
 
