@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def load(run: str, question: str, num_tokens: int = 64) -> str:
@@ -17,8 +18,8 @@ def load(run: str, question: str, num_tokens: int = 64) -> str:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = Path(run) / "final"
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     chat = [{"role": "user", "content": question}]
     inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     output = model.generate(**inputs, max_new_tokens=num_tokens, do_sample=False)
@@ -36,4 +37,5 @@ def ask(base_url: str, model: str, question: str, api_key: str = "none") -> str:
 
 
 if __name__ == "__main__":
-    print({"load": load, "ask": ask}[sys.argv[1]](*sys.argv[2:]))
+    command, place, *words = sys.argv[1:]
+    print(load(place, words[0]) if command == "load" else ask(place, words[0], words[1]))
