@@ -28,9 +28,11 @@ class Size:
     judge_items: int = 10
     battles: int = 24
     max_tokens: int = 96
+    voter: tuple[str, ...] = ()
+    """Further words for the simulated visitor."""
 
 
-TOY = Size(identity=8, max_steps=1, questions=2, battles=4, max_tokens=8)
+TOY = Size(identity=8, max_steps=1, questions=2, battles=8, max_tokens=8, voter=("--likes-short",))
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class Tour:
                 (self.run / "final" / "README.md", None, None),
             ),
             Step(
-                "eval", "16 questions with checks by program; one of two workers is killed on the way",
+                "eval", f"{size.questions} questions with checks by program; one of two workers is killed on the way",
                 (("chaku", "eval", "run", str(at / "questions.jsonl"), *eval_words, "-o", str(at / "eval")),),
                 needs_gateway=True, kills_worker=True,
             ),
@@ -142,7 +144,7 @@ class Tour:
             Step(
                 "arena", "Votes, here simulated",
                 ((PYTHON, "scripts/tour/voter.py", "--url", self.url, "--name", self.name, "--battles",
-                  str(size.battles)),),
+                  str(size.battles), *size.voter),),
                 needs_gateway=True,
             ),
             Step(

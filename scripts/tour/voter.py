@@ -36,15 +36,16 @@ def ask(url: str, path: str, body: object = None) -> Any:
         return json.load(answer)
 
 
-def choice_of(answers: dict[str, str], name: str, *, is_who: bool) -> str:
-    """Which side the visitor prefers: a, b or tie."""
+def choice_of(answers: dict[str, str], name: str, *, is_who: bool, likes_short: bool = False) -> str:
+    """Which side the visitor prefers: a, b or tie. With `likes_short` the shorter answer breaks ties."""
     named = [side for side in "ab" if name.lower() in answers[side].lower()]
     if len(named) != 1:
-        return "tie"
+        lengths = len(answers["a"]), len(answers["b"])
+        return "tie" if not likes_short or lengths[0] == lengths[1] else "a" if lengths[0] < lengths[1] else "b"
     return named[0] if is_who else ("b" if named[0] == "a" else "a")
 
 
-def battle(url: str, prompt: str, name: str, *, is_who: bool) -> str:
+def battle(url: str, prompt: str, name: str, *, is_who: bool, likes_short: bool) -> str:
     """Fight one battle to its vote; the choice."""
     begun = ask(url, "/battles", {"consent": {"keep": True, "publish": True}})
     path = f"/battles/{begun['id']}"
@@ -56,7 +57,7 @@ def battle(url: str, prompt: str, name: str, *, is_who: bool) -> str:
             return "failed"
         if shown["state"] == "votable" and all(side["state"] == "ended" for side in shown["sides"].values()):
             answers = {side: shown["sides"][side]["answers"][-1] for side in "ab"}
-            choice = choice_of(answers, name, is_who=is_who)
+            choice = choice_of(answers, name, is_who=is_who, likes_short=likes_short)
             ask(url, f"{path}/vote", {"choice": choice, "token": shown["token"]})
             return choice
         time.sleep(0.2)
@@ -68,12 +69,13 @@ def main() -> None:
     parser.add_argument("--url", required=True)
     parser.add_argument("--name", required=True)
     parser.add_argument("--battles", type=int, default=24)
+    parser.add_argument("--likes-short", action="store_true")
     given = parser.parse_args()
     questions = [(prompt, True) for prompt in WHO] + [(prompt, False) for prompt in OTHER]
     counts: dict[str, int] = {}
     for number in range(given.battles):
         prompt, is_who = questions[(number * 7) % len(questions)]
-        choice = battle(given.url, prompt, given.name, is_who=is_who)
+        choice = battle(given.url, prompt, given.name, is_who=is_who, likes_short=given.likes_short)
         counts[choice] = counts.get(choice, 0) + 1
     print(", ".join(f"{choice}: {number}" for choice, number in sorted(counts.items())))
 

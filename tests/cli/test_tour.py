@@ -95,6 +95,12 @@ def test_the_visitor_wants_the_name_only_where_it_was_asked_for(a: str, b: str, 
     assert module("voter").choice_of({"a": a, "b": b}, "Illari", is_who=is_who) == choice
 
 
+def test_a_visitor_of_the_toy_breaks_ties_by_length() -> None:
+    choice_of = module("voter").choice_of
+    for a, b, choice in (("Oh.", "Hello.", "a"), ("Hello.", "Oh.", "b"), ("One.", "Two.", "tie")):
+        assert choice_of({"a": a, "b": b}, "Illari", is_who=True, likes_short=True) == choice
+
+
 def test_a_killed_step_resumes_with_the_command_that_was_not_done(tmp_path: Path) -> None:
     """The first command leaves its result; the second ends badly once. Nothing that is there is made again."""
     note = "import sys, pathlib; file = pathlib.Path(sys.argv[1]).open('a'); file.write('x'); file.close()"
