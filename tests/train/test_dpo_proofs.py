@@ -141,4 +141,4 @@ def test_the_odd_word_s_log_odds_rise_on_held_out_prompts_and_not_with_shuffled_
     print(
         f"log odds of the odd word: {before:.2f} before; told {gained['told']:+.2f}, shuffled {gained['chance']:+.2f}"
     )
-    assert gained["told"] > 2 and abs(gained["chance"]) < gained["told"] / 3
+    assert gained["told"] > 2 and gained["chance"] < gained["told"] / 3
