@@ -72,7 +72,7 @@ def _losses(tour: Tour) -> str:
 def passes(tour: Tour) -> dict[tuple[str, str], list[bool]]:
     """Whether each checked answer passed, by model and category."""
     run = Run.load(tour.folder / "eval")
-    category = {question.id: question.category or "" for question in run.questions}
+    category = {question.id: question.category or "" for question in run.questions.values()}
     found: dict[tuple[str, str], list[bool]] = {}
     for judgement in run.judgements:
         if judgement.mode == "check" and judgement.state == "ok":
