@@ -189,7 +189,7 @@ _EXAMPLES = {
     "api_key_env": "UPSTREAM_KEY", "upstream_model": "gpt-4o", "extensions": "[top_k]", "host": "127.0.0.1",
     "port": str(DEFAULT_PORT), "allowed_hosts": "[gpu-box.lan]", "cors_origins": "[https://app.example]", "ui": "false",
     "public_url": "https://chat.example", "tls_cert": "cert.pem", "tls_key": "key.pem", "joins": "false",
-    "trusted_proxies": "[10.0.0.0/8]", "user_header": "X-Forwarded-User",
+    "trusted_proxies": "[10.0.0.0/8]", "fastchat_networks": "[10.0.0.0/8]", "user_header": "X-Forwarded-User",
     "max_connections": "1000", "body_timeout_s": "30", "routing": "least_loaded",
     "contestants": "[{name: terse, model: smollm2-135m, system: Be brief.}]", "arena_battles_per_hour": "60",
     "arena_turns": "10",

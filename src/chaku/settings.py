@@ -137,6 +137,8 @@ class ServeConfig(Frozen):
     """PEM file with its private key."""
     joins: bool = True
     """Let workers on other machines join, with a join token. Without any key, workers on this machine may join too."""
+    fastchat_networks: tuple[str, ...] = ()
+    """Networks (CIDR) from which FastChat's workers and servers may use /fastchat, without any key. Default: none."""
     cors_origins: tuple[str, ...] = ()
     """Origins of web pages that may call the API from a browser."""
     trusted_proxies: tuple[str, ...] = ()
@@ -253,7 +255,7 @@ class ServeConfig(Frozen):
             raise ValueError(f"{url!r} is not an address: write scheme and host, such as https://chat.example")
         return url
 
-    @field_validator("trusted_proxies")
+    @field_validator("trusted_proxies", "fastchat_networks")
     @classmethod
     def _are_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
         for network in networks:

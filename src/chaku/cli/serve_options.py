@@ -25,6 +25,7 @@ FLAGS = {
     "allowed_hosts": "--allowed-host",
     "cors_origins": "--cors-origin",
     "trusted_proxies": "--trusted-proxy",
+    "fastchat_networks": "--fastchat-network",
     "models": "MODEL",
     "contestants": "--contestant",
     "prices": "--price",
@@ -117,6 +118,13 @@ _LAST_OPTIONS = (
     click.option("--public-url", metavar="URL", help="Address at which others reach it; needs an API key."),
     *_TLS_OPTIONS,
     click.option("--joins/--no-joins", default=None, show_default="joins", help="Let workers join with a join token."),
+    click.option(
+        "--fastchat-network",
+        "fastchat_networks",
+        metavar="CIDR",
+        multiple=True,
+        help="Let FastChat's workers and servers there use /fastchat, without a key.",
+    ),
     click.option(
         "--cors-origin", "cors_origins", metavar="ORIGIN", multiple=True, help="Origin of pages that may call the API."
     ),

@@ -14,7 +14,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from chaku.config import LOOPBACK_HOSTS, ORIGIN
-from chaku.errors import AuthenticationFailed, ConfigError, PermissionRefused
+from chaku.errors import AuthenticationFailed, ConfigError, NotFound, PermissionRefused
 from chaku.policies import Limits
 from chaku.settings import ServeConfig
 
@@ -103,6 +103,7 @@ class Access:
                 param="public_url",
             )
         self._trusted = [ipaddress.ip_network(network) for network in config.trusted_proxies]
+        self._fastchat_networks = [ipaddress.ip_network(network) for network in config.fastchat_networks]
         self._key_needed_always = not is_loopback_host(config.host) or (
             config.public_url,
             config.guests,
@@ -188,15 +189,34 @@ class Access:
     def admit(self, scope: str, client: tuple[str, int] | None, headers: Mapping[bytes, bytes]) -> Caller:
         """Check that a request has the right `scope`; its caller, which is LOCAL where it needed no key.
 
-        Raises AuthenticationFailed or PermissionRefused. Nothing is checked for `open`, nor for `page`, which checks
-        its sessions itself.
+        Raises AuthenticationFailed or PermissionRefused; NotFound for `fastchat` where nobody may use it. Nothing is
+        checked for `open`, nor for `page`, which checks its sessions itself.
         """
         authorization = _credential(headers)
         if scope in ("infer", "metrics", "admin"):
             return self.identify(authorization, scope)
+        if scope == "fastchat":
+            self._check_fastchat(client[0] if client else "", headers)
         if scope == "join":
             return self.check_join(authorization, is_local=self.is_local(client[0] if client else "", headers))
         return LOCAL
+
+    def _check_fastchat(self, peer: str, headers: Mapping[bytes, bytes]) -> None:
+        """FastChat's programs have no key: their address must be in a network that was named for them."""
+        if not self._fastchat_networks:
+            raise NotFound("FastChat's protocol is not served here", fix="start with --fastchat-network CIDR")
+        address = self.client_of(peer, headers.get(b"x-forwarded-for", b"").decode("latin-1"))
+        is_hidden = any(name in headers for name in _OF_PROXIES) if address == peer else self.trusts(address)
+        try:
+            is_in = any(ipaddress.ip_address(address) in network for network in self._fastchat_networks)
+        except ValueError:
+            is_in = False
+        if is_hidden or not is_in:
+            what = "came through a proxy that is not trusted" if is_hidden else "is in no network that was let in"
+            raise PermissionRefused(
+                f"{address or 'this address'} {what}",
+                fix="start with --fastchat-network CIDR; no proxy between",
+            )
 
     def identify(self, authorization: bytes | None, scope: str = "infer") -> Caller:
         """The caller that an Authorization header names, who may do what `scope` says.

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from typing import Any, TypeVar
 
 import orjson
+from pydantic import BaseModel
 
 from chaku.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 from chaku.protocol.json_scan import JsonLimits, check_depth, scan
 from chaku.protocol.requests import Request
-from chaku.protocol.validation import ReadRequest, read_request, read_request_in_steps
+from chaku.protocol.validation import ReadRequest, check, read_request, read_request_in_steps
 
 Asked = TypeVar("Asked", bound=Request)
+Message = TypeVar("Message", bound=BaseModel)
 Value = TypeVar("Value")
 Receive = Callable[[], Awaitable[Any]]
 Headers = Mapping[bytes, bytes]
@@ -93,6 +95,18 @@ def parse(content: bytes | bytearray) -> Any:
         return orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the body is not JSON: {error}", code="invalid_json") from None
+
+
+async def read_message(
+    kind: type[Message], headers: Iterable[tuple[bytes, bytes]], receive: Receive, max_bytes: int
+) -> Message:
+    """A small body that is one JSON object. Raises InvalidRequest, PayloadTooLarge or UnsupportedMedia."""
+    content = await read_bytes(dict(headers), receive, max_bytes)
+    check_depth(content)
+    body = parse(content)
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body is not a JSON object")
+    return check(kind, body)
 
 
 async def read_bytes(headers: Headers, receive: Receive, max_bytes: int) -> bytes | bytearray:

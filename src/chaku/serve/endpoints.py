@@ -16,12 +16,13 @@ from chaku.serve.body import CHAT_LIMITS, TEXT_LIMITS
 from chaku.serve.signposts import signpost
 from chaku.serve.wires.anthropic import CountTokensWire, MessagesWire
 from chaku.serve.wires.base import Wire
+from chaku.serve.wires.fastchat import CountTokenWire, EmbeddingsWire, GenerateWire
 from chaku.serve.wires.openai import OpenAIWire
 from chaku.serve.wires.responses import ResponsesWire
 from chaku.serve.wires.score import ScoreWire
 
-Scope = Literal["open", "infer", "page", "metrics", "admin", "join"]
-"""The right that a caller needs: none, a key with that scope, or the page's session (`chaku.web` checks it)."""
+Scope = Literal["open", "infer", "page", "metrics", "admin", "join", "fastchat"]
+"""What a caller needs: nothing, a key with that scope, the page's session (`chaku.web` checks it), or its address."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,19 @@ ENDPOINTS = (
     _row("/fleet/leave", "POST", "join"),
     _row("/fleet/self", "GET HEAD", "open"),
     _row("/fleet/workers/*", "GET HEAD POST", "admin"),
+    *(
+        _row(f"/fastchat/{name}", "POST", "fastchat")
+        for name in (
+            *("register_worker", "receive_heart_beat", "refresh_all_workers", "get_worker_address"),
+            *("list_models", "list_multimodal_models", "list_language_models"),
+            *("worker_get_status", "worker_get_conv_template", "model_details"),
+        )
+    ),
+    _row("/fastchat/test_connection", "GET HEAD", "fastchat"),
+    _row("/fastchat/worker_generate_stream", "POST", "fastchat", GenerateWire(is_stream=True)),
+    _row("/fastchat/worker_generate", "POST", "fastchat", GenerateWire(is_stream=False)),
+    _row("/fastchat/count_token", "POST", "fastchat", CountTokenWire()),
+    _row("/fastchat/worker_get_embeddings", "POST", "fastchat", EmbeddingsWire()),
     _row("/health", "GET HEAD", "open"),
     _row("/openapi.json", "GET HEAD", "open"),
     _row("/docs", "GET HEAD", "open"),
@@ -66,7 +80,7 @@ ENDPOINTS = (
 )
 PAGE = _row("/*", "GET HEAD", "open")
 """The page's files and its screens: every other path, for reading only. They hold nothing of anybody."""
-_RESERVED = re.compile(r"/(?:v1|api|metrics|health|fleet)(?:/|$)")
+_RESERVED = re.compile(r"/(?:v1|api|metrics|health|fleet|fastchat)(?:/|$)")
 
 
 class EndpointTable:

@@ -133,7 +133,8 @@ class Gateway:
                 request = await self._bodies.read(wire.request, wire.limits, headers, receive)
                 translation = wire.translate(request, headers)
                 continues = self._continues(headers.get(b"x-chaku-continue"))
-                work = _Work(caller, wire.route, translation, continues)
+                exchange.route = translation.route
+                work = _Work(caller, translation.route, translation, continues)
                 await self._infer(exchange, work, receive, send, base_headers)
         except ChakuError as error:
             await self._refuse(exchange, error, wire, translation, send, base_headers)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import ipaddress
 import logging
 import random
 import resource
@@ -25,6 +26,8 @@ from chaku.serve.access import Access, ActiveKeys
 from chaku.serve.app import build_app
 from chaku.serve.connection import ConnectionLimits, connections
 from chaku.serve.failover.dispatch import Dispatcher
+from chaku.serve.fastchat.registry import FastChatWorkers
+from chaku.serve.fastchat.routes import add_fastchat_routes
 from chaku.serve.fleet.gauges import WorkerGauges
 from chaku.serve.fleet.registry import Fleet
 from chaku.serve.fleet.routes import NoteAdmin, add_fleet_routes, note_nothing
@@ -126,6 +129,11 @@ def build(
         continue_answers=config.continue_answers,
     )
     serving = Serving(table, app, gateway, access, connection_limits, tls=tls, own_api=own_api, moderator=moderator)
+    if config.fastchat_networks:
+        networks = tuple(ipaddress.ip_network(network) for network in config.fastchat_networks)
+        workers = FastChatWorkers(table, networks)
+        serving.companions.append(workers)
+        add_fastchat_routes(app, workers, table, access, config.public_url)
     if fleet is not None:
         serving.fleet = fleet
         serving.companions.append(fleet)

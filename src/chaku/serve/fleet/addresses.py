@@ -16,6 +16,7 @@ from aiohttp.resolver import ThreadedResolver
 from chaku.errors import InvalidRequest
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 
 _METADATA = frozenset(
     ipaddress.ip_address(text)
@@ -26,8 +27,11 @@ _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 """NAT64: an IPv4 address in the last four bytes (RFC 6052)."""
 
 
-def why_not(address: Address, *, allow_loopback: bool) -> str | None:
-    """Why the gateway connects to no worker at this address; None where it does."""
+def why_not(address: Address, *, allow_loopback: bool, networks: Networks | None = None) -> str | None:
+    """Why the gateway connects to no worker at this address; None where it does.
+
+    With `networks`, it must be in one of them too.
+    """
     address = _inner(address)
     if address in _METADATA:
         return "is a cloud's metadata service"
@@ -37,7 +41,14 @@ def why_not(address: Address, *, allow_loopback: bool) -> str | None:
         return "is not an address of one machine"
     if address.is_loopback and not allow_loopback:
         return "is loopback, and this worker connects from another machine"
+    if networks is not None and not is_in(address, networks):
+        return "is in none of the networks that are let in"
     return None
+
+
+def is_in(address: Address, networks: Networks) -> bool:
+    """Whether an address is in one of the networks, also as IPv4 inside IPv6."""
+    return any(_inner(address) in network for network in networks)
 
 
 def _inner(address: Address) -> Address:
@@ -51,7 +62,7 @@ def _inner(address: Address) -> Address:
     return address
 
 
-def check_url(url: str, *, allow_loopback: bool) -> str:
+def check_url(url: str, *, allow_loopback: bool, networks: Networks | None = None) -> str:
     """The URL of a worker as scheme, host and port. Raises InvalidRequest for what can't be one, or may not."""
     try:
         parts = urlsplit(url)
@@ -65,7 +76,7 @@ def check_url(url: str, *, allow_loopback: bool) -> str:
     if port is None:
         raise _refused(url, "has no port")
     address = _literal(parts)
-    if address is not None and (why := why_not(address, allow_loopback=allow_loopback)) is not None:
+    if address is not None and (why := why_not(address, allow_loopback=allow_loopback, networks=networks)) is not None:
         raise _refused(url, why)
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
@@ -88,8 +99,9 @@ class CheckedResolver(aiohttp.abc.AbstractResolver):
     The check belongs to the connection: a name that led somewhere else a moment ago gets no second chance.
     """
 
-    def __init__(self, *, allow_loopback: bool) -> None:
+    def __init__(self, *, allow_loopback: bool, networks: Networks | None = None) -> None:
         self._allow_loopback = allow_loopback
+        self._networks = networks
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[Any]:
         """The addresses of a host. Raises OSError where none is left."""
@@ -97,7 +109,8 @@ class CheckedResolver(aiohttp.abc.AbstractResolver):
         reasons: set[str] = set()
         kept = []
         for row in found:
-            why = why_not(ipaddress.ip_address(row["host"]), allow_loopback=self._allow_loopback)
+            address = ipaddress.ip_address(row["host"])
+            why = why_not(address, allow_loopback=self._allow_loopback, networks=self._networks)
             if why is None:
                 kept.append(row)
             else:

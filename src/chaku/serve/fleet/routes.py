@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel
 from typing_extensions import TypedDict
 
 from chaku.errors import InvalidRequest
 from chaku.protocol.fleet import Beat, Join, Leave, Proof, Told, as_json, proof_of
-from chaku.protocol.json_scan import check_depth
-from chaku.protocol.validation import check
 from chaku.serve.access import Access
-from chaku.serve.body import parse, read_bytes
+from chaku.serve.body import read_message
 from chaku.serve.fleet.registry import Fleet
 from chaku.serve.fleet.worker import WorkerRow
 from chaku.serve.openapi import error_responses
 
 MAX_BYTES = 512 << 10
 _NONCE_CHARS = range(16, 129)
-Message = TypeVar("Message", bound=BaseModel)
 
 
 class FleetTable(TypedDict):
@@ -61,15 +56,21 @@ def add_fleet_routes(app: FastAPI, fleet: Fleet, access: Access, note_admin: Not
         peer = request.client.host if request.client else ""
         is_local = access.is_local(peer, dict(request.scope["headers"]))
         key_id = request.scope["chaku_caller"].key_id
-        return _json(await fleet.join(await _read(Join, request), is_local=is_local, key_id=key_id))
+        return _json(
+            await fleet.join(
+                await read_message(Join, request.scope["headers"], request.receive, MAX_BYTES),
+                is_local=is_local,
+                key_id=key_id,
+            )
+        )
 
     @app.post("/fleet/beat", include_in_schema=False)
     async def beat(request: Request) -> Response:
-        return _json(fleet.beat(await _read(Beat, request)))
+        return _json(fleet.beat(await read_message(Beat, request.scope["headers"], request.receive, MAX_BYTES)))
 
     @app.post("/fleet/leave", include_in_schema=False)
     async def leave(request: Request) -> Response:
-        fleet.leave(await _read(Leave, request))
+        fleet.leave(await read_message(Leave, request.scope["headers"], request.receive, MAX_BYTES))
         return Response(status_code=204)
 
     of_one = error_responses(401, 403, 404)
@@ -100,15 +101,6 @@ def add_worker_route(app: FastAPI, name: str, generation: str, key: str) -> None
         if len(nonce) not in _NONCE_CHARS or not nonce.isalnum():
             raise InvalidRequest("nonce takes 16 to 128 letters and digits", param="nonce")
         return _json(Proof(name=name, generation=generation, proof=proof_of(key, name, generation, nonce)))
-
-
-async def _read(kind: type[Message], request: Request) -> Message:
-    content = await read_bytes(dict(request.scope["headers"]), request.receive, MAX_BYTES)
-    check_depth(content)
-    body = parse(content)
-    if not isinstance(body, dict):
-        raise InvalidRequest("the body is not a JSON object")
-    return check(kind, body)
 
 
 def _json(message: Told) -> Response:

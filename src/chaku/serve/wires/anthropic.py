@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
@@ -92,6 +92,7 @@ class _Count:
     body: dict[str, Any]
     is_stream: bool
     notes: tuple[str, ...]
+    route: ClassVar[Route] = "chat"
     media_type = EVENT_STREAM
 
     def whole(self, answer: dict[str, Any]) -> bytes:
@@ -114,6 +115,7 @@ class _Message:
     body: dict[str, Any]
     is_stream: bool
     notes: tuple[str, ...]
+    route: ClassVar[Route] = "chat"
     media_type = EVENT_STREAM
     _open: dict[str, int] = field(default_factory=dict)
     """Numbers of the blocks that are not closed, by what they hold: text, thinking or a call."""

@@ -27,6 +27,11 @@ class Translation(Protocol):
     body: dict[str, Any]
     """The request as OpenAI's JSON. Without `model` the gateway takes the only model, or the one of --score-model."""
     is_stream: bool
+
+    @property
+    def route(self) -> Route:
+        """The kind of work that this request asks for."""
+
     notes: tuple[str, ...]
     """Notes for the caller on how the request was treated: short ASCII phrases."""
     media_type: bytes

@@ -30,7 +30,9 @@ class OpenAIWire:
         is_stream = bool(getattr(request.typed, "stream", None))
         if options is not None and not is_stream:
             raise InvalidRequest("stream_options needs stream: true", param="stream_options")
-        return PassedThrough(request.body, is_stream, request.notes, bool(options and options.include_usage))
+        return PassedThrough(
+            request.body, is_stream, request.notes, bool(options and options.include_usage), self.route
+        )
 
     def error(self, error: ChakuError) -> bytes:
         """OpenAI's error object."""
@@ -46,6 +48,7 @@ class PassedThrough:
     notes: tuple[str, ...]
     shows_usage: bool
     """Whether the client asked for the token counts of a stream."""
+    route: Route = "chat"
     media_type = EVENT_STREAM
 
     def whole(self, answer: dict[str, Any]) -> bytes:

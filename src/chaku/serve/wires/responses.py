@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
@@ -73,6 +73,7 @@ class _Response:
     notes: tuple[str, ...]
     asked: dict[str, Any]
     """The request, as far as the response repeats it."""
+    route: ClassVar[Route] = "chat"
     media_type = EVENT_STREAM
     _output: list[dict[str, Any]] = field(default_factory=list)
     _open: dict[str, int] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
@@ -50,6 +50,7 @@ class _Score:
     beginnings: list[str]
     """The beginning of each answer: its prompt, or nothing."""
     is_stream = False
+    route: ClassVar[Route] = "completions"
     media_type = EVENT_STREAM
 
     def whole(self, answer: dict[str, Any]) -> bytes:

@@ -1,0 +1,321 @@
+"""A FastChat model worker as an engine: its NUL-framed, cumulative answers become OpenAI's chunks.
+
+The worker reads text and cuts a prompt that is too long in silence, so prompts are written and counted before they go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import orjson
+from pydantic import ValidationError
+
+from chaku import tasks
+from chaku.engines.base import Answer, Block, Call, Capabilities, Engine, Route, State, Status
+from chaku.engines.blocks import blocks_of_chunks
+from chaku.engines.fastchat_text import NewText, Prompts
+from chaku.errors import (
+    ChakuError,
+    ContextOverflow,
+    EngineError,
+    InvalidRequest,
+    Overloaded,
+)
+from chaku.http_out import BrokenOff, NotSent, Retries, Transport
+from chaku.protocol.answers import CompletionUsage
+from chaku.protocol.fastchat import CONTEXT_OVERFLOW, ConversationTemplate, Frames, WorkerStatus
+from chaku.protocol.openai import prompts_of
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 5.0
+CONNECT_S = 3.0
+_NEVER_AGAIN = Retries(limit=0, unanswered=False, statuses=frozenset())
+_SAMPLING = ("temperature", "top_p", "top_k")
+_COMPLETION_TOKENS = 16
+"""OpenAI's default for plain completions."""
+_EXCUSE = "**NETWORK ERROR DUE TO HIGH TRAFFIC. PLEASE REGENERATE OR REFRESH THIS PAGE.**"
+"""What FastChat writes before every reason."""
+_WHY_NOT = {
+    **dict.fromkeys(("presence_penalty", "frequency_penalty"), "FastChat's model_worker ignores it"),
+    "repetition_penalty": "FastChat's vllm_worker ignores it",
+    "tools": "FastChat's protocol knows no tools",
+    "vision": "images are not sent to FastChat's workers",
+    "embeddings": "embeddings are not asked of FastChat's workers",
+}
+
+
+class FastChatEngine(Engine):
+    """One model at one FastChat worker. A restarted worker is another engine."""
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        resolver: aiohttp.abc.AbstractResolver | None = None,
+        *,
+        silence_s: float | None = 600.0,
+    ) -> None:
+        """`resolver` bounds the addresses that the worker's host name may lead to."""
+        self.name = name
+        self.url = url
+        self._transport = Transport(
+            url,
+            who=f"FastChat worker {url}",
+            retries=_NEVER_AGAIN,
+            connect_s=CONNECT_S,
+            silence_s=silence_s,
+            resolver=resolver,
+        )
+        self._status = Status(State.LOADING, f"waits for the FastChat worker at {url}", retry_after_s=LOOK_EVERY_S)
+        self._context_tokens = 0
+        self._prompts: Prompts | None = None
+        self._probe: asyncio.Task[None] | None = None
+        self._bounds: set[asyncio.Timeout] = set()
+
+    async def start(self) -> None:
+        """Call the worker back, and keep trying while it does not answer: FastChat registers before it listens."""
+        await self._look()
+        self._probe = tasks.repeat(self._keep_looking, f"{self.name}-fastchat-probe")
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S if self._prompts else min(LOOK_EVERY_S, 1.0))
+            if self._status.state is not State.READY:
+                await self._look()
+
+    async def _look(self) -> None:
+        try:
+            status = WorkerStatus.model_validate(await self._question("/worker_get_status"))
+            if self.name not in status.model_names:
+                raise EngineError(f"it serves {', '.join(status.model_names)}, not {self.name}")
+            details = await self._question("/model_details")
+            told = await self._question("/worker_get_conv_template")
+            self._prompts = Prompts(ConversationTemplate.model_validate(told["conv"]))
+            self._context_tokens = int(details["context_length"])
+        except (ValidationError, KeyError, TypeError, ValueError):
+            self._be_unavailable("it answers as no FastChat worker does")
+            return
+        except ChakuError as error:
+            self._be_unavailable(error.message)
+            return
+        if not self._prompts.is_known:
+            log.warning("no chat template name=%s template=%r: only completions", self.name, self._prompts.name)
+        self._status = Status(State.READY, f"FastChat worker {self.url}")
+
+    def _be_unavailable(self, why: str) -> None:
+        state = State.RESTARTING if self._prompts else State.LOADING
+        if self._status.detail != why:
+            log.warning("FastChat worker unavailable model=%s why=%r", self.name, why)
+        self._status = Status(state, why, retry_after_s=LOOK_EVERY_S)
+
+    async def _question(self, path: str, **fields: Any) -> Any:
+        async with asyncio.timeout(2 * CONNECT_S):
+            status, answer = await self._transport.json("POST", path, {"model": self.name, **fields})
+        if status != 200 or not isinstance(answer, dict):
+            raise EngineError(f"FastChat worker {self.url}: {path} answered {status}")
+        return answer
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What every kind of FastChat worker honours."""
+        knows_template = self._prompts is not None and self._prompts.is_known
+        routes: set[Route] = {"completions", "chat"} if knows_template else {"completions"}
+        name = self._prompts.name if self._prompts else "?"
+        return Capabilities(
+            routes=frozenset(routes),
+            parameters=frozenset({"top_k"}),
+            context_tokens=self._context_tokens or None,
+            why_not={**_WHY_NOT, "chat": f"chaku has no template {name!r}, which its FastChat worker names"},
+        )
+
+    def status(self) -> Status:
+        """As of the last look or the last call."""
+        return self._status
+
+    @asynccontextmanager
+    async def ask(self, call: Call) -> AsyncIterator[Answer]:
+        """Write the prompt, count it, and send it.
+
+        Raises ContextOverflow, InvalidRequest, EngineUnavailable, EngineError; BrokenOff once the engine is stopped.
+        """
+        try:
+            async with asyncio.timeout(None) as bound:
+                self._bounds.add(bound)
+                asked = await self._asked(call)
+                async with self._transport.request("POST", "/worker_generate_stream", asked.params) as response:
+                    if response.status != 200:
+                        raise EngineError(f"FastChat worker {self.url} answered {response.status}")
+                    yield _FastChatAnswer(self.name, call, asked, response)
+        except NotSent as error:
+            self._be_unavailable(error.message)
+            raise
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            raise BrokenOff(f"FastChat worker {self.url} is gone") from None
+        finally:
+            self._bounds.discard(bound)
+
+    async def _asked(self, call: Call) -> _Asked:
+        assert self._prompts is not None, "a worker without a template is not ready"
+        body, notes = call.body, []
+        stops = [body["stop"]] if isinstance(body.get("stop"), str) else list(body.get("stop") or ())
+        params: dict[str, Any] = {"model": self.name, "echo": False, "stop_token_ids": None}
+        if call.route == "chat":
+            prompt, was_broken = self._prompts.write(body["messages"])
+            stops += self._prompts.stops
+            params["stop_token_ids"] = self._prompts.stop_token_ids or None
+            if was_broken:
+                notes.append("special tokens in messages were broken apart")
+        else:
+            prompts = prompts_of(body["prompt"])
+            if len(prompts) != 1 or not isinstance(prompts[0], str):
+                raise InvalidRequest(f"{self.name} continues one text at a time", param="prompt")
+            prompt = prompts[0]
+        num_prompt = int((await self._question("/count_token", prompt=prompt))["count"])
+        room = self._context_tokens - num_prompt - 1  # FastChat keeps one token, and cuts the prompt otherwise
+        given = body.get("max_completion_tokens") or body.get("max_tokens")
+        wanted = given or (room if call.route == "chat" else _COMPLETION_TOKENS)
+        if room < 1 or wanted > room:
+            raise ContextOverflow(
+                f"prompt is {num_prompt:,} tokens and {wanted if room > 0 else 1:,} are to be written, "
+                f"{self.name} takes {self._context_tokens - 1:,}",
+                fix="shorten it, or lower max_tokens",
+                param="messages" if call.route == "chat" else "prompt",
+            )
+        params |= {"prompt": prompt, "max_new_tokens": wanted, "stop": stops or None}
+        params |= {"temperature": 1.0, "top_p": 1.0} | {key: body[key] for key in _SAMPLING if key in body}
+        return _Asked(params, tuple(stops), num_prompt, tuple(notes))
+
+    async def stop(self) -> None:
+        """Close the connections. Answers under way break off at once."""
+        await tasks.cancel(self._probe)
+        now = asyncio.get_running_loop().time()
+        for bound in tuple(self._bounds):
+            bound.reschedule(now)
+        await self._transport.close()
+        self._status = Status(State.STOPPED, f"FastChat worker {self.url} is gone")
+
+
+class _Asked:
+    """A request in FastChat's words."""
+
+    def __init__(self, params: dict[str, Any], stops: tuple[str, ...], num_prompt: int, notes: tuple[str, ...]) -> None:
+        self.params = params
+        self.stops = stops
+        self.num_prompt = num_prompt
+        self.notes = notes
+
+
+class _FastChatAnswer(Answer):
+    def __init__(self, name: str, call: Call, asked: _Asked, response: aiohttp.ClientResponse) -> None:
+        self.notes = asked.notes
+        self._name = name
+        self._is_chat = call.route == "chat"
+        self._asked = asked
+        self._response = response
+        self._finish: str | None = None
+        prefix = "chatcmpl" if self._is_chat else "cmpl"
+        self._head = {"id": f"{prefix}-{call.request_id}", "created": int(time.time()), "model": name}
+        self.usage: CompletionUsage = {
+            "prompt_tokens": asked.num_prompt,
+            "completion_tokens": 0,
+            "total_tokens": asked.num_prompt,
+        }
+
+    async def _texts(self) -> AsyncIterator[str]:
+        """What is new, piece by piece; `_finish` and `usage` are set at the end."""
+        new = NewText(self._asked.stops)
+        text, frames = "", Frames()
+        try:
+            async for piece in self._response.content.iter_any():
+                for content in frames.push(piece):
+                    if content.get("error_code"):
+                        raise _failure(self._name, content)
+                    text = str(content["text"])
+                    self._note(content)
+                    if shown := new.push(text):
+                        yield shown
+                if new.has_stopped:  # before the worker noticed
+                    self._finish = "stop"
+                    return
+        except (orjson.JSONDecodeError, KeyError, ValueError):
+            raise EngineError(f"{self._name}: its FastChat worker sent something that is no answer") from None
+        if self._finish is None or not frames.is_empty:
+            raise BrokenOff(f"{self._name}: its FastChat worker ended its answer before it was complete")
+        if shown := new.push(text, is_last=True):
+            yield shown
+        if new.has_stopped:
+            self._finish = "stop"
+        if new.was_changed:
+            log.warning("FastChat worker changed text that was sent model=%s", self._name)
+
+    def _note(self, content: dict[str, Any]) -> None:
+        reason = content.get("finish_reason")
+        if reason == "abort":
+            raise BrokenOff(f"{self._name}: its FastChat worker aborted the answer")
+        if reason is not None:
+            self._finish = "length" if reason == "length" else "stop"
+        if isinstance(told := content.get("usage"), dict):
+            num_new = int(told["completion_tokens"])
+            num_prompt = int(told["prompt_tokens"])
+            self.usage = {
+                "prompt_tokens": num_prompt,
+                "completion_tokens": num_new,
+                "total_tokens": num_prompt + num_new,
+            }
+
+    async def whole(self) -> dict[str, Any]:
+        """The whole answer."""
+        text = "".join([piece async for piece in self._texts()])
+        said: dict[str, Any] = {"text": text}
+        if self._is_chat:
+            said = {"message": {"role": "assistant", "content": text, "refusal": None}}
+        choice = {"index": 0, **said, "finish_reason": self._finish, "logprobs": None}
+        kind = "chat.completion" if self._is_chat else "text_completion"
+        return {**self._head, "object": kind, "choices": [choice], "usage": self.usage}
+
+    async def blocks(self) -> AsyncIterator[Block]:
+        """One chunk for each text that came."""
+        if self._is_chat:
+            for block in blocks_of_chunks([self._chunk({"role": "assistant", "content": ""})]):
+                yield block
+        async for piece in self._texts():
+            for block in blocks_of_chunks([self._chunk({"content": piece})]):
+                yield block
+        end = self._chunk({})
+        end["choices"][0]["finish_reason"] = self._finish
+        usage = {**end, "choices": [], "usage": self.usage}
+        for block in blocks_of_chunks([end, usage, None]):
+            yield block
+
+    def _chunk(self, delta: dict[str, Any]) -> dict[str, Any]:
+        choice: dict[str, Any] = {"index": 0, "finish_reason": None, "logprobs": None}
+        choice |= {"delta": delta} if self._is_chat else {"text": delta.get("content", "")}
+        kind = "chat.completion.chunk" if self._is_chat else "text_completion"
+        return {**self._head, "object": kind, "choices": [choice]}
+
+
+def _failure(name: str, content: dict[str, Any]) -> ChakuError:
+    """The error that an object with an error code stands for."""
+    code = content["error_code"]
+    words = " ".join(str(content.get("text", "")).replace(_EXCUSE, "").split())[:500]
+    message = f"{name}: its FastChat worker failed with {code}: {words or 'it says no more'}"
+    error: ChakuError
+    if code == CONTEXT_OVERFLOW:
+        error = ContextOverflow(message)
+    elif isinstance(code, int) and 40000 <= code < 42900:
+        error = InvalidRequest(message)
+    elif isinstance(code, int) and 42900 <= code < 50000:
+        error = Overloaded(message, retry_after_s=1.0)
+    else:
+        error = EngineError(message)
+    error.quotes_server = True
+    return error
