@@ -153,7 +153,7 @@ class _Generation:
         return frame({"text": self.beginning + self._text, "error_code": 0, "finish_reason": None}) if added else b""
 
     def _content(self) -> dict[str, Any]:
-        usage: dict[str, Any] = {**(self._usage or {})}
+        usage: dict[str, Any] = dict(self._usage) if self._usage else {}
         return {
             "text": self.beginning + self._text,
             "error_code": 0,
