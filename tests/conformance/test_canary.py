@@ -26,6 +26,7 @@ from gateways import Running, page_gateway
 PROMPT = "canary-of-a-prompt"
 UPSTREAM_KEY = "sk-canary-of-an-upstream"
 WRONG_KEY = "ck-canary-of-a-caller"
+LOOPBACK = ("127.0.0.0/8",)
 STATUSES = (400, 401, 500)
 """What the upstream answers: the caller's fault, that of chaku's key, its own."""
 NOT_JSON = b'{"model": "theirs", "messages": "' + PROMPT.encode()
@@ -42,6 +43,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/fleet/join": {"name": PROMPT},
     "/fleet/beat": {"name": PROMPT},
     "/fleet/leave": {"name": PROMPT},
+    **{row.path: {"prompt": PROMPT} for row in ENDPOINTS if row.scope == "fastchat" and "POST" in row.methods},
 }
 
 
@@ -91,7 +93,7 @@ async def test_no_error_path_tells_a_prompt_or_a_key(
         key = keys.create(store, "caller", now=datetime.now(UTC), scopes=keys.SCOPES).token
     async with echo(status) as url:
         config = ModelConfig(source=url, api_key_env="THEIR_KEY", upstream_model="theirs")
-        async with page_gateway(database, UpstreamEngine("theirs", config)) as g:
+        async with page_gateway(database, UpstreamEngine("theirs", config), fastchat_networks=LOOPBACK) as g:
             answers = [answer async for answer in every_error(g, key)]
             async with g.http.get(f"{g.url}/metrics", headers={"authorization": f"Bearer {key}"}) as response:
                 metrics = await response.text()

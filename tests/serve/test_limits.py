@@ -73,7 +73,8 @@ async def test_a_limit_on_requests_holds_on_every_wire(store: Store, path: str) 
 
 
 def test_every_wire_is_among_those_tested() -> None:
-    assert {row.path for row in ENDPOINTS if row.wire is not None} == {*WIRES, "/v1/embeddings"}
+    counted = {row.path for row in ENDPOINTS if row.wire is not None and row.scope != "fastchat"}  # which has no keys
+    assert counted == {*WIRES, "/v1/embeddings"}
 
 
 async def test_tokens_are_settled_by_the_engine_s_count(store: Store) -> None:
