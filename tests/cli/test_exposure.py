@@ -57,7 +57,7 @@ async def test_a_gateway_with_a_key_shows_nothing_to_strangers(keyed: Path) -> N
 
 
 async def test_an_open_gateway_is_told_path_by_path(tmp_path: Path) -> None:
-    async with page_gateway(tmp_path / "chaku.db") as running:
+    async with page_gateway(tmp_path / "chaku.db", fastchat_networks=("127.0.0.0/8",)) as running:
         checks = await found(running)
         assert [exchange.status for exchange in running.exchanges if exchange.is_asked] == []
     by_level = levels(checks)

@@ -16,7 +16,9 @@ from chaku.errors import UsageError
 from cli.imports import FILES, imports_of, imports_of_node, installed_by, third_party
 
 CLI = sorted(name for name in FILES if name.startswith("chaku.cli"))
-ROOM_OF_EXTRA = {"data": ("data",), "train": ("train", "weights"), "local": ("engines",)}
+ROOM_OF_EXTRA = {
+    "data": ("data",), "train": ("train", "weights"), "local": ("engines",), "transformers": ("engines.transformers",),
+}  # fmt: skip
 OPTIONAL = {
     "vllm", "sglang", "trackio", "wandb", "tensorboard", "torch_xla", "requests", "PIL", "xllamacpp", "psycopg", "pip",
     "huggingface_hub",
@@ -43,10 +45,12 @@ def test_an_import_inside_a_function_is_of_something_that_only_an_extra_brings(m
 @pytest.mark.parametrize("extra", list(ROOM_OF_EXTRA))
 def test_an_extra_brings_every_package_that_its_part_imports_anywhere(extra):
     rooms = tuple(f"chaku.{room}." for room in ROOM_OF_EXTRA[extra])
+    others = tuple(f"chaku.{room}." for other in ROOM_OF_EXTRA for room in ROOM_OF_EXTRA[other] if other != extra)
+    rooms_within = tuple(room for room in others if room.startswith(rooms))
     named = {
         name.partition(".")[0]
         for module in FILES
-        if module.startswith(rooms)
+        if module.startswith(rooms) and not module.startswith(rooms_within)
         for name in imports_of(module, inside=True)
     }
     lacking = named - {"chaku"} - set(sys.stdlib_module_names) - OPTIONAL - installed_by(extra)

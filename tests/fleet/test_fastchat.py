@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from chaku.engines.fastchat_text import NewText
 from chaku.protocol.fastchat import Frames, frame, marked_template, messages_of
+from chaku.serve.failover import dispatch
 from chaku.serve.fastchat import registry
 from gateways import Running, gateway, scripted
 from workers import soon
@@ -133,7 +134,8 @@ async def test_a_prompt_that_the_worker_would_cut_is_refused_with_the_numbers() 
         assert not worker.asked
 
 
-async def test_a_failure_of_the_worker_is_an_error_and_not_an_answer() -> None:
+async def test_a_failure_of_the_worker_is_an_error_and_not_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "WAITS_S", 0.1)  # there is no other worker to wait for
     worker = FakeWorker()
     async with joined(worker) as g:
         worker.last = {"error_code": 50002}

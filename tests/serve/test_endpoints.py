@@ -79,9 +79,9 @@ async def test_every_route_refuses_every_wrong_credential(database: Path) -> Non
             for method, path in sorted(paths_of(g.serving.app.routes))
             if path.startswith("/api/")
         ]
-        num_tried = 0
+        num_tried = 0  # `fastchat` takes addresses, not keys: tests/fleet/test_fastchat.py
         for row, method, path in rows:
-            if row.scope == "open" or path in ("/api/session", "/api/login", "/api/logout", "/api/guest"):
+            if row.scope in ("open", "fastchat") or path in ("/api/session", "/api/login", "/api/logout", "/api/guest"):
                 continue
             wrong = {"no key": None, "wrong": "ck-wrong", "expired": expired, "revoked": revoked}
             for what, token in (wrong | {"scope": narrow[WRONG_SCOPE[row.scope]]}).items():

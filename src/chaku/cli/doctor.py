@@ -19,6 +19,7 @@ import sqlalchemy
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from chaku import __version__, config, packages
+from chaku.cli import exposure
 from chaku.cli.checks import Check, report
 from chaku.cli.gateway_here import health, listener, read_text
 from chaku.cli.help_page import command
@@ -65,8 +66,6 @@ def doctor(port: int, exposed: str | None, as_json: bool) -> None:
     workers can a stranger reach? Exits with 1 when it is too much.
     """
     if exposed is not None:
-        from chaku.cli import exposure  # with the gateway's table of endpoints
-
         if not exposed.startswith(("http://", "https://")):
             raise UsageError(f"{exposed!r} is no address of a gateway", fix="write it such as https://chat.example")
         report(asyncio.run(exposure.examine(exposed)), as_json=as_json)

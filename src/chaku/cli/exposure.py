@@ -151,7 +151,10 @@ async def _keys(stranger: Stranger) -> list[Check]:
     )
     checks = []
     for about, answers in (("without key", without), ("wrong key", wrong)):
-        is_open = [row for (row, _), answer in zip(rows, answers, strict=True) if not answer.is_refusal]
+        is_open = [
+            row for (row, _), answer in zip(rows, answers, strict=True)
+            if not answer.is_refusal and (row.scope, answer.status) != ("fastchat", 404)  # 404: it is switched off
+        ]  # fmt: skip
         checks += list(_of_scopes(about, is_open)) or [
             Check("ok", about, f"{len(rows)} of {len(rows)} requests refused")
         ]
@@ -164,6 +167,10 @@ def _of_scopes(about: str, is_open: list[Endpoint]) -> Iterator[Check]:
         "metrics": ("may read metrics and workers", _MAKE_KEY),
         "admin": ("may drain and restart workers, and read their logs", _MAKE_KEY),
         "join": ("may add workers, which then see prompts", "chaku serve --no-joins, or chaku keys create NAME"),
+        "fastchat": (
+            "may ask the models and add workers in FastChat's words",
+            "name fewer addresses: --fastchat-network",
+        ),
     }
     for scope, (can, fix) in scopes.items():
         if paths := sorted({row.path for row in is_open if row.scope == scope}):
