@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -41,6 +42,10 @@ WIRES: dict[str, dict[str, Any]] = {
 }
 
 
+FASTCHAT_WIRES = ("/fastchat/worker_generate", "/fastchat/worker_generate_stream", "/fastchat/count_token")
+"""Their errors are objects of their own, with status 200 in a stream."""
+
+
 def says(text: str, **fields: Any) -> Any:
     """A scripted engine that says this, whatever it is asked."""
     return scripted(Reply(text=text, **fields))
@@ -51,7 +56,20 @@ def words(num: int) -> str:
 
 
 def test_every_wire_is_among_those_tested() -> None:
-    assert {row.path for row in ENDPOINTS if row.wire is not None} == {*WIRES, "/v1/embeddings"}
+    embeddings = {"/v1/embeddings", "/fastchat/worker_get_embeddings"}
+    assert {row.path for row in ENDPOINTS if row.wire is not None} == {*WIRES, *FASTCHAT_WIRES} | embeddings
+
+
+@pytest.mark.parametrize("path", FASTCHAT_WIRES)
+async def test_a_flagged_prompt_is_refused_in_fastchats_words_too(path: str) -> None:
+    engine = says("hello")
+    async with gateway(engine, moderation=PATTERN, fastchat_networks=("127.0.0.0/8",)) as g:
+        asked = {"model": "scripted", "prompt": ASKED}
+        async with g.http.post(g.url + path, json=asked) as response:
+            refused = json.loads((await response.text()).rstrip("\0"))
+    assert refused["error_code"] > 0
+    assert "moderation (secret)" in refused["text"]
+    assert not any(exchange.is_asked for exchange in g.exchanges)
 
 
 @pytest.mark.parametrize("path", WIRES)
