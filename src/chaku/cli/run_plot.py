@@ -56,8 +56,8 @@ def plot(names: tuple[str, ...], quantity: str, output: Path | None) -> None:
     """
 
     output = output or Path("losses.svg" if quantity == "loss" else f"{quantity}.svg")
-    flat = {name: [{**one, **(one.get("metrics") or {})} for one in steps_of(find_run(name))] for name in names}
-    series = [Series(name, [one for one in steps if quantity in one]) for name, steps in flat.items()]
+    flat = [[{**one, **(one.get("metrics") or {})} for one in steps_of(find_run(name))] for name in names]
+    series = [Series(name, [one for one in steps if quantity in one]) for name, steps in zip(names, flat, strict=True)]
     if empty := [each.name for each in series if not each.steps]:
         raise UsageError(f"{', '.join(empty)}: no {quantity} is logged yet", fix="try again later")
     with atomic_write(output) as file:
