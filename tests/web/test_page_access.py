@@ -83,6 +83,8 @@ def body_for(method: str, path: str, ids: dict[str, str]) -> Any:
             "answers": [{"chat": ids["chat"], "message": ids["message"]}] * 2, "choice": "tie", "is_blind": False,
         },
     }  # fmt: skip
+    if (method, path) == ("PATCH", "/arena/battles/{battle}/vote"):
+        return {"reasons": []}
     return bodies.get(path) if method in ("POST", "PATCH", "PUT") else None
 
 

@@ -33,6 +33,7 @@ from chaku.errors import UsageError
 from chaku.models.plan.free_memory import available_bytes
 from chaku.models.reference import HubFile, Reference, Upstream, parse
 from chaku.serve import server
+from chaku.serve.access import is_loopback_host
 from chaku.serve.app import describe_model
 from chaku.serve.exchange import Exchange
 from chaku.serve.fleet.routes import NoteAdmin
@@ -301,16 +302,22 @@ def noting_admins(store: Store) -> NoteAdmin:
 
 
 _RULES = {
-    *("host", "public_url", "user_header", "trusted_proxies", "cors_origins", "guests", "joins"),
+    *("public_url", "user_header", "cors_origins", "guests", "joins"),
     *("keep", "retention_days"),
 }
 
 
 def _rules(config: ServeConfig) -> dict[str, Any]:
-    """What the audit log says of a gateway's rules for its callers; patterns are left out, being contents."""
+    """What the audit log says of a gateway's rules for its callers.
+
+    Patterns are left out, being contents, and so are addresses: no file of the database holds any.
+    """
     moderation = config.moderation
     return {
         **config.model_dump(mode="json", include=_RULES),
+        "is_on_loopback": is_loopback_host(config.host),
+        "num_trusted_proxies": len(config.trusted_proxies),
+        "num_fastchat_networks": len(config.fastchat_networks),
         "moderation": moderation
         and {
             **moderation.model_dump(mode="json", exclude={"patterns", "url", "api_key_env"}),
