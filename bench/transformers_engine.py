@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from chaku.engines.base import Call, Engine
-from chaku.engines.llamacpp.child import NO_STALL
 from chaku.engines.llamacpp.engine import LlamaCppEngine, Settings
+from chaku.engines.model_child import NO_STALL
 from chaku.engines.transformers.engine import Settings as FolderSettings
 from chaku.engines.transformers.engine import TransformersEngine
 from chaku.models.tokenizers.tokenizer import load_tokenizer

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import secrets
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from chaku.engines.llamacpp.refusal import refusal
-from chaku.engines.process import Child, python_argv
+from chaku.engines.model_child import load
+from chaku.engines.process import Child
 from chaku.engines.supervisor import BackOff, NotEnoughMemory
 from chaku.errors import EngineError, ModelError
 from chaku.http_out import Retries, Transport
 from chaku.packages import install_command
 
 EMBEDDING_SLOTS = 2
-NO_STALL = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
-"""Environment of the child, read by libgomp when it is loaded. llama.cpp's threads meet at a barrier hundreds of times
-per token and by default spin there for 3 ms. If another process takes a core, each barrier costs a time slice, and a
-token takes seconds. Figures: bench/results/2026-11-28-stall.md."""
 _RETRIES = Retries(limit=2, budget_s=5.0, first_pause_s=0.02, statuses=frozenset())
 """Its server now and then closes a connection without a byte; sending the request again can't be noticed."""
 _MOST_EMBEDDED_TOKENS = 2048
@@ -130,31 +126,15 @@ async def _start(name: str, settings: Settings, params: dict[str, Any]) -> Llama
         "mmproj": str(settings.mmproj) if settings.mmproj and not params.get("embedding") else None,
         "lora": [str(path) for path in settings.lora],
     }
-    child = await Child.spawn(
-        python_argv("chaku.engines.llamacpp.host"), config=config, name=name, env=_environment(settings)
-    )
-    try:
-        message = await asyncio.wait_for(child.next_message(), settings.load_timeout_s)
-        if message is None or "address" not in message:
-            raise await _load_failure(settings, child, message or {})
-    except TimeoutError:
-        await child.stop(patience_s=0)
-        raise EngineError(f"{name} did not load within {settings.load_timeout_s:g} s") from None
-    except BaseException:
-        await child.stop(patience_s=0)
-        raise
+    child, message = await load(
+        "chaku.engines.llamacpp.host", config, name=name, spins=settings.spin, timeout_s=settings.load_timeout_s,
+        why_failed=partial(_load_failure, settings),
+    )  # fmt: skip
     headers = {"Authorization": f"Bearer {key}"}
     # Its server closes the connection after most streams, so one used again is often found closed. How long it may be
     # silent is for the gateway's deadline to say: a long prompt takes as long as it takes, and a dead child hangs up.
     http = Transport(message["address"], who=name, headers=headers, retries=_RETRIES, keepalive=False, silence_s=None)
     return LlamaServer(child, http, key)
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    """Environment that makes the child's threads sleep while they wait. The user's own variables win."""
-    if settings.spin or any(name in os.environ for name in NO_STALL):
-        return {}
-    return NO_STALL
 
 
 async def _load_failure(settings: Settings, child: Child, message: dict[str, Any]) -> ModelError | EngineError:

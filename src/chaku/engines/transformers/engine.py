@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from chaku.engines.base import Answer, Call, Capabilities, Engine, Route, Status
-from chaku.engines.llamacpp.child import NO_STALL
+from chaku.engines.model_child import load
 from chaku.engines.openai_speaker import OpenAiSpeaker
-from chaku.engines.process import Child, python_argv
+from chaku.engines.process import Child
 from chaku.engines.supervisor import BackOff, ChildSupervisor, NotEnoughMemory
 from chaku.errors import EngineError, ModelError
 from chaku.http_out import Transport
@@ -130,22 +129,10 @@ class TransformersEngine(Engine):
             **{name: getattr(settings, name) for name in
                ("template", "stops", "context", "slots", "threads", "dtype", "bits", "batch", "batching")},
         }  # fmt: skip
-        child = await Child.spawn(
-            python_argv("chaku.engines.transformers.host"),
-            config=config,
-            name=self.name,
-            env={} if settings.spin else NO_STALL,
-        )
-        try:
-            message = await asyncio.wait_for(child.next_message(), _LOAD_TIMEOUT_S)
-            if message is None or "address" not in message:
-                raise await self._load_failure(child, message or {})
-        except TimeoutError:
-            await child.stop(patience_s=0)
-            raise EngineError(f"{self.name} did not load within {_LOAD_TIMEOUT_S:g} s") from None
-        except BaseException:
-            await child.stop(patience_s=0)
-            raise
+        child, message = await load(
+            "chaku.engines.transformers.host", config, name=self.name, spins=settings.spin, timeout_s=_LOAD_TIMEOUT_S,
+            why_failed=self._load_failure,
+        )  # fmt: skip
         self._capabilities = self._learned(message)
         headers = {"Authorization": f"Bearer {key}"}
         return _Server(child, Transport(message["address"], who=self.name, headers=headers, silence_s=None))

@@ -23,10 +23,7 @@ def main() -> int:
     lifeline = Lifeline()
     try:
         from chaku.engines.transformers.server import serve
-    except ImportError as error:
-        lifeline.say({"error": str(error), "kind": "missing"})
-        return 3
-    try:
+
         asyncio.run(serve(lifeline.config, lifeline.say))
     except ImportError as error:
         lifeline.say({"error": str(error), "kind": "missing"})

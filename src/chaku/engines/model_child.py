@@ -1,0 +1,45 @@
+"""A child process that loads a model: started with sleeping threads, and waited for until the model is there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from chaku.engines.process import Child, python_argv
+from chaku.errors import EngineError, ModelError
+
+NO_STALL = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
+"""Environment of the child, read by libgomp when it is loaded. The threads of llama.cpp and torch meet at a barrier
+hundreds of times per token and by default spin there for 3 ms. If another process takes a core, each barrier costs a
+time slice, and a token takes seconds. Figures: bench/results/2026-11-28-stall.md."""
+
+WhyFailed = Callable[[Child, dict[str, Any]], Awaitable[ModelError | EngineError]]
+"""The error that a child's end, or its last message, stands for."""
+
+
+async def load(
+    module: str, config: dict[str, Any], *, name: str, spins: bool, timeout_s: float, why_failed: WhyFailed
+) -> tuple[Child, dict[str, Any]]:
+    """Run `module.main()` in a child until it says at which address it listens; the child and that message.
+
+    Raises EngineError after `timeout_s`, or what `why_failed` says. Then no child is left.
+    """
+    child = await Child.spawn(python_argv(module), config=config, name=name, env=_environment(spins=spins))
+    try:
+        message = await asyncio.wait_for(child.next_message(), timeout_s)
+        if message is None or "address" not in message:
+            raise await why_failed(child, message or {})
+    except TimeoutError:
+        await child.stop(patience_s=0)
+        raise EngineError(f"{name} did not load within {timeout_s:g} s") from None
+    except BaseException:
+        await child.stop(patience_s=0)
+        raise
+    return child, message
+
+
+def _environment(*, spins: bool) -> dict[str, str]:
+    """What makes threads sleep while they wait. The user's own variables win."""
+    return {} if spins or any(name in os.environ for name in NO_STALL) else NO_STALL
