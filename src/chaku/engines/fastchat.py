@@ -7,29 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
-import orjson
 from pydantic import ValidationError
 
 from chaku import tasks
-from chaku.engines.base import Answer, Block, Call, Capabilities, Engine, Route, State, Status
-from chaku.engines.blocks import blocks_of_chunks
-from chaku.engines.fastchat_text import NewText, Prompts
+from chaku.engines.base import Answer, Call, Capabilities, Engine, Route, State, Status
+from chaku.engines.fastchat_answer import Asked, FastChatAnswer
+from chaku.engines.fastchat_text import Prompts
 from chaku.errors import (
     ChakuError,
     ContextOverflow,
     EngineError,
     InvalidRequest,
-    Overloaded,
 )
 from chaku.http_out import BrokenOff, NotSent, Retries, Transport
-from chaku.protocol.answers import CompletionUsage
-from chaku.protocol.fastchat import CONTEXT_OVERFLOW, ConversationTemplate, Frames, WorkerStatus
+from chaku.protocol.fastchat import ConversationTemplate, WorkerStatus
 from chaku.protocol.openai import prompts_of
 
 log = logging.getLogger(__name__)
@@ -40,8 +36,6 @@ _NEVER_AGAIN = Retries(limit=0, unanswered=False, statuses=frozenset())
 _SAMPLING = ("temperature", "top_p", "top_k")
 _COMPLETION_TOKENS = 16
 """OpenAI's default for plain completions."""
-_EXCUSE = "**NETWORK ERROR DUE TO HIGH TRAFFIC. PLEASE REGENERATE OR REFRESH THIS PAGE.**"
-"""What FastChat writes before every reason."""
 _WHY_NOT = {
     **dict.fromkeys(("presence_penalty", "frequency_penalty"), "FastChat's model_worker ignores it"),
     "repetition_penalty": "FastChat's vllm_worker ignores it",
@@ -152,7 +146,7 @@ class FastChatEngine(Engine):
                 async with self._transport.request("POST", "/worker_generate_stream", asked.params) as response:
                     if response.status != 200:
                         raise EngineError(f"FastChat worker {self.url} answered {response.status}")
-                    yield _FastChatAnswer(self.name, call, asked, response)
+                    yield FastChatAnswer(self.name, call, asked, response)
         except NotSent as error:
             self._be_unavailable(error.message)
             raise
@@ -163,7 +157,7 @@ class FastChatEngine(Engine):
         finally:
             self._bounds.discard(bound)
 
-    async def _asked(self, call: Call) -> _Asked:
+    async def _asked(self, call: Call) -> Asked:
         assert self._prompts is not None, "a worker without a template is not ready"
         body, notes = call.body, []
         stops = [body["stop"]] if isinstance(body.get("stop"), str) else list(body.get("stop") or ())
@@ -192,7 +186,7 @@ class FastChatEngine(Engine):
             )
         params |= {"prompt": prompt, "max_new_tokens": wanted, "stop": stops or None}
         params |= {"temperature": 1.0, "top_p": 1.0} | {key: body[key] for key in _SAMPLING if key in body}
-        return _Asked(params, tuple(stops), num_prompt, tuple(notes))
+        return Asked(params, tuple(stops), num_prompt, tuple(notes))
 
     async def stop(self) -> None:
         """Close the connections. Answers under way break off at once."""
@@ -202,120 +196,3 @@ class FastChatEngine(Engine):
             bound.reschedule(now)
         await self._transport.close()
         self._status = Status(State.STOPPED, f"FastChat worker {self.url} is gone")
-
-
-class _Asked:
-    """A request in FastChat's words."""
-
-    def __init__(self, params: dict[str, Any], stops: tuple[str, ...], num_prompt: int, notes: tuple[str, ...]) -> None:
-        self.params = params
-        self.stops = stops
-        self.num_prompt = num_prompt
-        self.notes = notes
-
-
-class _FastChatAnswer(Answer):
-    def __init__(self, name: str, call: Call, asked: _Asked, response: aiohttp.ClientResponse) -> None:
-        self.notes = asked.notes
-        self._name = name
-        self._is_chat = call.route == "chat"
-        self._asked = asked
-        self._response = response
-        self._finish: str | None = None
-        prefix = "chatcmpl" if self._is_chat else "cmpl"
-        self._head = {"id": f"{prefix}-{call.request_id}", "created": int(time.time()), "model": name}
-        self.usage: CompletionUsage = {
-            "prompt_tokens": asked.num_prompt,
-            "completion_tokens": 0,
-            "total_tokens": asked.num_prompt,
-        }
-
-    async def _texts(self) -> AsyncIterator[str]:
-        """What is new, piece by piece; `_finish` and `usage` are set at the end."""
-        new = NewText(self._asked.stops)
-        text, frames = "", Frames()
-        try:
-            async for piece in self._response.content.iter_any():
-                for content in frames.push(piece):
-                    if content.get("error_code"):
-                        raise _failure(self._name, content)
-                    text = str(content["text"])
-                    self._note(content)
-                    if shown := new.push(text):
-                        yield shown
-                if new.has_stopped:  # before the worker noticed
-                    self._finish = "stop"
-                    return
-        except (orjson.JSONDecodeError, KeyError, ValueError):
-            raise EngineError(f"{self._name}: its FastChat worker sent something that is no answer") from None
-        if self._finish is None or not frames.is_empty:
-            raise BrokenOff(f"{self._name}: its FastChat worker ended its answer before it was complete")
-        if shown := new.push(text, is_last=True):
-            yield shown
-        if new.has_stopped:
-            self._finish = "stop"
-        if new.was_changed:
-            log.warning("FastChat worker changed text that was sent model=%s", self._name)
-
-    def _note(self, content: dict[str, Any]) -> None:
-        reason = content.get("finish_reason")
-        if reason == "abort":
-            raise BrokenOff(f"{self._name}: its FastChat worker aborted the answer")
-        if reason is not None:
-            self._finish = "length" if reason == "length" else "stop"
-        if isinstance(told := content.get("usage"), dict):
-            num_new = int(told["completion_tokens"])
-            num_prompt = int(told["prompt_tokens"])
-            self.usage = {
-                "prompt_tokens": num_prompt,
-                "completion_tokens": num_new,
-                "total_tokens": num_prompt + num_new,
-            }
-
-    async def whole(self) -> dict[str, Any]:
-        """The whole answer."""
-        text = "".join([piece async for piece in self._texts()])
-        said: dict[str, Any] = {"text": text}
-        if self._is_chat:
-            said = {"message": {"role": "assistant", "content": text, "refusal": None}}
-        choice = {"index": 0, **said, "finish_reason": self._finish, "logprobs": None}
-        kind = "chat.completion" if self._is_chat else "text_completion"
-        return {**self._head, "object": kind, "choices": [choice], "usage": self.usage}
-
-    async def blocks(self) -> AsyncIterator[Block]:
-        """One chunk for each text that came."""
-        if self._is_chat:
-            for block in blocks_of_chunks([self._chunk({"role": "assistant", "content": ""})]):
-                yield block
-        async for piece in self._texts():
-            for block in blocks_of_chunks([self._chunk({"content": piece})]):
-                yield block
-        end = self._chunk({})
-        end["choices"][0]["finish_reason"] = self._finish
-        usage = {**end, "choices": [], "usage": self.usage}
-        for block in blocks_of_chunks([end, usage, None]):
-            yield block
-
-    def _chunk(self, delta: dict[str, Any]) -> dict[str, Any]:
-        choice: dict[str, Any] = {"index": 0, "finish_reason": None, "logprobs": None}
-        choice |= {"delta": delta} if self._is_chat else {"text": delta.get("content", "")}
-        kind = "chat.completion.chunk" if self._is_chat else "text_completion"
-        return {**self._head, "object": kind, "choices": [choice]}
-
-
-def _failure(name: str, content: dict[str, Any]) -> ChakuError:
-    """The error that an object with an error code stands for."""
-    code = content["error_code"]
-    words = " ".join(str(content.get("text", "")).replace(_EXCUSE, "").split())[:500]
-    message = f"{name}: its FastChat worker failed with {code}: {words or 'it says no more'}"
-    error: ChakuError
-    if code == CONTEXT_OVERFLOW:
-        error = ContextOverflow(message)
-    elif isinstance(code, int) and 40000 <= code < 42900:
-        error = InvalidRequest(message)
-    elif isinstance(code, int) and 42900 <= code < 50000:
-        error = Overloaded(message, retry_after_s=1.0)
-    else:
-        error = EngineError(message)
-    error.quotes_server = True
-    return error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from pydantic import Field, field_validator
 from chaku.config import Frozen, load
 from chaku.engines.base import Answer, Block, Call, Capabilities, Engine, State, Status
 from chaku.errors import EngineError, EngineUnavailable, InvalidRequest
-from chaku.protocol.answers import DONE, CompletionUsage, event
+from chaku.protocol.answers import DONE, AnswerFrame, event, usage_of
 from chaku.protocol.openai import prompts_of
 
 
@@ -131,20 +130,11 @@ class _ScriptedAnswer(Answer):
         self._tokens = tokens[:limit]
         self._finish = "stop" if len(tokens) <= limit else "length"
         self._num_answers = call.body.get("n", 1)
-        self._head = {
-            "id": f"{'chatcmpl' if self._is_chat else 'cmpl'}-{number}",
-            "created": int(time.time()),
-            "model": model,
-        }
+        self._frame = AnswerFrame(model, str(number), is_chat=self._is_chat)
         num_prompt = sum(len(_text_of(m.get("content")).split()) for m in call.body.get("messages", ())) or len(
             prompt.split()
         )
-        num_tokens = len(self._tokens) * self._num_answers
-        self._usage: CompletionUsage = {
-            "prompt_tokens": num_prompt,
-            "completion_tokens": num_tokens,
-            "total_tokens": num_prompt + num_tokens,
-        }
+        self._usage = usage_of(num_prompt, len(self._tokens) * self._num_answers)
 
     async def _spoken(self) -> AsyncIterator[str]:
         """The tokens in their time, or the script's fault."""
@@ -170,8 +160,7 @@ class _ScriptedAnswer(Answer):
                 said = {"message": message}
             end = {"finish_reason": self._finish, "logprobs": None, **self._stop_reason()}
             choices.append({"index": index, **said, **end})
-        kind = "chat.completion" if self._is_chat else "text_completion"
-        return {**self._head, "object": kind, "choices": choices, "usage": self._usage}
+        return self._frame.whole(choices, self._usage)
 
     async def blocks(self) -> AsyncIterator[Block]:
         """One event per token."""
@@ -186,12 +175,7 @@ class _ScriptedAnswer(Answer):
                 yield Block(self._event(index, {"content": token}), num_tokens=1)
         for index in range(self._num_answers):
             yield Block(self._event(index, {}, self._finish, self._stop_reason()))
-        kind = "chat.completion.chunk" if self._is_chat else "text_completion"
-        yield Block(
-            event({**self._head, "object": kind, "choices": [], "usage": self._usage}),
-            usage=self._usage,
-            is_usage_only=True,
-        )
+        yield Block(event(self._frame.usage_chunk(self._usage)), usage=self._usage, is_usage_only=True)
         yield Block(DONE, is_last=True)
 
     def _stop_reason(self) -> dict[str, str]:
@@ -204,9 +188,9 @@ class _ScriptedAnswer(Answer):
         choice: dict[str, Any] = {"index": index, "finish_reason": finish, "logprobs": None, **(end or {})}
         if self._is_chat:
             choice["delta"] = delta
-            return event({**self._head, "object": "chat.completion.chunk", "choices": [choice]})
-        choice["text"] = delta.get("content", "")
-        return event({**self._head, "object": "text_completion", "choices": [choice]})
+        else:
+            choice["text"] = delta.get("content", "")
+        return event(self._frame.chunk(choice))
 
 
 def _last_user_text(call: Call) -> str:

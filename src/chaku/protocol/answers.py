@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import (
     Any,
@@ -222,6 +223,41 @@ class ErrorBody(TypedDict):
     """Every refusal and failure."""
 
     error: ErrorDetail
+
+
+def usage_of(num_prompt: int, num_answer: int) -> CompletionUsage:
+    """Token counts of an answer."""
+    return {
+        "prompt_tokens": num_prompt,
+        "completion_tokens": num_answer,
+        "total_tokens": num_prompt + num_answer,
+    }
+
+
+class AnswerFrame:
+    """What the objects of one answer have in common, be it a chat's or a plain completion's, whole or in chunks."""
+
+    def __init__(self, model: str, request_id: str, *, is_chat: bool) -> None:
+        name = "chatcmpl" if is_chat else "cmpl"
+        self.is_chat = is_chat
+        self._head = {"id": f"{name}-{request_id}", "created": int(time.time()), "model": model}
+
+    def whole(self, choices: list[dict[str, Any]], usage: CompletionUsage) -> dict[str, Any]:
+        """The complete answer."""
+        kind = "chat.completion" if self.is_chat else "text_completion"
+        return {**self._head, "object": kind, "choices": choices, "usage": usage}
+
+    def chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """A chunk of one choice."""
+        return {**self._head, "object": self._kind_of_chunks, "choices": [choice]}
+
+    def usage_chunk(self, usage: CompletionUsage) -> dict[str, Any]:
+        """The chunk with the token counts."""
+        return {**self._head, "object": self._kind_of_chunks, "choices": [], "usage": usage}
+
+    @property
+    def _kind_of_chunks(self) -> str:
+        return "chat.completion.chunk" if self.is_chat else "text_completion"
 
 
 DONE = b"data: [DONE]\n\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
@@ -16,6 +15,7 @@ from chaku.chat.tokenizer import Before, Tokenizer
 from chaku.engines.transformers.generating import Generator
 from chaku.engines.transformers.prompts import Prompt
 from chaku.engines.transformers.sampling import Sampling, ScoredToken
+from chaku.protocol.answers import AnswerFrame, CompletionUsage, usage_of
 
 
 @dataclass(frozen=True)
@@ -133,20 +133,14 @@ class Shapes:
 
     def __init__(self, model: str, tokenizer: Tokenizer, choices: Sequence[Choice], *, is_chat: bool) -> None:
         self._tokenizer, self._choices, self._is_chat = tokenizer, choices, is_chat
+        self._frame = AnswerFrame(model, uuid.uuid4().hex, is_chat=is_chat)
         self._offsets = [0] * len(choices)
-        name = "chatcmpl" if is_chat else "cmpl"
-        self._head = {"id": f"{name}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
     @property
-    def usage(self) -> dict[str, int]:
+    def usage(self) -> CompletionUsage:
         """Tokens; the prompt of several answers counts once."""
         prompts = {id(choice.prompt): len(choice.prompt.ids) + len(choice.prompt.rechosen) for choice in self._choices}
-        num_prompt, num_answer = sum(prompts.values()), sum(choice.num_tokens for choice in self._choices)
-        return {
-            "prompt_tokens": num_prompt,
-            "completion_tokens": num_answer,
-            "total_tokens": num_prompt + num_answer,
-        }
+        return usage_of(sum(prompts.values()), sum(choice.num_tokens for choice in self._choices))
 
     def openings(self) -> list[dict[str, Any]]:
         """The first chunks of a chat's stream."""
@@ -160,8 +154,7 @@ class Shapes:
 
     def usage_chunk(self) -> dict[str, Any]:
         """The chunk with the token counts."""
-        kind = "chat.completion.chunk" if self._is_chat else "text_completion"
-        return {**self._head, "object": kind, "choices": [], "usage": self.usage}
+        return self._frame.usage_chunk(self.usage)
 
     def whole(self, pieces: Sequence[Piece]) -> dict[str, Any]:
         """The complete answer."""
@@ -179,13 +172,11 @@ class Shapes:
             message = {"role": "assistant", "content": whole.text, "refusal": None}
             said = {"message": message} if self._is_chat else {"text": whole.text}
             choices.append({"index": choice.index, **said, **self._end(whole)})
-        kind = "chat.completion" if self._is_chat else "text_completion"
-        return {**self._head, "object": kind, "choices": choices, "usage": self.usage}
+        return self._frame.whole(choices, self.usage)
 
     def _chunk(self, choice: dict[str, Any], piece: Piece | None = None) -> dict[str, Any]:
         end = self._end(piece) if piece else {"finish_reason": None, "logprobs": None}
-        kind = "chat.completion.chunk" if self._is_chat else "text_completion"
-        return {**self._head, "object": kind, "choices": [{**choice, **end}]}
+        return self._frame.chunk({**choice, **end})
 
     def _end(self, piece: Piece) -> dict[str, Any]:
         stop = {"stop_reason": piece.stop} if piece.stop is not None else {}
