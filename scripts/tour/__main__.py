@@ -111,7 +111,7 @@ def run_step(tour: Tour, step: Step, processes: list[subprocess.Popen[bytes]]) -
     """Run what is not there yet, and keep what was said and how long it took."""
     record = tour.folder / "steps" / f"{step.name}.json"
     print(f"\n== {step.title}", flush=True)
-    begun, said, codes = time.time(), [], []
+    begun, said, codes, victims = time.time(), [], [], list[str]()
     for number, command in enumerate(step.commands):
         shown(command)
         result = step.results[number] if step.results else None
@@ -123,7 +123,7 @@ def run_step(tour: Tour, step: Step, processes: list[subprocess.Popen[bytes]]) -
         ) as child:
             try:
                 if step.kills_worker:
-                    killer = threading.Thread(target=kill_a_worker, args=(tour, processes, child), daemon=True)
+                    killer = threading.Thread(target=kill_a_worker, args=(tour, processes, child, victims), daemon=True)
                     killer.start()
                 assert child.stdout is not None
                 for line in child.stdout:
@@ -137,18 +137,22 @@ def run_step(tour: Tour, step: Step, processes: list[subprocess.Popen[bytes]]) -
         if code not in step.fine_codes:
             raise SystemExit(f"{shlex.join(command)} ended with {code}; the same command resumes the tour")
     commands = [shlex.join(command) for command in step.commands]
-    facts = {"title": step.title, "commands": commands, "codes": codes, "seconds": round(time.time() - begun, 1)}
+    facts = {"title": step.title, "commands": commands, "codes": codes, "killed": victims}
+    facts["seconds"] = round(time.time() - begun, 1)
     with atomic_write(record) as file:
         file.write(json.dumps({**facts, "said": "".join(said)[-8000:]}, indent=1).encode())
 
 
-def kill_a_worker(tour: Tour, processes: list[subprocess.Popen[bytes]], child: subprocess.Popen[str]) -> None:
-    """End one of the two workers for good as soon as the evaluation has its first answer."""
+def kill_a_worker(
+    tour: Tour, processes: list[subprocess.Popen[bytes]], child: subprocess.Popen[str], victims: list[str]
+) -> None:
+    """End one of the two workers for good as soon as the evaluation has its first answer, and note its name."""
     answers_file = tour.folder / "eval" / "answers.jsonl"
     while child.poll() is None:
         if len(processes) == 3 and answers_file.exists() and answers_file.stat().st_size:
             victim = processes.pop(1)
             victim.kill()
+            victims.append("worker-1")
             print(f"(tour) kill -9 {victim.pid}: worker-1 is gone", flush=True)
             return
         time.sleep(0.1)

@@ -27,8 +27,9 @@ def write_report(tour: Tour, steps: list[Step]) -> Path:
     told = {step.name: json.loads((tour.folder / "steps" / f"{step.name}.json").read_text()) for step in steps}
     parts = [f"<h1>A model called {html.escape(tour.name)}</h1>", _times(told)]
     measured = {
-        "build": _funnel(tour), "train": _losses(tour), "eval": _passes(tour), "judge": _said(told["judge"]),
-        "leaderboard": _said(told["leaderboard"]), "pairs": _said(told["pairs"]), "second": _second(tour),
+        "build": _funnel(tour), "train": _losses(tour), "eval": _passes(tour, told["eval"]["killed"]),
+        "judge": _said(told["judge"]), "leaderboard": _said(told["leaderboard"]), "pairs": _said(told["pairs"]),
+        "second": _second(tour),
     }  # fmt: skip
     for name, step in told.items():
         commands = html.escape("\n".join(f"$ {command}" for command in step["commands"]))
@@ -81,11 +82,12 @@ def passes(tour: Tour) -> dict[tuple[str, str], list[bool]]:
     return found
 
 
-def _passes(tour: Tour) -> str:
+def _passes(tour: Tour, killed: list[str]) -> str:
     rows = [(*key, share(sum(values), len(values))) for key, values in sorted(passes(tour).items())]
     answers = Run.load(tour.folder / "eval").answers
     failed = sum(answer.error is not None for answer in answers)
-    lost = f"<p>{len(answers):,} answers, {failed} of them failed, though a worker was killed on the way.</p>"
+    how = f"{' and '.join(killed)} was killed on the way" if killed else "no worker was killed: it was over too soon"
+    lost = f"<p>{len(answers):,} answers, {failed} of them failed; {how}.</p>"
     return _table(("model", "questions about", "passed, with 95 % interval"), rows) + lost
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from chaku.records import atomic_write
 
-HERE = Path(__file__).parent
-SCRIPT = (sys.executable, "scripts/tour")
 PYTHON = "python"
 
 
@@ -59,7 +56,6 @@ class Tour:
     size: Size
     port: int
     base: str = "smollm2-135m"
-    seed: int = field(default=0)
 
     @property
     def url(self) -> str:
