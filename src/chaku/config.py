@@ -92,8 +92,8 @@ def load(
         for key, value in _read_yaml(file).items():
             values[key] = value
             origins[key] = str(file)
-    for key in kind.model_fields if variables is not None else ():
-        name = variable_of(key, variables or "")
+    names = {} if variables is None else {key: variable_of(key, variables) for key in kind.model_fields}
+    for key, name in names.items():
         if (text := environment(name)) is not None:
             values[key] = _read_variable(text, name, is_list=_takes_several(kind, key))
             origins[key] = name
@@ -122,10 +122,9 @@ def _read_variable(text: str, name: str, *, is_list: bool) -> Any:
     if is_list and text.lstrip()[:1] not in ("[", "{", "-"):
         return tuple(text.split())
     try:
-        value = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigError(f"{name} is not YAML: {shown(text)}", fix="write it as in the file for --config") from None
-    return value
 
 
 def _takes_several(kind: type[BaseModel], key: str) -> bool:

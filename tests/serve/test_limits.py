@@ -45,10 +45,11 @@ def store(database: Path) -> Iterator[Store]:
 @asynccontextmanager
 async def limited(store: Store, *engines: Any, **options: Any) -> AsyncIterator[tuple[Running, dict[str, str], str]]:
     """A gateway, the headers of a key with these limits, and its id."""
+    counters = options.pop("counters", None) or Counters(store)
     config = {name: options.pop(name) for name in list(options) if name in ("prices", "model")}
     new = keys.create(store, "laptop", now=datetime.now(UTC), limits=Limits(**options))
     ring = KeyRing(store)
-    async with gateway(*engines, keys=ring, counters=Counters(store), **config) as running:
+    async with gateway(*engines, keys=ring, counters=counters, **config) as running:
         yield running, {"authorization": f"Bearer {new.token}"}, new.key.id
 
 
@@ -99,10 +100,8 @@ class SlowCounters(Counters):
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_who_has_the_whole_answer_finds_it_settled(store: Store, stream: bool) -> None:
-    new = keys.create(store, "laptop", now=datetime.now(UTC), limits=Limits(tokens_per_day=510))
     engine = scripted(Reply(text="one two"))
-    async with gateway(engine, keys=KeyRing(store), counters=SlowCounters(store)) as g:
-        headers = {"authorization": f"Bearer {new.token}"}
+    async with limited(store, engine, tokens_per_day=510, counters=SlowCounters(store)) as (g, headers, _):
         for _ in range(2):  # a reservation that still stood would refuse the second
             request = chat(max_tokens=500, stream=stream)
             async with g.http.post(g.url + "/v1/chat/completions", json=request, headers=headers) as response:

@@ -301,10 +301,7 @@ def noting_admins(store: Store) -> NoteAdmin:
     return note_admin
 
 
-_RULES = {
-    *("public_url", "user_header", "cors_origins", "guests", "joins"),
-    *("keep", "retention_days"),
-}
+_RULES = {"public_url", "user_header", "cors_origins", "guests", "joins", "keep", "retention_days"}
 
 
 def _rules(config: ServeConfig) -> dict[str, Any]:

@@ -102,8 +102,8 @@ class Access:
                 fix="create one (`chaku keys create NAME`), let guests in (--guests), or leave --public-url out",
                 param="public_url",
             )
-        self._trusted = [ipaddress.ip_network(network) for network in config.trusted_proxies]
-        self._fastchat_networks = [ipaddress.ip_network(network) for network in config.fastchat_networks]
+        self._trusted = tuple(map(ipaddress.ip_network, config.trusted_proxies))
+        self._fastchat_networks = tuple(map(ipaddress.ip_network, config.fastchat_networks))
         self._key_needed_always = not is_loopback_host(config.host) or (
             config.public_url,
             config.guests,
@@ -154,13 +154,7 @@ class Access:
 
     def trusts(self, peer: str) -> bool:
         """Whether an address is a trusted proxy's."""
-        if not self._trusted:
-            return False
-        try:
-            address = ipaddress.ip_address(peer)
-        except ValueError:
-            return False
-        return any(address in network for network in self._trusted)
+        return _is_in(peer, self._trusted)
 
     def _is_known(self, host: str) -> bool:
         name = host_name(host).removesuffix(".")
@@ -207,10 +201,7 @@ class Access:
             raise NotFound("FastChat's protocol is not served here", fix="start with --fastchat-network CIDR")
         address = self.client_of(peer, headers.get(b"x-forwarded-for", b"").decode("latin-1"))
         is_hidden = any(name in headers for name in _OF_PROXIES) if address == peer else self.trusts(address)
-        try:
-            is_in = any(ipaddress.ip_address(address) in network for network in self._fastchat_networks)
-        except ValueError:
-            is_in = False
+        is_in = _is_in(address, self._fastchat_networks)
         if is_hidden or not is_in:
             what = "came through a proxy that is not trusted" if is_hidden else "is in no network that was let in"
             raise PermissionRefused(
@@ -295,6 +286,17 @@ def _without_right(scope: str) -> PermissionRefused:
     return PermissionRefused(
         f"this API key has no scope {scope!r}", fix=f"`chaku keys create NAME --scope {scope}` makes one that has it"
     )
+
+
+def _is_in(address: str, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]) -> bool:
+    """Whether a text is an address in one of the networks."""
+    if not networks:
+        return False
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in networks)
 
 
 def is_loopback_host(name: str) -> bool:

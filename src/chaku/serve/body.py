@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel
+from starlette.requests import Request as HttpRequest
 
 from chaku.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 from chaku.protocol.json_scan import JsonLimits, check_depth, scan
@@ -97,11 +98,9 @@ def parse(content: bytes | bytearray) -> Any:
         raise InvalidRequest(f"the body is not JSON: {error}", code="invalid_json") from None
 
 
-async def read_message(
-    kind: type[Message], headers: Iterable[tuple[bytes, bytes]], receive: Receive, max_bytes: int
-) -> Message:
+async def read_message(kind: type[Message], request: HttpRequest, max_bytes: int) -> Message:
     """A small body that is one JSON object. Raises InvalidRequest, PayloadTooLarge or UnsupportedMedia."""
-    content = await read_bytes(dict(headers), receive, max_bytes)
+    content = await read_bytes(dict(request.scope["headers"]), request.receive, max_bytes)
     check_depth(content)
     body = parse(content)
     if not isinstance(body, dict):

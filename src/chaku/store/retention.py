@@ -19,14 +19,9 @@ def forget(store: Store, said: Store, kept: Retention, now: datetime) -> dict[st
 
     `said` holds chats and battles: `store` itself, or a store in memory, where both stay for a day.
     """
-    if said is not store:
-        with said.write() as connection:
-            gone = _forget_said(connection, UNKEPT, now)
-    else:
-        gone = {}
+    with said.write() as connection:
+        gone = _forget_said(connection, kept if said is store else UNKEPT, now)
     with store.write() as connection:
-        if said is store:
-            gone = _forget_said(connection, kept, now)
         if kept.usage is not None:
             gone["usage"] = _delete(connection, usage, usage.c.time < now - timedelta(days=kept.usage))
         if kept.audit is not None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel
 
 from chaku.protocol.fastchat import HeartBeat, ModelQuery, Registration, marked_template
 from chaku.serve.access import Access
@@ -17,7 +16,6 @@ from chaku.serve.table import ModelTable
 
 PREFIX = "/fastchat"
 _MAX_BYTES = 64 << 10
-Told = TypeVar("Told", bound=BaseModel)
 _NO_LIMIT = 1 << 20
 """The context that FastChat is told where nobody knows it."""
 
@@ -43,11 +41,11 @@ def add_fastchat_routes(
     async def register(request: Request) -> None:
         peer = request.client.host if request.client else ""
         is_local = access.is_local(peer, dict(request.scope["headers"]))
-        workers.register(await _read(Registration, request), is_local=is_local)
+        workers.register(await read_message(Registration, request, _MAX_BYTES), is_local=is_local)
 
     @route("/receive_heart_beat")
     async def beat(request: Request) -> dict[str, bool]:
-        return {"exist": workers.beat(await _read(HeartBeat, request))}
+        return {"exist": workers.beat(await read_message(HeartBeat, request, _MAX_BYTES))}
 
     @route("/refresh_all_workers")
     async def refresh(request: Request) -> None:
@@ -67,7 +65,7 @@ def add_fastchat_routes(
 
     @route("/get_worker_address")
     async def address(request: Request) -> dict[str, str]:
-        asked = await _read(ModelQuery, request)
+        asked = await read_message(ModelQuery, request, _MAX_BYTES)
         base = public_url or str(request.base_url)
         return {"address": base.rstrip("/") + PREFIX if asked.model in names() else ""}
 
@@ -78,20 +76,16 @@ def add_fastchat_routes(
 
     @route("/model_details")
     async def details(request: Request) -> dict[str, int]:
-        asked = await _read(ModelQuery, request)
+        asked = await read_message(ModelQuery, request, _MAX_BYTES)
         known = table.find(asked.model).capabilities
         return {"context_length": (known.context_tokens if known else None) or _NO_LIMIT}
 
     @route("/worker_get_conv_template")
     async def template(request: Request) -> dict[str, Any]:
-        asked = await _read(ModelQuery, request)
+        asked = await read_message(ModelQuery, request, _MAX_BYTES)
         table.find(asked.model)
         return {"conv": marked_template()}
 
     @app.get(PREFIX + "/test_connection", include_in_schema=False)
     async def test_connection() -> str:
         return "success"
-
-
-async def _read(kind: type[Told], request: Request) -> Told:
-    return await read_message(kind, request.scope["headers"], request.receive, _MAX_BYTES)

@@ -56,21 +56,15 @@ def add_fleet_routes(app: FastAPI, fleet: Fleet, access: Access, note_admin: Not
         peer = request.client.host if request.client else ""
         is_local = access.is_local(peer, dict(request.scope["headers"]))
         key_id = request.scope["chaku_caller"].key_id
-        return _json(
-            await fleet.join(
-                await read_message(Join, request.scope["headers"], request.receive, MAX_BYTES),
-                is_local=is_local,
-                key_id=key_id,
-            )
-        )
+        return _json(await fleet.join(await read_message(Join, request, MAX_BYTES), is_local=is_local, key_id=key_id))
 
     @app.post("/fleet/beat", include_in_schema=False)
     async def beat(request: Request) -> Response:
-        return _json(fleet.beat(await read_message(Beat, request.scope["headers"], request.receive, MAX_BYTES)))
+        return _json(fleet.beat(await read_message(Beat, request, MAX_BYTES)))
 
     @app.post("/fleet/leave", include_in_schema=False)
     async def leave(request: Request) -> Response:
-        fleet.leave(await read_message(Leave, request.scope["headers"], request.receive, MAX_BYTES))
+        fleet.leave(await read_message(Leave, request, MAX_BYTES))
         return Response(status_code=204)
 
     of_one = error_responses(401, 403, 404)

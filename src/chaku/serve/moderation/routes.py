@@ -13,11 +13,9 @@ from typing_extensions import TypedDict
 from chaku.data.rules.content import CONTENT_RULES
 from chaku.errors import NotFound
 from chaku.policies import ModerationPolicy
-from chaku.protocol.json_scan import check_depth
 from chaku.protocol.messages import Shape
-from chaku.protocol.validation import check
 from chaku.serve.access import Caller
-from chaku.serve.body import parse, read_bytes
+from chaku.serve.body import read_message
 from chaku.serve.limits import RateLimits
 from chaku.serve.moderation.moderator import Moderator
 from chaku.serve.openapi import error_responses
@@ -72,9 +70,7 @@ def add_moderation_route(app: FastAPI, moderator: Moderator | None, limits: Rate
     )
     async def moderate(request: Request) -> Response:
         """Judge texts by the word rules, or by the judges of this gateway's policy."""
-        content = await read_bytes(dict(request.scope["headers"]), request.receive, MAX_BYTES)
-        check_depth(content)
-        asked = check(ModerationRequest, parse(content))
+        asked = await read_message(ModerationRequest, request, MAX_BYTES)
         if asked.model not in (None, name):
             raise NotFound(f"no moderation model {asked.model!r} is here", fix=f"leave model out, or write {name}")
         caller: Caller = request.scope["chaku_caller"]
