@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from click.testing import CliRunner
 
 from chaku.cli.main import root
 from chaku_server import chaku_environment, serving
+from processes import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/requirements.md").read_text()
@@ -74,6 +76,10 @@ def url(folder: Path) -> Iterator[str]:
             )
         stack.callback(worker.wait, 60)
         stack.callback(worker.terminate)
+        deadline = time.monotonic() + PATIENCE_S
+        while [row["state"] for row in server.get("/fleet")[1]["workers"]] != ["ready"]:
+            assert time.monotonic() < deadline, (folder / "worker.log").read_text()
+            time.sleep(0.1)
         yield server.url
 
 
