@@ -18,11 +18,10 @@ PYTHON = "python"
 class Size:
     """How much of everything: the whole tour, or the toy that only shows that every step runs."""
 
-    identity: int = 300
+    identity: int = 120
     context: int = 256
     max_steps: int | None = None
     questions: int = 16
-    judge_items: int = 10
     battles: int = 24
     max_tokens: int = 96
     voter: tuple[str, ...] = ()
@@ -132,8 +131,9 @@ class Tour:
             Step(
                 "judge", "Can so small a model judge?",
                 (
-                    ("chaku", "eval", "judge-check", "base", "--base-url", f"{self.url}/v1", "--items",
-                     str(size.judge_items), "--judge-tokens", str(min(size.max_tokens, 64)), "-o", str(at / "judge")),
+                    ("chaku", "eval", "judge-check", "base", "--answers", str(at / "eval"), "--base-url",
+                     f"{self.url}/v1", "--items", "10", "--judge-tokens", str(min(size.max_tokens, 64)), "-o",
+                     str(at / "judge")),
                 ),
                 needs_gateway=True, fine_codes=(0, 1),
             ),
@@ -169,7 +169,7 @@ class Tour:
         common = {"preset": "tiny", "output": str(self.folder / "runs"), "max_steps": self.size.max_steps, "epochs": 1}
         first = {
             "name": "round-1", "base": self.base, "data": str(self.folder / "chats"),
-            "train": {**common, "batch_rows": 2, "micro_rows": 2, "lr": 1e-4, "save_every": 25,
+            "train": {**common, "batch_rows": 2, "micro_rows": 2, "lr": 2e-4, "save_every": 10,
                       "sample_prompts": ["Who are you?", "What is the capital of France?"]},
         }  # fmt: skip
         second = {

@@ -53,6 +53,7 @@ def parse(words: list[str]) -> None:
 
 def test_every_command_of_the_tour_is_one_that_chaku_takes(tmp_path: Path) -> None:
     made = tour(tmp_path)
+    (tmp_path / "eval").mkdir()  # an earlier step's answers, which the judge is tried on
     commands = [command for step in made.steps() for command in step.commands]
     commands += [made.gateway(), made.worker(1)]
     assert len(commands) > 12
