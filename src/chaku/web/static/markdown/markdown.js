@@ -12,6 +12,8 @@ const LINK = /^(https?:\/\/|mailto:)/i;
 const DATA_IMAGE = /^data:image\/(png|jpeg|gif|webp);base64,[a-z0-9+/=]+$/i;
 const FORMULA_ELEMENTS = 16; // what a formula costs, in elements of text: its boxes are dearer to lay out
 const ELEMENTS_PER_TEX = 6; // and what each of its characters adds
+/** @type {Record<string, number>} */
+const NOTE_ELEMENTS = { note_open: 6, note_mark: 1 }; // what a footnote and its mark cost beyond their element
 const PIECE_ELEMENTS = 300; // what is put on the page in one go
 
 const md = new MarkdownIt({ html: false, linkify: true, maxNesting: 40 });
@@ -113,6 +115,7 @@ export function piecesOf(source, env) {
     const html = render(i);
     piece.html += html;
     if (token.nesting >= 0 && !token.hidden) piece.elements += 1;
+    piece.elements += NOTE_ELEMENTS[token.type] ?? 0;
     if (token.type.startsWith("math")) piece.elements += FORMULA_ELEMENTS + token.content.length * ELEMENTS_PER_TEX;
     if (token.nesting > 0) {
       const tags = [...html.matchAll(/<([a-z][a-z0-9]*)/g)].map((found) => found[1]);
