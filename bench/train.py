@@ -8,7 +8,7 @@ set (`chaku data build`); without one, rows are random ids in documents of sever
 The baseline is what a Hugging Face style loop does: one conversation a row, padded to --length, logits of every
 position, loss by labels; --padded-set gives it conversations split less short than SET's. Only real tokens are counted,
 never padding. Useful MFU (`chaku.train.flops`) is a share of the GPU's peak in the table of accelerators. A CPU has no
-such peak, so there is no MFU on one.
+such peak, so there is no MFU on one. A CPU without AVX-512 computes in fp32, as bf16 would take it many times as long.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def padded_loss(trainee: Any, batch: Any) -> Any:
 
     from chaku.train.loss import NO_TARGET
 
-    with torch.autocast(batch.ids.device.type, torch.bfloat16):
+    with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=trainee.autocast_to is not None):
         logits = trainee.causal(input_ids=batch.ids, attention_mask=(batch.documents >= 0).long()).logits
     loss = torch.nn.functional.cross_entropy(
         logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=NO_TARGET, reduction="sum"
@@ -189,7 +189,13 @@ def open_run(variant: Variant, args: argparse.Namespace, folder: Path, peak_flop
     from chaku.train.parallelize import parallelize
 
     allocate_in_segments()
-    settings = {"micro_rows": args.micro_rows, "batch_rows": 2 * args.micro_rows, "compile": False, "save_every": 10**9}
+    settings = {
+        "precision": args.precision,
+        "micro_rows": args.micro_rows,
+        "batch_rows": 2 * args.micro_rows,
+        "compile": False,
+    }
+    settings |= {"save_every": 10**9}
     config = TrainConfig(**{**settings, "evaluate_every": 0, **dict(variant.levers)})
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     world = World(0, 1, device, shards_alone=variant.masters)
@@ -245,19 +251,22 @@ def measure(variant: Variant, args: argparse.Namespace, peak_flops_per_s: float 
 
 
 def peak(answer: Any) -> None:
-    """The GPU's peak by the table and its name; None and the number of threads where there is none."""
+    """The GPU's peak by the table, its name, and the precision to use; on a CPU None and the number of threads."""
     import torch
 
     from chaku.models.plan.accelerators import recognised
+    from chaku.train.config import TrainConfig
+    from chaku.train.parallelize import slow_arithmetic
 
     if not torch.cuda.is_available():
-        answer.send((None, f"{torch.get_num_threads()} threads"))
+        is_slow = slow_arithmetic(TrainConfig(precision="bf16"), "cpu") is not None
+        answer.send((None, f"{torch.get_num_threads()} threads", "fp32" if is_slow else "bf16"))
         return
     name = torch.cuda.get_device_name()
     row = recognised(name)
     if row is None:
         raise SystemExit(f"{name} is in no table: add it to chaku.models.plan.accelerators")
-    answer.send((row.dense_tflops * 1e12, name))
+    answer.send((row.dense_tflops * 1e12, name, "bf16"))
 
 
 def in_child(work: Any, *arguments: Any) -> Any:
@@ -287,20 +296,24 @@ def main() -> None:
     parser.add_argument("--micro-rows", type=int, default=4)
     parser.add_argument("--length", type=int, default=2048)
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), help="[bf16; fp32 on a CPU without AVX-512]")
     parser.add_argument("--only", action="append", help="variants whose name holds this")
     parser.add_argument("--exactly", action="append", help="the variant of this name")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     results: dict[str, Any] = {}
     failed: list[str] = []
-    peak_flops_per_s, device = in_child(peak)
+    peak_flops_per_s, device, fast = in_child(peak)
+    args.precision = args.precision or fast
     peak_text = f"peak {peak_flops_per_s / 1e12:.3g} TFLOP/s" if peak_flops_per_s else "no MFU without a GPU's peak"
-    print(f"{device}: {peak_text}", flush=True)
+    print(f"{device}, {args.precision}: {peak_text}", flush=True)
     for variant in VARIANTS:
         chosen = variant.name in (args.exactly or ()) or any(part in variant.name for part in args.only or ())
         if (args.only or args.exactly) and not chosen:
             continue
         if "on a GPU" in variant.name and peak_flops_per_s is None:
+            continue
+        if args.precision == "fp32" and (variant.masters or variant.name == "packed, fp32"):
             continue
         try:
             result = in_child(measure, variant, args, peak_flops_per_s)

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from chaku.train import parallel
 from chaku.train.config import TrainConfig
 from chaku.train.parallel import open_world
+from chaku.train.parallelize import slow_arithmetic
 from chaku.train.placement import compiles
 from chaku.train.presets import PRESETS
 from train import small
@@ -75,3 +76,16 @@ def test_every_preset_is_compiled_on_cuda_except_over_4_bit_layers(name: str) ->
     config = TrainConfig.model_validate(PRESETS[name].train)
     assert compiles(config, "cuda") == (config.method != "qlora")
     assert not compiles(config, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("capability", "device_type", "precision", "is_slow"),
+    [("AVX2", "cpu", "bf16", True), ("AVX2", "cpu", "fp32", False), ("AVX512", "cpu", "bf16", False),
+     ("AVX2", "cuda", "bf16", False)],
+)  # fmt: skip
+def test_a_cpu_without_fast_bf16_says_which_precision_to_set(
+    capability: str, device_type: str, precision: str, is_slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    warning = slow_arithmetic(TrainConfig.model_validate({"precision": precision}), device_type)
+    assert ("precision: fp32" in warning if warning else False) == is_slow

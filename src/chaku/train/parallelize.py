@@ -56,6 +56,15 @@ def parallelize(causal: Any, config: TrainConfig, world: World, *, varlen: bool 
     return trainee
 
 
+def slow_arithmetic(config: TrainConfig, device_type: str) -> str | None:
+    """What to tell somebody whose CPU has no instructions for bf16: its products are then done one number at a time."""
+    if device_type != "cpu" or config.precision != "bf16":
+        return None
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "NO AVX"):
+        return None
+    return "this CPU has no AVX-512, so bf16 is many times slower than fp32: set precision: fp32"
+
+
 def _read_on_rank_zero(base: Base, config: TrainConfig, row_length: int, attention: str, world: World) -> Any:
     """The model with its weights; on processes other than rank zero its shapes alone."""
     causal, settings = None, None

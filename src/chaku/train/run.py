@@ -19,7 +19,7 @@ from chaku.train.model import Trainee, cost_of
 from chaku.train.objective import weigh_of
 from chaku.train.optimiser import open_optimiser
 from chaku.train.parallel import World, open_world, peak_flops_per_s
-from chaku.train.parallelize import open_trainee
+from chaku.train.parallelize import open_trainee, slow_arithmetic
 from chaku.train.placement import compiles
 from chaku.train.plan import Plan
 from chaku.train.reference import with_reference
@@ -44,6 +44,8 @@ def execute(plan: Plan, listener: loop.Listener, *, resume: bool = False) -> Pat
         if world.is_rank_zero:
             claim(plan, resume)
         world.barrier()
+        if warning := slow_arithmetic(plan.config, world.device.type):
+            listener.note(f"warning: {warning}")
         trainee = open_trainee(plan.base, plan.config, plan.set_manifest["pack_length"], world)
         checkpoints.check_room(plan.folder, trainee, plan.config.keep_last, plan.config.keep_best)
         optimiser = open_optimiser(trainee, plan.config)
