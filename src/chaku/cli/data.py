@@ -24,7 +24,7 @@ from chaku.data.inspect.audit import audit as audit_set
 from chaku.data.inspect.preview import printable
 from chaku.data.inspect.report import read_funnel, shown, write_page
 from chaku.data.inspect.story import story
-from chaku.data.parallel import num_cores
+from chaku.data.parallel import Workers, num_cores
 from chaku.data.recipe import Recipe, load_data
 from chaku.data.rules.table import RULES
 from chaku.errors import ChakuError, UsageError
@@ -250,7 +250,8 @@ def audit(
     Exits with 1 when it is not fit to train on.
     """
 
-    found = audit_set(folder, questions=questions, tokenizer=tokenizer, processes=processes or num_cores())
+    with Workers(processes or num_cores()) as workers:
+        found = audit_set(folder, questions=questions, tokenizer=tokenizer, workers=workers)
     if as_json:
         click.echo(orjson.dumps(found.to_json(), option=orjson.OPT_INDENT_2))
     else:

@@ -26,7 +26,7 @@ from chaku.data.inputs.counts import Inputs
 from chaku.data.inputs.json_stream import RawRecord
 from chaku.data.ledger import LawBroken, StageCounts, merge
 from chaku.data.manifest import FORMAT, describe_files, describe_inputs, read_manifest, write_json
-from chaku.data.parallel import num_cores, ordered_map
+from chaku.data.parallel import Workers, num_cores
 from chaku.data.publish import join, publish
 from chaku.data.recipe import DataConfig
 from chaku.data.same_set import is_same_set, settings_of
@@ -68,20 +68,21 @@ def build(
     With `keep_older`, a set of the same inputs and settings stays as it is though an older chaku built it.
     Raises UsageError for inputs that can't be read and for a folder that holds another set.
     """
-    return _Build(config, folder, name, processes or num_cores(), watcher or Silent()).run(overwrite, keep_older)
+    with Workers(processes or num_cores()) as workers:
+        return _Build(config, folder, name, workers, watcher or Silent()).run(overwrite, keep_older)
 
 
 Task = TypeVar("Task")
 
 
 class _Build:
-    def __init__(self, config: DataConfig, folder: Path, name: str, processes: int, watcher: Watcher) -> None:
+    def __init__(self, config: DataConfig, folder: Path, name: str, workers: Workers, watcher: Watcher) -> None:
         if not config.inputs:
             raise UsageError("no input files", fix="name some: chaku data build FILE... -o DIR")
         self.config = config
         self.folder = folder
         self.name = name
-        self.processes = processes
+        self.workers = workers
         self.watcher = watcher
         self.inputs = list(config.inputs)
         self.names = _unique_stems(self.inputs)
@@ -194,7 +195,7 @@ class _Build:
                     yield task
 
         self.watcher.began(phase, total)
-        for _, counts in ordered_map(function, missing(), self.processes):
+        for _, counts in self.workers.ordered_map(function, missing()):
             done += 1
             self.watcher.advanced(phase, done, counts)
         for folder in folders:
@@ -341,7 +342,7 @@ class _Build:
         manifest["audit"] = audit(
             built,
             questions=self.config.decontaminate,
-            processes=self.processes,
+            workers=self.workers,
             least_share=self.config.contamination_overlap,
             check_files=False,  # their hashes were taken just now
         ).to_json()

@@ -1,4 +1,4 @@
-"""A map over all cores whose results come in order, with a bounded number of tasks under way."""
+"""Worker processes, and a map over them whose results come in order with a bounded number of tasks under way."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
@@ -25,36 +25,55 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def ordered_map(
-    function: Callable[[Task], Result], tasks: Iterable[Task], processes: int
-) -> Iterator[tuple[Task, Result]]:
-    """Yield (task, function(task)) in the order of the tasks; at most 2 x processes are read ahead.
+class Workers:
+    """The processes of one build. They begin with the first task and serve every stage, so that each imports once."""
 
-    `function` must be importable by name. With one process it runs here. Raises what `function` raises.
-    """
-    if processes == 1:
-        for task in tasks:
-            yield task, function(task)
-        return
-    # spawn: a forked child would inherit the locks of threads that Rust and Arrow started here
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent)
-    waiting: collections.deque[tuple[Task, Future[Result]]] = collections.deque()
-    try:
-        for task in tasks:
-            waiting.append((task, pool.submit(function, task)))
-            if len(waiting) >= 2 * processes:
+    def __init__(self, processes: int) -> None:
+        """With one process the tasks run in this one."""
+        self.processes = processes
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def ordered_map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result]]:
+        """Yield (task, function(task)) in the order of the tasks; at most 2 x processes are read ahead.
+
+        `function` must be importable by name. Raises what `function` raises; tasks that were begun end first.
+        """
+        if self.processes == 1:
+            for task in tasks:
+                yield task, function(task)
+            return
+        waiting: collections.deque[tuple[Task, Future[Result]]] = collections.deque()
+        try:
+            for task in tasks:
+                waiting.append((task, self._started().submit(function, task)))
+                if len(waiting) >= 2 * self.processes:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
                 first, future = waiting.popleft()
                 yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    except BrokenProcessPool:
-        raise ChakuError(
-            "a worker process died (out of memory?)", fix="run the same command again; it goes on where it stopped"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        except BrokenProcessPool:
+            raise ChakuError(
+                "a worker process died (out of memory?)", fix="run the same command again; it goes on where it stopped"
+            ) from None
+        finally:
+            begun = [future for _, future in waiting if not future.cancel()]
+            wait(begun)
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # spawn: a forked child would inherit the locks of threads that Rust and Arrow started here
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.processes, mp_context=context, initializer=_end_with_parent)
+        return self._pool
 
 
 def _end_with_parent() -> None:

@@ -20,7 +20,7 @@ from chaku.data.inputs.pairs import CHOSEN, REJECTED
 from chaku.data.inspect.audit_rows import EXAMPLES, FATAL, RowsFileFindings, RowsFileTask, audit_rows
 from chaku.data.ledger import LawBroken
 from chaku.data.manifest import counts_of, file_errors, read_manifest
-from chaku.data.parallel import ordered_map
+from chaku.data.parallel import Workers
 from chaku.data.rows.rendering import open_rendering
 from chaku.data.rows.tokenise import PARTS, SPLITS
 from chaku.errors import ChakuError, UsageError
@@ -48,10 +48,10 @@ class Audit:
 
 
 def audit(
-    folder: Path, *, questions: Sequence[Path] = (), tokenizer: str | None = None, processes: int = 1,
+    folder: Path, *, questions: Sequence[Path] = (), tokenizer: str | None = None, workers: Workers | None = None,
     least_share: float = 0.5, check_files: bool = True,
 ) -> Audit:  # fmt: skip
-    """Check a built set. `tokenizer` overrides where the manifest says the tokenizer is.
+    """Check a built set, in this process without `workers`. `tokenizer` overrides where the manifest says it is.
 
     With `check_files`, its files are held against the sizes and hashes in the manifest. Raises UsageError for a folder
     that holds no set, ModelError when the tokenizer is not here, ChakuError for files that have become unreadable.
@@ -64,7 +64,7 @@ def audit(
             result.warnings.append("files are not checked against hashes: the manifest is from before it held them")
     changed = list(result.errors)
     try:
-        _check(folder, manifest, questions, tokenizer, processes, least_share, result)
+        _check(folder, manifest, questions, tokenizer, workers or Workers(1), least_share, result)
     except (ChakuError, OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
         if not changed:
             raise
@@ -74,7 +74,7 @@ def audit(
 
 
 def _check(
-    folder: Path, manifest: dict[str, Any], questions: Sequence[Path], tokenizer: str | None, processes: int,
+    folder: Path, manifest: dict[str, Any], questions: Sequence[Path], tokenizer: str | None, workers: Workers,
     least_share: float, result: Audit,
 ) -> None:  # fmt: skip
     _check_funnel(folder, manifest, result)
@@ -87,7 +87,7 @@ def _check(
     rendering = open_rendering(source, manifest["config"]["template"], manifest["config"]["train_on"])
     if rendering.tokenizer.hash != manifest["tokenizer"]["hash"]:
         raise UsageError(f"tokenizer {source} is not the one that the set was built with", fix="give --tokenizer PATH")
-    _check_rows(folder, manifest, source, places, processes, result)
+    _check_rows(folder, manifest, source, places, workers, result)
 
 
 def _places(folder: Path, result: Audit) -> dict[str, tuple[Path, int]]:
@@ -248,11 +248,11 @@ def _cut_ids(folder: Path) -> set[str]:
 
 
 def _check_rows(
-    folder: Path, manifest: dict[str, Any], source: str, places: dict[str, tuple[Path, int]], processes: int,
+    folder: Path, manifest: dict[str, Any], source: str, places: dict[str, tuple[Path, int]], workers: Workers,
     result: Audit,
 ) -> None:  # fmt: skip
     total = RowsFileFindings()
-    for task, found in ordered_map(audit_rows, _tasks(folder, manifest, source, places), processes):
+    for task, found in workers.ordered_map(audit_rows, _tasks(folder, manifest, source, places)):
         total.sums.update(found.sums)
         for kind, examples in found.problems.items():
             total.problems.setdefault(kind, []).extend(f"{task.path.name} {example}" for example in examples)
