@@ -64,6 +64,16 @@ def gguf_bytes(values: Mapping[str, Any], tensors: Sequence[Tensor] = (tensor(),
     return out + bytes(-len(out) % 32) + data
 
 
+def with_values(content: bytes, values: Mapping[str, Any]) -> bytes:
+    """A whole file with more metadata in front of its own; a text fills it up, so that tensors stay aligned."""
+    magic, version, num_tensors, num_values = struct.unpack_from("<4sIQQ", content)
+    more = b"".join(_text(key) + _value(value) for key, value in values.items())
+    empty = _text("test.filling") + _value("")
+    more += _text("test.filling") + _value("x" * (-len(more + empty) % 32))
+    start = struct.pack("<4sIQQ", magic, version, num_tensors, num_values + len(values) + 1)
+    return start + more + content[len(start) :]
+
+
 def write_gguf(path: Path, **overrides: Any) -> Path:
     """A two-layer Llama at `path`."""
     path.write_bytes(gguf_bytes(llama_values(**overrides)))

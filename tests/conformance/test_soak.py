@@ -17,7 +17,7 @@ import pytest
 from chaku_server import MODEL, ONE_THREAD, SOURCE, ChakuServer, serving
 from processes import PATIENCE_S
 
-SHORT_S, SHORT_STREAMS = 6.0, 24
+SHORT_S, SHORT_STREAMS = 3.0, 12
 PROOF_S, PROOF_STREAMS = float(os.environ.get("CHAKU_SOAK_S", "60")), 64
 """Seconds of load; `make prove` takes the longer one, which also shows a slow leak."""
 MAX_GROWTH_BYTES = 6 << 20
@@ -70,7 +70,7 @@ def test_streams_lose_nothing_and_leave_memory_and_descriptors_flat(
     tmp_path: Path, num_streams: int, seconds: float, record_property: Callable[[str, object], None]
 ) -> None:
     with serving(tmp_path, SOURCE, *ONE_THREAD) as server:
-        warm = loaded(server, num_streams, 5)
+        warm = loaded(server, num_streams, min(seconds, 5))
         before = idle(server)
         ends = loaded(server, num_streams, seconds)
         after = idle(server)

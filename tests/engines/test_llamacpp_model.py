@@ -10,6 +10,7 @@ import pytest
 
 from chaku.engines.llamacpp.engine import LlamaCppEngine
 from engines.llamacpp_calls import started, streamed, text_of, whole
+from gguf_files import with_values
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
 
@@ -50,22 +51,8 @@ async def test_sampling_metadata_in_the_file_does_not_replace_the_api_s_defaults
     smollm2_path: Path, tmp_path: Path
 ) -> None:
     opinionated = tmp_path / "opinionated.gguf"
-    reader = gguf.GGUFReader(smollm2_path)
-    writer = gguf.GGUFWriter(opinionated, "llama")
-    for name, field in reader.fields.items():
-        if name.startswith("GGUF.") or name == "general.architecture":
-            continue
-        sub_type = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-        writer.add_key_value(name, field.contents(), field.types[0], sub_type=sub_type)
-    writer.add_float32("general.sampling.temp", 0.1)
-    writer.add_int32("general.sampling.top_k", 3)
-    writer.add_float32("general.sampling.top_p", 0.5)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    opinions = {"general.sampling.temp": 0.1, "general.sampling.top_k": 3, "general.sampling.top_p": 0.5}
+    opinionated.write_bytes(with_values(smollm2_path.read_bytes(), opinions))
     engine = await started(opinionated, slots=1)  # start refuses other defaults than the API's
     try:
         async with engine._chat.use() as speaker:
