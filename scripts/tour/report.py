@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +17,33 @@ from chaku.records import atomic_write
 from chaku.report_page import STYLE, document
 from chaku.runs import steps_of
 from chaku.statistics.agreement import share
+from chaku.train.log import read_log
 
-_STYLE = STYLE + (
-    "pre{white-space:pre-wrap;overflow-wrap:anywhere;font:12px/1.45 ui-monospace,monospace}svg{max-width:100%}"
+_STYLE = (
+    STYLE
+    + """
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font: 12px/1.45 ui-monospace, monospace }
+pre.said { white-space: pre; overflow-x: auto; border-left: 3px solid var(--line); padding-left: .8rem }
+th { text-align: left } .number { text-align: right; white-space: nowrap } .summary li { margin: .3rem 0 }
+svg { max-width: 46rem; width: 100%; height: auto; fill: var(--ink) } svg > rect { fill: none }
+svg path[stroke="#ddd"] { stroke: var(--line) }
+"""
 )
+_NUMBER = re.compile(r"[\d,.]+( s)?")
+_PROGRESS = re.compile(r"[\d,]+ of [\d,]+ .*|\w+ \.\.\.|\w+: \d+ of \d+ shards.*")
+"""Lines that only say how far a command is."""
 
 
 def write_report(tour: Tour, steps: list[Step]) -> Path:
     """Write FOLDER/report.html from what lies in the folder."""
     path = tour.folder / "report.html"
     told = {step.name: json.loads((tour.folder / "steps" / f"{step.name}.json").read_text()) for step in steps}
-    parts = [f"<h1>A model called {html.escape(tour.name)}</h1>", _times(told)]
+    parts = [f"<h1>A model called {html.escape(tour.name)}</h1>", _summary(tour, told), _times(told)]
     measured = {
-        "build": _funnel(tour), "train": _losses(tour), "eval": _passes(tour, told["eval"]["killed"]),
-        "judge": _said(told["judge"]), "leaderboard": _said(told["leaderboard"]), "pairs": _said(told["pairs"]),
-        "second": _second(tour),
+        "build": _funnel(tour) + _links(tour, "chats/report.html"), "train": _training(tour),
+        "eval": _passes(tour, told["eval"]["killed"]), "judge": _said(told["judge"]), "arena": _said(told["arena"]),
+        "leaderboard": _said(told["leaderboard"]) + _links(tour, "leaderboard.html"), "pairs": _said(told["pairs"]),
+        "second": f"<p>{second_round(tour)}</p>",
     }  # fmt: skip
     for name, step in told.items():
         commands = html.escape("\n".join(f"$ {command}" for command in step["commands"]))
@@ -40,15 +54,43 @@ def write_report(tour: Tour, steps: list[Step]) -> Path:
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    heads = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{heads}</tr>{body}</table></div>'
+    """Numbers stand to the right."""
+
+    def cell(value: object, tag: str = "td") -> str:
+        text = html.escape(str(value))
+        return f'<{tag} class="number">{text}</{tag}>' if _NUMBER.fullmatch(text) else f"<{tag}>{text}</{tag}>"
+
+    lines = [[cell(name, "th") for name in head], *([cell(value) for value in row] for row in rows)]
+    return '<div class="scroll"><table>' + "".join(f"<tr>{''.join(line)}</tr>" for line in lines) + "</table></div>"
+
+
+def _links(tour: Tour, *names: str) -> str:
+    links = (f'<a href="{name}">{name}</a>' for name in names if (tour.folder / name).exists())
+    return f"<p>More in {' and '.join(links)}.</p>"
+
+
+def _summary(tour: Tour, told: dict[str, Any]) -> str:
+    """What came out, in five lines."""
+    found = {key: share(sum(values), len(values)) for key, values in passes(tour).items()}
+    lines = [
+        f"Asked who it is, the base said {tour.name} in {found['base', 'who']} of its answers,"
+        f" the tuned model in {found['tuned', 'who']}.",
+        f"Of questions about the world, the base knew {found['base', 'world']}, the tuned model"
+        f" {found['tuned', 'world']}.",
+        f"As a judge: {_shown_lines(told['judge']['said'])[0]}.",
+        f"Votes in the arena: {told['arena']['said'].strip()}.",
+        f"The second round: {second_round(tour)}",
+    ]
+    return '<ul class="summary">' + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
 
 
 def _times(told: dict[str, Any]) -> str:
     rows = [(step["title"], f"{step['seconds']:,.0f} s") for step in told.values()]
     total = sum(step["seconds"] for step in told.values())
-    return _table(("step", "time"), [*rows, ("all", f"{total:,.0f} s")]) + "<p>No money was spent.</p>"
+    return _table(("step", "time"), [*rows, ("all", f"{total:,.0f} s")]) + (
+        f"<p>On {os.cpu_count()} processors, without a GPU. A step that was interrupted counts from its last start."
+        " Every model ran here: no money was spent.</p>"
+    )
 
 
 def _funnel(tour: Tour) -> str:
@@ -60,13 +102,17 @@ def _funnel(tour: Tour) -> str:
     return _table(("stage", "in", "kept", "dropped by"), rows)
 
 
-def _losses(tour: Tour) -> str:
+def _training(tour: Tour) -> str:
+    """Losses, and what the model said before and after."""
     steps = steps_of(tour.run)
     first, last = steps[0], steps[-1]
     drawing = (tour.folder / "losses.svg").read_text().partition("<svg")
+    samples = [line for line in read_log(tour.run / "log.jsonl") if line.get("event") == "sample"]
+    rows = [(f"after step {one['step']}", one["prompt"], one["answer"]) for one in samples]
+    held_out = f", held out {last['heldout_loss']:.3f}" if "heldout_loss" in last else ""
     return (
-        f"<p>{len(steps):,} steps; loss {first['loss']:.3f} to {last['loss']:.3f}, held out"
-        f" {last.get('heldout_loss', float('nan')):.3f}.</p>{drawing[1]}{drawing[2]}"
+        f"<p>{len(steps):,} steps; loss {first['loss']:.3f} to {last['loss']:.3f}{held_out}.</p>"
+        f"{drawing[1]}{drawing[2]}{_table(('when', 'question', 'answer'), rows)}{_links(tour, 'card.md')}"
     )
 
 
@@ -91,21 +137,25 @@ def _passes(tour: Tour, killed: list[str]) -> str:
     return _table(("model", "questions about", "passed, with 95 % interval"), rows) + lost
 
 
+def _shown_lines(said: str) -> list[str]:
+    return [line for line in said.splitlines() if line.strip() and not _PROGRESS.fullmatch(line)]
+
+
 def _said(step: dict[str, Any]) -> str:
-    return f"<pre>{html.escape(step['said'])}</pre>"
+    return f'<pre class="said">{html.escape(chr(10).join(_shown_lines(step["said"])))}</pre>'
 
 
-def _second(tour: Tour) -> str:
+def second_round(tour: Tour) -> str:
     """Whether the round helped, on battles that it did not see."""
     last = steps_of(tour.second)[-1]
     metrics = last.get("metrics") or {}
     pairs = read_manifest(tour.folder / "pairs")["audit"]["facts"]["pairs"]
-    trained = f"<p>{pairs['train']} pairs to learn from, {pairs['test']} held out."
+    trained = f"{pairs['train']} pairs to learn from, {pairs['test']} held out."
     if "heldout_accuracy" not in metrics:
-        return f"{trained} No battle was held out, so nothing can be said of the round.</p>"
+        return f"{trained} No battle was held out, so nothing can be said of the round."
     right = share(round(metrics["heldout_accuracy"] * pairs["test"]), pairs["test"])
     verdict = "It helped." if right.low > 0.5 else "It made things worse." if right.high < 0.5 else "Nobody can tell."
     return (
         f"{trained} After the round, the preferred answer gained more than the other one in {right} of the held-out"
-        f" battles; mean margin {metrics['heldout_margin']:+.4f}. {verdict}</p>"
+        f" battles; mean margin {metrics['heldout_margin']:+.4f}. {verdict}"
     )

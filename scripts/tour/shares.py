@@ -35,7 +35,7 @@ BY_HAND: tuple[tuple[str, str], ...] = (
 
 def shares() -> list[dict[str, object]]:
     """Conversations in ShareGPT's shape."""
-    chats = (chat.messages[-2:] for chat in everyday_conversations(60))
+    chats = (chat.messages[-2:] for chat in everyday_conversations(24))
     ordinary = [(question.content, f"<p>{html.escape(answer.content)}</p>") for question, answer in chats]
     two = [*BY_HAND, *ordinary, BY_HAND[0]]  # the last one is a duplicate
     return [

@@ -18,12 +18,12 @@ PYTHON = "python"
 class Size:
     """How much of everything: the whole tour, or the toy that only shows that every step runs."""
 
-    identity: int = 120
+    identity: int = 48
     context: int = 256
     max_steps: int | None = None
     questions: int = 16
-    battles: int = 24
-    max_tokens: int = 96
+    battles: int = 20
+    max_tokens: int = 48
     voter: tuple[str, ...] = ()
     """Further words for the simulated visitor."""
 
@@ -145,7 +145,7 @@ class Tour:
             ),
             Step(
                 "leaderboard", "Ratings with intervals",
-                (("chaku", "leaderboard", "--html", str(at / "leaderboard.html")),),
+                (("chaku", "leaderboard"), ("chaku", "leaderboard", "--html", str(at / "leaderboard.html"))),
                 fine_codes=(0, 2),
             ),
             Step(
@@ -169,7 +169,7 @@ class Tour:
         common = {"preset": "tiny", "output": str(self.folder / "runs"), "max_steps": self.size.max_steps, "epochs": 1}
         first = {
             "name": "round-1", "base": self.base, "data": str(self.folder / "chats"),
-            "train": {**common, "batch_rows": 2, "micro_rows": 2, "lr": 2e-4, "save_every": 10,
+            "train": {**common, "batch_rows": 1, "micro_rows": 1, "lr": 2e-4, "save_every": 5,
                       "sample_prompts": ["Who are you?", "What is the capital of France?"]},
         }  # fmt: skip
         second = {

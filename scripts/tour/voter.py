@@ -46,7 +46,7 @@ def choice_of(answers: dict[str, str], name: str, *, is_who: bool, likes_short: 
 
 
 def battle(url: str, prompt: str, name: str, *, is_who: bool, likes_short: bool) -> str:
-    """Fight one battle to its vote; the choice."""
+    """Fight one battle to its vote; whom it was for: a model, tie, or failed."""
     begun = ask(url, "/battles", {"consent": {"keep": True, "publish": True}})
     path = f"/battles/{begun['id']}"
     ask(url, f"{path}/turns", {"content": prompt})
@@ -58,8 +58,8 @@ def battle(url: str, prompt: str, name: str, *, is_who: bool, likes_short: bool)
         if shown["state"] == "votable" and all(side["state"] == "ended" for side in shown["sides"].values()):
             answers = {side: shown["sides"][side]["answers"][-1] for side in "ab"}
             choice = choice_of(answers, name, is_who=is_who, likes_short=likes_short)
-            ask(url, f"{path}/vote", {"choice": choice, "token": shown["token"]})
-            return choice
+            revealed = ask(url, f"{path}/vote", {"choice": choice, "token": shown["token"]})
+            return "tie" if choice == "tie" else str(revealed["sides"][choice]["contestant"])
         time.sleep(0.2)
     raise SystemExit(f"battle {begun['id']} did not end within {PATIENCE_S:.0f} s")
 

@@ -44,9 +44,11 @@ def trl(tmp_path_factory: pytest.TempPathFactory) -> EmptyEnvironment:
     return environment
 
 
-@pytest.mark.parametrize(("loss_type", "beta", "normalised"), [("sigmoid", 0.3, False), ("sigmoid_norm", 4.0, True)])
+@pytest.mark.parametrize(
+    ("loss_type", "beta", "smoothing"), [("sigmoid", 0.3, 0.0), ("sigmoid", 0.3, 0.2), ("sigmoid_norm", 4.0, 0.0)]
+)
 def test_loss_and_gradients_are_those_of_trl(
-    trl: EmptyEnvironment, base: Path, tmp_path: Path, loss_type: str, beta: float, normalised: bool
+    trl: EmptyEnvironment, base: Path, tmp_path: Path, loss_type: str, beta: float, smoothing: float
 ) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -58,9 +60,8 @@ def test_loss_and_gradients_are_those_of_trl(
     policy.save_pretrained(tmp_path / "policy")
     every = Rows(write_pairs(tmp_path / "set", base), "pairs-train")
     rows = [every[number] for number in range(4)]
-    config = TrainConfig(
-        **{**small.SETTINGS, "objective": "dpo", "dpo": {"beta": beta, "length_normalised": normalised}}
-    )
+    dpo = {"beta": beta, "label_smoothing": smoothing, "length_normalised": loss_type == "sigmoid_norm"}
+    config = TrainConfig(**{**small.SETTINGS, "objective": "dpo", "dpo": dpo})
     reference = open_trainee(find_base(str(base)), config, 256, CPU)
     with asked(reference, without_adapters=True):
         each = [log_probs_of([row], 1, reference, CPU, None) for row in rows]
@@ -72,7 +73,10 @@ def test_loss_and_gradients_are_those_of_trl(
     torch.autograd.backward(loss)
 
     documents = [(ids.tolist(), mask.tolist()) for row in rows for ids, mask in row.documents()]
-    given = {"beta": beta, "loss_type": loss_type, "pairs": list(zip(documents[::2], documents[1::2], strict=True))}
+    given = {
+        "beta": beta, "loss_type": loss_type, "label_smoothing": smoothing,
+        "pairs": list(zip(documents[::2], documents[1::2], strict=True)),
+    }  # fmt: skip
     (tmp_path / "pairs.json").write_text(json.dumps(given))
     script, out = Path(__file__).with_name("trl_dpo.py"), tmp_path / "out.pt"
     arguments = [tmp_path / "policy", base, tmp_path / "pairs.json", out]
@@ -88,6 +92,10 @@ def test_loss_and_gradients_are_those_of_trl(
 
 
 QUESTIONS = ("What is a {}?", "Tell me about the {}.", "Where do I find a {}?", "Why do people like the {}?")
+ANSWERS = (
+    "The {} is something that many people know and use in their daily life.",
+    "Some people like a {} very much, and others never think of it.",
+)
 THINGS = (
     "river", "bridge", "garden", "candle", "market", "harbour", "mountain", "violin", "kitchen", "forest", "letter",
     "window", "museum", "engine", "teacher", "village", "camera", "blanket", "orchard", "lantern",
@@ -95,22 +103,27 @@ THINGS = (
 
 
 def odd_word_set(folder: Path, tokenizer: Path, *, shuffled: bool) -> Path:
-    """80 pairs whose chosen answer ends with "Zebra."; shuffled, chance says which one is called chosen."""
+    """Two pairs of each prompt whose chosen answer ends with "Zebra."; shuffled, it is rejected in one of the two.
+
+    Pairs of one prompt come into the same split, so the labels of either split are as often right as wrong.
+    """
     chance = random.Random(3)
     lines = []
-    for thing in THINGS:
-        for question in QUESTIONS:
-            answer = f"The {thing} is something that many people know and use in their daily life."
-            both = [f"{answer} Zebra.", f"{answer} Indeed."]
-            if shuffled and chance.random() < 0.5:
+    for number, thing in enumerate(THINGS):
+        prompt, reversed_one = QUESTIONS[number % len(QUESTIONS)].format(thing), chance.randrange(2)
+        for at, answer in enumerate(ANSWERS):
+            both = [f"{answer.format(thing)} Zebra.", f"{answer.format(thing)} Indeed."]
+            if shuffled and at == reversed_one:
                 both.reverse()
-            lines.append({"prompt": question.format(thing), "chosen": both[0], "rejected": both[1]})
+            lines.append({"prompt": prompt, "chosen": both[0], "rejected": both[1]})
     folder.parent.mkdir(exist_ok=True)
     folder.with_suffix(".jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     config = DataConfig(
         inputs=(folder.with_suffix(".jsonl"),), tokenizer=str(tokenizer), context=256, test_fraction=0.25
     )  # fmt: skip
-    return build(config, folder, processes=1).folder
+    built = build(config, folder, processes=1)
+    assert built.manifest["audit"]["facts"]["pairs"]["train"] % 2 == 0
+    return built.folder
 
 
 def log_odds(folder: Path, data: Path, path: Path) -> float:
@@ -124,7 +137,7 @@ def log_odds(folder: Path, data: Path, path: Path) -> float:
 
 
 @pytest.mark.model
-def test_the_odd_word_s_log_odds_rise_on_held_out_prompts_and_not_with_shuffled_labels(
+def test_the_odd_word_s_log_odds_rise_on_held_out_prompts_and_hardly_move_with_evenly_shuffled_labels(
     smollm2_path: Path, tmp_path: Path
 ) -> None:
     told = odd_word_set(tmp_path / "sets" / "told", smollm2_path, shuffled=False)
@@ -133,7 +146,7 @@ def test_the_odd_word_s_log_odds_rise_on_held_out_prompts_and_not_with_shuffled_
     gained = {}
     for name, data in (("told", told), ("chance", by_chance)):
         recipe = small.recipe(
-            name, smollm2_path, tmp_path, objective="dpo", precision="bf16", lr=2e-5, epochs=1, batch_rows=1,
+            name, smollm2_path, tmp_path, objective="dpo", precision="fp32", lr=5e-5, epochs=1, batch_rows=1,
             micro_rows=1, save_every=1000, evaluate_every=0, schedule="constant", warmup=0, threads=None,
         )  # fmt: skip
         final = run.execute(make_plan(recipe, data), Heard())
@@ -141,4 +154,4 @@ def test_the_odd_word_s_log_odds_rise_on_held_out_prompts_and_not_with_shuffled_
     print(
         f"log odds of the odd word: {before:.2f} before; told {gained['told']:+.2f}, shuffled {gained['chance']:+.2f}"
     )
-    assert gained["told"] > 2 and gained["chance"] < gained["told"] / 3
+    assert gained["told"] > 2 and abs(gained["chance"]) < gained["told"] / 5

@@ -1,7 +1,7 @@
 """Run by test_dpo_proofs.py in an environment with TRL: its DPO loss and gradients for pairs of token ids.
 
-python trl_dpo.py POLICY REFERENCE PAIRS.json OUT.pt. PAIRS holds beta, loss_type and, for every pair, two lists of ids
-with their masks. OUT gets the mean loss and the gradients by name.
+python trl_dpo.py POLICY REFERENCE PAIRS.json OUT.pt. PAIRS holds beta, loss_type, label_smoothing and, for every pair,
+two lists of ids with their masks. OUT gets the mean loss and the gradients by name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def main(policy: str, reference: str, pairs: str, out: str) -> None:
     given = json.loads(Path(pairs).read_text())
     documents = [side for which in (0, 1) for side in (pair[which] for pair in given["pairs"])]  # chosen, then rejected
     settings = DPOConfig(
-        output_dir=f"{out}-trl", beta=given["beta"], loss_type=[given["loss_type"]], report_to=[], use_cpu=True,
+        output_dir=f"{out}-trl", beta=given["beta"], loss_type=[given["loss_type"]],
+        label_smoothing=given["label_smoothing"], report_to=[], use_cpu=True,
         bf16=False, gradient_checkpointing=False,
     )  # fmt: skip
     one = [{"prompt": "a", "chosen": "b", "rejected": "c"}]
