@@ -8,16 +8,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
-from chaku.errors import UsageError
-from chaku.http_out import Retries, Transport
+from chaku.errors import ChakuError, UsageError
+from chaku.http_out import Retries, Transport, read_json
 from chaku.records import AppendOnly, append_only
 
 URLS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
@@ -40,6 +40,10 @@ class BatchRequest:
         return f"batch_req_{hashlib.sha256(content).hexdigest()[:24]}"
 
 
+class BadLine(UsageError):
+    """A line of the input is no request of a batch; `code` says why in OpenAI's words."""
+
+
 def read_requests(path: Path, model: str | None) -> list[BatchRequest]:
     """The requests of a file, in its order. `model` is for those that name none.
 
@@ -47,44 +51,52 @@ def read_requests(path: Path, model: str | None) -> list[BatchRequest]:
     Raises UsageError with the line's number.
     """
     requests: dict[str, BatchRequest] = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
+    for number, line in lines_of(path.read_bytes()):
         try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise UsageError(f"{place} is not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise UsageError(f"{place} is not a JSON object")
-        request = _request(row, model, place, number)
+            request = request_of(line, number, model)
+        except BadLine as error:
+            raise UsageError(f"{path}:{number}: {error.message}", fix=error.fix) from None
         if requests.setdefault(request.custom_id, request) is not request:
-            raise UsageError(f"{place}: custom_id {request.custom_id!r} is there twice")
+            raise UsageError(f"{path}:{number}: custom_id {request.custom_id!r} is there twice")
     if not requests:
         raise UsageError(f"{path} holds no requests")
     return list(requests.values())
 
 
-def _request(row: dict[str, Any], model: str | None, place: str, number: int) -> BatchRequest:
+def lines_of(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Number, from 1, and bytes of every line that is not blank."""
+    return ((number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip())
+
+
+def request_of(line: bytes, number: int, model: str | None) -> BatchRequest:
+    """The request in a line. Raises BadLine."""
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise BadLine(f"the line is not JSON: {error}", code="invalid_json_line") from None
+    if not isinstance(row, dict):
+        raise BadLine("the line is not a JSON object", code="invalid_json_line")
     custom_id = row.pop("custom_id", f"line-{number}")
     if not isinstance(custom_id, str):
-        raise UsageError(f"{place}: custom_id is not a text")
+        raise BadLine("custom_id is not a text", param="custom_id", code="invalid_custom_id")
     if "body" in row:
         url, body, method = row.pop("url", None), row.pop("body"), row.pop("method", "POST")
         if url not in URLS or method != "POST" or not isinstance(body, dict) or row:
             wrong = f"unknown field {next(iter(row))!r}" if row else f"{method} {url}"
-            raise UsageError(f"{place} is not a request of a batch: {wrong}", fix=f"urls: {', '.join(URLS)}")
+            fix = f"urls: {', '.join(URLS)}"
+            raise BadLine(f"the line is not a request of a batch: {wrong}", fix=fix, code="invalid_request_line")
     else:
         url, body = URLS[0], row
         if isinstance(prompt := body.pop("prompt", None), str):
             body = {"messages": [{"role": "user", "content": prompt}], **body}
         if "messages" not in body:
-            raise UsageError(f"{place} has no body, messages or prompt")
+            raise BadLine("the line has no body, messages or prompt", param="body", code="missing_required_parameter")
     if body.get("stream"):
-        raise UsageError(f"{place}: a batch does not stream: leave stream out")
+        raise BadLine("a batch does not stream: leave stream out", param="body.stream", code="invalid_request_line")
     if body.get("model") is None:
         if model is None:
-            raise UsageError(f"{place} names no model", fix="name one with -m")
+            fix = "name one with -m, or as model of the body"
+            raise BadLine("the request names no model", fix=fix, param="body.model", code="missing_required_parameter")
         body["model"] = model
     return BatchRequest(custom_id, url, body)
 
@@ -152,34 +164,51 @@ class Pacer:
             await self._sleep(begins - now)
 
 
-async def run(
-    requests: list[BatchRequest],
-    transport: Transport,
-    answers: Answers,
-    *,
-    parallel: int,
-    pacer: Pacer,
-    watch: Callable[[dict[str, Any]], None],
-) -> None:
-    """Send requests, at most `parallel` at once and as `pacer` lets them begin; `watch` sees each recorded answer.
+async def ask(transport: Transport, request: BatchRequest) -> dict[str, Any]:
+    """Send a request; its answer as OpenAI's Batch API writes it. A refusal is an answer too.
 
-    A refusal is an answer too. Raises EngineUnavailable when the server stays away: then nothing more is recorded.
+    Raises ChakuError where the server is away, or refuses for longer than is waited for.
     """
-    waiting = iter(requests)
+    path = request.url.removeprefix("/v1")
+    async with transport.request("POST", path, request.body, retries=RETRIES) as response:
+        body = await read_json(response, who=transport.who)
+        request_id = response.headers.get("x-request-id")
+        return {
+            "id": request.id,
+            "custom_id": request.custom_id,
+            "response": {"status_code": response.status, "request_id": request_id, "body": body},
+            "error": None,
+        }
+
+
+def has_failed(answer: dict[str, Any]) -> bool:
+    """Whether an answer is a refusal or a failure."""
+    response = answer["response"]
+    return response is None or response["status_code"] != 200
+
+
+Item = TypeVar("Item")
+
+
+async def run(items: Iterable[Item], answer: Callable[[Item], Awaitable[None]], *, parallel: int) -> None:
+    """Answer and record items, at most `parallel` at once.
+
+    Raises the first ChakuError of `answer`. Then no further item is begun, and those that have begun come to their end.
+    """
+    waiting = iter(items)
+    failures: list[ChakuError] = []
 
     async def worker() -> None:
-        for request in waiting:
-            await pacer.wait()
-            status, body = await transport.json("POST", request.url.removeprefix("/v1"), request.body, retries=RETRIES)
-            answer = {
-                "id": request.id,
-                "custom_id": request.custom_id,
-                "response": {"status_code": status, "body": body},
-                "error": None if status == 200 else body.get("error", body) if isinstance(body, dict) else body,
-            }
-            answers.add(answer)
-            watch(answer)
+        for item in waiting:
+            if failures:
+                return
+            try:
+                await answer(item)
+            except ChakuError as failure:
+                failures.append(failure)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(min(parallel, len(requests))):
+        for _ in range(parallel):
             group.create_task(worker())
+    if failures:
+        raise failures[0]

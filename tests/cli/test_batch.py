@@ -93,11 +93,12 @@ async def test_lines_of_every_form_are_answered_and_refusals_are_recorded(tmp_pa
     texts = {
         name: line["response"]["body"]["choices"][0]["message"]["content"]
         for name, line in by_id.items()
-        if line["error"] is None
+        if line["response"]["status_code"] == 200
     }
     assert texts == {"line-1": "You said: one", "line-2": "You said: two", "c": "You said: three"}
     assert by_id["d"]["response"]["status_code"] == 400
-    assert by_id["d"]["error"]["param"] == "temprature"
+    assert by_id["d"]["response"]["body"]["error"]["param"] == "temprature"
+    assert {line["error"] for line in by_id.values()} == {None}  # as OpenAI's: a refusal by HTTP is a response
 
 
 async def test_a_run_that_is_killed_is_resumed_and_no_recorded_request_is_sent_again(tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ async def test_a_server_that_is_away_records_nothing(tmp_path: Path, monkeypatch
             [{"prompt": "a", "custom_id": "x"}, {"prompt": "b", "custom_id": "x"}],
             "in.jsonl:2: custom_id 'x' is there twice",
         ),
-        ([{"text": "a"}], "in.jsonl:1 has no body, messages or prompt"),
+        ([{"text": "a"}], "in.jsonl:1: the line has no body, messages or prompt"),
         ([{"prompt": "a", "stream": True}], "does not stream"),
         ([{"custom_id": "x", "url": "/v1/files", "body": {}}], "POST /v1/files"),
         ([{"custom_id": "x", "url": "/v1/completions", "body": {"model": "m"}, "extra": 1}], "unknown field 'extra'"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from chaku.batch import Answers, BatchRequest, Pacer, open_answers, read_requests, run
+from chaku.batch import Answers, BatchRequest, Pacer, ask, has_failed, open_answers, read_requests, run
 from chaku.cli.help_page import group
 from chaku.cli.progress.requests import RequestCounts
 from chaku.cli.terminal.asking import endpoint_options
@@ -76,15 +76,11 @@ def run_batch(
         counts = RequestCounts(len(missing))
         try:
             asyncio.run(_send(missing, answers, counts, parallel, pacer, price_of, base_url, api_key, model))
-        except* ChakuError as failures:
+        finally:
             counts.end()
-            failure = failures.exceptions[0]
-            assert isinstance(failure, ChakuError)
-            raise failure from None
-    counts.end()
     if counts.num_failed:
         raise ChakuError(
-            f"{counts.num_failed:,} of {counts.total:,} requests were refused", fix=f"see error in {output}"
+            f"{counts.num_failed:,} of {counts.total:,} requests were refused", fix=f"see response in {output}"
         )
 
 
@@ -105,7 +101,7 @@ async def _send(
         usage = _usage_of(answer)
         price = price_of.get(models[answer["custom_id"]])
         counts.add(
-            is_failed=answer["error"] is not None,
+            is_failed=has_failed(answer),
             tokens=usage.answer,
             dollars=price.dollars(usage.prompt, usage.answer, usage.cached) if price is not None else None,
         )
@@ -113,15 +109,15 @@ async def _send(
     async with choose(base_url, api_key, model) as endpoint:
         headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else None
         transport = Transport(endpoint.base_url, who=endpoint.base_url, headers=headers)
+
+        async def answer(request: BatchRequest) -> None:
+            await pacer.wait()
+            answered = await ask(transport, request)
+            answers.add(answered)
+            count(answered)
+
         try:
-            await run(
-                missing,
-                transport,
-                answers,
-                parallel=parallel,
-                pacer=pacer,
-                watch=count,
-            )
+            await run(missing, answer, parallel=parallel)
         finally:
             await transport.close()
 
