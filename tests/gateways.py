@@ -19,6 +19,7 @@ from chaku.policies import GuestPolicy, Limits
 from chaku.runs import ROOT
 from chaku.serve.access import ActiveKeys
 from chaku.serve.app import describe_model
+from chaku.serve.batches.mount import add_batches
 from chaku.serve.exchange import Exchange
 from chaku.serve.fleet.routes import NoteAdmin, note_nothing
 from chaku.serve.limits import LimitCounters
@@ -151,7 +152,7 @@ async def gateway(
 
 @contextlib.asynccontextmanager
 async def page_gateway(
-    database: Path,
+    database: Path | str,
     *engines: Engine,
     static: Path = STATIC,
     lease_s: float = LEASE_S,
@@ -161,14 +162,17 @@ async def page_gateway(
     guests: GuestPolicy | None = None,
     user_header: str | None = None,
     keep: bool = True,
+    batch_parallel: int = 2,
     **options: Any,
 ) -> AsyncIterator[Running]:
-    """The same with its page, over a real database."""
+    """The same with its page, over a real database: a file of SQLite, or a URL."""
 
     def extend(serving: Serving, url: str) -> None:
         def models() -> list[Any]:
             return [describe_model(served) for served in serving.table]
 
+        batching = ServeConfig(keep=keep, batch_parallel=batch_parallel)
+        add_batches(serving, store, f"{url}/v1", batching, lease_s=lease_s)
         serving.companions.append(
             mount(
                 serving.app,
@@ -191,7 +195,8 @@ async def page_gateway(
         )
 
     said = None if keep else open_memory_store()
-    with open_store(f"sqlite:///{database}") as store, keyring.KeyRing(store, interval_s=0.05) as keys:
+    url = database if isinstance(database, str) else f"sqlite:///{database}"
+    with open_store(url) as store, keyring.KeyRing(store, interval_s=0.05) as keys:
         async with gateway(
             *engines,
             keys=keys,

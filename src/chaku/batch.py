@@ -21,6 +21,7 @@ from chaku.http_out import Retries, Transport, read_json
 from chaku.records import AppendOnly, append_only
 
 URLS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
+FIELDS = ("custom_id", "method", "url", "body")
 RETRIES = Retries(limit=20, budget_s=600.0)
 """A full queue and an engine that restarts are waited for."""
 
@@ -68,14 +69,16 @@ def lines_of(content: bytes) -> Iterator[tuple[int, bytes]]:
     return ((number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip())
 
 
-def request_of(line: bytes, number: int, model: str | None) -> BatchRequest:
-    """The request in a line. Raises BadLine."""
+def request_of(line: bytes, number: int, model: str | None, *, is_strict: bool = False) -> BatchRequest:
+    """The request in a line. With `is_strict` nothing but OpenAI's own form is taken. Raises BadLine."""
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         raise BadLine(f"the line is not JSON: {error}", code="invalid_json_line") from None
     if not isinstance(row, dict):
         raise BadLine("the line is not a JSON object", code="invalid_json_line")
+    if is_strict and (absent := next((name for name in FIELDS if name not in row), None)) is not None:
+        raise BadLine(f"the line has no {absent}", param=absent, code="missing_required_parameter")
     custom_id = row.pop("custom_id", f"line-{number}")
     if not isinstance(custom_id, str):
         raise BadLine("custom_id is not a text", param="custom_id", code="invalid_custom_id")
@@ -164,13 +167,13 @@ class Pacer:
             await self._sleep(begins - now)
 
 
-async def ask(transport: Transport, request: BatchRequest) -> dict[str, Any]:
+async def ask(transport: Transport, request: BatchRequest, retries: Retries | None = None) -> dict[str, Any]:
     """Send a request; its answer as OpenAI's Batch API writes it. A refusal is an answer too.
 
     Raises ChakuError where the server is away, or refuses for longer than is waited for.
     """
     path = request.url.removeprefix("/v1")
-    async with transport.request("POST", path, request.body, retries=RETRIES) as response:
+    async with transport.request("POST", path, request.body, retries=retries or RETRIES) as response:
         body = await read_json(response, who=transport.who)
         request_id = response.headers.get("x-request-id")
         return {

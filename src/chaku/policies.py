@@ -63,6 +63,8 @@ class Retention(Frozen):
     """Rows of usage: time, key, model, tokens."""
     audit: int | None = Field(None, ge=1)
     """Entries of the audit log."""
+    files: int | None = Field(None, ge=1)
+    """Files of /v1/files, and batches that are over."""
 
 
 ModerationAction = Literal["off", "warn", "hide", "refuse"]

@@ -156,6 +156,9 @@ class ServeConfig(Frozen):
     """Continue answers that broke off at another replica, marked; x-chaku-continue: on or off in a request decides."""
     score_model: str | None = None
     """Model that answers at /score where several are served and the request names none."""
+    batch_parallel: int = Field(2, ge=0)
+    """Requests of batches (/v1/batches) that run at once, in slots that nobody else wants. 0 leaves batches to other
+    gateways of the database."""
     prices: dict[ModelName, Price] = Field(default_factory=dict)
     """Prices of models by name, for limits in dollars and for `chaku keys usage`. A model without one costs nothing."""
     guests: GuestPolicy | None = None
@@ -170,7 +173,7 @@ class ServeConfig(Frozen):
     """Keep what is said. If not, chats, battles, votes and thumbs are in memory alone, for a day at most, and the page
     says so; usage is counted without contents, and batches are refused."""
     retention_days: Retention = Field(default_factory=Retention)
-    """Days after which chats, battles, usage and the audit log are deleted. Default: they are kept."""
+    """Days after which chats, battles, usage, the audit log and files are deleted. Default: they are kept."""
     ui: bool = True
     """Serve the page beside the API."""
     runs: str = "runs"

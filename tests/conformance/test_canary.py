@@ -40,6 +40,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/messages/count_tokens": {"messages": TALK},
     "/score": {"input_data": {"input_string": [PROMPT]}},
     "/v1/moderations": {"input": PROMPT},
+    "/v1/files": {"purpose": PROMPT},
+    "/v1/batches": {"input_file_id": PROMPT, "endpoint": "/v1/completions", "completion_window": "24h"},
     "/fleet/join": {"name": PROMPT},
     "/fleet/beat": {"name": PROMPT},
     "/fleet/leave": {"name": PROMPT},

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import time
 
 import pytest
 from openai import APIStatusError, AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 from pydantic import BaseModel
 
 from chaku_server import MODEL, ChakuServer
+from processes import PATIENCE_S
 
 pytestmark = pytest.mark.model
 
@@ -262,3 +264,18 @@ def test_json_object_is_json(client: OpenAI) -> None:
     )
     assert answer.choices[0].finish_reason == "stop"
     assert isinstance(json.loads(answer.choices[0].message.content or ""), dict)
+
+
+def test_a_batch_of_embeddings_is_answered_by_the_real_engine(client: OpenAI) -> None:
+    body = {"model": MODEL, "input": "The sky is blue."}
+    row = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": body}
+    file = client.files.create(file=("in.jsonl", json.dumps(row).encode()), purpose="batch")
+    batch = client.batches.create(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
+    deadline = time.monotonic() + PATIENCE_S
+    while (batch := client.batches.retrieve(batch.id)).status != "completed":
+        assert time.monotonic() < deadline, batch
+        time.sleep(0.05)
+    assert batch.output_file_id is not None
+    answer = json.loads(client.files.content(batch.output_file_id).text)
+    live = client.embeddings.create(**body).data[0].embedding
+    assert answer["response"]["body"]["data"][0]["embedding"] == pytest.approx(live, abs=1e-3)

@@ -41,6 +41,11 @@ OPERATIONS = [
     *(("GET", path) for path in ("/v1/models", "/v1/models/{model}", "/health", "/metrics", "/fleet")),
     *(("POST", f"/fleet/workers/{{worker}}/{command}") for command in ("drain", "reload")),
     ("GET", "/fleet/workers/{worker}/logs"),
+    *((method, f"/v1/{what}") for method in ("GET", "POST") for what in ("files", "batches")),
+    *((method, "/v1/files/{file_id}") for method in ("GET", "DELETE")),
+    ("GET", "/v1/files/{file_id}/content"),
+    ("GET", "/v1/batches/{batch_id}"),
+    ("POST", "/v1/batches/{batch_id}/cancel"),
 ]
 OPENAI = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 SPOILED = (*OPENAI, "/v1/messages")

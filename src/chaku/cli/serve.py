@@ -35,6 +35,7 @@ from chaku.models.reference import HubFile, Reference, Upstream, parse
 from chaku.serve import server
 from chaku.serve.access import is_loopback_host
 from chaku.serve.app import describe_model
+from chaku.serve.batches.mount import add_batches
 from chaku.serve.exchange import Exchange
 from chaku.serve.fleet.routes import NoteAdmin
 from chaku.serve.gateway import UsageSink
@@ -211,6 +212,7 @@ def _serve(
         serving.own_api.base_url = f"{url}/v1"
     said = store if config.keep else open_memory_store()
     serving.companions.append(RetentionJob(partial(retention.forget, store, said, config.retention_days)))
+    add_batches(serving, store, f"{url}/v1", config)
     if config.ui:
         _mount_page(serving, store, said, keys, f"{url}/v1", config)
 

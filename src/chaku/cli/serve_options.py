@@ -184,6 +184,13 @@ _LAST_OPTIONS = (
         help="Model that answers at /score where the request names none.",
     ),
     click.option(
+        "--batch-parallel",
+        metavar="N",
+        show_default="2",
+        type=int,
+        help="Requests of /v1/batches that run at once, in slots that nobody else wants.",
+    ),
+    click.option(
         "--price",
         "prices",
         metavar="NAME=PROMPT/ANSWER",
@@ -220,7 +227,7 @@ _LAST_OPTIONS = (
         metavar="KIND=DAYS",
         multiple=True,
         show_default="kept",
-        help="Delete data after so many days. Kinds: chats, battles, usage, audit.",
+        help="Delete data after so many days. Kinds: chats, battles, usage, audit, files.",
     ),
     click.option("--ui/--no-ui", default=None, show_default="ui", help="Serve the page beside the API."),
     click.option("--open", "opens_page", is_flag=True, help="Open the page in a browser."),

@@ -233,6 +233,11 @@ class Access:
         known = (self._keys, *self.visitors)
         return next((visitor for of in known if (visitor := of.with_id(visitor_id)) is not None), None)
 
+    def may_infer(self, key_id: str) -> bool:
+        """Whether the holder of this key may ask models now."""
+        key = self._keys.with_id(key_id)
+        return key is not None and key.allows("infer") and not key.has_expired(datetime.now(UTC))
+
     def check_join(self, authorization: bytes | None, *, is_local: bool) -> Caller:
         """Let a worker in: with a join token, or from this machine (`is_local`) while no key of any kind exists.
 

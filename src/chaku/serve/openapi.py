@@ -63,6 +63,7 @@ ERRORS: dict[int, str] = {
     403: "A foreign Host or Origin",
     404: "No such model or page",
     405: "This path knows another method",
+    409: "Something is in a state that does not allow this",
     413: "The body is too large",
     415: "An unknown Content-Encoding",
     429: "The queue is full; Retry-After says when to come back",

@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from chaku.policies import Retention
 from chaku.store.database import Store
-from chaku.store.tables import audit, battles, comparisons, conversations, usage, votes
+from chaku.store.files import ENDED
+from chaku.store.tables import audit, batches, battles, comparisons, conversations, files, usage, votes
 
 UNKEPT = Retention(chats=1, battles=1)
 """Of a store in memory."""
@@ -26,6 +27,8 @@ def forget(store: Store, said: Store, kept: Retention, now: datetime) -> dict[st
             gone["usage"] = _delete(connection, usage, usage.c.time < now - timedelta(days=kept.usage))
         if kept.audit is not None:
             gone["audit"] = _delete(connection, audit, audit.c.time < now - timedelta(days=kept.audit))
+        if kept.files is not None:
+            gone["files"] = _forget_files(connection, now - timedelta(days=kept.files))
     return gone
 
 
@@ -45,6 +48,16 @@ def _forget_said(connection: sa.Connection, kept: Retention, now: datetime) -> d
         _delete(connection, conversations, conversations.c.battle_id.in_(old_battles))
         gone["battles"] = _delete(connection, battles, battles.c.updated_at < before)
     return gone
+
+
+def _forget_files(connection: sa.Connection, before: datetime) -> int:
+    """What a running batch reads or writes stays."""
+    running = batches.c.state.not_in(ENDED)
+    used = sa.union(*(sa.select(column).where(running) for column in (
+        batches.c.input_file_id, batches.c.output_file_id, batches.c.error_file_id,
+    )))  # fmt: skip
+    _delete(connection, batches, ~running & (batches.c.created_at < before))
+    return _delete(connection, files, (files.c.created_at < before) & files.c.id.not_in(used))
 
 
 def _delete(connection: sa.Connection, table: sa.Table, which: sa.ColumnElement[bool]) -> int:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -354,4 +355,48 @@ audit = Table(
     Column("subject", Text, nullable=False),  # a name
     Column("details", _Json, nullable=False),  # what it was changed to, without contents
     Index("ix_audit_time", "time"),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner_id", Text, ForeignKey("visitors.id")),  # null: the local user's
+    Column("name", Text, nullable=False),
+    Column("purpose", Text, nullable=False),  # batch, or batch_output
+    Column("num_bytes", BigInteger),  # null: a batch still writes it, and nobody sees it
+    Column("created_at", UtcDateTime, nullable=False),
+    Index("ix_files_owner_id", "owner_id", "id"),
+)
+
+file_parts = Table(
+    "file_parts",
+    metadata,
+    Column("file_id", Text, ForeignKey("files.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True),  # in a batch's answers: the number of the request's line
+    Column("content", LargeBinary, nullable=False),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner_id", Text, ForeignKey("visitors.id")),  # null: the local user's
+    Column("state", Text, nullable=False),  # OpenAI's status
+    Column("endpoint", Text, nullable=False),
+    Column("input_file_id", Text, nullable=False),  # files that may be deleted
+    Column("output_file_id", Text, nullable=False),
+    Column("error_file_id", Text, nullable=False),
+    Column("metadata", _Json),
+    Column("errors", _Json),  # of an input that is not run: OpenAI's list
+    Column("moments", _Json, nullable=False),  # state to the Unix second at which it was reached
+    Column("num_requests", Integer, nullable=False),
+    Column("num_completed", Integer, nullable=False),
+    Column("num_failed", Integer, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("claim", Text),  # random; of the gateway that runs it
+    Column("claimed_until", UtcDateTime),  # by the database's clock
+    Index("ix_batches_owner_id", "owner_id", "id"),
+    Index("ix_batches_state", "state"),
 )
