@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from llamacpp_calls import started, text_of, whole
 
 from chaku_server import MODEL, ChakuServer, chaku_environment, serving
 from empty_environment import EmptyEnvironment
@@ -123,3 +124,18 @@ def test_likelihoods_are_those_of_its_own_model(
         assert our_row["acc"] == their_row["acc"]
     assert (result["task"], result["metric"], result["num"]) == ("chaku_facts", "acc", len(ITEMS))
     assert 0.2 <= result["value"] <= 0.8 and result["low"] < result["value"] < result["high"]
+
+
+async def test_generated_answers_are_the_engine_s_own(
+    python: Path, tasks: Path, served: ChakuServer, smollm2_path: Path, tmp_path: Path
+) -> None:
+    command = ["-m", "chaku", "eval", "bench", "-m", "quick", "--tasks", "chaku_says", "--task-folder", str(tasks)]
+    command += ["-o", str(tmp_path / "ours"), "--base-url", served.base_url, "--parallel", "1"]
+    assert "exact_match" in run(tmp_path, str(python), *command)
+    engine = await started(smollm2_path)
+    try:
+        for (question, *_), row in zip(ITEMS, samples_in(tmp_path / "ours"), strict=True):
+            answer = await whole(engine, "completions", prompt=question, stop=["\n"], max_tokens=8)
+            assert row["resps"][0][0] == text_of(answer)
+    finally:
+        await engine.stop()
