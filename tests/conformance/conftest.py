@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from chaku_server import ONE_THREAD, SOURCE, ChakuServer, serving
+import smollm2
+from chaku_server import MODEL, ONE_THREAD, SOURCE, ChakuServer, serving
+
+ENGINE = os.environ.get("CHAKU_TEST_ENGINE", "llamacpp")
+"""Which engine answers the suite: llamacpp, or transformers with the same weights in fp32."""
 
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChakuServer]:
     """`chaku serve smollm2-135m`, ready."""
-    with serving(tmp_path_factory.mktemp("served"), SOURCE, *ONE_THREAD) as server:
+    source, *options = (SOURCE,)
+    if ENGINE == "transformers":
+        source, *options = (
+            f"{MODEL}={smollm2.folder()}",
+            "--engine",
+            ENGINE,
+            "--engine-arg",
+            "dtype=float32",
+            "--slots",
+            "4",
+        )
+    with serving(tmp_path_factory.mktemp("served"), source, *options, *ONE_THREAD) as server:
         yield server
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
-from llamacpp_calls import started, text_of, whole
 
 from chaku_server import MODEL, ChakuServer, chaku_environment, serving
 from empty_environment import EmptyEnvironment
+from engines.llamacpp_calls import started, text_of, whole
 
 pytestmark = [pytest.mark.model, pytest.mark.prove, pytest.mark.timeout(1800)]
 
