@@ -216,6 +216,8 @@ def scripted(*replies: Reply, name: str = "scripted", **script: Any) -> Scripted
 
 
 CHAT = "/v1/chat/completions"
+DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNgAAAAAgAB5Sfe/AAAAABJRU5ErkJggg=="
+"""A PNG of one black pixel, in base64."""
 
 
 def chat(text: str = "hello", **fields: Any) -> dict[str, Any]:

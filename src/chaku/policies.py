@@ -67,6 +67,17 @@ class Retention(Frozen):
     """Files of /v1/files, and batches that are over."""
 
 
+class ImageLimits(Frozen):
+    """The largest images that a request may carry."""
+
+    megabytes: float = Field(20.0, gt=0)
+    """Size of one image as a file, in 10^6 bytes."""
+    megapixels: float = Field(50.0, gt=0)
+    """Pixels of one image, all its frames together, as its header gives them."""
+    count: int = Field(32, ge=1)
+    """Images of one request, with those of earlier messages."""
+
+
 ModerationAction = Literal["off", "warn", "hide", "refuse"]
 
 

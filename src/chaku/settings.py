@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from chaku.complaints import in_words
 from chaku.config import DEFAULT_PORT, HOST_NAME, MAX_PORT, ORIGIN, Frozen, ModelName
 from chaku.errors import ConfigError
-from chaku.policies import GuestPolicy, ModerationPolicy, Price, Retention
+from chaku.policies import GuestPolicy, ImageLimits, ModerationPolicy, Price, Retention
 
 RoutingPolicy = Literal["prefix", "least_loaded", "round_robin", "lottery"]
 
@@ -169,6 +169,8 @@ class ServeConfig(Frozen):
     """User messages that one chat may have."""
     input_characters: int | None = Field(None, ge=1)
     """Characters that the last user message may have."""
+    image_limits: ImageLimits = Field(default_factory=ImageLimits)
+    """The largest images that a request may carry. Metadata (place, time, camera) is always taken out of them."""
     keep: bool = True
     """Keep what is said. If not, chats, battles, votes and thumbs are in memory alone, for a day at most, and the page
     says so; usage is counted without contents, and batches are refused."""
@@ -234,6 +236,13 @@ class ServeConfig(Frozen):
         """On the command line it is KIND=DAYS; in the environment there are spaces between several."""
         days = days.split() if isinstance(days, str) else days
         return dict(_days(text) for text in days) if isinstance(days, tuple | list) else days
+
+    @field_validator("image_limits", mode="before")
+    @classmethod
+    def _read_image_limits(cls, limits: Any) -> Any:
+        """On the command line it is KIND=NUMBER; in the environment there are spaces between several."""
+        limits = limits.split() if isinstance(limits, str) else limits
+        return dict(_limit(text) for text in limits) if isinstance(limits, tuple | list) else limits
 
     @field_validator("contestants")
     @classmethod
@@ -317,6 +326,17 @@ def _days(text: str) -> tuple[str, str]:
     if not sign or kind not in Retention.model_fields:
         raise ValueError(f"{text[:80]!r} is not KIND=DAYS: kinds are {', '.join(Retention.model_fields)}")
     return kind, days
+
+
+def _limit(text: str) -> tuple[str, float]:
+    kind, _, number = text.partition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = -1
+    if value < 0 or kind not in ImageLimits.model_fields:
+        raise ValueError(f"{text[:80]!r} is not KIND=NUMBER: kinds are {', '.join(ImageLimits.model_fields)}")
+    return kind, value
 
 
 def _contestant(text: str) -> Any:

@@ -33,6 +33,22 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChakuServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def abilities(served: ChakuServer) -> frozenset[str]:
+    """What the served model can do, as /v1/models lists it."""
+    return frozenset(served.get(f"/v1/models/{MODEL}")[1]["capabilities"])
+
+
+@pytest.fixture(autouse=True)
+def _has_what_it_needs(request: pytest.FixtureRequest) -> None:
+    """Skip a test marked `needs` where the engine under test lacks the ability; the built-in one lacks none."""
+    marker = request.node.get_closest_marker("needs")
+    if marker is None or ENGINE == "llamacpp":
+        return
+    if missing := set(marker.args) - request.getfixturevalue("abilities"):
+        pytest.skip(f"{ENGINE} lacks {', '.join(sorted(missing))}, as /v1/models says")
+
+
 @pytest.fixture
 def client(served: ChakuServer) -> Iterator[OpenAI]:
     """The official client, which repeats nothing by itself: a test sees every answer."""

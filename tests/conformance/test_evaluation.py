@@ -14,6 +14,7 @@ pytestmark = pytest.mark.model
 MODEL = "smollm2-135m"
 
 
+@pytest.mark.needs("response_format")
 def test_the_real_model_answers_and_judges_four_questions(served: ChakuServer, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     hot = f"{{name: hot, model: {MODEL}, sampling: {{temperature: 1.5}}}}"

@@ -56,7 +56,9 @@ def node_modules() -> Path:
     return folder / "node_modules"  # a package finds the ones it needs only in a folder of this name
 
 
-@pytest.mark.parametrize("client", NUM_TESTS)
+@pytest.mark.parametrize(
+    "client", [pytest.param(name, marks=pytest.mark.needs(*["embeddings"] * (name == "openai"))) for name in NUM_TESTS]
+)
 def test_the_npm_client_is_served_whole_streamed_and_through_its_helpers(
     served: ChakuServer, node_modules: Path, tmp_path: Path, client: str
 ) -> None:

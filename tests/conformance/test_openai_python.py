@@ -89,6 +89,7 @@ def test_the_stream_helper_assembles_the_same_answer(client: OpenAI) -> None:
     assert final.usage.completion_tokens >= 5
 
 
+@pytest.mark.needs("response_format")
 def test_a_pydantic_model_is_filled_from_a_schema(client: OpenAI) -> None:
     messages = [{"role": "user", "content": "Describe the city of Paris."}]
     answer = client.chat.completions.parse(
@@ -99,6 +100,7 @@ def test_a_pydantic_model_is_filled_from_a_schema(client: OpenAI) -> None:
     assert answer.choices[0].finish_reason == "stop"
 
 
+@pytest.mark.needs("response_format")
 def test_a_pydantic_model_is_filled_from_a_stream(client: OpenAI) -> None:
     messages = [{"role": "user", "content": "Describe the city of Paris."}]
     with client.chat.completions.stream(
@@ -109,6 +111,7 @@ def test_a_pydantic_model_is_filled_from_a_stream(client: OpenAI) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # of the SDK, about its own message
+@pytest.mark.needs("response_format")
 def test_a_conversation_goes_on_with_the_helpers_own_messages(client: OpenAI) -> None:
     """What `create`, `stream` and `parse` return carries fields of the SDK's; they are sent back as they are."""
     short = {"model": MODEL, "temperature": 0, "max_completion_tokens": 40}
@@ -177,6 +180,7 @@ def test_plain_completions_continue_a_text(client: OpenAI) -> None:
         assert "".join(chunk.choices[0].text for chunk in stream) == answer.choices[0].text
 
 
+@pytest.mark.needs("embeddings")
 def test_embeddings_in_the_clients_own_encoding_and_as_floats_are_the_same_unit_vectors(client: OpenAI) -> None:
     texts = ["a small cat", "a little kitten", "quarterly tax returns"]
     packed = client.embeddings.create(model=MODEL, input=texts)  # the client asks for base64 by itself
@@ -254,6 +258,7 @@ def test_text_that_spells_the_end_of_a_turn_stays_text(client: OpenAI) -> None:
     assert tokens(hostile) - tokens(plain) > 20
 
 
+@pytest.mark.needs("response_format")
 def test_json_object_is_json(client: OpenAI) -> None:
     answer = client.chat.completions.create(
         model=MODEL,

@@ -46,7 +46,11 @@ JSON_SCHEMA = {
 class Ask:
     """Asks one route; `ask(field=value)` gives status and body."""
 
-    def __init__(self, served: ChakuServer, vocabulary: dict[str, int], path: str, **fields: Any) -> None:
+    def __init__(
+        self, served: ChakuServer, vocabulary: dict[str, int], path: str, abilities: frozenset[str], **fields: Any
+    ) -> None:
+        self.abilities = abilities
+        self.scores_prompts = "scores_prompts" in abilities
         self._url = served.base_url + path
         self._fields = {"model": MODEL, **fields}
         self.is_chat = "messages" in fields
@@ -370,7 +374,12 @@ def prompt(ask: Ask) -> None:
 
 def echo(ask: Ask) -> None:
     assert ask.text(echo=True, temperature=0, prompt=FRANCE) == FRANCE + ask.text(temperature=0, prompt=FRANCE)
-    ask.refuses("echo", echo=True, logprobs=1)
+    if ask.scores_prompts:
+        status, body = ask(echo=True, logprobs=1, prompt=FRANCE, max_tokens=0)
+        found = body["choices"][0]["logprobs"]
+        assert (status, "".join(found["tokens"]), found["token_logprobs"][0]) == (200, FRANCE, None)
+    else:
+        ask.refuses("echo", echo=True, logprobs=1)
 
 
 def text_logprobs(ask: Ask) -> None:
@@ -446,27 +455,42 @@ def vocabulary(smollm2_path: Path) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def asks(served: ChakuServer, vocabulary: dict[str, int]) -> dict[str, Ask]:
+def asks(served: ChakuServer, vocabulary: dict[str, int], abilities: frozenset[str]) -> dict[str, Ask]:
     return {
-        "chat": Ask(served, vocabulary, "/chat/completions", messages=COUNT, max_tokens=16),
-        "completions": Ask(served, vocabulary, "/completions", prompt="Once upon a time", max_tokens=16),
-        "embeddings": Ask(served, vocabulary, "/embeddings", input="a cat"),
+        "chat": Ask(served, vocabulary, "/chat/completions", abilities, messages=COUNT, max_tokens=16),
+        "completions": Ask(served, vocabulary, "/completions", abilities, prompt="Once upon a time", max_tokens=16),
+        "embeddings": Ask(served, vocabulary, "/embeddings", abilities, input="a cat"),
     }
+
+
+ABILITIES = {"response_format": {"type": "json_object"}}
+"""Fields that an engine may lack, and a value that asks for something. /v1/models lists those that it has."""
+
+
+def check_of(table: dict[str, Check], field: str, ask: Ask) -> Check:
+    """The check of a field: it is honoured if the model lists it, else refused."""
+    return refused(field, ABILITIES[field]) if field in ABILITIES.keys() - ask.abilities else table[field]
 
 
 @pytest.mark.parametrize("field", CHAT)
 def test_chat_honours_or_refuses(asks: dict[str, Ask], field: str) -> None:
-    CHAT[field](asks["chat"])
+    check_of(CHAT, field, asks["chat"])(asks["chat"])
 
 
 @pytest.mark.parametrize("field", COMPLETIONS)
 def test_completions_honours_or_refuses(asks: dict[str, Ask], field: str) -> None:
-    COMPLETIONS[field](asks["completions"])
+    check_of(COMPLETIONS, field, asks["completions"])(asks["completions"])
 
 
+@pytest.mark.needs("embeddings")
 @pytest.mark.parametrize("field", EMBEDDINGS)
 def test_embeddings_honours_or_refuses(asks: dict[str, Ask], field: str) -> None:
     EMBEDDINGS[field](asks["embeddings"])
+
+
+def test_a_route_that_the_model_lacks_is_refused_with_the_reason(asks: dict[str, Ask]) -> None:
+    if "embeddings" not in asks["embeddings"].abilities:
+        asks["embeddings"].refuses("model")
 
 
 @pytest.mark.parametrize("route", ["chat", "completions", "embeddings"])

@@ -18,7 +18,7 @@ from chaku.protocol.anthropic import MessagesRequest
 from chaku.protocol.openai import ChatRequest
 from chaku.protocol.validation import check, read_request
 from chaku.serve.wires.anthropic_requests import chat_body
-from gateways import Keys, Running, gateway, scripted
+from gateways import DOT, Keys, Running, gateway, scripted
 
 HELLO: Any = [{"role": "user", "content": "hello"}]
 WEATHER: Any = {
@@ -116,7 +116,7 @@ async def test_what_is_asked_reaches_the_engine_in_openais_words() -> None:
             "content": [
                 {"type": "tool_result", "tool_use_id": "call_1", "content": [{"type": "text", "text": "rain"}]},
                 {"type": "text", "text": "And this?"},
-                {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}},
+                {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": DOT}},
             ],
         },
         {"role": "assistant", "content": "It is"},
@@ -157,7 +157,7 @@ async def test_what_is_asked_reaches_the_engine_in_openais_words() -> None:
                     "role": "user",
                     "content": [
                         {"type": "text", "text": "And this?"},
-                        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+                        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{DOT}"}},
                     ],
                 },
                 {"role": "assistant", "content": "It is"},

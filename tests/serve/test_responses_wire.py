@@ -20,7 +20,7 @@ from chaku.protocol.openai import ChatRequest
 from chaku.protocol.responses import ResponsesRequest
 from chaku.protocol.validation import check, read_request
 from chaku.serve.wires.responses_requests import chat_body
-from gateways import Running, gateway, scripted
+from gateways import DOT, Running, gateway, scripted
 
 WEATHER: Any = {
     "type": "function",
@@ -108,7 +108,7 @@ async def test_items_of_an_answer_go_back_as_they_came_and_reach_the_engine_as_m
                 "role": "user",
                 "content": [
                     {"type": "input_text", "text": "And this?"},
-                    {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "auto"},
+                    {"type": "input_image", "image_url": f"data:image/png;base64,{DOT}", "detail": "auto"},
                 ],
             },
         ]
@@ -134,7 +134,7 @@ async def test_items_of_an_answer_go_back_as_they_came_and_reach_the_engine_as_m
             "role": "user",
             "content": [
                 {"type": "text", "text": "And this?"},
-                {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "auto"}},
+                {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{DOT}", "detail": "auto"}},
             ],
         },
     ]

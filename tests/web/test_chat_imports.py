@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chaku.policies import ImageLimits
 from chaku.web import other_exports
 from chaku.web.imports import repair_line
 from gateways import page_gateway
@@ -48,10 +49,10 @@ BAD = [
 @pytest.mark.parametrize(("bad", "reason"), BAD)
 def test_what_the_page_could_not_show_is_repaired_and_counted(bad: str, reason: str) -> None:
     repairs: Counter[str] = Counter()
-    repaired = repair_line(bad.encode(), repairs)
+    repaired = repair_line(bad.encode(), repairs, ImageLimits())
     assert [key for key in repairs if key.startswith(reason)] and repairs.total() == 1
     again: Counter[str] = Counter()
-    assert (repair_line(repaired, again), again.total()) == (repaired, 0)
+    assert (repair_line(repaired, again, ImageLimits()), again.total()) == (repaired, 0)
 
 
 async def test_chats_with_bad_records_open_and_can_be_asked_on(database: Path) -> None:
@@ -120,9 +121,9 @@ _JSON = st.recursive(
 def test_a_repaired_line_needs_no_more_repair(content: Any, usage: Any, sampling: Any, calls: Any, error: Any) -> None:
     message = {"role": "assistant", "content": content, "tool_calls": calls}
     bad = line({**message, "chaku": {"id": "m", "usage": usage, "sampling": sampling, "error": error}})
-    repaired = repair_line(bad.encode(), Counter())
+    repaired = repair_line(bad.encode(), Counter(), ImageLimits())
     again: Counter[str] = Counter()
-    assert (repair_line(repaired, again), again.total()) == (repaired, 0)
+    assert (repair_line(repaired, again, ImageLimits()), again.total()) == (repaired, 0)
 
 
 SHAREGPT = {

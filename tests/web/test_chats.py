@@ -13,11 +13,11 @@ import pytest
 from chaku.engines.base import Call
 from chaku.engines.scripted import Reply
 from chaku.web.streams import MAX_WAITING, Hub
-from gateways import page_gateway, scripted
+from gateways import DOT, page_gateway, scripted
 from processes import PATIENCE_S
 from tabs import Refused, tab
 
-PIXEL = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+PIXEL = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{DOT}"}}
 
 
 async def test_a_chat_is_made_listed_changed_deleted_and_brought_back(database: Path) -> None:

@@ -12,7 +12,7 @@ from chaku.cli.help_page import Command, command
 from chaku.cli.terminal import kept, settings
 from chaku.cli.terminal.answer import with_way_out
 from chaku.cli.terminal.asking import endpoint_options, model_rows, question_of, run_until_ended, sampling_options
-from chaku.cli.terminal.attached import as_text
+from chaku.cli.terminal.attached import check_sees, read
 from chaku.cli.terminal.endpoint import choose
 from chaku.cli.terminal.one_shot import answer_once
 from chaku.cli.terminal.recommended import recommended
@@ -38,7 +38,7 @@ _FILE = click.Path(path_type=Path)
     metavar="FILE",
     type=_FILE,
     multiple=True,
-    help="Put a text file into the message.",
+    help="Put a text file or an image into the message.",
 )
 @click.option("-c", "--continue", "continues", is_flag=True, help="Continue the last conversation.")
 @sampling_options
@@ -66,8 +66,8 @@ def chat(
     Talks to --base-url or OPENAI_BASE_URL, else to a chaku gateway on this machine, else it starts the small
     built-in model by itself.
     """
-    attached = as_text(files)
-    question = question_of(prompt, attached)
+    attached = read(files)
+    question = question_of(prompt, attached.text)
     if question is None and (json or not sys.stdout.isatty()):
         raise UsageError("there is no prompt, and the output is not a terminal", fix='give one: chaku chat "…"')
     transcript = Transcript()
@@ -90,13 +90,15 @@ def chat(
                 models = list(rows)
                 chosen = endpoint.model or models[0]
                 suits = recommended(rows.get(chosen, {}))
+                if attached.images:
+                    check_sees(chosen, rows.get(chosen, {}))
                 if system is not None or not transcript.messages:
                     transcript.system = system if system is not None else suits.system
                 if question is None:
                     repl = Repl(client, chosen, rows, transcript, given, console, raw=raw, keep=keep)
                     await repl.run(attached)
                 else:
-                    transcript.say(question)
+                    transcript.say(question, [image.url for image in attached.images])
                     if sys.stdout.isatty() and (shown := suits.shown(given)):
                         click.echo(click.style(shown, dim=True), err=True)
                     sampling = {**suits.sampling, **given}

@@ -15,7 +15,7 @@ from chaku.cli.help_page import command
 from chaku.cli.terminal import settings
 from chaku.cli.terminal.answer import ask, with_way_out
 from chaku.cli.terminal.asking import endpoint_options, model_rows, question_of, run_until_ended, sampling_options
-from chaku.cli.terminal.attached import as_text
+from chaku.cli.terminal.attached import Attached, check_sees, read
 from chaku.cli.terminal.endpoint import choose
 from chaku.cli.terminal.one_shot import SilentView, report
 from chaku.cli.terminal.recommended import recommended
@@ -42,7 +42,13 @@ _MOST = 4
 @endpoint_options
 @click.option("-s", "--system", metavar="TEXT", help="System prompt of all models.")
 @click.option(
-    "-f", "--file", "files", metavar="FILE", type=_FILE, multiple=True, help="Put a text file into the message."
+    "-f",
+    "--file",
+    "files",
+    metavar="FILE",
+    type=_FILE,
+    multiple=True,
+    help="Put a text file or an image into the message.",
 )
 @sampling_options
 @click.option("--json", is_flag=True, help="Print the answers with usage and timings as one JSON object.")
@@ -71,7 +77,8 @@ def compare(
             f"chaku compare takes {_FEWEST} to {_MOST} models, got {len(models)}",
             fix='name them: chaku compare -m A -m B "…"',
         )
-    question = question_of(prompt, as_text(files))
+    attached = read(files)
+    question = question_of(prompt, attached.text)
     if question is None:
         raise UsageError("there is no prompt", fix='give one: chaku compare -m A -m B "…"')
     given = {name: value for name, value in sampling.items() if value is not None}
@@ -87,7 +94,7 @@ def compare(
             async with asyncio.TaskGroup() as group:
                 works = [
                     group.create_task(
-                        _answer(client, contender, rows.get(contender.model, {}), question, system, given)
+                        _answer(client, contender, rows.get(contender.model, {}), question, attached, system, given)
                     )
                     for contender in contenders
                 ]
@@ -109,17 +116,20 @@ def compare(
 async def _answer(
     client: Client,
     contender: Contender,
-    rows: dict[str, dict[str, Any]],
+    row: dict[str, Any],
     question: str,
+    attached: Attached,
     system: str | None,
     given: dict[str, settings.Value],
 ) -> None:
     """Fill in the contender's answer, or why there is none."""
-    suits = recommended(rows.get(contender.model, {}))
+    suits = recommended(row)
     transcript = Transcript()
     transcript.system = system if system is not None else suits.system
-    transcript.say(question)
+    transcript.say(question, [image.url for image in attached.images])
     try:
+        if attached.images:
+            check_sees(contender.model, row)
         await ask(client, transcript, contender.model, {**suits.sampling, **given}, SilentView(), contender.answer)
     except ChakuError as failure:
         contender.failure = await with_way_out(failure, client, contender.model)

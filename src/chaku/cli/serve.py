@@ -290,6 +290,7 @@ def _mount_page(serving: Serving, store: Store, said: Store, keys: KeyRing, base
         user_header=config.user_header,
         certificate=serving.tls.fingerprint if serving.tls else None,
         said=said,
+        images=config.image_limits,
     )
     serving.companions.append(application)
 

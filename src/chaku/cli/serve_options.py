@@ -29,6 +29,7 @@ FLAGS = {
     "models": "MODEL",
     "contestants": "--contestant",
     "prices": "--price",
+    "image_limits": "--image-limit",
 }
 """Flags that are not spelled like their setting."""
 
@@ -221,6 +222,14 @@ _LAST_OPTIONS = (
         default=None,
         show_default="keep",
         help="Keep what is said. With --no-keep it is in memory alone, for a day at most.",
+    ),
+    click.option(
+        "--image-limit",
+        "image_limits",
+        metavar="KIND=NUMBER",
+        multiple=True,
+        show_default="megabytes=20, megapixels=50, count=32",
+        help="Limit images. Kinds: megabytes and megapixels of one, count per request.",
     ),
     click.option(
         "--retention-days",

@@ -7,6 +7,8 @@ answers. Without a script it repeats the user's message.
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import itertools
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -24,7 +26,9 @@ from chaku.protocol.openai import prompts_of
 
 
 class Reply(Frozen):
-    """One canned reply. `{prompt}` in the text stands for the last user message."""
+    """One canned reply. `{prompt}` in the text stands for the last user message, `{images}` for what reached the engine
+    of its images: type, bytes and sha256.
+    """
 
     match: str = ""
     """Regular expression looked for in the last user message."""
@@ -56,6 +60,8 @@ class Script(Frozen):
     load_s: float = Field(0.0, ge=0)
     slots: int = Field(32, ge=1)
     context: int = Field(8192, ge=16)
+    vision: bool = False
+    """Take images."""
 
 
 class ScriptedEngine(Engine):
@@ -85,6 +91,7 @@ class ScriptedEngine(Engine):
         return Capabilities(
             routes=frozenset({"chat", "completions"}),
             parameters=frozenset({"n", "continue_final_message"}),
+            vision=self.script.vision,
             reasoning=any(reply.reasoning for reply in self.script.replies),
             context_tokens=self.script.context,
             slots=self.script.slots,
@@ -121,7 +128,7 @@ class _ScriptedAnswer(Answer):
         self._reply = reply
         self._call = call
         self._is_chat = call.route == "chat"
-        text = reply.text.replace("{prompt}", prompt)
+        text = reply.text.replace("{images}", _images_of(call)).replace("{prompt}", prompt)
         if call.body.get("continue_final_message"):
             text = text.removeprefix(_text_of(call.body["messages"][-1]["content"]))
         text, self._stop = _cut_at_stop(text, call.body.get("stop"))
@@ -199,6 +206,21 @@ def _last_user_text(call: Call) -> str:
         return _text_of(users[-1].get("content"))
     prompt = call.body["prompt"]
     return prompt if isinstance(prompt, str) else " ".join(str(part) for part in prompt)
+
+
+def _images_of(call: Call) -> str:
+    """The images of the last user message, as they arrived."""
+    users = [message for message in call.body.get("messages", ()) if message["role"] == "user"]
+    content = users[-1].get("content") if users else None
+    seen = []
+    for part in content if isinstance(content, list) else ():
+        if part["type"] == "image_url":
+            head, _, data = part["image_url"]["url"].partition(";base64,")
+            image = base64.b64decode(data)
+            seen.append(
+                f"{head.removeprefix('data:')} of {len(image)} bytes, sha256 {hashlib.sha256(image).hexdigest()}"
+            )
+    return "; ".join(seen) or "no image"
 
 
 def _text_of(content: Any) -> str:

@@ -67,7 +67,7 @@ def describe_model(served: Served) -> ServedModel:
     abilities: set[str] = set()
     if known is not None:
         abilities = {*known.routes, *known.parameters}
-        abilities |= {name for name in ("tools", "vision", "reasoning") if getattr(known, name)}
+        abilities |= {name for name in ("tools", "vision", "reasoning", "scores_prompts") if getattr(known, name)}
     return {
         "id": served.name,
         "object": "model",

@@ -26,6 +26,8 @@ from chaku.errors import (
     InvalidRequest,
     Overloaded,
 )
+from chaku.images.data_url import clean_messages, has_images
+from chaku.policies import ImageLimits
 from chaku.protocol.errors import body_of
 from chaku.protocol.openai import prompts_of
 from chaku.serve.access import Access, Caller
@@ -76,6 +78,7 @@ class Gateway:
         limits: RateLimits,
         moderator: Moderator | None,
         *,
+        images: ImageLimits,
         continue_answers: bool,
     ) -> None:
         """With `continue_answers`, an answer that breaks off is continued unless its request says otherwise."""
@@ -87,6 +90,7 @@ class Gateway:
         self._dispatcher = dispatcher
         self._limits = limits
         self._moderator = moderator
+        self._images = images
         self._continue_answers = continue_answers
         self._bodies = BodyReader()
         self._endpoints = EndpointTable()
@@ -195,6 +199,8 @@ class Gateway:
         body = work.translation.body
         self._limits.check(work.caller, served.name, body)
         served.fit(work.route, body)  # what no replica can honour is refused before anything is counted
+        if has_images(messages := body.get("messages", ())):
+            await asyncio.to_thread(clean_messages, messages, self._images)
         asked = work_of(served.name, body, num_answers(body))
         reservation = await self._limits.reserve(work.caller, work.route, served.name, body, asked.num_slots)
         if reservation is not None:

@@ -126,6 +126,7 @@ def build(
         Dispatcher(router),
         limits,
         moderator,
+        images=config.image_limits,
         continue_answers=config.continue_answers,
     )
     serving = Serving(table, app, gateway, access, connection_limits, tls=tls, own_api=own_api, moderator=moderator)

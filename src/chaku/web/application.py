@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from chaku import __version__, tasks
 from chaku.errors import ChakuError, InvalidRequest, MethodNotAllowed, NotFound
-from chaku.policies import GuestPolicy
+from chaku.policies import GuestPolicy, ImageLimits
 from chaku.runs import ROOT
 from chaku.store.audit import record
 from chaku.store.database import Store
@@ -70,6 +70,7 @@ class Application:
         guests: GuestPolicy | None,
         user_header: str | None,
         said: Store,
+        images: ImageLimits,
     ) -> None:
         self._models = models
         self._closing = asyncio.Event()
@@ -98,8 +99,8 @@ class Application:
             if fleet is not None
             else None
         )
-        self._chats = Chats(said, self._answers, self._hub)
-        self._messages = Messages(said, self._answers, self._hub, models, self._open_stream)
+        self._chats = Chats(said, self._answers, self._hub, images)
+        self._messages = Messages(said, self._answers, self._hub, models, self._open_stream, images)
         self._arena = Arena(said, self._answers, models, self._open_stream, arena, check_prompt)
         self._board = ArenaBoard(said, self._arena)
         self._side_by_side = SideBySide(said)
@@ -249,13 +250,14 @@ def mount(
     guests: GuestPolicy | None = None,
     user_header: str | None = None,
     said: Store | None = None,
+    images: ImageLimits | None = None,
 ) -> Application:
     """Put the page at / and its application at /api. `models` gives the rows of /v1/models, `base_url` is the /v1 of
     this gateway, `runs` is where training runs lie and `evals` where evaluation runs do, `fleet` are its workers,
     `certificate` is the sha256 of its TLS certificate, `check_prompt` refuses prompts of battles, `guests` lets
     visitors in without a key, `user_header` is where trusted proxies name users, `said` holds chats and battles
-    instead of `store`. What comes back has to be started and
-    stopped with the gateway.
+    instead of `store`, `images` bounds the images of messages. What comes back has to be started and stopped with the
+    gateway.
     """
     arena = arena or ArenaSettings()
     application = Application(
@@ -274,6 +276,7 @@ def mount(
         guests,
         user_header,
         said or store,
+        images or ImageLimits(),
     )
     app.mount("/api", application.api())
     app.router.routes.extend((page or PageFiles()).routes())

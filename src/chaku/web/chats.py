@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from chaku.errors import InvalidRequest, NotFound
+from chaku.policies import ImageLimits
 from chaku.store.database import Store
 from chaku.store.feedback import FeedbackBook
 from chaku.store.transcripts import export_jsonl
@@ -26,10 +27,11 @@ MAX_PAGE = 200
 class Chats(ChatRoutes):
     """The routes below /chats, and those that take all chats at once."""
 
-    def __init__(self, store: Store, answers: Answers, hub: streams.Hub) -> None:
+    def __init__(self, store: Store, answers: Answers, hub: streams.Hub, images: ImageLimits) -> None:
         super().__init__(store)
         self._answers = answers
         self._hub = hub
+        self._images = images
 
     def routes(self) -> list[tuple[str, str, Handler]]:
         """Method, path below /api, handler."""
@@ -142,7 +144,9 @@ class Chats(ChatRoutes):
         """
         content = await read_body(request)
         owner_id = visitor_of(request).key_id
-        imported, notes = await asyncio.to_thread(import_file, self._store, owner_id, content, datetime.now(UTC))
+        imported, notes = await asyncio.to_thread(
+            import_file, self._store, owner_id, content, datetime.now(UTC), self._images
+        )
         self._hub.publish(owner_id, {"type": "chats"})
         skipped = [{"line": one.line, "reason": one.reason} for one in imported.skipped]
         return json_response({"imported": imported.num_conversations, "skipped": skipped, "repaired": notes})

@@ -7,6 +7,7 @@ are: the store refuses them by number.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime
@@ -16,6 +17,8 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from chaku.errors import InvalidRequest
+from chaku.images.data_url import clean_content
+from chaku.policies import ImageLimits
 from chaku.protocol.messages import Content
 from chaku.store.database import Store
 from chaku.store.transcripts import ImportResult, import_jsonl
@@ -28,7 +31,7 @@ _MAX_COUNT = 2**53
 
 
 def import_file(
-    store: Store, owner_id: str | None, content: bytes, now: datetime
+    store: Store, owner_id: str | None, content: bytes, now: datetime, images: ImageLimits
 ) -> tuple[ImportResult, dict[str, int]]:
     """Take the chats of a file, of chaku or of another program: all that can be read.
 
@@ -36,15 +39,15 @@ def import_file(
     Raises InvalidRequest for a file that holds no JSON.
     """
     found = Converted(content.splitlines()) if is_messages_jsonl(content) else convert(content)
-    lines = (repair_line(line, found.notes) for line in found.lines)
+    lines = (repair_line(line, found.notes, images) for line in found.lines)
     imported = import_jsonl(store, owner_id, lines, now=now, skips_bad_lines=True)
     skipped = (replace(one, line=found.records[one.line - 1]) if found.records else one for one in imported.skipped)
     in_order = sorted([*found.skipped, *skipped], key=lambda one: one.line)
     return replace(imported, skipped=tuple(in_order)), dict(sorted(found.notes.items()))
 
 
-def repair_line(line: bytes, repairs: Counter[str]) -> bytes:
-    """One line of `messages` JSONL, repaired where it has to be; `repairs` counts the reasons."""
+def repair_line(line: bytes, repairs: Counter[str], images: ImageLimits) -> bytes:
+    """One line of `messages` JSONL, repaired where it has to be; `repairs` counts the reasons. Images lose metadata."""
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -57,13 +60,13 @@ def repair_line(line: bytes, repairs: Counter[str]) -> bytes:
     messages = record.get("messages")
     for message in messages if isinstance(messages, list) else []:
         if isinstance(message, dict):
-            _repair_message(message, repairs)
+            _repair_message(message, repairs, images)
     return line if repairs.total() == num_before else dump(record)
 
 
-def _repair_message(message: dict[str, Any], repairs: Counter[str]) -> None:
+def _repair_message(message: dict[str, Any], repairs: Counter[str], images: ImageLimits) -> None:
     if isinstance(message.get("content"), list):
-        message["content"] = [_repair_part(part, repairs) for part in message["content"]]
+        message["content"] = [_repair_part(part, repairs, images) for part in message["content"]]
     if "tool_calls" in message and not _are_tool_calls(message["tool_calls"]):
         del message["tool_calls"]
         repairs["tool_calls that are none were left out"] += 1
@@ -80,14 +83,18 @@ def _repair_message(message: dict[str, Any], repairs: Counter[str]) -> None:
         repairs["an error without a message got one"] += 1
 
 
-def _repair_part(part: Any, repairs: Counter[str]) -> Any:
+def _repair_part(part: Any, repairs: Counter[str], images: ImageLimits) -> Any:
     try:
         _CONTENT.validate_python([part])
+        before = copy.deepcopy(part)
+        clean_content([part], images)
     except (ValidationError, InvalidRequest):
         kind = part.get("type") if isinstance(part, dict) else None
         name = kind[:40] if isinstance(kind, str) and kind.isprintable() else "unknown"
         repairs[f"a content part of type {name} that can't be read became a note"] += 1
         return {"type": "text", "text": f"[{name}: this part could not be imported]"}
+    if part != before:
+        repairs["an image was written anew without metadata"] += 1
     return part
 
 

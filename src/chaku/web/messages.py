@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chaku.errors import InvalidRequest
+from chaku.images.data_url import clean_content, has_images
+from chaku.policies import ImageLimits
 from chaku.store.conversations import StoredConversation, title_from
 from chaku.store.database import Store
 from chaku.store.feedback import Feedback, FeedbackBook
@@ -26,13 +28,20 @@ class Messages(ChatRoutes):
     """The routes below /chats/ID that add to a chat or follow an answer."""
 
     def __init__(
-        self, store: Store, answers: Answers, hub: streams.Hub, models: Callable[[], list[Any]], open_stream: Opener
+        self,
+        store: Store,
+        answers: Answers,
+        hub: streams.Hub,
+        models: Callable[[], list[Any]],
+        open_stream: Opener,
+        images: ImageLimits,
     ) -> None:
         super().__init__(store)
         self._answers = answers
         self._hub = hub
         self._models = models
         self._open_stream = open_stream
+        self._images = images
 
     def routes(self) -> list[tuple[str, str, Handler]]:
         """Method, path below /api, handler."""
@@ -56,7 +65,7 @@ class Messages(ChatRoutes):
         if asked.answer and asked.model is None:
             raise InvalidRequest("an answer needs a model", fix="name one, or send answer: false", param="model")
         chat = await self._chat(request)
-        content = shapes.plain(asked.content)
+        content = await self._kept(asked.content)
         parent_id = None if asked.parent_id is None else id_in(asked.parent_id, "message")
         user = await asyncio.to_thread(
             self._tree(request, chat).append, parent_id, "user", content, now=datetime.now(UTC)
@@ -69,6 +78,13 @@ class Messages(ChatRoutes):
         await self._set_from(request, chat, asked, title=chat.title or title_from(content))
         shown = shapes.show_message(answer) if answer else None
         return json_response({"user": shapes.show_message(user), "answer": shown})
+
+    async def _kept(self, asked: Any) -> Any:
+        """A message's content as the store keeps it: images have no metadata. Raises InvalidRequest for large ones."""
+        content = shapes.plain(asked)
+        if has_images([{"content": content}]):
+            await asyncio.to_thread(clean_content, content, self._images)
+        return content
 
     async def regenerate(self, request: Request) -> Response:
         """Another answer to a user message."""
@@ -113,7 +129,7 @@ class Messages(ChatRoutes):
         """Another wording of a message beside the old one, without a new answer."""
         chat = await self._chat(request)
         asked = await read_json(request, shapes.Edit)
-        tree, content = self._tree(request, chat), shapes.plain(asked.content)
+        tree, content = self._tree(request, chat), await self._kept(asked.content)
         message = await asyncio.to_thread(tree.edit, _message_id(request), content, now=datetime.now(UTC))
         self._hub.tell_message(chat.owner_id, message)
         self._hub.tell_chat(await self._chat(request))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from chaku.cli.terminal import settings
 from chaku.cli.terminal.answer import ShownAnswer
+from chaku.cli.terminal.attached import AttachedImage, check_sees, read_image
 from chaku.cli.terminal.recommended import Suits
 from chaku.cli.terminal.transcript import Transcript, load
 from chaku.errors import UsageError
@@ -23,6 +25,10 @@ class ChatSession:
     model: str
     models: list[str]
     sampling: dict[str, settings.Value]
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the server says of each model."""
+    images: list[AttachedImage] = field(default_factory=list)
+    """What goes with the next message."""
     suits: dict[str, Suits] = field(default_factory=dict)
     """What the server recommends for each model."""
     last: ShownAnswer | None = None
@@ -46,6 +52,20 @@ class ChatSession:
             return str(self.sampling[name])
         theirs = self.model_suits.sampling.get(name)
         return "default" if theirs is None else f"{theirs}, the model's"
+
+    def attach(self, images: Sequence[AttachedImage]) -> str:
+        """Let images go with the next message, and say so. Raises UsageError where the model can't see."""
+        check_sees(self.model, self.rows.get(self.model, {}))
+        self.images += images
+        return f"{', '.join(image.name for image in self.images)} goes with your next message; /image none takes it off"
+
+    def take_back(self) -> str | None:
+        """Undo the last message. Its images wait for the next one."""
+        urls = self.transcript.last_images
+        text = self.transcript.undo()
+        if text is not None:
+            self.images = [AttachedImage("the image of before", url) for url in urls]
+        return text
 
     def count(self, answer: ShownAnswer) -> None:
         """Add an answer to the totals."""
@@ -136,6 +156,17 @@ def _set(session: ChatSession, rest: str) -> Outcome:
     return Outcome(f"{name} is {session.sampling[name]}.")
 
 
+def _image(session: ChatSession, rest: str) -> Outcome:
+    if rest == "none":
+        session.images = []
+        return Outcome("No image goes with your next message.")
+    if rest:
+        check_sees(session.model, session.rows.get(session.model, {}))
+        return Outcome(session.attach([read_image(Path(word).expanduser()) for word in _words(rest)]))
+    waiting = "\n".join(image.name for image in session.images)
+    return Outcome(waiting or "No image goes with your next message. /image FILE attaches one.")
+
+
 def _regen(session: ChatSession, rest: str) -> Outcome:
     messages = session.transcript.messages
     if not session.transcript.num_turns:
@@ -153,7 +184,7 @@ def _undo(session: ChatSession, rest: str) -> Outcome:
 
 
 def _edit(session: ChatSession, rest: str) -> Outcome:
-    text = session.transcript.undo()
+    text = session.take_back()
     if text is None:
         raise UsageError("there is nothing to edit")
     return Outcome(prefill=text)
@@ -229,6 +260,7 @@ COMMANDS = {
     "/model": Command(_model, "[NAME]", "the models here, or change to one"),
     "/system": Command(_system, "[TEXT]", "the system prompt, or a new one; `none` removes it"),
     "/set": Command(_set, "[NAME [VALUE]]", "the sampling settings, or change one; `default` unsets it"),
+    "/image": Command(_image, "FILE…", "attach images to the next message; `none` takes them off", complete_paths=True),
     "/regen": Command(_regen, "", "answer the last message again"),
     "/edit": Command(_edit, "", "take the last message back into the input line"),
     "/undo": Command(_undo, "", "take back the last message and its answer"),

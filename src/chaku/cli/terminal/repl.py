@@ -24,6 +24,7 @@ from rich.text import Text
 from chaku import __version__
 from chaku.cli.terminal import commands
 from chaku.cli.terminal.answer import ShownAnswer, ask, with_way_out
+from chaku.cli.terminal.attached import Attached, check_sees, dropped_images, read_image
 from chaku.cli.terminal.commands import COMMANDS, ChatSession
 from chaku.cli.terminal.markdown import clean
 from chaku.cli.terminal.one_shot import why_it_ended
@@ -55,6 +56,7 @@ class Repl:
     ) -> None:
         self._client = client
         self._session = ChatSession(transcript, model, list(rows), sampling)
+        self._session.rows = rows
         self._session.suits = {name: recommended(row) for name, row in rows.items()}
         self._console = console
         self._raw = raw
@@ -62,9 +64,10 @@ class Repl:
         self._attached = ""
         self._prompt = _prompt_session(self._session, color=not console.no_color)
 
-    async def run(self, attached: str = "") -> None:
-        """Talk until the person leaves. `attached` goes below their first message."""
-        self._attached = attached
+    async def run(self, attached: Attached) -> None:
+        """Talk until the person leaves. `attached` goes with their first message."""
+        self._attached = attached.text
+        self._session.images = list(attached.images)
         with _typing_waits():
             await self._talk()
 
@@ -76,8 +79,8 @@ class Repl:
             self._say(f"{shown} (/set, /system)")
         if messages := self._session.transcript.num_turns:
             self._say(f"continued after {messages} message{'s' * (messages > 1)} of yours")
-        if self._attached:
-            self._say(f"{self._attached.partition(':')[0]} goes with your first message")
+        if names := Attached(self._attached, tuple(self._session.images)).names:
+            self._say(f"{names} goes with your first message")
         prefill = ""
         interrupted = False
         while True:
@@ -105,11 +108,12 @@ class Repl:
             return commands.Outcome()
         if typed.strip().lower() in ("exit", "quit"):
             return commands.Outcome(leave=True)
-        if not typed.startswith("/"):
-            message, self._attached = "\n\n".join(filter(None, (_without_quotes(typed), self._attached))), ""
-            self._session.transcript.say(message)
-            return await self._answer()
         try:
+            if dropped := dropped_images(typed):
+                self._say(self._session.attach([read_image(path) for path in dropped]))
+                return commands.Outcome()
+            if not typed.startswith("/"):
+                return await self._send(typed)
             outcome = commands.run(self._session, typed)
         except ChakuError as failure:
             self._tell(failure)
@@ -117,6 +121,16 @@ class Repl:
         if outcome.text:
             self._say(outcome.text)
         return await self._answer() if outcome.ask else outcome
+
+    async def _send(self, typed: str) -> commands.Outcome:
+        """Ask, with what waits for this message. Raises UsageError where the model can't see an image of it."""
+        session = self._session
+        if session.images:
+            check_sees(session.model, session.rows.get(session.model, {}))
+        message, self._attached = "\n\n".join(filter(None, (_without_quotes(typed), self._attached))), ""
+        session.transcript.say(message, [image.url for image in session.images])
+        session.images = []
+        return await self._answer()
 
     async def _answer(self) -> commands.Outcome:
         session, answer = self._session, ShownAnswer()
@@ -133,7 +147,7 @@ class Repl:
         stopped = asking.cancelled()
         if not stopped and isinstance(failure := asking.exception(), ChakuError):
             self._tell(await with_way_out(failure, self._client, session.model))
-            return commands.Outcome(prefill=session.transcript.undo() or "")
+            return commands.Outcome(prefill=session.take_back() or "")
         if not stopped:
             asking.result()
         session.count(answer)
@@ -143,7 +157,7 @@ class Repl:
         transcript = self._session.transcript
         if stopped and not answer.text:
             self._say("stopped before the answer began; your message is back in the input line")
-            return commands.Outcome(prefill=transcript.undo() or "")
+            return commands.Outcome(prefill=self._session.take_back() or "")
         transcript.answer(answer.text, reasoning=answer.reasoning, stopped=stopped)
         self._keep_for_next_time()
         if stopped:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,18 @@ class Transcript:
         """The messages as a model gets them, without our notes."""
         return [{name: message[name] for name in _SENT if name in message} for message in self.messages]
 
-    def say(self, text: str) -> None:
-        """Add what the user said."""
-        self.messages.append({"role": "user", "content": text})
+    def say(self, text: str, images: Sequence[str] = ()) -> None:
+        """Add what the user said; `images` are URLs."""
+        parts = [{"type": "image_url", "image_url": {"url": url}} for url in images]
+        content = [*([{"type": "text", "text": text}] if text else []), *parts] if images else text
+        self.messages.append({"role": "user", "content": content})
+
+    @property
+    def last_images(self) -> list[str]:
+        """The URLs of the images in the last thing the user said."""
+        content = next((message["content"] for message in reversed(self.messages) if message["role"] == "user"), None)
+        parts = content if isinstance(content, list) else []
+        return [str(part["image_url"]["url"]) for part in parts if part.get("type") == "image_url"]
 
     def answer(self, text: str, *, reasoning: str = "", stopped: bool = False) -> None:
         """Add what the model said; `stopped` when the user cut it short."""
@@ -126,5 +135,5 @@ def _messages(conversation: Any, path: Path) -> list[dict[str, Any]]:
 def _text(content: Any) -> str:
     """The words of a message, whose content may be a list of parts."""
     if isinstance(content, list):
-        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+        return "\n".join(str(part["text"]) for part in content if isinstance(part, dict) and part.get("text"))
     return str(content or "")

@@ -169,6 +169,7 @@ class Server:
                 raise ContextOverflow(
                     f"the prompt is {num_prompt:,} tokens, {body['model']} takes {self._context:,} with the answer",
                     fix="shorten it",
+                    param="messages" if "messages" in body else "prompt",
                 )
             if not num_prompt:
                 raise InvalidRequest("the prompt is empty", param="prompt")
