@@ -35,8 +35,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChakuServer]:
 
 @pytest.fixture(scope="session")
 def abilities(served: ChakuServer) -> frozenset[str]:
-    """What the served model can do, as /v1/models lists it."""
-    return frozenset(served.get(f"/v1/models/{MODEL}")[1]["capabilities"])
+    """What the served model can do, as /v1/models lists it; `recommended` where a release recommends its sampling."""
+    row = served.get(f"/v1/models/{MODEL}")[1]
+    return frozenset(row["capabilities"]) | ({"recommended"} if row["recommended"] else set())
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 
 from chaku_server import ChakuServer, run_chaku
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.needs("recommended")]
 
 
 def test_the_demo_model_says_paris_and_ends(served: ChakuServer, tmp_path: Path) -> None:

@@ -40,6 +40,37 @@ VICUNA = {
 USAGE = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
 
 
+RECORDED = b''.join(text.encode() + b"\0" for text in (
+    '{"text": "The", "error_code": 0, "usage": {"prompt_tokens": 27, "completion_tokens": 0, "total_tokens": 27}, '
+    '"finish_reason": null, "logprobs": null}',
+    '{"text": "The capital of", "error_code": 0, "usage": {"prompt_tokens": 27, "completion_tokens": 2, '
+    '"total_tokens": 29}, "finish_reason": null, "logprobs": null}',
+    '{"text": "The capital of France is", "error_code": 0, "usage": {"prompt_tokens": 27, "completion_tokens": 4, '
+    '"total_tokens": 31}, "finish_reason": null, "logprobs": null}',
+    '{"text": "The capital of France is Paris.", "error_code": 0, "usage": {"prompt_tokens": 27, '
+    '"completion_tokens": 6, "total_tokens": 33}, "finish_reason": null, "logprobs": null}',
+    '{"text": "The capital of France is Paris.", "error_code": 0, "usage": {"prompt_tokens": 27, '
+    '"completion_tokens": 7, "total_tokens": 34}, "finish_reason": null, "logprobs": null}',
+    '{"text": "The capital of France is Paris.", "error_code": 0, "usage": {"prompt_tokens": 27, '
+    '"completion_tokens": 7, "total_tokens": 34}, "finish_reason": "stop", "logprobs": null}',
+))  # fmt: skip
+"""What fschat 0.2.36's model_worker sent for SmolLM2-135M on 2026-11-29, its last text three times."""
+CHATML = {
+    **VICUNA,
+    "name": "qwen-7b-chat",
+    "system_template": "<|im_start|>system\n{system_message}",
+    "system_message": "You are a helpful assistant.",
+    "roles": ["<|im_start|>user", "<|im_start|>assistant"],
+    "sep_style": 9,
+    "sep": "<|im_end|>",
+    "sep2": None,
+    "stop_str": "<|endoftext|>",
+    "stop_token_ids": [151643, 151644, 151645],
+}
+"""The template of that run, as that worker named it; this version sends no `max_image_size_mb`."""
+del CHATML["max_image_size_mb"], CHATML["system_message_vision"]
+
+
 class FakeWorker:
     """A model worker in FastChat's words: text grows with each object, and the last one says why it ended."""
 
@@ -50,6 +81,7 @@ class FakeWorker:
         self.texts = ["Hi", "Hi the", "Hi there"]
         self.last: dict[str, Any] = {"finish_reason": "stop"}
         self.is_cut = False
+        self.recorded: bytes | None = None
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[FakeWorker]:
@@ -79,6 +111,9 @@ class FakeWorker:
         self.asked.append(body)
         response = web.StreamResponse()
         await response.prepare(request)
+        if self.recorded is not None:
+            await response.write(self.recorded)
+            return response
         for text in self.texts:
             await response.write(frame({"text": text, "error_code": 0, "usage": USAGE, "finish_reason": None}))
         if not self.is_cut:
@@ -116,6 +151,24 @@ async def test_a_worker_of_fastchat_serves_chats_and_streams_deltas() -> None:
         events = await g.events("/v1/chat/completions", asking("hello", stream=True))
         texts = [c["delta"].get("content") for e in events[:-1] for c in json.loads(e)["choices"]]
         assert [text for text in texts if text] == ["Hi", " the", "re"]
+
+
+async def test_a_recorded_answer_of_the_real_worker_becomes_deltas_and_one_end() -> None:
+    worker = FakeWorker()
+    worker.conv, worker.recorded = CHATML, RECORDED
+    async with joined(worker) as g:
+        status, answer, _ = await g.post("/v1/chat/completions", asking("What is the capital of France?"))
+        events = await g.events("/v1/chat/completions", asking("What is the capital of France?", stream=True))
+    assert (status, answer["choices"][0]["message"]["content"]) == (200, "The capital of France is Paris.")
+    assert answer["usage"] == {"prompt_tokens": 27, "completion_tokens": 7, "total_tokens": 34}
+    assert worker.asked[0]["prompt"] == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    choices = [choice for event in events[:-1] for choice in json.loads(event)["choices"]]
+    texts = [text for choice in choices if (text := choice["delta"].get("content"))]
+    assert texts == ["The", " capital of", " France is", " Paris."]
+    assert [choice["finish_reason"] for choice in choices if choice["finish_reason"]] == ["stop"]
 
 
 async def test_text_that_spells_the_end_of_a_turn_does_not_close_it() -> None:
