@@ -29,7 +29,7 @@ from typing import Any
 
 import aiohttp
 
-from fault_rig import PATIENCE_S, TEXT, WORKERS, Seen, free_port, report, rig, script, stream, streams
+from fault_rig import PATIENCE_S, WORKERS, Seen, free_port, report, rig, script, stream, streams
 from gateway import cpu_seconds
 
 
@@ -210,9 +210,15 @@ def real(num: int) -> dict[str, Any]:
         }
 
 
-async def _gaps(url: str, num: int, headers: dict[str, str]) -> tuple[list[float], int]:
-    """Seconds between the tokens of all streams, and the number of failures."""
-    gaps: list[float] = []
+LONG_TEXT = " ".join(f"w{i}" for i in range(200))
+"""20 seconds at 10 tokens/s: long enough that all streams run side by side for most of it."""
+BEGUN_OVER_S = 5.0
+
+
+async def _gaps(url: str, num: int) -> tuple[list[float], int]:
+    """Seconds between the tokens of all streams while all of them run, and the number of failures."""
+    gaps: list[tuple[float, float]] = []
+    first, last = [], []
     failures = 0
     body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hello"}]}
     timeout = aiohttp.ClientTimeout(total=None)
@@ -221,18 +227,22 @@ async def _gaps(url: str, num: int, headers: dict[str, str]) -> tuple[list[float
         async def one(delay_s: float) -> None:
             nonlocal failures
             await asyncio.sleep(delay_s)
-            text, last = b"", None
-            async with http.post(url + "/v1/chat/completions", json=body, headers=headers) as response:
+            text, before = b"", None
+            async with http.post(url + "/v1/chat/completions", json=body) as response:
                 async for piece in response.content.iter_any():
                     now = time.perf_counter()
-                    if last is not None:
-                        gaps.append(now - last)
-                    last = now
+                    if before is None:
+                        first.append(now)
+                    else:
+                        gaps.append((now, now - before))
+                    before = now
                     text += piece
-            failures += text.count(b'"content":" w') != TEXT.count(" ") or not text.endswith(b"data: [DONE]\n\n")
+            last.append(time.perf_counter())
+            is_whole = text.count(b'"content":" w') == LONG_TEXT.count(" ") and text.endswith(b"data: [DONE]\n\n")
+            failures += not is_whole
 
-        await asyncio.gather(*(one(5 * i / num) for i in range(num)))
-    return gaps, failures
+        await asyncio.gather(*(one(BEGUN_OVER_S * i / num) for i in range(num)))
+    return [gap for at, gap in gaps if max(first) < at - gap and at < min(last)], failures
 
 
 def _rss_bytes(pid: int) -> int:
@@ -240,12 +250,14 @@ def _rss_bytes(pid: int) -> int:
 
 
 def _p99_ms(gaps: list[float]) -> float:
+    if not gaps:
+        raise SystemExit("the first streams ended before the last began: this machine is too slow or too busy")
     return sorted(gaps)[int(0.99 * len(gaps))] * 1000
 
 
 def load(num: int) -> dict[str, Any]:
     """Streams at 10 tokens/s through one gateway process, and straight from the worker."""
-    with rig(workers=("a",), delay_s=0.1, token_delay_s=0.1) as running:
+    with rig(workers=("a",), text=LONG_TEXT, delay_s=0.1, token_delay_s=0.1) as running:
         direct = free_port()
         running._start(
             "direct", "serve", f"m={running.model}", "--no-ui", "--port", str(direct), "--max-connections", "3000"
@@ -259,7 +271,7 @@ def load(num: int) -> dict[str, Any]:
         result: dict[str, Any] = {"streams": num}
         for name, url in (("direct", f"http://127.0.0.1:{direct}"), ("gateway", running.url)):
             before, mine, began, rss = cpu_seconds(pid), cpu_seconds(os.getpid()), time.monotonic(), _rss_bytes(pid)
-            gaps, failures = asyncio.run(_gaps(url, num, {}))
+            gaps, failures = asyncio.run(_gaps(url, num))
             took = time.monotonic() - began
             result[name] = {
                 "failures": failures,
