@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import zlib
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chaku.errors import InvalidRequest
+from chaku.images import webp
 from chaku.images.data_url import clean, clean_messages
 from chaku.images.orientation import orientation_of, tiff_with
 from chaku.policies import ImageLimits
@@ -83,6 +85,15 @@ def test_a_thumbnail_in_a_jpegs_first_segment_goes() -> None:
     body = before[6:18] + b"\x01\x01" + SECRET[:3]  # one pixel of a thumbnail
     with_thumbnail = before[:4] + (len(body) + 2).to_bytes(2, "big") + body + before[20:]
     assert clean(with_thumbnail).content == clean(before).content
+
+
+@pytest.mark.parametrize("length", [0, 1, 5])
+def test_a_webp_chunk_that_is_too_short_is_refused_or_left_as_it_is(length: int) -> None:
+    chunks = list(webp._chunks(saved("WEBP", frames=2)[12:]))
+    for short, (name, body) in enumerate(chunks):
+        cut = webp._joined([*chunks[:short], (name, body[:length]), *chunks[short + 1 :]])
+        with contextlib.suppress(InvalidRequest):
+            clean(b"RIFF" + (len(cut) + 4).to_bytes(4, "little") + b"WEBP" + cut)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -36,7 +36,8 @@ def read(content: bytes) -> Image:
         raise damaged("it has no pixels")
     num_frames = len(sizes)
     if kept[0][0] == b"VP8X":
-        flags, rest = kept[0][1][0], take(kept[0][1], 1, 9, "its header")
+        head = take(kept[0][1], 0, 10, "its header")
+        flags, rest = head[0], head[1:]
         sizes.append((1 + int.from_bytes(rest[3:6], "little"), 1 + int.from_bytes(rest[6:9], "little")))
         flags &= ~(_HAS_EXIF | _HAS_XMP)
         if orientation != UPRIGHT:
