@@ -1,10 +1,11 @@
-"""Anthropic's API, Responses and Azure ML's /score on the real model, with the official Python clients."""
+"""Anthropic's API, Responses, Ollama's and Azure ML's /score on the real model, with the official Python clients."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import anthropic
+import ollama
 import openai
 import pytest
 
@@ -57,3 +58,15 @@ def test_score_continues_each_raw_text_as_completions_do(served: ChakuServer, cl
     assert [answer["0"] for answer in response.json()] == [
         text + answer.choices[0].text for text, answer in zip(texts, alone, strict=True)
     ]
+
+
+def test_ollamas_client_gets_paris_whole_streamed_and_as_a_vector(served: ChakuServer) -> None:
+    with ollama.Client(host=f"{served.url}/ollama") as client:
+        asked: Any = {"model": MODEL, "messages": QUESTION, "options": {"temperature": 0, "num_predict": 30}}
+        whole = client.chat(**asked)
+        streamed = list(client.chat(**asked, stream=True))
+        vectors = client.embed(MODEL, ["Paris", "Rome"]).embeddings
+    assert "Paris" in (whole.message.content or "")
+    assert "".join(piece.message.content or "" for piece in streamed) == whole.message.content
+    assert streamed[-1].eval_count == whole.eval_count
+    assert len(vectors) == 2 and len(vectors[0]) == len(vectors[1]) > 100

@@ -41,6 +41,8 @@ OPERATIONS = [
     *(("GET", path) for path in ("/v1/models", "/v1/models/{model}", "/health", "/metrics", "/fleet")),
     *(("POST", f"/fleet/workers/{{worker}}/{command}") for command in ("drain", "reload")),
     ("GET", "/fleet/workers/{worker}/logs"),
+    *(("GET", f"/ollama/api/{what}") for what in ("tags", "version")),
+    ("POST", "/ollama/api/show"),
     *((method, f"/v1/{what}") for method in ("GET", "POST") for what in ("files", "batches")),
     *((method, "/v1/files/{file_id}") for method in ("GET", "DELETE")),
     ("GET", "/v1/files/{file_id}/content"),
@@ -158,7 +160,7 @@ def test_a_key_gets_what_its_scope_allows_and_a_guest_nothing_of_the_api(
 ) -> None:
     _, token, cookie = guarded_server
     is_open = path == "/health"
-    may_call = path.startswith(("/v1", "/score"))
+    may_call = path.startswith(("/v1", "/score", "/ollama"))
 
     def of_key(status: int) -> bool:
         return status not in (401, 403) if is_open or may_call else status == 403

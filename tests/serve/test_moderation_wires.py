@@ -39,6 +39,8 @@ WIRES: dict[str, dict[str, Any]] = {
     "/v1/messages/count_tokens": {"model": "scripted", "messages": [{"role": "user", "content": ASKED}]},
     "/v1/responses": {"model": "scripted", "input": ASKED, "store": False},
     "/score": {"input_data": {"input_string": [ASKED]}},
+    "/ollama/api/chat": {"model": "scripted", "messages": [{"role": "user", "content": ASKED}]},
+    "/ollama/api/generate": {"model": "scripted", "prompt": ASKED},
 }
 
 
@@ -56,7 +58,7 @@ def words(num: int) -> str:
 
 
 def test_every_wire_is_among_those_tested() -> None:
-    embeddings = {"/v1/embeddings", "/fastchat/worker_get_embeddings"}
+    embeddings = {"/v1/embeddings", "/ollama/api/embed", "/fastchat/worker_get_embeddings"}
     assert {row.path for row in ENDPOINTS if row.wire is not None} == {*WIRES, *FASTCHAT_WIRES} | embeddings
 
 
@@ -80,7 +82,7 @@ async def test_a_flagged_prompt_is_refused_on_every_wire(path: str, caplog: Any)
             async with g.http.get(g.url + "/metrics") as response:
                 metrics = await response.text()
     assert status == 400, refused
-    assert "moderation (secret)" in refused["error"]["message"]
+    assert "moderation (secret)" in str(refused["error"])
     assert BAD not in str(refused) + caplog.text + metrics
     assert 'chaku_moderation_total{action="refuse",category="secret",where="input"} 1.0' in metrics
     assert "action=refuse categories=secret" in caplog.text
@@ -129,9 +131,10 @@ async def test_a_stream_ends_with_content_filter_and_the_engine_is_stopped() -> 
         assert 0 < g.exchanges[0].completion_tokens < 200
 
 
-@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses", "/v1/completions"])
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses", "/v1/completions", "/ollama/api/chat"])
 async def test_other_streams_end_in_their_own_words(path: str) -> None:
     words_of = {"/v1/messages": '"refusal"', "/v1/responses": '"content_filter"', "/v1/completions": '"content_filter"'}
+    words_of["/ollama/api/chat"] = '"done_reason":"content_filter"'
     body = {**WIRES[path], "stream": True}
     body = orjson.loads(orjson.dumps(body).replace(BAD.encode(), b"usual"))
     async with (

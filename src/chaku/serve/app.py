@@ -86,7 +86,8 @@ def describe_model(served: Served) -> ServedModel:
     }
 
 
-def _may_ask(request: Request, served: Served) -> bool:
+def may_ask(request: Request, served: Served) -> bool:
+    """Whether the caller of a request may ask a model."""
     caller: Caller = request.scope["chaku_caller"]
     return not caller.limits.models or served.name in caller.limits.models
 
@@ -106,13 +107,13 @@ def build_app(table: ModelTable, metrics: Metrics) -> FastAPI:
     @app.get("/v1/models", tags=["models"], responses=error_responses(401, 403))
     async def list_models(request: Request) -> ServedModels:
         """The models that the caller may ask, with their state."""
-        return {"object": "list", "data": [describe_model(served) for served in table if _may_ask(request, served)]}
+        return {"object": "list", "data": [describe_model(served) for served in table if may_ask(request, served)]}
 
     @app.get("/v1/models/{model:path}", tags=["models"], responses=error_responses(400, 401, 403, 404))
     async def show_model(request: Request, model: str) -> ServedModel:
         """One model."""
         for served in table:
-            if served.name == model and _may_ask(request, served):
+            if served.name == model and may_ask(request, served):
                 return describe_model(served)
         raise NotFound(f"no model {model!r} is served here", param="model", code="model_not_found")
 

@@ -17,6 +17,8 @@ from chaku.serve.signposts import signpost
 from chaku.serve.wires.anthropic import CountTokensWire, MessagesWire
 from chaku.serve.wires.base import Wire
 from chaku.serve.wires.fastchat import CountTokenWire, EmbeddingsWire, GenerateWire
+from chaku.serve.wires.ollama import ChatWire, EmbedWire
+from chaku.serve.wires.ollama import GenerateWire as OllamaGenerateWire
 from chaku.serve.wires.openai import OpenAIWire
 from chaku.serve.wires.responses import ResponsesWire
 from chaku.serve.wires.score import ScoreWire
@@ -48,6 +50,12 @@ ENDPOINTS = (
     _row("/v1/messages", "POST", "infer", MessagesWire()),
     _row("/v1/messages/count_tokens", "POST", "infer", CountTokensWire()),
     _row("/score", "POST", "infer", ScoreWire()),
+    _row("/ollama/api/chat", "POST", "infer", ChatWire()),
+    _row("/ollama/api/generate", "POST", "infer", OllamaGenerateWire()),
+    _row("/ollama/api/embed", "POST", "infer", EmbedWire()),
+    _row("/ollama/api/tags", "GET HEAD", "infer"),
+    _row("/ollama/api/show", "POST", "infer"),
+    _row("/ollama/api/version", "GET HEAD", "infer"),
     _row("/v1/moderations", "POST", "infer"),
     _row("/v1/files", "GET HEAD POST", "infer"),
     _row("/v1/files/*", "GET HEAD DELETE", "infer"),
@@ -84,7 +92,7 @@ ENDPOINTS = (
 )
 PAGE = _row("/*", "GET HEAD", "open")
 """The page's files and its screens: every other path, for reading only. They hold nothing of anybody."""
-_RESERVED = re.compile(r"/(?:v1|api|metrics|health|fleet|fastchat)(?:/|$)")
+_RESERVED = re.compile(r"/(?:v1|api|metrics|health|fleet|fastchat|ollama)(?:/|$)")
 
 
 class EndpointTable:

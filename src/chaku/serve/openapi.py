@@ -14,6 +14,15 @@ from chaku.protocol.answers import ChatChunk, ChatCompletion, Embeddings, ErrorB
 from chaku.protocol.anthropic import CountTokensRequest, MessagesRequest
 from chaku.protocol.anthropic_answers import InputTokens, Message, MessageEvent, MessagesErrorBody
 from chaku.protocol.azure_ml import ScoreAnswer, ScoreRequest
+from chaku.protocol.ollama import (
+    OllamaChat,
+    OllamaChatRequest,
+    OllamaEmbeddings,
+    OllamaEmbedRequest,
+    OllamaError,
+    OllamaGenerateRequest,
+    OllamaGeneration,
+)
 from chaku.protocol.openai import ChatRequest, CompletionRequest, EmbeddingRequest
 from chaku.protocol.responses import ResponsesRequest
 from chaku.protocol.responses_answers import Response, ResponseEvent
@@ -31,6 +40,8 @@ class Described:
     answer: Any
     chunk: Any | None = None
     error: Any = ErrorBody
+    is_ndjson: bool = False
+    """A stream has a JSON object on each line, and no events."""
 
     @property
     def shapes(self) -> set[Any]:
@@ -53,6 +64,20 @@ INFERENCE = (
         CountTokensRequest,
         InputTokens,
         error=MessagesErrorBody,
+    ),
+    *(
+        Described(path, summary, request, answer, chunk, OllamaError, is_ndjson=True)
+        for path, summary, request, answer, chunk in (
+            ("/ollama/api/chat", "Answer a conversation (Ollama)", OllamaChatRequest, OllamaChat, OllamaChat),
+            (
+                "/ollama/api/generate",
+                "Answer a prompt (Ollama)",
+                OllamaGenerateRequest,
+                OllamaGeneration,
+                OllamaGeneration,
+            ),
+            ("/ollama/api/embed", "Turn texts into vectors (Ollama)", OllamaEmbedRequest, OllamaEmbeddings, None),
+        )
     ),
 )
 """The inference paths, for the API's description and the docs."""
@@ -111,7 +136,9 @@ _EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type"
 
 def _operation(described: Described, schemas: dict[Any, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": schemas[described.answer]}}
-    if described.chunk is not None:
+    if described.is_ndjson and described.chunk is not None:
+        content["application/x-ndjson"] = {"schema": {"type": "string"}, "itemSchema": schemas[described.chunk]}
+    elif described.chunk is not None:
         content["text/event-stream"] = {
             "schema": {"type": "string"},
             "itemSchema": _EVENT,  # OpenAPI 3.2's; older readers skip it, or take `schema` for that of an event

@@ -37,6 +37,7 @@ from chaku.serve.metrics import Metrics
 from chaku.serve.moderation.moderator import Moderator
 from chaku.serve.moderation.own_api import OwnApi
 from chaku.serve.moderation.routes import add_moderation_route
+from chaku.serve.ollama import add_ollama_routes
 from chaku.serve.routing.router import Router
 from chaku.serve.table import ModelTable
 from chaku.serve.tls import Tls, read_tls
@@ -117,6 +118,7 @@ def build(
     own_api = OwnApi(lambda: access.inside_token(None), tls.fingerprint if tls else None)
     moderator = Moderator(config.moderation, metrics.moderation, own_api.ask) if config.moderation else None
     add_moderation_route(app, moderator, limits)
+    add_ollama_routes(app, table)
     gateway = Gateway(
         table,
         access,

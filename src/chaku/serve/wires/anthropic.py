@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 import orjson
 
 from chaku.engines.base import Block, Route
-from chaku.errors import ChakuError, EngineError
+from chaku.errors import ChakuError
 from chaku.protocol.answers import chunks_of
 from chaku.protocol.anthropic import CountTokensRequest, MessagesRequest
 from chaku.protocol.deltas import Delta, TokenUsage, ToolCallPart, delta_of_choice, usage_of
 from chaku.protocol.validation import ReadRequest
 from chaku.serve.body import CHAT_LIMITS
 from chaku.serve.wires.anthropic_requests import chat_body
-from chaku.serve.wires.base import EVENT_STREAM, Headers, Translation, renamed
+from chaku.serve.wires.base import EVENT_STREAM, Headers, Translation, arguments_of, renamed
 
 _ERROR_TYPES = {
     400: "invalid_request_error",
@@ -135,7 +135,7 @@ class _Message:
             content.append({"type": "thinking", "thinking": delta.reasoning, "signature": ""})
         if text := delta.text or delta.refusal:
             content.append({"type": "text", "text": text})
-        content += [_tool_use(call, _arguments(call)) for call in delta.tool_calls]
+        content += [_tool_use(call, arguments_of(call)) for call in delta.tool_calls]
         return orjson.dumps(_head(answer) | {"content": content, **self._ending(), "usage": _counts(self._usage)})
 
     def piece(self, block: Block) -> bytes:
@@ -217,18 +217,6 @@ def _head(answer: dict[str, Any]) -> dict[str, Any]:
 
 def _tool_use(call: ToolCallPart, arguments: dict[str, Any]) -> dict[str, Any]:
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
-
-
-def _arguments(call: ToolCallPart) -> dict[str, Any]:
-    try:
-        arguments = orjson.loads(call.arguments or "{}")
-    except orjson.JSONDecodeError:
-        arguments = None
-    if not isinstance(arguments, dict):
-        raise EngineError(
-            f"the model's call of {call.name} has arguments that are not a JSON object", fix="raise max_tokens"
-        )
-    return arguments
 
 
 def _counts(usage: TokenUsage | None) -> dict[str, Any]:

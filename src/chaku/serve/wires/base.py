@@ -10,8 +10,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import orjson
+
 from chaku.engines.base import Block, Route
-from chaku.errors import ChakuError
+from chaku.errors import ChakuError, EngineError
+from chaku.protocol.deltas import ToolCallPart
 from chaku.protocol.json_scan import JsonLimits
 from chaku.protocol.requests import Request
 from chaku.protocol.validation import ReadRequest
@@ -72,3 +75,16 @@ class Wire(Protocol):
 def renamed(error: ChakuError, name: str) -> str:
     """The error's message with another name for the field at fault."""
     return re.sub(rf"\b{re.escape(error.param or '')}\b", name, str(error))
+
+
+def arguments_of(call: ToolCallPart) -> dict[str, Any]:
+    """The arguments of a whole call. Raises EngineError for what is not a JSON object."""
+    try:
+        arguments = orjson.loads(call.arguments or "{}")
+    except orjson.JSONDecodeError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise EngineError(
+            f"the model's call of {call.name} has arguments that are not a JSON object", fix="raise max_tokens"
+        )
+    return arguments
