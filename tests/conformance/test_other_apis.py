@@ -62,7 +62,8 @@ def test_score_continues_each_raw_text_as_completions_do(served: ChakuServer, cl
 
 def test_ollamas_client_gets_paris_whole_streamed_and_as_a_vector(served: ChakuServer) -> None:
     with ollama.Client(host=f"{served.url}/ollama") as client:
-        asked: Any = {"model": MODEL, "messages": QUESTION, "options": {"temperature": 0, "num_predict": 30}}
+        talk = [{"role": "system", "content": SYSTEM}, *QUESTION]
+        asked: Any = {"model": MODEL, "messages": talk, "options": {"temperature": 0, "num_predict": 30}}
         whole = client.chat(**asked)
         streamed = list(client.chat(**asked, stream=True))
         vectors = client.embed(MODEL, ["Paris", "Rome"]).embeddings

@@ -10,11 +10,12 @@ from fastapi import FastAPI, Request, Response
 from typing_extensions import TypedDict
 
 from chaku import __version__
-from chaku.config import ModelName
 from chaku.errors import ChakuError, NotFound
 from chaku.protocol.messages import Shape
+from chaku.protocol.ollama import OllamaError
 from chaku.serve.app import may_ask
 from chaku.serve.body import read_message
+from chaku.serve.openapi import ERRORS, error_responses
 from chaku.serve.served import Served
 from chaku.serve.table import ModelTable
 from chaku.serve.wires.ollama import error_body
@@ -52,7 +53,7 @@ class OllamaVersion(TypedDict):
 class ShowRequest(Shape):
     """POST /ollama/api/show."""
 
-    model: ModelName
+    model: str
     verbose: bool | None = None
     """The answer is the same."""
 
@@ -69,12 +70,14 @@ class OllamaShown(TypedDict):
 def add_ollama_routes(app: FastAPI, table: ModelTable) -> None:
     """Put the routes on an application."""
 
-    @app.get("/ollama/api/version", tags=["ollama"])
+    refused = error_responses(401, 403)
+
+    @app.get("/ollama/api/version", tags=["ollama"], responses=refused)
     async def version() -> OllamaVersion:
         """The version of chaku."""
         return {"version": __version__}
 
-    @app.get("/ollama/api/tags", tags=["ollama"])
+    @app.get("/ollama/api/tags", tags=["ollama"], responses=refused)
     async def tags(request: Request) -> OllamaModels:
         """The models that the caller may ask."""
         return {"models": [_row(served) for served in table if may_ask(request, served)]}
@@ -83,6 +86,8 @@ def add_ollama_routes(app: FastAPI, table: ModelTable) -> None:
         "/ollama/api/show",
         tags=["ollama"],
         response_model=OllamaShown,
+        responses=refused
+        | {status: {"description": ERRORS[status], "model": OllamaError} for status in (400, 404, 413, 415)},
         openapi_extra={
             "requestBody": {
                 "required": True,
