@@ -35,6 +35,10 @@ class ModelConfig(Frozen):
     """Engine that serves it, by its name in the table of engines; auto: the one for its source and this machine."""
     engine_args: dict[str, str | int | float | bool] = Field(default_factory=dict)
     """Options of that engine alone, by the names that its table in docs/engines.md gives."""
+    engine_python: Path | None = None
+    """Python of an environment that has the engine, in place of the one that `chaku engines install` makes."""
+    gpus: int | None = Field(None, ge=1, le=64)
+    """GPUs that hold the model together (tensor parallel). Default: one."""
     context: int | None = Field(None, ge=64)
     """Tokens that ONE request may use, prompt and answer together. Default: what the model was trained for, as far as
     memory allows."""

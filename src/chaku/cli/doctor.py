@@ -23,7 +23,8 @@ from chaku.cli import exposure
 from chaku.cli.checks import Check, report
 from chaku.cli.gateway_here import health, listener, read_text
 from chaku.cli.help_page import command
-from chaku.engines.opening import ENGINES, EngineKind
+from chaku.engines.kinds import EngineKind
+from chaku.engines.opening import ENGINES
 from chaku.errors import UsageError
 from chaku.models.fetch.cache import free_disk_bytes, models_dir, pulled
 from chaku.models.plan.free_memory import available_bytes

@@ -24,11 +24,11 @@ from chaku.cli.help_page import command
 from chaku.cli.progress.fetching import fetching
 from chaku.cli.serve_options import FLAGS, PER_MODEL, SECTIONS, VARIABLES, serve_options
 from chaku.config import Loaded, database_url, environment, load
+from chaku.engines.adapters import BaseEngine
 from chaku.engines.base import State
 from chaku.engines.fetched import Opener
 from chaku.engines.llamacpp.resources import Resources
 from chaku.engines.opening import check_settings, choose_engine, require_usable
-from chaku.engines.transformers.engine import TransformersEngine
 from chaku.errors import UsageError
 from chaku.models.plan.free_memory import available_bytes
 from chaku.models.reference import HubFile, Reference, Upstream, parse
@@ -117,7 +117,7 @@ def run(
 def require_installed(name: str, model: ModelConfig, reference: Reference) -> None:
     """Raise for settings that the model's engine can't honour, and for packages that it needs and that are missing."""
     check_settings(name, model, reference)
-    require_usable(choose_engine(name, model, reference).kind)
+    require_usable(choose_engine(name, model, reference).kind, model)
     if isinstance(reference, HubFile):
         packages.require("hub")
 
@@ -241,7 +241,7 @@ def _serve(
         opener = Opener(Resources(available_bytes(), num_local=num_local), fetching)
         for name, model, reference in named:
             engine = opener.engine(name, model, reference)
-            for one in (engine, *(engine.adapters() if isinstance(engine, TransformersEngine) else ())):
+            for one in (engine, *(engine.adapters() if isinstance(engine, BaseEngine) else ())):
                 table.add(one, model, created=int(time.time()))
         uvloop.run(server.run(serving, listener, announce))
 

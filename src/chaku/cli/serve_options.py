@@ -71,6 +71,10 @@ _MODEL_OPTIONS = (
         help="Option of that engine alone; docs/engines.md lists them.",
     ),
     click.option(
+        "--engine-python", metavar="PATH", type=_FILE, help="Python of an environment that has vLLM or SGLang."
+    ),
+    click.option("--gpus", metavar="N", show_default="1", type=int, help="GPUs that hold the model together."),
+    click.option(
         "--context", metavar="TOKENS", type=int, help="Tokens that one request may use, prompt and answer together."
     ),
     click.option("--slots", metavar="N", type=int, help="Requests decoded at the same time."),

@@ -1,7 +1,7 @@
 """The guard: runs a command that is not ours (llama-server, vllm serve) and ends it when the gateway ends.
 
-No engine starts such a command yet: llama.cpp's child is chaku's own Python, which holds the lifeline itself
-(`process.Lifeline`). An engine that needs one spawns the guard, and gives it the command.
+vLLM and SGLang are started so; llama.cpp's and transformers' children are chaku's own Python, which holds the lifeline
+itself (`process.Lifeline`).
 
 The guard leads a process group, in which the command and its workers run. It holds the lifeline to the gateway. When
 that breaks, even by `kill -9`, it kills the group. On Linux the command also dies if the guard itself is killed.

@@ -6,10 +6,10 @@ the same way; where a server differs from OpenAI's API, its `Dialect` says how.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import aiohttp
 import orjson
@@ -22,8 +22,20 @@ from chaku.http_out import Retries, Transport, read_json
 from chaku.protocol.answers import event
 from chaku.protocol.errors import error_from, error_in_stream, retry_after_s
 
+Given = TypeVar("Given")
+Taken = TypeVar("Taken")
 _ONCE = Retries(limit=0)
 """For a look that is repeated anyway."""
+
+
+class Conforms(Protocol):
+    """Makes one answer of a server conform to OpenAI's API."""
+
+    def whole(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """The complete answer."""
+
+    def events(self, events: bytes) -> list[Block]:
+        """Whole server-sent events as blocks."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,8 @@ class Dialect:
         }
     )
     """After the base URL."""
+    conforming: Callable[[str, Call], Conforms] | None = None
+    """Rewrites the answers of a server whose answers differ, by our name of the model and the call."""
 
 
 class OpenAiSpeaker:
@@ -80,7 +94,8 @@ class OpenAiSpeaker:
         async with self._transport.request("POST", self._dialect.paths[call.route], body) as response:
             if response.status != 200:
                 raise await self._refusal(response)
-            yield _PassedAnswer(response, self.name, self._transport, renames=model != self.name)
+            conforms = self._dialect.conforming(self.name, call) if self._dialect.conforming else None
+            yield _PassedAnswer(response, self.name, self._transport, renames=model != self.name, conforms=conforms)
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> ChakuError:
         if response.status < 400:
@@ -105,18 +120,29 @@ class OpenAiSpeaker:
 
 
 class _PassedAnswer(Answer):
-    def __init__(self, response: aiohttp.ClientResponse, name: str, transport: Transport, *, renames: bool) -> None:
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        name: str,
+        transport: Transport,
+        *,
+        renames: bool,
+        conforms: Conforms | None = None,
+    ) -> None:
         self._response = response
         self._name = name
         self._who = transport.who
         self._hide_key = transport.hide_key
         self._renames = renames
+        self._conforms = conforms
 
     async def whole(self) -> dict[str, Any]:
         """The server's object under our model name."""
         answer = await read_json(self._response, who=self._who)
         if not isinstance(answer, dict) or not isinstance(answer.get("choices", answer.get("data")), list):
             raise EngineError(f"{self._who} answered something that is neither a completion nor an embedding")
+        if self._conforms is not None:
+            return self._conform(self._conforms.whole, answer)
         return {**answer, "model": self._name}
 
     async def blocks(self) -> AsyncIterator[Block]:
@@ -131,7 +157,16 @@ class _PassedAnswer(Answer):
             if error is not None:
                 raise error
 
+    def _conform(self, rewrite: Callable[[Given], Taken], content: Given) -> Taken:
+        """What the rewriting makes of it. Raises EngineError for content that has another shape than any answer."""
+        try:
+            return rewrite(content)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise EngineError(f"{self._who} sent an answer in a shape that is not OpenAI's") from None
+
     def _read(self, events: bytes) -> list[Block]:
+        if self._conforms is not None:
+            return self._conform(self._conforms.events, events)
         if self._renames:
             events = _rename(events, self._name, self._who)
         try:

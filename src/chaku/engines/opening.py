@@ -5,6 +5,7 @@ Nothing is started here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,14 @@ from pydantic import ValidationError
 
 from chaku import packages
 from chaku.complaints import in_words, shown
-from chaku.config import Frozen
 from chaku.engines.base import Engine
+from chaku.engines.kinds import EngineKind, Missing
 from chaku.engines.llamacpp.opening import LlamaCppArgs, open_gguf
 from chaku.engines.llamacpp.resources import Resources
 from chaku.engines.machine import gpu
 from chaku.engines.scripted import ScriptedEngine
+from chaku.engines.servers.opening import python_of
+from chaku.engines.servers.rows import SGLANG, VLLM
 from chaku.engines.transformers.opening import TransformersArgs, open_folder, type_without_gguf
 from chaku.engines.upstream import UpstreamEngine
 from chaku.errors import ConfigError, ModelError, UsageError
@@ -35,46 +38,6 @@ from chaku.models.reference import (
 )
 from chaku.nearest import did_you_mean
 from chaku.settings import AUTO, ModelConfig
-
-Open = Callable[[str, ModelConfig, Reference, Path | None, Resources], Engine]
-
-
-@dataclass(frozen=True)
-class Missing:
-    """Why an engine is not usable here, and the command that makes it usable."""
-
-    reason: str
-    fix: str
-
-
-class NoArgs(Frozen):
-    """The `engine_args` of an engine that takes none."""
-
-
-@dataclass(frozen=True)
-class EngineKind:
-    """A row of the table: one kind of engine."""
-
-    name: str
-    summary: str
-    """For the settings page."""
-    opens: tuple[type, ...]
-    """Kinds of reference that it serves."""
-    settings: frozenset[str]
-    """Fields of ModelConfig that it takes beside those that every engine takes."""
-    why_not: str
-    """Why it can't honour the other engines' settings."""
-    open: Open
-    why_auto: Callable[[Reference], str | None]
-    """Why `engine: auto` takes it for a reference that it opens; None: not for this one. Earlier rows come first."""
-    missing: Callable[[], Missing | None] = lambda: None
-    """What is not installed here; None where the engine is usable."""
-    args: type[Frozen] = NoArgs
-    """The keys of `engine_args`, with their types."""
-    needs_gguf: bool = False
-    """Whether the model is fetched, and converted to a GGUF file, before the engine is opened."""
-    is_local: bool = False
-    """Whether it takes memory and cores of this machine."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +108,8 @@ def _why_llamacpp(reference: Reference) -> str:
 
 
 _KINDS = (
+    VLLM,
+    SGLANG,
     EngineKind(
         "transformers",
         "transformers in a child process: Hugging Face folders as they are, with continuous batching",
@@ -206,7 +171,8 @@ def choose_engine(name: str, config: ModelConfig, reference: Reference) -> Choic
     if config.engine == AUTO:
         able = [kind for kind in fitting if not _refused_settings(kind, config)] or fitting
         chosen = ((kind, kind.why_auto(reference)) for kind in able)
-        return next((Choice(kind, reason) for kind, reason in chosen if reason), Choice(able[0], "its settings"))
+        by_settings = next((kind for kind in able if not _missing(kind, config)), able[0])
+        return next((Choice(kind, reason) for kind, reason in chosen if reason), Choice(by_settings, "its settings"))
     if config.engine not in ENGINES:
         fix = did_you_mean(config.engine, (AUTO, *ENGINES), f"engines: {', '.join((AUTO, *ENGINES))}")
         raise ConfigError(f"{name}: there is no engine {config.engine!r}", fix=fix, param="engine")
@@ -223,9 +189,15 @@ def _refused_settings(kind: EngineKind, config: ModelConfig) -> list[str]:
     return sorted({*given} - kind.settings) + [key for key in config.engine_args if key not in kind.args.model_fields]
 
 
-def require_usable(kind: EngineKind) -> None:
-    """Raise UsageError with the way to get it for an engine that is not usable here."""
-    if missing := kind.missing():
+def _missing(kind: EngineKind, config: ModelConfig | None) -> Missing | None:
+    """What is not installed for an engine, under the settings of a model."""
+    has_python = config is not None and kind.has_environment and python_of(kind.name, config) is not None
+    return None if has_python else kind.missing()
+
+
+def require_usable(kind: EngineKind, config: ModelConfig | None = None) -> None:
+    """Raise UsageError with the way to get it for an engine that is not usable here, for this model if one is given."""
+    if missing := _missing(kind, config):
         raise UsageError(f"the engine {kind.name} can't be used: {missing.reason}", fix=missing.fix)
 
 
@@ -242,6 +214,9 @@ def check_settings(name: str, config: ModelConfig, reference: Reference) -> None
         for file in files:
             if not file.is_file():
                 raise ModelError(f"no file {file}", fix=f"check the path given to {option}")
+    if config.engine_python is not None and not os.access(config.engine_python, os.X_OK):
+        fix = "check the path given to --engine-python"
+        raise ConfigError(f"{name}: {config.engine_python} can't be run", fix=fix, param="engine_python")
 
 
 def _check_args(name: str, config: ModelConfig, kind: EngineKind) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chaku.engines.base import Answer, Call, Capabilities, Engine, Route, Status
+from chaku.engines.adapters import BaseEngine
+from chaku.engines.base import Answer, Call, Capabilities, Route, Status
 from chaku.engines.model_child import load
 from chaku.engines.openai_speaker import OpenAiSpeaker
 from chaku.engines.process import Child
@@ -75,7 +75,7 @@ class _Server:
         await self.child.stop()
 
 
-class TransformersEngine(Engine):
+class TransformersEngine(BaseEngine):
     """One base model, and adapters on it."""
 
     def __init__(self, name: str, settings: Settings) -> None:
@@ -100,13 +100,9 @@ class TransformersEngine(Engine):
         """Of the child."""
         return self._supervisor.status()
 
-    def ask(self, call: Call) -> AbstractAsyncContextManager[Answer]:
-        """See `Engine.ask`. Leaving early ends the work with the token that is being generated."""
-        return self.ask_model(self.name, call)
-
     @contextlib.asynccontextmanager
     async def ask_model(self, model: str, call: Call) -> AsyncIterator[Answer]:
-        """Ask the base or an adapter by its name."""
+        """Ask the base or an adapter. Leaving early ends the work with the token that is being generated."""
         async with self._supervisor.use() as server, OpenAiSpeaker(model, server.http).ask(call) as answer:
             yield answer
 
@@ -114,9 +110,10 @@ class TransformersEngine(Engine):
         """End the child."""
         await self._supervisor.stop()
 
-    def adapters(self) -> list[AdapterEngine]:
-        """The adapters as engines of their own, which share the child."""
-        return [AdapterEngine(name, self) for name in self.settings.adapters]
+    @property
+    def adapter_names(self) -> Iterable[str]:
+        """Those of the settings."""
+        return self.settings.adapters
 
     async def _launch(self) -> _Server:
         settings, key = self.settings, secrets.token_urlsafe(24)
@@ -164,32 +161,3 @@ class TransformersEngine(Engine):
         if "out of memory" in reason:
             return NotEnoughMemory(f"not enough memory for {folder}: {reason}", fix="try --engine-arg bits=4")
         return ModelError(f"transformers can't load {folder}: {reason}", fix="check the folder")
-
-
-class AdapterEngine(Engine):
-    """An adapter on another engine's base, in the same child."""
-
-    def __init__(self, name: str, base: TransformersEngine) -> None:
-        self.name = name
-        self._base = base
-
-    async def start(self) -> None:
-        """Start the base, or wait for its start."""
-        await self._base.start()
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """The base's."""
-        return self._base.capabilities
-
-    def status(self) -> Status:
-        """The base's."""
-        return self._base.status()
-
-    def ask(self, call: Call) -> AbstractAsyncContextManager[Answer]:
-        """Ask the child for this adapter."""
-        return self._base.ask_model(self.name, call)
-
-    async def stop(self) -> None:
-        """Stop the base: an adapter does not outlive it."""
-        await self._base.stop()

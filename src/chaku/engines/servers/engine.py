@@ -1,0 +1,228 @@
+"""vLLM and SGLang: the parent's half. It starts the server under a guard, keeps it alive and speaks to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import secrets
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from chaku.chat.plain_text import break_apart, spells_special
+from chaku.engines.adapters import BaseEngine
+from chaku.engines.base import Answer, Call, Capabilities, Status
+from chaku.engines.openai_speaker import Dialect, OpenAiSpeaker
+from chaku.engines.process import Child, python_argv
+from chaku.engines.servers.commands import BASE, LOOPBACK, Command, Plan
+from chaku.engines.servers.conform import Conforming
+from chaku.engines.supervisor import BackOff, ChildSupervisor, NotEnoughMemory
+from chaku.errors import ChakuError, EngineError, ModelError
+from chaku.http_out import Retries, Transport
+
+BROKEN_APART = "special token spellings in the messages were broken apart with U+200B"
+_LOAD_TIMEOUT_S = 1800.0
+_LOOK_EVERY_S = 0.25
+_ONCE = Retries(limit=0, unanswered=False, statuses=frozenset())
+_FIRST_TOKEN = {"model": BASE, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
+_CAUSE = re.compile(r"\b\w*(?:Error|Exception|error):? .+")
+_ONLY_FOLLOWS = "Engine core initialization failed"
+"""vLLM's last error is of the process that waited; the cause stands before it."""
+_NO_MEMORY = ("out of memory", "No available memory", "KV cache", "Not enough memory", "Free memory on device")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A kind of server: how it is started, and where it differs."""
+
+    title: str
+    command: Callable[[Plan, Path, int, str, Path | None], Command]
+    adapter: str
+    """What it calls an adapter, with {name} in it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of one base model at its server."""
+
+    server: Server
+    python: Path
+    plan: Plan
+    capabilities: Capabilities
+    """As far as they are known before the server has loaded the model."""
+    at_server: Mapping[str, str]
+    """Names that clients use to the server's names: the base and its adapters."""
+    template: str | None = None
+    """Jinja, in place of the folder's own."""
+    stops: tuple[str, ...] = ()
+    """Texts that end an answer of a chat."""
+    specials: re.Pattern[str] | None = None
+    """Spellings of special tokens, which the server would read in a message's text."""
+    idle_unload_s: float | None = None
+    back_off: BackOff = field(default_factory=BackOff)
+
+
+@dataclass
+class _Running:
+    """One server that has generated a token."""
+
+    child: Child
+    http: Transport
+    files: tempfile.TemporaryDirectory[str]
+
+    async def close(self) -> None:
+        await self.http.close()
+        await self.child.stop()
+        self.files.cleanup()
+
+
+class ServerEngine(BaseEngine):
+    """One base model at a server of its own, and adapters on it."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        """`name` is what clients call the base. Nothing is started yet."""
+        self.name = name
+        self.settings = settings
+        self._supervisor = ChildSupervisor(
+            name, self._launch, idle_unload_s=settings.idle_unload_s, back_off=settings.back_off
+        )
+        self._capabilities = settings.capabilities
+
+    async def start(self) -> None:
+        """Start the server and generate a token. Raises ModelError (model, memory) or EngineError."""
+        await self._supervisor.start()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """With the context that the server granted."""
+        return self._capabilities
+
+    def status(self) -> Status:
+        """Of the server's process."""
+        return self._supervisor.status()
+
+    @property
+    def adapter_names(self) -> Iterable[str]:
+        """Those of the settings, but for the one that is part of the model."""
+        return [name for name in self.settings.at_server if name != self.name]
+
+    @contextlib.asynccontextmanager
+    async def ask_model(self, model: str, call: Call) -> AsyncIterator[Answer]:
+        """Ask the base or an adapter. Leaving early closes the connection, and the server ends its work."""
+        body, notes = self._prepared(call)
+        dialect = Dialect(conforming=Conforming)
+        async with self._supervisor.use() as running:
+            speaker = OpenAiSpeaker(model, running.http, model=self.settings.at_server[model], dialect=dialect)
+            async with speaker.ask(replace(call, body=body)) as answer:
+                answer.notes = notes
+                yield answer
+
+    def _prepared(self, call: Call) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """The request in the server's words, and notes on what was changed."""
+        settings, body = self.settings, dict(call.body)
+        if call.route != "chat":
+            return body, ()
+        notes: tuple[str, ...] = ()
+        if settings.specials and spells_special([body["messages"], body.get("tools")], settings.specials):
+            apart = break_apart([body["messages"], body.get("tools")], settings.specials)
+            body["messages"] = apart[0]
+            if apart[1] is not None:
+                body["tools"] = apart[1]
+            notes = (BROKEN_APART,)
+        if settings.stops:
+            stop = body.get("stop") or []
+            body["stop"] = [*([stop] if isinstance(stop, str) else stop), *settings.stops]
+        if body.get("continue_final_message"):
+            body["add_generation_prompt"] = False  # both at once is refused there
+        return body, notes
+
+    async def stop(self) -> None:
+        """End the server and its workers."""
+        await self._supervisor.stop()
+
+    async def _launch(self) -> _Running:
+        settings, key, port = self.settings, secrets.token_urlsafe(24), _free_port()
+        files = tempfile.TemporaryDirectory(prefix="chaku-server-")
+        template = None
+        if settings.template is not None:
+            template = Path(files.name) / "template.jinja"
+            template.write_text(settings.template)
+        command = settings.server.command(settings.plan, settings.python, port, key, template)
+        http = Transport(
+            f"http://{LOOPBACK}:{port}/v1",
+            who=self.name,
+            headers={"Authorization": f"Bearer {key}"},
+            retries=_ONCE,
+            silence_s=None,
+        )
+        child = None
+        try:
+            child = await Child.spawn(
+                python_argv("chaku.engines.guard"), config={"argv": command.argv}, name=self.name, env=command.env
+            )
+            async with asyncio.timeout(_LOAD_TIMEOUT_S):
+                await self._ready(child, http)
+        except BaseException as error:
+            await http.close()
+            if child is not None:
+                await child.stop(patience_s=0)
+            files.cleanup()
+            if isinstance(error, TimeoutError):
+                raise EngineError(f"{self.name} did not load within {_LOAD_TIMEOUT_S:g} s") from None
+            raise
+        return _Running(child, http, files)
+
+    async def _ready(self, child: Child, http: Transport) -> None:
+        """Return when a token has been generated. Raises the error that the end of the server stands for."""
+        ended = asyncio.ensure_future(child.wait())
+        asking = asyncio.ensure_future(self._first_token(http))
+        try:
+            await asyncio.wait({ended, asking}, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                raise self._failure(child, ended.result())
+            await asking
+        finally:
+            ended.cancel()
+            asking.cancel()
+            await asyncio.gather(ended, asking, return_exceptions=True)
+
+    async def _first_token(self, http: Transport) -> None:
+        while True:
+            try:
+                status, known = await http.json("GET", "/models")
+            except ChakuError:  # it does not listen yet; its end is watched beside this
+                status = 503
+            if status != 503:
+                break
+            await asyncio.sleep(_LOOK_EVERY_S)
+        if status != 200:
+            raise EngineError(f"{self.name}: {self.settings.server.title} answered {status} to GET /models")
+        context = next((row.get("max_model_len") for row in known["data"] if row.get("id") == BASE), None)
+        status, answer = await http.json("POST", "/completions", _FIRST_TOKEN)
+        if status != 200 or not (answer.get("usage") or {}).get("completion_tokens"):
+            raise EngineError(f"{self.name}: {self.settings.server.title} loaded, but generated no token ({status})")
+        if context is not None:
+            self._capabilities = replace(self._capabilities, context_tokens=int(context))
+
+    def _failure(self, child: Child, how: str) -> ModelError | EngineError:
+        title, folder = self.settings.server.title, self.settings.plan.folder
+        causes = [found[0] for line in child.tail if (found := _CAUSE.search(line)) and _ONLY_FOLLOWS not in line]
+        reason = (causes[-1][:300] if causes else child.last_words()) or how
+        if "SIGILL" in how:
+            return ModelError(f"{title} {how}: it was built for another CPU", fix="use another build, or llamacpp")
+        fix = "lower --context or --slots, take more --gpus, or set --engine-arg gpu_memory"
+        if "SIGKILL" in how or any(words in reason for words in _NO_MEMORY):
+            return NotEnoughMemory(f"{title} has not enough memory for {folder}: {reason}", fix=fix)
+        return ModelError(f"{title} can't load {folder}: {reason}", fix="chaku serve --log-level DEBUG shows its log")
+
+
+def _free_port() -> int:
+    """A port that nobody listens on now. If another program takes it before the server does, the start is repeated."""
+    with socket.socket() as taken:
+        taken.bind((LOOPBACK, 0))
+        port: int = taken.getsockname()[1]
+        return port

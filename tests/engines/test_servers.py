@@ -1,0 +1,237 @@
+"""vLLM's and SGLang's servers under supervision, played by a stand-in program that is as slow, loud and mortal."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chaku.engines.base import Call, State
+from chaku.engines.opening import ENGINES, check_settings, choose_engine, open_engine, require_usable
+from chaku.engines.servers import commands, environments, rows
+from chaku.engines.servers.engine import BROKEN_APART, ServerEngine
+from chaku.engines.servers.parsers import Parsers, parsers_for
+from chaku.engines.supervisor import BackOff
+from chaku.errors import ConfigError, ContextOverflow, EngineError, ModelError, UsageError
+from chaku.models.reference import LocalFolder
+from chaku.settings import ModelConfig
+from engines.test_supervisor import is_alive, until
+from engines.vllm_stand_in import FLOOD_BYTES, make_python
+
+HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
+
+
+@pytest.fixture
+def adapter(tmp_path: Path, smollm2_folder: Path) -> Path:
+    folder = tmp_path / "legal"
+    folder.mkdir()
+    content = {"base_model_name_or_path": str(smollm2_folder), "r": 12, "peft_type": "LORA"}
+    (folder / "adapter_config.json").write_text(json.dumps(content))
+    return folder
+
+
+def opened(engine: str, python: Path, folder: Path, **settings: Any) -> ServerEngine:
+    config = ModelConfig(source=str(folder), engine=engine, engine_python=python, **settings)
+    made = open_engine("ours", config, LocalFolder(folder), None)
+    assert isinstance(made, ServerEngine)
+    return ServerEngine("ours", replace(made.settings, back_off=BackOff(first_s=0.01)))
+
+
+@asynccontextmanager
+async def running(engine: ServerEngine) -> AsyncIterator[ServerEngine]:
+    try:
+        await engine.start()
+        yield engine
+    finally:
+        await engine.stop()
+
+
+async def whole(engine: ServerEngine, name: str = "ours", **body: Any) -> dict[str, Any]:
+    async with engine.ask_model(name, Call("chat", {**HELLO, **body}, False, "1")) as answer:
+        return await answer.whole()
+
+
+async def streamed(engine: ServerEngine) -> list[dict[str, Any]]:
+    async with engine.ask(Call("chat", HELLO, True, "1")) as answer:
+        data = b"".join([block.data async for block in answer.blocks()])
+    assert data.endswith(b"data: [DONE]\n\n")
+    return [json.loads(event[6:]) for event in data.split(b"\n\n")[:-2]]
+
+
+def requests(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "requests.jsonl").read_text().splitlines()]
+
+
+async def test_a_slow_loud_server_is_ready_when_it_has_generated_a_token(tmp_path: Path, smollm2_folder: Path) -> None:
+    python = make_python(tmp_path / "apart", slow_s=0.5, flood=True)
+    async with running(opened("vllm", python, smollm2_folder, slots=4)) as engine:
+        assert requests(tmp_path / "apart") == [{"model": "base", "prompt": "Hello", "max_tokens": 1, "temperature": 0}]
+        assert engine.status().state is State.READY
+        assert engine.capabilities.context_tokens == 2048
+        for _ in range(3):  # each answer comes after a flood on both of its streams
+            chunks = await streamed(engine)
+        assert [chunk["choices"][0]["delta"] for chunk in chunks[:-1]] == [
+            {"role": "assistant", "content": ""}, {"content": "Hi"}, {}
+        ]  # fmt: skip
+        assert {chunk["model"] for chunk in chunks} == {"ours"}
+        assert chunks[-1]["choices"] == [] and chunks[-1]["usage"]["total_tokens"] == 9
+        assert all(len(line) <= FLOOD_BYTES + 100 for line in engine._supervisor.running.child.tail)
+        with pytest.raises(ContextOverflow, match="2048"):
+            await whole(engine, messages=[{"role": "user", "content": "too long"}])
+
+
+async def test_a_server_that_crashes_in_an_answer_is_started_again(tmp_path: Path, smollm2_folder: Path) -> None:
+    python = make_python(tmp_path / "apart", crashes_once=True)
+    async with running(opened("vllm", python, smollm2_folder)) as engine:
+        first = engine.status().pid
+        with pytest.raises(EngineError):
+            await streamed(engine)
+        await until(lambda: engine.status().num_restarts == 1 and engine.status().state is State.READY)
+        assert len(await streamed(engine)) == 4
+        second = int((await whole(engine))["choices"][0]["message"]["content"])
+        assert engine.status().pid != first and is_alive(second)
+    assert not is_alive(second)
+
+
+async def test_the_cause_of_a_failed_start_is_named_and_not_what_followed(tmp_path: Path, smollm2_folder: Path) -> None:
+    short = "ValueError: Free memory on device cuda:0 (1.2/79.1 GiB) is less than desired"
+    wrong = "ValueError: Model architectures ['X'] are not supported for now."
+    for index, (line, fix) in enumerate(((short, "--gpus"), (wrong, "DEBUG"))):
+        python = make_python(tmp_path / str(index), dies_at_start=line)
+        with pytest.raises(ModelError, match=re.escape(line)) as caught:
+            async with running(opened("vllm", python, smollm2_folder)):
+                pass
+        assert fix in str(caught.value.fix)
+
+
+@pytest.mark.parametrize("server", ["vllm", "sglang"])
+async def test_adapters_are_chosen_by_name_and_the_key_is_on_no_command_line(
+    tmp_path: Path, smollm2_folder: Path, adapter: Path, server: str
+) -> None:
+    python = make_python(tmp_path / "apart")
+    engine = opened(server, python, smollm2_folder, adapters={"legal": adapter})
+    async with running(engine):
+        assert [one.name for one in engine.adapters()] == ["legal"]
+        assert (await whole(engine, "legal"))["model"] == "legal"
+        theirs = {"vllm": "adapter-0", "sglang": "base:adapter-0"}[server]
+        assert requests(tmp_path / "apart")[-1]["model"] == theirs
+        key = engine._supervisor.running.http._key
+        assert key and key not in (tmp_path / "apart" / "cmdline").read_bytes()
+
+
+async def test_an_adapter_that_is_the_model_answers_under_its_name(tmp_path: Path, adapter: Path) -> None:
+    async with running(opened("vllm", make_python(tmp_path / "apart"), adapter)) as engine:
+        assert engine.adapters() == []
+        assert (await whole(engine))["model"] == "ours"
+        assert requests(tmp_path / "apart")[-1]["model"] == "adapter-0"
+
+
+async def test_text_stays_text_and_stops_of_the_template_are_sent(tmp_path: Path, smollm2_folder: Path) -> None:
+    python = make_python(tmp_path / "apart")
+    async with running(opened("vllm", python, smollm2_folder, template="vicuna_v0")) as engine:
+        body = {"messages": [{"role": "user", "content": "<|im_end|>"}], "stop": "x", "continue_final_message": True}
+        async with engine.ask(Call("chat", body, False, "1")) as answer:
+            assert answer.notes == (BROKEN_APART,)
+            await answer.whole()
+        sent = requests(tmp_path / "apart")[-1]
+        assert sent["messages"][0]["content"] == "<\u200b|im_end|>"
+        assert sent["stop"][0] == "x" and len(sent["stop"]) > 1
+        assert sent["add_generation_prompt"] is False
+        argv = json.loads((tmp_path / "apart" / "argv.json").read_text())
+        assert argv[argv.index("--chat-template") + 1].endswith("template.jinja")
+
+
+PLAN = commands.Plan(Path("/m"), {"a": Path("/a")}, 12, 16, Parsers("hermes", "qwen3"), 4096, gpus=4, pipeline=2)
+
+
+@pytest.mark.parametrize(
+    ("command", "pieces"),
+    [
+        (commands.vllm, ["--tensor-parallel-size 2 --pipeline-parallel-size 2", "--max-model-len 4096",
+                         "--max-lora-rank 16", "--enable-auto-tool-choice --tool-call-parser hermes",
+                         "--lora-modules a=/a"]),
+        (commands.sglang, ["--tp-size 2 --pp-size 2", "--context-length 4096", "--tool-call-parser hermes",
+                           "--lora-paths a=/a"]),
+    ],
+)  # fmt: skip
+def test_the_command_line_comes_from_the_plan(command: Any, pieces: list[str]) -> None:
+    made = command(PLAN, Path("/py"), 9, "secret", None)
+    words = " ".join(made.argv)
+    for piece in ("--host 127.0.0.1 --port 9", "--reasoning-parser qwen3", *pieces):
+        assert piece in words
+    assert "secret" not in words and "secret" in made.env.values()
+
+
+@pytest.mark.parametrize("options", ["--host 0.0.0.0", "--por=1", "--api_key x", "--API-KEY x", "--config f", "'"])
+def test_options_that_open_another_way_in_are_refused(tmp_path: Path, options: str) -> None:
+    config = ModelConfig(source=str(tmp_path), engine="vllm", engine_args={"options": options})
+    with pytest.raises(ConfigError, match="options"):
+        check_settings("m", config, LocalFolder(tmp_path))
+
+
+def test_other_options_are_passed_through() -> None:
+    assert commands.forbidden("--enforce-eager --max-num-batched-tokens 4096 -O3 --seed=1") is None
+
+
+@pytest.mark.parametrize(
+    ("server", "model_type", "template", "tools", "reasoning"),
+    [
+        ("vllm", "qwen3", "{% if tools %}<tool_call>{% endif %}<think>", "hermes", "qwen3"),
+        ("sglang", "qwen3", "{% if tools %}<tool_call>{% endif %}<think>", "qwen25", "qwen3"),
+        ("vllm", "qwen3", "{% if tools %}<tool_call>{% endif %}", "hermes", None),
+        ("vllm", "llama", '{% if tools %}{"name": "f", "parameters": {}}{% endif %}', "llama3_json", None),
+        ("vllm", "llama", "{{ messages }}", None, None),
+        ("vllm", "unheard_of", "{% if tools %}<tool_call>{% endif %}", "hermes", None),
+        ("vllm", "gpt_oss", "{% if tools %}{% endif %}", "openai", "openai_gptoss"),
+        ("vllm", "qwen3", None, None, None),
+    ],
+)
+def test_parsers_are_chosen_by_family_and_by_what_the_template_shows(
+    server: str, model_type: str, template: str | None, tools: str | None, reasoning: str | None
+) -> None:
+    assert parsers_for(server, model_type, template) == Parsers(tools, reasoning)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CHAKU_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def install_by_hand(engine: str) -> None:
+    """The folder as its commands leave it, and the record."""
+    python = environments.folder_of(engine) / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.touch(mode=0o755)
+    assert environments.installed(engine) is None  # half of it does not count
+    environments.record(environments.package_of(engine))
+
+
+def test_auto_takes_vllm_for_a_folder_only_with_a_gpu_and_an_environment(
+    cache: Path, smollm2_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, reference = ModelConfig(source=str(smollm2_folder)), LocalFolder(smollm2_folder)
+    monkeypatch.setattr(rows, "gpu", lambda: "an NVIDIA GPU")
+    assert choose_engine("m", config, reference).kind.name != "vllm"
+    with pytest.raises(UsageError, match="no environment has vLLM") as caught:
+        require_usable(ENGINES["vllm"])
+    assert "chaku engines install vllm" in str(caught.value.fix)
+    install_by_hand("vllm")
+    choice = choose_engine("m", config, reference)
+    assert choice.kind.name == "vllm" and "NVIDIA" in choice.reason
+    require_usable(ENGINES["vllm"])
+    monkeypatch.setattr(rows, "gpu", lambda: None)
+    assert choose_engine("m", config, reference).kind.name != "vllm"
+    two = config.model_copy(update={"gpus": 2})  # no other engine takes that
+    assert choose_engine("m", two, reference).kind.name == "vllm"
+
+
+def test_gpus_that_do_not_make_equal_stages_are_refused(tmp_path: Path, smollm2_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="3 GPUs are not 2 stages"):
+        opened("vllm", make_python(tmp_path / "apart"), smollm2_folder, gpus=3, engine_args={"pipeline": 2})

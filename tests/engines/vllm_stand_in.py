@@ -1,0 +1,127 @@
+"""Behaves like vLLM's server, as a program of its own, and misbehaves when told to.
+
+`make_python` writes an interpreter whose `vllm` (or `sglang`) is this file, and says in a file beside it what to do.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import socketserver
+import sys
+import time
+from pathlib import Path
+
+USAGE = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9, "prompt_tokens_details": None}
+FLOOD_BYTES = 1_000_000
+
+
+def make_python(folder: Path, **behaviour: object) -> Path:
+    """An interpreter for `--engine-python`. `behaviour`: slow_s, flood, dies_at_start, crashes_once, script."""
+    for module in ("vllm/entrypoints/cli/main", "sglang/launch_server"):
+        file = folder / f"{module}.py"
+        file.parent.mkdir(parents=True)
+        file.write_text(Path(__file__).read_text())
+        for parent in file.relative_to(folder).parents[:-1]:
+            (folder / parent / "__init__.py").touch()
+    (folder / "behaviour.json").write_text(json.dumps(behaviour))
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nSTAND_IN={folder} PYTHONSAFEPATH=1 PYTHONPATH={folder} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return python
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if self.is_allowed():
+            self.answer(200, {"object": "list", "data": [{"id": "base", "max_model_len": 2048}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if not self.is_allowed():
+            return
+        with (HOME / "requests.jsonl").open("a") as log:
+            log.write(json.dumps(body) + "\n")
+        if BEHAVIOUR.get("flood"):
+            print("INFO " + "x" * FLOOD_BYTES, flush=True)
+            print("WARNING " + "y" * FLOOD_BYTES, file=sys.stderr, flush=True)
+        if self.path.endswith("/completions") and "messages" not in body:
+            choice = {"index": 0, "text": " there", "finish_reason": "length", "logprobs": None, "stop_reason": None}
+            self.answer(200, {"id": "c", "object": "text_completion", "created": 1, "model": "base",
+                              "choices": [choice], "usage": USAGE})  # fmt: skip
+        elif body["messages"][-1]["content"] == "too long":
+            message = "This model's maximum context length is 2048 tokens."
+            self.answer(400, {"error": {"message": message, "type": "BadRequestError", "param": None, "code": 400}})
+        elif body.get("stream"):
+            self.stream(body)
+        else:
+            said = {"role": "assistant", "content": f"{os.getpid()}", "reasoning": None, "tool_calls": []}
+            choice = {"index": 0, "message": said, "finish_reason": "stop", "logprobs": None, "token_ids": None}
+            self.answer(200, {"id": "c", "object": "chat.completion", "created": 1, "model": body["model"],
+                              "choices": [choice], "usage": USAGE, "prompt_logprobs": None})  # fmt: skip
+
+    def stream(self, body: dict[str, object]) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for delta, reason in (({"role": "assistant", "content": ""}, None), ({"content": "Hi"}, None), ({}, "stop")):
+            choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None, "token_ids": None}
+            chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "base", "choices": [choice]}
+            self.wfile.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+            if delta.get("content") and self.crashes():
+                os._exit(1)
+        self.wfile.write(b"data: " + json.dumps({"id": "c", "choices": [], "usage": USAGE}).encode() + b"\n\n")
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
+
+    def crashes(self) -> bool:
+        """Once in its life, counted across restarts."""
+        mark = HOME / "crashed"
+        if not BEHAVIOUR.get("crashes_once") or mark.exists():
+            return False
+        mark.touch()
+        self.wfile.flush()
+        print("EngineDeadError: EngineCore encountered an issue.", file=sys.stderr, flush=True)
+        return True
+
+    def is_allowed(self) -> bool:
+        if self.headers.get("Authorization") == f"Bearer {KEY}":
+            return True
+        self.answer(401, {"error": "Unauthorized"})
+        return False
+
+    def answer(self, status: int, content: object) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    daemon_threads = True
+
+
+def serve() -> None:
+    (HOME / "argv.json").write_text(json.dumps(sys.argv))
+    (HOME / "cmdline").write_bytes(b"\0".join(word.encode() for word in sys.orig_argv))
+    if line := BEHAVIOUR.get("dies_at_start"):
+        print(f"(EngineCore pid=1) ERROR {line}", file=sys.stderr, flush=True)
+        print("RuntimeError: Engine core initialization failed. See root cause above.", file=sys.stderr, flush=True)
+        sys.exit(1)
+    time.sleep(BEHAVIOUR.get("slow_s", 0))
+    Server(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    HOME = Path(os.environ["STAND_IN"])
+    BEHAVIOUR = json.loads((HOME / "behaviour.json").read_text())
+    KEY = os.environ.get("VLLM_API_KEY") or sys.argv[sys.argv.index("--api-key") + 1]
+    serve()
