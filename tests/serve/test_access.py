@@ -154,3 +154,23 @@ def test_names_and_origins_that_could_never_match_are_refused_at_start(key: str,
     with pytest.raises(ConfigError) as caught:
         load(ServeConfig, flags={key: (value,)})
     assert repr(value) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("peer", "is_trusted"),
+    [
+        ("10.1.2.3", True),
+        ("::ffff:10.1.2.3", True),  # as a socket for both kinds shows it
+        ("::ffff:a01:203", True),
+        ("2002:a01:203::1", False),  # 6to4: the outer address is anybody's
+        ("64:ff9b::a01:203", False),
+        ("11.1.2.3", False),
+        ("fd00::7", True),
+        ("", False),
+        ("10.1.2.3.evil", False),
+    ],
+)
+def test_an_ipv4_address_counts_as_itself_in_an_ipv6_coat_of_its_own_machine(peer: str, is_trusted: bool) -> None:
+    access = Access(ServeConfig(trusted_proxies=("10.0.0.0/8", "fd00::/8")), Keys())
+    assert access.trusts(peer) is is_trusted
+    assert access.client_of(peer, "203.0.113.9") == ("203.0.113.9" if is_trusted else peer)

@@ -18,6 +18,7 @@ from chaku.store.database import open_store
 from chaku.store.tables import metadata
 from chaku.web.page import NOT_KEPT
 from gateways import page_gateway, scripted
+from processes import PATIENCE_S
 from tabs import tab
 
 SECRET = "xylophone-secret"
@@ -39,6 +40,17 @@ async def test_no_text_reaches_the_database_and_every_screen_says_so(database: P
             await me.call("PUT", f"/chats/{chat}/messages/{answer['id']}/feedback", {"value": "up", "consent": True})
             return chat
 
+        async def vote() -> None:
+            battle = (await me.call("POST", "/arena/battles", {"consent": {"keep": True, "publish": True}}))["id"]
+            await me.call("POST", f"/arena/battles/{battle}/turns", {"content": SECRET})
+            async with asyncio.timeout(PATIENCE_S), me.stream(f"/arena/battles/{battle}/events") as events:
+                async for _ in events:
+                    pass
+            token = (await me.call("GET", f"/arena/battles/{battle}"))["token"]
+            await me.call("POST", f"/arena/battles/{battle}/vote", {"choice": "a", "token": token})
+            assert (await me.call("GET", f"/arena/battles/{battle}"))["revealed"]
+
+        await vote()
         chats = await asyncio.gather(*(talk() for _ in range(5)))
         listed = (await me.call("GET", "/chats"))["chats"]
         assert {chat["id"] for chat in listed} == set(chats)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from chaku.config import LOOPBACK_HOSTS, ORIGIN
 from chaku.errors import AuthenticationFailed, ConfigError, NotFound, PermissionRefused
 from chaku.policies import Limits
+from chaku.serve.networks import is_in
 from chaku.settings import ServeConfig
 
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+(?:%[\w~-]+)?)\]|([a-z0-9_.-]+))(?::\d{1,5})?", re.ASCII)
@@ -154,7 +155,7 @@ class Access:
 
     def trusts(self, peer: str) -> bool:
         """Whether an address is a trusted proxy's."""
-        return _is_in(peer, self._trusted)
+        return is_in(peer, self._trusted)
 
     def _is_known(self, host: str) -> bool:
         name = host_name(host).removesuffix(".")
@@ -201,8 +202,7 @@ class Access:
             raise NotFound("FastChat's protocol is not served here", fix="start with --fastchat-network CIDR")
         address = self.client_of(peer, headers.get(b"x-forwarded-for", b"").decode("latin-1"))
         is_hidden = any(name in headers for name in _OF_PROXIES) if address == peer else self.trusts(address)
-        is_in = _is_in(address, self._fastchat_networks)
-        if is_hidden or not is_in:
+        if is_hidden or not is_in(address, self._fastchat_networks):
             what = "came through a proxy that is not trusted" if is_hidden else "is in no network that was let in"
             raise PermissionRefused(
                 f"{address or 'this address'} {what}",
@@ -291,17 +291,6 @@ def _without_right(scope: str) -> PermissionRefused:
     return PermissionRefused(
         f"this API key has no scope {scope!r}", fix=f"`chaku keys create NAME --scope {scope}` makes one that has it"
     )
-
-
-def _is_in(address: str, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]) -> bool:
-    """Whether a text is an address in one of the networks."""
-    if not networks:
-        return False
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(parsed in network for network in networks)
 
 
 def is_loopback_host(name: str) -> bool:

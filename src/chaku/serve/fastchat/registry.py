@@ -15,7 +15,8 @@ from chaku.engines.base import State
 from chaku.engines.fastchat import FastChatEngine
 from chaku.errors import InvalidRequest, Overloaded
 from chaku.protocol.fastchat import BEAT_LEASE_S, HeartBeat, Registration
-from chaku.serve.fleet.addresses import CheckedResolver, Networks, check_url
+from chaku.serve.fleet.addresses import CheckedResolver, check_url
+from chaku.serve.networks import Networks
 from chaku.serve.served import Replica, Served
 from chaku.serve.table import ModelTable
 from chaku.settings import ModelConfig

@@ -14,9 +14,7 @@ import aiohttp
 from aiohttp.resolver import ThreadedResolver
 
 from chaku.errors import InvalidRequest
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+from chaku.serve.networks import Address, Networks, is_in
 
 _METADATA = frozenset(
     ipaddress.ip_address(text)
@@ -44,11 +42,6 @@ def why_not(address: Address, *, allow_loopback: bool, networks: Networks | None
     if networks is not None and not is_in(address, networks):
         return "is in none of the networks that are let in"
     return None
-
-
-def is_in(address: Address, networks: Networks) -> bool:
-    """Whether an address is in one of the networks, also as IPv4 inside IPv6."""
-    return any(_inner(address) in network for network in networks)
 
 
 def _inner(address: Address) -> Address:
