@@ -95,6 +95,9 @@ class Planner:
             )
             content = message.get("content")
             for j, part in enumerate(content if isinstance(content, list) else ()):
+                if part["type"] == "image_url" and part["image_url"]["url"].startswith("data:image/webp"):
+                    why = f"{self.name} reads JPEG, PNG and GIF, not WebP, as llama.cpp does"
+                    raise InvalidRequest(why, fix="convert it", param=f"messages.{i}.content.{j}", code="invalid_image")
                 if part["type"] == "image_url" and part["image_url"].get("detail", "auto") != "auto":
                     param = f"messages.{i}.content.{j}.image_url.detail"
                     raise _unsupported(f"{self.name} sees images in one way only: leave detail out", param)
