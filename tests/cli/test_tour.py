@@ -102,6 +102,13 @@ def test_a_visitor_of_the_toy_breaks_ties_by_length() -> None:
         assert choice_of({"a": a, "b": b}, "Illari", is_who=True, likes_short=True) == choice
 
 
+def test_what_commands_said_stands_in_the_report_without_their_progress() -> None:
+    said = (
+        "1 of 80 judgements, 8 tokens, 907 s left\nprepare ...\npack: 2 of 2 shards, 4 documents/s\nbase: not fit\n\n"
+    )
+    assert module("report")._shown_lines(said) == ["base: not fit"]
+
+
 def test_a_killed_step_resumes_with_the_command_that_was_not_done(tmp_path: Path) -> None:
     """The first command leaves its result; the second ends badly once. Nothing that is there is made again."""
     note = "import sys, pathlib; file = pathlib.Path(sys.argv[1]).open('a'); file.write('x'); file.close()"

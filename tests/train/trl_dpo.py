@@ -20,12 +20,20 @@ def padded(rows: list[list[int]]) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
 
 
+def loss_of(trainer: DPOTrainer, documents: list[tuple[list[int], list[int]]]) -> torch.Tensor:
+    inputs = {
+        "input_ids": padded([ids for ids, _ in documents]),
+        "attention_mask": padded([[1] * len(ids) for ids, _ in documents]),
+        "completion_mask": padded([mask for _, mask in documents]),
+    }
+    return trainer._compute_loss(trainer.model, inputs, return_outputs=False)
+
+
 def main(policy: str, reference: str, pairs: str, out: str) -> None:
     given = json.loads(Path(pairs).read_text())
     documents = [side for which in (0, 1) for side in (pair[which] for pair in given["pairs"])]  # chosen, then rejected
     settings = DPOConfig(
-        output_dir=f"{out}-trl", beta=given["beta"], loss_type=[given["loss_type"]],
-        label_smoothing=given["label_smoothing"], report_to=[], use_cpu=True,
+        output_dir=f"{out}-trl", beta=given["beta"], loss_type=[given["loss_type"]], report_to=[], use_cpu=True,
         bf16=False, gradient_checkpointing=False,
     )  # fmt: skip
     one = [{"prompt": "a", "chosen": "b", "rejected": "c"}]
@@ -36,12 +44,9 @@ def main(policy: str, reference: str, pairs: str, out: str) -> None:
         models[0], models[1], settings, train_dataset=Dataset.from_list(one), processing_class=tokenizer
     )
     trainer.model.train()
-    inputs = {
-        "input_ids": padded([ids for ids, _ in documents]),
-        "attention_mask": padded([[1] * len(ids) for ids, _ in documents]),
-        "completion_mask": padded([mask for _, mask in documents]),
-    }
-    loss = trainer._compute_loss(trainer.model, inputs, return_outputs=False)
+    smoothing, half = given["label_smoothing"], len(documents) // 2
+    swapped = documents[half:] + documents[:half]  # a smoothed label is wrong so often: TRL's sigmoid loss has none
+    loss = (1 - smoothing) * loss_of(trainer, documents) + smoothing * loss_of(trainer, swapped)
     loss.backward()
     gradients = {name: each.grad for name, each in trainer.model.named_parameters() if each.grad is not None}
     torch.save({"loss": loss.detach(), "gradients": gradients}, out)
