@@ -95,7 +95,16 @@ class Tour:
         at, size = self.folder, self.size
         identity, chats, pairs = at / "identity.jsonl", at / "chats", at / "pairs"
         eval_words = ("-m", "base", "-m", "tuned", "--base-url", f"{self.url}/v1", "--max-tokens", str(size.max_tokens))
-        data = ("--test-fraction", "0.1", "--context", str(size.context), "--rule", "too_short=off")
+        data = (
+            "--test-fraction",
+            "0.1",
+            "--context",
+            str(size.context),
+            "--rule",
+            "too_short=off",
+            "--tokenizer",
+            self.base,
+        )
         return [
             Step(
                 "shares", "Raw shared conversations, and who the model is",
@@ -132,7 +141,7 @@ class Tour:
                 "judge", "Can so small a model judge?",
                 (
                     ("chaku", "eval", "judge-check", "base", "--answers", str(at / "eval"), "--base-url",
-                     f"{self.url}/v1", "--items", "10", "--judge-tokens", str(min(size.max_tokens, 64)), "-o",
+                     f"{self.url}/v1", "--items", "10", "--judge-tokens", str(min(size.max_tokens, 32)), "-o",
                      str(at / "judge")),
                 ),
                 needs_gateway=True, fine_codes=(0, 1),
@@ -153,7 +162,8 @@ class Tour:
                 (
                     ("chaku", "data", "from-arena", "--votes", "-o", str(at / "said")),
                     ("chaku", "data", "build", str(at / "said" / "pairs.jsonl"), "-o", str(pairs), "--context", "512",
-                     "--test-fraction", "0.3", "--rule", "exact_duplicate=off", "--rule", "too_short=off"),
+                     "--test-fraction", "0.3", "--rule", "exact_duplicate=off", "--rule", "too_short=off",
+                     "--tokenizer", self.base),
                 ),
                 (at / "said", None),
             ),
