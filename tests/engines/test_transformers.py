@@ -170,3 +170,16 @@ async def test_a_folder_that_can_t_be_loaded_fails_with_the_reason(tmp_path: Pat
     engine = TransformersEngine("broken", Settings(tmp_path, threads=1))
     with pytest.raises(ModelError, match="no-such-type"):
         await engine.start()
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("bits", [8, 4])
+async def test_weights_of_few_bits_answer_on_a_cpu(smollm2_folder: Path, bits: int) -> None:
+    pytest.importorskip("bitsandbytes")
+    engine = TransformersEngine(NAME, Settings(smollm2_folder, context=256, slots=1, threads=1, bits=bits))
+    await engine.start()
+    try:
+        answer = await whole(engine, "completions", prompt="The capital of France is", max_tokens=4)
+        assert "Paris" in text_of(answer)
+    finally:
+        await engine.stop()

@@ -209,6 +209,19 @@ async def test_a_worker_without_a_template_that_chaku_knows_gets_completions_onl
         assert (status, answer["choices"][0]["text"]) == (200, "Hi there")
 
 
+async def test_a_worker_stands_in_the_table_of_the_fleet_while_it_is_there() -> None:
+    worker = FakeWorker()
+    async with joined(worker) as g:
+        async with g.http.get(f"{g.url}/fleet") as response:
+            (row,) = (await response.json())["workers"]
+        assert (row["url"], row["models"], row["version"]) == (worker.url, ["v"], "FastChat")
+        assert (row["state"], row["name"]) == ("ready", worker.url.removeprefix("http://"))
+        status, answer, _ = await g.post(f"/fleet/workers/{row['name']}/drain", {})
+        assert status == 404, answer
+        async with g.http.get(f"{g.url}/metrics") as response:
+            assert 'chaku_worker_state{state="ready",worker="' in await response.text()
+
+
 async def test_a_silent_worker_leaves_and_is_told_to_register_again(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = FakeWorker()
     monkeypatch.setattr(registry, "LOOK_EVERY_S", 0.01)

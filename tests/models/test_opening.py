@@ -8,7 +8,7 @@ import os
 import sys
 import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import ValidationError
@@ -19,6 +19,7 @@ from chaku.engines.llamacpp import devices
 from chaku.engines.llamacpp.engine import LlamaCppEngine, Settings
 from chaku.engines.llamacpp.resources import Resources, physical_cores
 from chaku.engines.opening import ENGINES, check_settings, choose_engine, open_engine, require_usable
+from chaku.engines.transformers.opening import TransformersArgs, open_folder
 from chaku.errors import ConfigError, ModelError, UsageError
 from chaku.models.files import gguf
 from chaku.models.reference import LocalFile, Reference, Scripted, parse
@@ -128,6 +129,36 @@ def test_an_engine_argument_is_checked_by_the_engine_that_takes_it(engine_args: 
     with pytest.raises(ConfigError) as caught:
         check_settings("m", ModelConfig(source="m.gguf", engine_args=engine_args), LocalFile(Path("m.gguf")))
     assert words in str(caught.value)
+
+
+CHOICES = [
+    (kind.name, key, choice)
+    for kind in ENGINES.values()
+    for key, field in kind.args.model_fields.items()
+    for part in (field.annotation, *typing.get_args(field.annotation))
+    for choice in (
+        (True, False) if part is bool else typing.get_args(part) if typing.get_origin(part) is Literal else ()
+    )
+]
+"""Engine, key and value of every engine argument with a short list of values."""
+
+
+@pytest.mark.parametrize(("engine", "key", "value"), CHOICES)
+def test_every_choice_of_an_engine_argument_can_be_written_as_a_flag(engine: str, key: str, value: object) -> None:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    assert getattr(ENGINES[engine].args.model_validate({key: text}), key) == value
+
+
+def test_bits_without_bitsandbytes_are_refused_with_the_command_that_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = packages.version
+    monkeypatch.setattr(packages, "version", lambda name: None if name == "bitsandbytes" else genuine(name))
+    save_config(tmp_path / "folder", "llama")
+    config = ModelConfig(source=str(tmp_path / "folder"))
+    with pytest.raises(ModelError, match="8 bits need bitsandbytes, which is not installed") as caught:
+        open_folder("m", config, tmp_path / "folder", 1, TransformersArgs.model_validate({"bits": "8"}))
+    assert "pip install" in (caught.value.fix or "")
 
 
 def test_an_engine_argument_reaches_the_engine(model: Path) -> None:

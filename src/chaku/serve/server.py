@@ -136,6 +136,8 @@ def build(
         networks = tuple(ipaddress.ip_network(network) for network in config.fastchat_networks)
         workers = FastChatWorkers(table, networks)
         serving.companions.append(workers)
+        if fleet is not None:
+            fleet.others = workers.rows
         add_fastchat_routes(app, workers, table, access, config.public_url)
     if fleet is not None:
         serving.fleet = fleet

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from chaku import packages
 from chaku.chat.export import to_jinja
@@ -33,6 +33,12 @@ class TransformersArgs(Frozen):
     """Tokens per step of all requests together."""
     batching: bool = True
     """Continuous batching; without it requests are answered one after the other."""
+
+    @field_validator("bits", mode="before")
+    @classmethod
+    def _of_flag(cls, bits: Any) -> Any:
+        """On the command line every value is text."""
+        return int(bits) if isinstance(bits, str) and bits.isdecimal() else bits
 
 
 def type_without_gguf(path: Path) -> str | None:

@@ -16,6 +16,7 @@ from chaku.engines.fastchat import FastChatEngine
 from chaku.errors import InvalidRequest, Overloaded
 from chaku.protocol.fastchat import BEAT_LEASE_S, HeartBeat, Registration
 from chaku.serve.fleet.addresses import CheckedResolver, check_url
+from chaku.serve.fleet.worker import WorkerRow
 from chaku.serve.networks import Networks
 from chaku.serve.served import Replica, Served
 from chaku.serve.table import ModelTable
@@ -38,6 +39,30 @@ class FastChatWorker:
     beats: bool
     """Whether it sends beats at all."""
     starting: list[asyncio.Task[None]] = field(default_factory=list)
+    registered_at: float = field(default_factory=time.monotonic)
+
+    def row(self, now: float) -> WorkerRow:
+        """The row of GET /fleet; `now` is in monotonic seconds. Its name is its address."""
+        place = self.url.partition("://")[2]
+        status = self.replicas[0][1].engine.status()
+        return {
+            "name": place,
+            "state": "ready" if status.state is State.READY else "suspect",
+            "detail": status.detail,
+            "models": [served.name for served, _ in self.replicas],
+            "url": self.url,
+            "host": place.rpartition(":")[0] or place,
+            "device": "",
+            "version": "FastChat",
+            "slots": None,
+            "running": sum(replica.load.num_running for _, replica in self.replicas),
+            "waiting": 0,
+            "tokens_per_s": 0.0,
+            "memory_bytes": None,
+            "uptime_s": round(now - self.registered_at, 1),
+            "last_beat_s": round(max(0.0, now - self.heard_at), 2),
+            "generation": "",
+        }
 
 
 class FastChatWorkers:
@@ -101,6 +126,11 @@ class FastChatWorkers:
         for _, replica in worker.replicas:
             replica.load.hear(told.queue_length)
         return True
+
+    def rows(self) -> list[WorkerRow]:
+        """The workers as rows of GET /fleet. Their protocol tells neither slots nor memory nor speed."""
+        now = time.monotonic()
+        return [worker.row(now) for worker in self._workers.values()]
 
     async def _keep_looking(self) -> None:
         while True:

@@ -47,6 +47,8 @@ class Fleet:
         self._table = table
         self._may_stay = may_stay
         self.recent = RecentRequests()
+        self.others: Callable[[], list[WorkerRow]] = list
+        """Rows of workers that joined by another protocol; they take no commands."""
         self._workers: dict[str, Worker] = {}
         self._call_backs = asyncio.Semaphore(MAX_CALL_BACKS)
         self._looking: asyncio.Task[None] | None = None
@@ -69,7 +71,7 @@ class Fleet:
     def rows(self) -> list[WorkerRow]:
         """The table, in the order of joining; those that are gone too, for a while."""
         now = time.monotonic()
-        return [worker.row(now) for worker in self._workers.values()]
+        return [*(worker.row(now) for worker in self._workers.values()), *self.others()]
 
     def requests(self) -> list[RequestRow]:
         """The last requests of this gateway, the newest first."""
