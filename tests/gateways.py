@@ -25,6 +25,7 @@ from chaku.serve.fleet.routes import NoteAdmin, note_nothing
 from chaku.serve.limits import LimitCounters
 from chaku.serve.server import GatewayServer, Serving, bind, build, settings
 from chaku.serve.table import ModelTable
+from chaku.serve.traces import Traces
 from chaku.settings import ModelConfig, ServeConfig
 from chaku.store import keyring
 from chaku.store.counters import Counters
@@ -109,6 +110,7 @@ async def gateway(
     bare: bool = False,
     counters: LimitCounters | None = None,
     note_admin: NoteAdmin = note_nothing,
+    traces: Traces | None = None,
     extend: Callable[[Serving, str], None] = lambda serving, url: None,
     **config: Any,
 ) -> AsyncIterator[Running]:
@@ -117,7 +119,7 @@ async def gateway(
     for engine in engines or (() if bare else (ScriptedEngine("scripted", Script()),)):
         table.add(engine, ModelConfig(source="test", **(model or {})), created=1_700_000_000)
     exchanges: list[Exchange] = []
-    serving = build(ServeConfig(**config), table, keys or Keys(), exchanges.append, counters, note_admin)
+    serving = build(ServeConfig(**config), table, keys or Keys(), exchanges.append, counters, note_admin, traces=traces)
     listener = bind("127.0.0.1", port)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     assert serving.own_api is not None

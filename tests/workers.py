@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from chaku.engines.scripted import ScriptedEngine
 from chaku.serve.fleet.routes import add_worker_route
 from chaku.serve.server import Serving
+from chaku.serve.traces import Traces
 from chaku.serve.worker.companion import Identity, Throughput, Worker, WorkerKey, new_key
 from chaku_server import chaku_environment
 from gateways import Running, gateway, scripted
@@ -49,6 +50,7 @@ async def worker_here(
     advertise: str | None = None,
     replies: Any = (),
     port: int = 0,
+    traces: Traces | None = None,
     **model: Any,
 ) -> AsyncIterator[Running]:
     """A worker with a scripted engine that joins `gateways`; it leaves them at the block's end."""
@@ -70,7 +72,8 @@ async def worker_here(
         add_worker_route(serving.app, name, identity.generation, key.token)
         Worker(identity, serving, served, throughput, engine, gateways, token)
 
-    async with gateway(engine(), keys=key, joins=False, ui=False, extend=extend, port=port, model=model) as running:
+    options = {"joins": False, "ui": False, "extend": extend, "port": port, "model": model, "traces": traces}
+    async with gateway(engine(), keys=key, **options) as running:
         yield running
 
 

@@ -200,7 +200,8 @@ _EXAMPLES = {
     "replicas": "2", "max_replicas": "4", "gpus": "1", "cpus": "4", "memory_gb": "8",
     "price_per_hour": "0.5", "drain_s": "60", "workers": "[{source: smollm2-135m, replicas: 2}]",
     "join": "[http://gateway:8000]", "model": "{source: smollm2-135m}",
-    "database": "sqlite:///chaku.db", "log_level": "INFO", "match": "hello", "replies": "[{text: hello}]",
+    "database": "sqlite:///chaku.db", "log_level": "INFO", "traces": "true",
+    "match": "hello", "replies": "[{text: hello}]",
 }  # fmt: skip
 
 

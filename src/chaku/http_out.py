@@ -188,7 +188,7 @@ class Transport:
         body = io.BytesIO(data) if data is not None and len(data) > _LARGE_BYTES else data  # sent piece by piece
         try:
             return await self._session(fresh=fresh).request(
-                method, self.base_url + path, data=body, allow_redirects=False
+                method, self.base_url + path, data=body, headers=sent_along.get(), allow_redirects=False
             )
         except aiohttp.InvalidURL:
             raise ConfigError(f"{self.base_url!r} is not an http(s) address") from None
@@ -234,6 +234,8 @@ class Transport:
         )
 
 
+sent_along: ContextVar[Mapping[str, str] | None] = ContextVar("sent_along", default=None)
+"""Headers of every request that is sent from here on in this context: those of a trace."""
 _is_reused: ContextVar[bool] = ContextVar("is_reused")
 """Whether the request of this task went over a kept connection."""
 

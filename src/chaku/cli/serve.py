@@ -42,6 +42,7 @@ from chaku.serve.gateway import UsageSink
 from chaku.serve.retention import RetentionJob
 from chaku.serve.server import Serving
 from chaku.serve.table import ModelTable
+from chaku.serve.traces import open_traces
 from chaku.settings import ModelConfig, ServeConfig
 from chaku.store import audit, retention
 from chaku.store.counters import Counters
@@ -202,7 +203,8 @@ def _serve(
     ready_fd: int | None,
 ) -> None:
     table = ModelTable()
-    serving = server.build(config, table, keys, _recorder(usage), Counters(store), noting_admins(store))
+    traces = open_traces() if config.traces else None
+    serving = server.build(config, table, keys, _recorder(usage), Counters(store), noting_admins(store), traces=traces)
     listener = server.bind(config.host, config.port)  # before anything is fetched: a mistake shows at once
     port = listener.getsockname()[1]
     own_host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - not bound here

@@ -50,6 +50,12 @@ _TLS_OPTIONS = (
     click.option("--tls-cert", metavar="FILE", type=_FILE, help="Certificate, as PEM: serve HTTPS."),
     click.option("--tls-key", metavar="FILE", type=_FILE, help="Private key of the certificate, as PEM."),
 )
+traces_option = click.option(
+    "--traces/--no-traces",
+    default=None,
+    show_default="no-traces",
+    help="Send traces by OpenTelemetry to OTEL_EXPORTER_OTLP_ENDPOINT.",
+)
 _FIRST_OPTIONS = (
     click.option("--config", "config_file", metavar="FILE", type=_FILE, help="YAML file; flags win over it."),
     click.option(
@@ -262,6 +268,7 @@ _LAST_OPTIONS = (
         type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]),
         help="Least important messages to log.",
     ),
+    traces_option,
     click.option("--ready-fd", type=int, hidden=True, help="Write one JSON line there once the API answers."),
     click.option("--exit-with-parent", is_flag=True, hidden=True, help="End when the parent process is gone."),
 )

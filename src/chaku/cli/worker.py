@@ -20,7 +20,7 @@ from chaku import logs, spot_notice
 from chaku.cli.help_page import command
 from chaku.cli.progress.fetching import fetching
 from chaku.cli.serve import describe_choice, end_with_parent, name_models, require_installed
-from chaku.cli.serve_options import FLAGS, PER_MODEL, model_options, tls_options
+from chaku.cli.serve_options import FLAGS, PER_MODEL, model_options, tls_options, traces_option
 from chaku.config import environment, load
 from chaku.engines.fetched import Opener
 from chaku.engines.llamacpp.resources import Resources
@@ -33,6 +33,7 @@ from chaku.serve import server
 from chaku.serve.access import is_loopback_host
 from chaku.serve.fleet.routes import add_worker_route
 from chaku.serve.table import ModelTable
+from chaku.serve.traces import open_traces
 from chaku.serve.worker.companion import Identity, Throughput, Worker, WorkerKey, new_key
 from chaku.serve.worker.settings import WorkerConfig
 from chaku.settings import ServeConfig
@@ -64,6 +65,7 @@ _SECTIONS = {"The engine": "engine", "A MODEL that is another API": "api_key_env
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]),
     help="Least important messages to log.",
 )
+@traces_option
 @click.option("--exit-with-parent", is_flag=True, hidden=True, help="End when the parent process is gone.")
 def worker(
     model: str | None, config_file: Path | None, token: str | None, exit_with_parent: bool, **flags: Any
@@ -105,6 +107,7 @@ def _as_gateway(config: WorkerConfig, gateways: tuple[str, ...], advertise: str 
             "port": port,
             "allowed_hosts": tuple({urlsplit(advertise).hostname}) if advertise else (),
             "log_level": config.log_level,
+            "traces": config.traces,
             "tls_cert": config.tls_cert,
             "tls_key": config.tls_key,
             "joins": False,
@@ -125,7 +128,7 @@ def _run(asked: WorkerConfig, token: str | None) -> None:
     click.echo(f"  {describe_choice(model, settings, reference)}", err=True)
 
     table, key, throughput = ModelTable(), WorkerKey(new_key()), Throughput()
-    serving = server.build(config, table, key, throughput.record)
+    serving = server.build(config, table, key, throughput.record, traces=open_traces() if config.traces else None)
     listener = server.bind(config.host, config.port)
     port = listener.getsockname()[1]
     identity = Identity(

@@ -6,6 +6,7 @@ The hot path reads raw bytes and passes an engine's bytes through: no framework 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import secrets
@@ -46,6 +47,7 @@ from chaku.serve.routing.load import Work
 from chaku.serve.routing.prefix import work_of
 from chaku.serve.served import Fitting, Served
 from chaku.serve.table import ModelTable
+from chaku.serve.traces import Traces
 from chaku.serve.wires.base import Translation, Wire
 
 log = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ class Gateway:
         dispatcher: Dispatcher,
         limits: RateLimits,
         moderator: Moderator | None,
+        traces: Traces,
         *,
         images: ImageLimits,
         continue_answers: bool,
@@ -90,6 +93,7 @@ class Gateway:
         self._dispatcher = dispatcher
         self._limits = limits
         self._moderator = moderator
+        self._traces = traces
         self._images = images
         self._continue_answers = continue_answers
         self._bodies = BodyReader()
@@ -111,6 +115,7 @@ class Gateway:
         exchange = Exchange(request_id, "other")
         wire: Wire | None = None
         translation: Translation | None = None
+        span = contextlib.ExitStack()
         try:
             hosts = [value for name, value in scope["headers"] if name == b"host"]
             host = hosts[0] if len(hosts) == 1 else None
@@ -139,6 +144,7 @@ class Gateway:
                 continues = self._continues(headers.get(b"x-chaku-continue"))
                 exchange.route = translation.route
                 work = _Work(caller, translation.route, translation, continues)
+                span.enter_context(self._traces.request(exchange, headers))
                 await self._infer(exchange, work, receive, send, base_headers)
         except ChakuError as error:
             await self._refuse(exchange, error, wire, translation, send, base_headers)
@@ -149,6 +155,7 @@ class Gateway:
         finally:
             if wire is not None:
                 self._account(exchange)
+            span.close()
 
     def _continues(self, header: bytes | None) -> bool:
         """Whether an answer that breaks off is continued elsewhere: as the request says, or by default."""

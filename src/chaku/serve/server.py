@@ -41,6 +41,7 @@ from chaku.serve.ollama import add_ollama_routes
 from chaku.serve.routing.router import Router
 from chaku.serve.table import ModelTable
 from chaku.serve.tls import Tls, read_tls
+from chaku.serve.traces import Traces
 from chaku.settings import ServeConfig
 
 log = logging.getLogger(__name__)
@@ -96,8 +97,12 @@ def build(
     record_usage: UsageSink,
     counters: LimitCounters | None = None,
     note_admin: NoteAdmin = note_nothing,
+    *,
+    traces: Traces | None = None,
 ) -> Serving:
     """Wire a gateway over `table`. Without `counters`, no key may have limits. `note_admin` writes the audit log.
+
+    Without `traces` there are none.
 
     Raises ConfigError where `config` would let strangers in.
     """
@@ -125,13 +130,16 @@ def build(
         metrics,
         record_usage,
         app,
-        Dispatcher(router),
+        Dispatcher(router, traces or Traces()),
         limits,
         moderator,
+        traces or Traces(),
         images=config.image_limits,
         continue_answers=config.continue_answers,
     )
     serving = Serving(table, app, gateway, access, connection_limits, tls=tls, own_api=own_api, moderator=moderator)
+    if traces is not None:
+        serving.companions.append(traces)
     if config.fastchat_networks:
         networks = tuple(ipaddress.ip_network(network) for network in config.fastchat_networks)
         workers = FastChatWorkers(table, networks)

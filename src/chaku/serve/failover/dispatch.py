@@ -24,6 +24,7 @@ from chaku.serve.routing.breaker import RetryBudget
 from chaku.serve.routing.load import CallLoad, Work
 from chaku.serve.routing.router import Router
 from chaku.serve.served import LOOK_EVERY_S, WAITS_S, Fitting, Replica, Served
+from chaku.serve.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +97,9 @@ class _Attempt:
 class Dispatcher:
     """Chooses replicas by a router, and repeats what may be repeated."""
 
-    def __init__(self, router: Router, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, router: Router, traces: Traces, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._router = router
+        self._traces = traces
         self._budget = RetryBudget(clock)
         self._attempts: set[_Attempt] = set()
         self._watch: asyncio.Task[None] | None = None
@@ -111,7 +113,8 @@ class Dispatcher:
         while True:
             attempt = self._begin(request)
             try:
-                await self._try(attempt, hold, sink)
+                with self._traces.attempt(request.served.name, attempt.replica.status().detail, request.num_attempts):
+                    await self._try(attempt, hold, sink)
             except (EngineError, Overloaded) as error:
                 log.warning("replica failed model=%s why=%r", request.served.name, error.for_log)
                 await self._prepare_next(request, attempt, error, sink)

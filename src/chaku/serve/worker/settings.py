@@ -35,3 +35,5 @@ class WorkerConfig(Frozen):
     tls_key: Path | None = None
     """PEM file with its private key."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    traces: bool = False
+    """Send traces of requests by OpenTelemetry, without their contents. OTEL_EXPORTER_OTLP_ENDPOINT says where to."""
