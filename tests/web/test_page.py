@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import chaku.web.page
+from chaku.serve.batches.routes import add_batch_routes
+from chaku.serve.server import Serving
 from gateways import gateway, page_gateway
 from tabs import Tab, tab
 
@@ -112,7 +114,10 @@ async def test_without_a_page_the_gateway_has_the_api_alone() -> None:
 
 
 async def test_the_apis_description_does_not_change_with_the_page(database: Path) -> None:
-    async with gateway() as plain, page_gateway(database) as paged:
+    def extend(serving: Serving, _url: str) -> None:
+        add_batch_routes(serving.app, None)
+
+    async with gateway(extend=extend) as plain, page_gateway(database) as paged:
         described = [await (await g.http.get(g.url + "/openapi.json")).json() for g in (plain, paged)]
     assert described[0] == described[1]
 
