@@ -236,19 +236,13 @@ class ServeConfig(Frozen):
             return models
         return tuple({"source": one} if isinstance(one, str) else one for one in models)
 
-    @field_validator("retention_days", mode="before")
+    @field_validator("retention_days", "image_limits", mode="before")
     @classmethod
-    def _read_retention(cls, days: Any) -> Any:
-        """On the command line it is KIND=DAYS; in the environment there are spaces between several."""
-        days = days.split() if isinstance(days, str) else days
-        return dict(_days(text) for text in days) if isinstance(days, tuple | list) else days
-
-    @field_validator("image_limits", mode="before")
-    @classmethod
-    def _read_image_limits(cls, limits: Any) -> Any:
+    def _read_kinds(cls, given: Any, info: ValidationInfo) -> Any:
         """On the command line it is KIND=NUMBER; in the environment there are spaces between several."""
-        limits = limits.split() if isinstance(limits, str) else limits
-        return dict(_limit(text) for text in limits) if isinstance(limits, tuple | list) else limits
+        read = _days if info.field_name == "retention_days" else _limit
+        given = given.split() if isinstance(given, str) else given
+        return dict(map(read, given)) if isinstance(given, tuple | list) else given
 
     @field_validator("contestants")
     @classmethod

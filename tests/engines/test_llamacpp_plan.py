@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from openai.types.chat import ChatCompletion
 
+from chaku.chat.plain_text import BROKEN_APART
 from chaku.engines.llamacpp.engine import LlamaCppEngine
-from chaku.engines.llamacpp.plan import BROKEN_APART
 from chaku.errors import InvalidRequest
 from engines.llamacpp_calls import PARIS, call, joined, streamed, text_of, whole
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from chaku.chat.plain_text import BROKEN_APART
 from chaku.engines.base import Call, State
 from chaku.engines.opening import ENGINES, check_settings, choose_engine, open_engine, require_usable
 from chaku.engines.servers import commands, environments, rows
-from chaku.engines.servers.engine import BROKEN_APART, ServerEngine
+from chaku.engines.servers.engine import ServerEngine
 from chaku.engines.servers.parsers import Parsers, parsers_for
 from chaku.engines.supervisor import BackOff
 from chaku.errors import ConfigError, ContextOverflow, EngineError, ModelError, UsageError

@@ -33,6 +33,10 @@ def compile_specials(spellings: Iterable[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
 
+BROKEN_APART = "special token spellings in the messages were broken apart with U+200B"
+"""The note for whoever asked, where `break_apart` changed a message."""
+
+
 def spells_special(value: Any, specials: re.Pattern[str]) -> bool:
     """Whether any text inside `value` (messages, the tools' descriptions, or a part of them) spells a special token."""
     if isinstance(value, str):
@@ -79,10 +83,12 @@ def split(prompt: str, specials: re.Pattern[str], spellings: dict[str, str]) -> 
 def break_apart(messages: Sequence[Any], specials: re.Pattern[str]) -> list[Any]:
     """A copy of the messages in which a zero-width space follows the first character of each spelling."""
 
-    def broken(match: re.Match[str]) -> str:
-        return match.group()[0] + ZERO_WIDTH_SPACE + match.group()[1:]
-
     return [_rewrite(message, specials, broken) for message in messages]
+
+
+def broken(match: re.Match[str]) -> str:
+    """A spelling with a zero-width space behind its first character."""
+    return match.group()[0] + ZERO_WIDTH_SPACE + match.group()[1:]
 
 
 def _is_name(key: str, item: Any) -> bool:

@@ -11,7 +11,14 @@ from rich.console import Console
 from chaku.cli.help_page import Command, command
 from chaku.cli.terminal import kept, settings
 from chaku.cli.terminal.answer import with_way_out
-from chaku.cli.terminal.asking import endpoint_options, model_rows, question_of, run_until_ended, sampling_options
+from chaku.cli.terminal.asking import (
+    endpoint_options,
+    file_option,
+    model_rows,
+    question_of,
+    run_until_ended,
+    sampling_options,
+)
 from chaku.cli.terminal.attached import check_sees, read
 from chaku.cli.terminal.endpoint import choose
 from chaku.cli.terminal.one_shot import answer_once
@@ -21,8 +28,6 @@ from chaku.cli.terminal.transcript import Transcript
 from chaku.client import Client
 from chaku.errors import ChakuError, UsageError
 
-_FILE = click.Path(path_type=Path)
-
 
 @command(sections={"Sampling": "temperature", "Output": "json"})
 @click.argument("prompt", required=False)
@@ -31,15 +36,7 @@ _FILE = click.Path(path_type=Path)
 )
 @endpoint_options
 @click.option("-s", "--system", metavar="TEXT", help="System prompt.")
-@click.option(
-    "-f",
-    "--file",
-    "files",
-    metavar="FILE",
-    type=_FILE,
-    multiple=True,
-    help="Put a text file or an image into the message.",
-)
+@file_option
 @click.option("-c", "--continue", "continues", is_flag=True, help="Continue the last conversation.")
 @sampling_options
 @click.option("--json", is_flag=True, help="Print the answer with usage and timings as one JSON object.")

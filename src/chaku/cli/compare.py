@@ -14,7 +14,14 @@ from rich.console import Console
 from chaku.cli.help_page import command
 from chaku.cli.terminal import settings
 from chaku.cli.terminal.answer import ask, with_way_out
-from chaku.cli.terminal.asking import endpoint_options, model_rows, question_of, run_until_ended, sampling_options
+from chaku.cli.terminal.asking import (
+    endpoint_options,
+    file_option,
+    model_rows,
+    question_of,
+    run_until_ended,
+    sampling_options,
+)
 from chaku.cli.terminal.attached import Attached, check_sees, read
 from chaku.cli.terminal.endpoint import choose
 from chaku.cli.terminal.one_shot import SilentView, report
@@ -24,7 +31,6 @@ from chaku.cli.terminal.transcript import Transcript
 from chaku.client import Client
 from chaku.errors import ChakuError, UsageError
 
-_FILE = click.Path(path_type=Path)
 _FEWEST = 2
 _MOST = 4
 
@@ -41,15 +47,7 @@ _MOST = 4
 )
 @endpoint_options
 @click.option("-s", "--system", metavar="TEXT", help="System prompt of all models.")
-@click.option(
-    "-f",
-    "--file",
-    "files",
-    metavar="FILE",
-    type=_FILE,
-    multiple=True,
-    help="Put a text file or an image into the message.",
-)
+@file_option
 @sampling_options
 @click.option("--json", is_flag=True, help="Print the answers with usage and timings as one JSON object.")
 @click.option("--raw", is_flag=True, help="Print the answers one below the other, without drawing Markdown.")

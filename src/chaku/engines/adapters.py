@@ -5,12 +5,43 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
+from typing import Any, Generic
 
 from chaku.engines.base import Answer, Call, Capabilities, Engine, Status
+from chaku.engines.supervisor import BackOff, ChildSupervisor, Run
 
 
-class BaseEngine(Engine):
-    """An engine whose model can carry adapters."""
+class BaseEngine(Engine, Generic[Run]):
+    """One base model in a child that is kept alive, and adapters on it."""
+
+    def __init__(
+        self, name: str, *, idle_unload_s: float | None, back_off: BackOff, capabilities: Capabilities | None = None
+    ) -> None:
+        """`name` is what clients call the base. `capabilities` are what is known of it before its child runs."""
+        self.name = name
+        self._supervisor = ChildSupervisor(name, self._launch, idle_unload_s=idle_unload_s, back_off=back_off)
+        self._capabilities = capabilities or Capabilities()
+
+    @abstractmethod
+    async def _launch(self) -> Run:
+        """Start a child; return when it has generated a token, having set `_capabilities`."""
+
+    async def start(self) -> None:
+        """Load and generate a token. Raises ModelError (model, memory, missing package) or EngineError."""
+        await self._supervisor.start()
+
+    async def stop(self) -> None:
+        """End the child and all that it started."""
+        await self._supervisor.stop()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """With what the child has reported."""
+        return self._capabilities
+
+    def status(self) -> Status:
+        """Of the child."""
+        return self._supervisor.status()
 
     @property
     @abstractmethod
@@ -33,7 +64,7 @@ class BaseEngine(Engine):
 class AdapterEngine(Engine):
     """An adapter on another engine's base, in the same child."""
 
-    def __init__(self, name: str, base: BaseEngine) -> None:
+    def __init__(self, name: str, base: BaseEngine[Any]) -> None:
         self.name = name
         self._base = base
 

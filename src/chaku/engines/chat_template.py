@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 from chaku.chat.export import to_jinja
 from chaku.chat.segments import EOS
@@ -46,6 +47,12 @@ def choose(name: str, config: ModelConfig, metadata: GgufMetadata) -> Choice:
     if chosen is None:
         return Choice()
     return Choice(to_jinja(chosen, bos=metadata.add_bos is not False), stops_of(chosen))
+
+
+def given_stops(body: dict[str, Any]) -> list[str]:
+    """The `stop` of a request as a list."""
+    stop = body.get("stop") or []
+    return [stop] if isinstance(stop, str) else list(stop)
 
 
 def stops_of(template: Template) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chaku.chat.messages import Conversation
-from chaku.chat.plain_text import ZERO_WIDTH_SPACE, compile_specials
+from chaku.chat.plain_text import broken, compile_specials
 from chaku.chat.stopping import StopStrings
 from chaku.chat.templates import Template, get_template
 from chaku.protocol.fastchat import ConversationTemplate
@@ -85,7 +85,7 @@ class Prompts:
             text = segment.text
             if segment.is_content and self._specials is not None and self._specials.search(text):
                 was_broken = True
-                text = self._specials.sub(lambda found: found[0][0] + ZERO_WIDTH_SPACE + found[0][1:], text)
+                text = self._specials.sub(broken, text)
             texts.append(text)
         return "".join(texts).removeprefix(bos), was_broken
 

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from chaku.errors import ModelError, RunInterrupted, StoreError, UsageError
+from chaku.ports import free_port
 
 _POLL_S = 0.05
 _PATIENCE_S = 30.0
@@ -50,7 +50,7 @@ class Job:
         """One process alone, or `number` that find each other through torchrun's variables."""
         where: dict[str, str] = {}
         if number > 1:
-            where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+            where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
             where |= {"WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number)}
         job = cls([])
         try:
@@ -190,13 +190,6 @@ def _end_with_parent() -> None:
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG, prctl(2)
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM, 0, 0, 0)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

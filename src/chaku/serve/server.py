@@ -115,6 +115,7 @@ def build(
     if fleet is not None:
         metrics.add(WorkerGauges(fleet))
         record_usage = fleet.recent.before(record_usage)
+    spans = traces or Traces()
     router = Router(config.routing, random.Random())  # noqa: S311 - no secret
     limits = RateLimits(
         counters, config.prices, turns=config.conversation_turns, input_characters=config.input_characters
@@ -130,10 +131,10 @@ def build(
         metrics,
         record_usage,
         app,
-        Dispatcher(router, traces or Traces()),
+        Dispatcher(router, spans),
         limits,
         moderator,
-        traces or Traces(),
+        spans,
         images=config.image_limits,
         continue_answers=config.continue_answers,
     )

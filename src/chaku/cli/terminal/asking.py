@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -40,6 +41,20 @@ def endpoint_options(command: Any) -> Any:
         "--base-url", show_default="OPENAI_BASE_URL, or a gateway here", metavar="URL", help="An OpenAI-compatible API."
     )
     return url(key(command))
+
+
+def file_option(command: Any) -> Any:
+    """Files that go into the message: -f."""
+    option = click.option(
+        "-f",
+        "--file",
+        "files",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        multiple=True,
+        help="Put a text file or an image into the message.",
+    )
+    return option(command)
 
 
 def question_of(prompt: str | None, attached: str) -> str | None:

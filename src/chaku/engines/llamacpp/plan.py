@@ -11,6 +11,7 @@ import orjson
 
 from chaku.chat import plain_text
 from chaku.engines.base import Call
+from chaku.engines.chat_template import given_stops
 from chaku.engines.llamacpp import requests
 from chaku.engines.llamacpp.child import LlamaServer
 from chaku.engines.llamacpp.logprobs import Piece
@@ -27,7 +28,6 @@ _MOST_TRIED_SCHEMAS = 256
 _MOST_PIECES = 4096
 _OPTIONAL = ("name", "reasoning_content")
 """Fields of a message that many templates do not read."""
-BROKEN_APART = "special token spellings in the messages were broken apart with U+200B"
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Planner:
         if forced and body.get("stop"):
             raise _unsupported("a stop sequence would cut a forced tool call: leave it out", "stop")
         if self.learned.stops and not forced:
-            body = {**body, "stop": [*_stops_of(body), *self.learned.stops]}
+            body = {**body, "stop": [*given_stops(body), *self.learned.stops]}
         await self._require_enforced(requests.answer_schema(body), "response_format.json_schema.schema")
         if (forced or (hostile and not self.learned.answers_in_parts and not body.get("tools"))) and not pictures:
             ids = await self.render(body, without_thinking=bool(forced))
@@ -150,10 +150,10 @@ class Planner:
         if hostile and self.learned.specials is not None:
             apart = plain_text.break_apart([messages, body.get("tools")], self.learned.specials)
             body = {**body, "messages": apart[0]} | ({"tools": apart[1]} if body.get("tools") else {})
-            notes = (*notes, BROKEN_APART)
+            notes = (*notes, plain_text.BROKEN_APART)
             if not self._said_broken_apart:
                 self._said_broken_apart = True
-                _log.warning("%s model=%s: its answers need llama.cpp's own parser", BROKEN_APART, self.name)
+                _log.warning("%s model=%s: its answers need llama.cpp's own parser", plain_text.BROKEN_APART, self.name)
         request = requests.chat_request(body, model=self.name, template_kwargs=_template_kwargs(body))
         chunks = Stream(model=self.name, n=n, top_logprobs=top)
         return PreparedCall("/v1/chat/completions", request, chunks, width=n, notes=notes)
@@ -228,11 +228,6 @@ class Planner:
 
     async def _small(self, path: str, request: dict[str, Any], *, param: str = "messages") -> Any:
         return await ask_server(self._server, path, request, model=self.name, param=param)
-
-
-def _stops_of(body: dict[str, Any]) -> list[str]:
-    stop = body.get("stop") or []
-    return [stop] if isinstance(stop, str) else list(stop)
 
 
 def _unsupported(message: str, param: str) -> InvalidRequest:

@@ -13,9 +13,9 @@ import orjson
 from chaku.engines.base import Block, Call
 from chaku.engines.blocks import blocks_of_chunks
 from chaku.errors import EngineError
-from chaku.protocol.answers import AnswerFrame, CompletionUsage, usage_of
+from chaku.protocol.answers import DONE, AnswerFrame, CompletionUsage, usage_of
 
-_DONE = b"data: [DONE]"
+_DONE = DONE.rstrip()
 _FINISHES = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 
 

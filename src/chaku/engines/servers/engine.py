@@ -6,25 +6,25 @@ import asyncio
 import contextlib
 import re
 import secrets
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from chaku.chat.plain_text import break_apart, spells_special
+from chaku.chat.plain_text import BROKEN_APART, break_apart, spells_special
 from chaku.engines.adapters import BaseEngine
-from chaku.engines.base import Answer, Call, Capabilities, Status
+from chaku.engines.base import Answer, Call, Capabilities
+from chaku.engines.chat_template import given_stops
 from chaku.engines.openai_speaker import Dialect, OpenAiSpeaker
 from chaku.engines.process import Child, python_argv
 from chaku.engines.servers.commands import BASE, LOOPBACK, Command, Plan
 from chaku.engines.servers.conform import Conforming
-from chaku.engines.supervisor import BackOff, ChildSupervisor, NotEnoughMemory
+from chaku.engines.supervisor import BackOff, NotEnoughMemory
 from chaku.errors import ChakuError, EngineError, ModelError
 from chaku.http_out import Retries, Transport
+from chaku.ports import free_port
 
-BROKEN_APART = "special token spellings in the messages were broken apart with U+200B"
 _LOAD_TIMEOUT_S = 1800.0
 _LOOK_EVERY_S = 0.25
 _ONCE = Retries(limit=0, unanswered=False, statuses=frozenset())
@@ -80,30 +80,18 @@ class _Running:
         self.files.cleanup()
 
 
-class ServerEngine(BaseEngine):
+class ServerEngine(BaseEngine[_Running]):
     """One base model at a server of its own, and adapters on it."""
 
     def __init__(self, name: str, settings: Settings) -> None:
         """`name` is what clients call the base. Nothing is started yet."""
-        self.name = name
-        self.settings = settings
-        self._supervisor = ChildSupervisor(
-            name, self._launch, idle_unload_s=settings.idle_unload_s, back_off=settings.back_off
+        super().__init__(
+            name,
+            idle_unload_s=settings.idle_unload_s,
+            back_off=settings.back_off,
+            capabilities=settings.capabilities,
         )
-        self._capabilities = settings.capabilities
-
-    async def start(self) -> None:
-        """Start the server and generate a token. Raises ModelError (model, memory) or EngineError."""
-        await self._supervisor.start()
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """With the context that the server granted."""
-        return self._capabilities
-
-    def status(self) -> Status:
-        """Of the server's process."""
-        return self._supervisor.status()
+        self.settings = settings
 
     @property
     def adapter_names(self) -> Iterable[str]:
@@ -134,18 +122,13 @@ class ServerEngine(BaseEngine):
                 body["tools"] = apart[1]
             notes = (BROKEN_APART,)
         if settings.stops:
-            stop = body.get("stop") or []
-            body["stop"] = [*([stop] if isinstance(stop, str) else stop), *settings.stops]
+            body["stop"] = [*given_stops(body), *settings.stops]
         if body.get("continue_final_message"):
             body["add_generation_prompt"] = False  # both at once is refused there
         return body, notes
 
-    async def stop(self) -> None:
-        """End the server and its workers."""
-        await self._supervisor.stop()
-
     async def _launch(self) -> _Running:
-        settings, key, port = self.settings, secrets.token_urlsafe(24), _free_port()
+        settings, key, port = self.settings, secrets.token_urlsafe(24), free_port()
         files = tempfile.TemporaryDirectory(prefix="chaku-server-")
         template = None
         if settings.template is not None:
@@ -218,11 +201,3 @@ class ServerEngine(BaseEngine):
         if "SIGKILL" in how or any(words in reason for words in _NO_MEMORY):
             return NotEnoughMemory(f"{title} has not enough memory for {folder}: {reason}", fix=fix)
         return ModelError(f"{title} can't load {folder}: {reason}", fix="chaku serve --log-level DEBUG shows its log")
-
-
-def _free_port() -> int:
-    """A port that nobody listens on now. If another program takes it before the server does, the start is repeated."""
-    with socket.socket() as taken:
-        taken.bind((LOOPBACK, 0))
-        port: int = taken.getsockname()[1]
-        return port

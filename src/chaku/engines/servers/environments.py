@@ -14,6 +14,7 @@ from pathlib import Path
 from chaku import config
 from chaku.errors import UsageError
 from chaku.nearest import did_you_mean
+from chaku.records import atomic_write
 
 _RECORD = "chaku-engine.json"
 
@@ -93,9 +94,8 @@ def forget(package: Package) -> None:
 def record(package: Package) -> Installed:
     """Write the record of an environment whose commands have all succeeded."""
     folder = folder_of(package.engine)
-    draft = folder / f"{_RECORD}.part"
-    draft.write_text(json.dumps({"engine": package.engine, "version": package.version}) + "\n")
-    draft.replace(folder / _RECORD)
+    with atomic_write(folder / _RECORD) as file:
+        file.write(json.dumps({"engine": package.engine, "version": package.version}).encode() + b"\n")
     return Installed(_python_in(folder), package.version)
 
 

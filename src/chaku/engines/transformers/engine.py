@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from chaku.engines.adapters import BaseEngine
-from chaku.engines.base import Answer, Call, Capabilities, Route, Status
+from chaku.engines.base import Answer, Call, Capabilities, Route
 from chaku.engines.model_child import load
 from chaku.engines.openai_speaker import OpenAiSpeaker
 from chaku.engines.process import Child
-from chaku.engines.supervisor import BackOff, ChildSupervisor, NotEnoughMemory
+from chaku.engines.supervisor import BackOff, NotEnoughMemory
 from chaku.errors import EngineError, ModelError
 from chaku.http_out import Transport
 from chaku.packages import install_command
@@ -75,40 +75,19 @@ class _Server:
         await self.child.stop()
 
 
-class TransformersEngine(BaseEngine):
+class TransformersEngine(BaseEngine[_Server]):
     """One base model, and adapters on it."""
 
     def __init__(self, name: str, settings: Settings) -> None:
         """`name` is what clients call the base. Nothing is started or read yet."""
-        self.name = name
+        super().__init__(name, idle_unload_s=settings.idle_unload_s, back_off=settings.back_off)
         self.settings = settings
-        self._supervisor = ChildSupervisor(
-            name, self._launch, idle_unload_s=settings.idle_unload_s, back_off=settings.back_off
-        )
-        self._capabilities = Capabilities()
-
-    async def start(self) -> None:
-        """Load and generate a token. Raises ModelError (folder, memory, missing package) or EngineError."""
-        await self._supervisor.start()
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """As the child reported them."""
-        return self._capabilities
-
-    def status(self) -> Status:
-        """Of the child."""
-        return self._supervisor.status()
 
     @contextlib.asynccontextmanager
     async def ask_model(self, model: str, call: Call) -> AsyncIterator[Answer]:
         """Ask the base or an adapter. Leaving early ends the work with the token that is being generated."""
         async with self._supervisor.use() as server, OpenAiSpeaker(model, server.http).ask(call) as answer:
             yield answer
-
-    async def stop(self) -> None:
-        """End the child."""
-        await self._supervisor.stop()
 
     @property
     def adapter_names(self) -> Iterable[str]:
