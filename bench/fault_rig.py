@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+
+from chaku.ports import free_port
 
 TEXT = " ".join(f"w{i}" for i in range(60))
 PATIENCE_S = 200.0
@@ -63,7 +64,8 @@ class Rig:
 
     def start_worker(self, name: str, *options: str, source: str | None = None) -> None:
         """A worker that joins the gateway."""
-        self._start(name, "worker", f"m={source or self.model}", "--join", self.url, "--name", name, *options)
+        many = ("--max-connections", "3000")
+        self._start(name, "worker", f"m={source or self.model}", "--join", self.url, "--name", name, *many, *options)
 
     def send(self, name: str, number: int) -> None:
         """Send a process a signal."""
@@ -100,14 +102,6 @@ class Rig:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def script(home: Path, name: str, **reply: Any) -> str:

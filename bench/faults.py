@@ -29,7 +29,8 @@ from typing import Any
 
 import aiohttp
 
-from fault_rig import PATIENCE_S, WORKERS, Seen, free_port, report, rig, script, stream, streams
+from chaku.ports import free_port
+from fault_rig import PATIENCE_S, WORKERS, Seen, report, rig, script, stream, streams
 from gateway import cpu_seconds
 
 
@@ -256,7 +257,7 @@ def _p99_ms(gaps: list[float]) -> float:
 
 
 def load(num: int) -> dict[str, Any]:
-    """Streams at 10 tokens/s through one gateway process, and straight from the worker."""
+    """Streams at 10 tokens/s straight from the worker, through one gateway process, and through it again."""
     with rig(workers=("a",), text=LONG_TEXT, delay_s=0.1, token_delay_s=0.1) as running:
         direct = free_port()
         running._start(
@@ -269,7 +270,10 @@ def load(num: int) -> dict[str, Any]:
             time.sleep(0.1)
         pid = running.processes["gateway"].pid
         result: dict[str, Any] = {"streams": num}
-        for name, url in (("direct", f"http://127.0.0.1:{direct}"), ("gateway", running.url)):
+        for name, url in (
+            ("direct", f"http://127.0.0.1:{direct}"),
+            *((each, running.url) for each in ("gateway", "again")),
+        ):
             before, mine, began, rss = cpu_seconds(pid), cpu_seconds(os.getpid()), time.monotonic(), _rss_bytes(pid)
             gaps, failures = asyncio.run(_gaps(url, num))
             took = time.monotonic() - began

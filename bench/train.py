@@ -5,7 +5,7 @@
 Every variant runs chaku's own loop (`chaku.train.loop`) with a recipe's settings, in a child process of its own, so
 that memory is its own. The model is a Llama of random weights whose matrices have sizes that GPUs like. SET is a built
 set (`chaku data build`); without one, rows are random ids in documents of several lengths, two thirds of them trained.
-The baseline is what a Hugging Face style loop does: one conversation a row, padded to --length, logits of every
+The baseline is what a Hugging Face style loop does: one conversation a row, padded to a full row, logits of every
 position, loss by labels; --padded-set gives it conversations split less short than SET's. Only real tokens are counted,
 never padding. Useful MFU (`chaku.train.flops`) is a share of the GPU's peak in the table of accelerators. A CPU has no
 such peak, so there is no MFU on one. A CPU without AVX-512 computes in fp32, as bf16 would take it many times as long.
@@ -140,20 +140,20 @@ def documents(rows: Any) -> list[Any]:
     ]
 
 
-def rows_of(variant: Variant, args: argparse.Namespace) -> tuple[Any, int]:
-    """The rows that a variant trains on, and how many ids there are."""
+def rows_of(variant: Variant, args: argparse.Namespace) -> tuple[Any, int, int]:
+    """The rows that a variant trains on, how many ids there are, and the length of a full row."""
     folder = args.padded_set or args.set if variant.rows == "padded" else args.set
     if folder is None:
         rows: Any = RandomRows(args.length)
-        vocab_size = RANDOM_VOCABULARY
+        vocab_size, length = RANDOM_VOCABULARY, args.length
     else:
         from chaku.data.rows.rendering import open_rendering
         from chaku.train.rows import Rows, checked_manifest
 
         manifest = checked_manifest(folder)
         rendering = open_rendering(manifest["tokenizer"]["source"], manifest["config"]["template"])
-        rows, vocab_size = Rows(folder, "train"), rendering.tokenizer.vocab_size
-    return (rows if variant.rows == "packed" else documents(rows)), vocab_size
+        rows, vocab_size, length = Rows(folder, "train"), rendering.tokenizer.vocab_size, manifest["pack_length"]
+    return (rows if variant.rows == "packed" else documents(rows)), vocab_size, length
 
 
 def padded_loss(trainee: Any, batch: Any) -> Any:
@@ -202,7 +202,7 @@ def open_run(variant: Variant, args: argparse.Namespace, folder: Path, peak_flop
     if variant.masters:
         backend, store = "gloo" if device.type == "cpu" else "nccl", dist.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
-    rows, vocab_size = rows_of(variant, args)
+    rows, vocab_size, full_row = rows_of(variant, args)
     causal = model_of(args, vocab_size)
     attention = "sdpa" if variant.rows == "padded" else attention_of(config, device)
     causal.set_attn_implementation(attention)
@@ -210,7 +210,7 @@ def open_run(variant: Variant, args: argparse.Namespace, folder: Path, peak_flop
     if variant.rows == "padded":
         trainee.summed_loss = functools.partial(padded_loss, trainee)  # type: ignore[method-assign]
     is_fixed = variant.rows == "padded" or device.type == "cuda" or bool(config.compile)
-    length = args.length if is_fixed and variant.rows != "apart" else None
+    length = full_row if is_fixed and variant.rows != "apart" else None
     batches = Batches(rows, config.batch_rows, config.micro_rows, 0, length=length, pins=device.type == "cuda")
     return loop.Run(
         trainee, open_optimiser(trainee, config), batches, None, Log(None), Checkpoints(folder, world), world, config,

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from chaku import packages
 from chaku.cli.doctor import doctor
+from chaku.ports import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -22,12 +23,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("CHAKU_DATABASE", "HF_TOKEN", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def examined(*arguments: str, exit_code: int = 0) -> dict[str, dict[str, Any]]:

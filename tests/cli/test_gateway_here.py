@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from chaku.cli.doctor import doctor
 from chaku.cli.gateway_here import ps, stop
 from chaku.errors import UsageError
+from chaku.ports import free_port
 from chaku_server import ChakuServer, run_chaku, serving
 from processes import PATIENCE_S
 
@@ -31,10 +32,8 @@ def port_of(server: ChakuServer) -> str:
 
 
 @pytest.fixture
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+def nobodys_port() -> str:
+    return str(free_port())
 
 
 def test_ps_shows_every_model_with_its_state(gateway: ChakuServer) -> None:
@@ -55,11 +54,11 @@ def test_ps_as_json_names_the_process(gateway: ChakuServer) -> None:
     ]
 
 
-def test_ps_where_nothing_is_served_says_how_to_serve(free_port: str) -> None:
-    done = CliRunner().invoke(ps, ["--port", free_port])
+def test_ps_where_nothing_is_served_says_how_to_serve(nobodys_port: str) -> None:
+    done = CliRunner().invoke(ps, ["--port", nobodys_port])
     assert (done.exit_code, done.stdout) == (0, "")
     assert "chaku serve MODEL" in done.stderr
-    assert json.loads(CliRunner().invoke(ps, ["--port", free_port, "--json"]).stdout)["models"] == []
+    assert json.loads(CliRunner().invoke(ps, ["--port", nobodys_port, "--json"]).stdout)["models"] == []
 
 
 def test_ps_without_the_key_shows_states_alone(tmp_path: Path) -> None:

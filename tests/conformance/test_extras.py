@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 import fake_hub
+from chaku.ports import free_port
 from chaku_server import MODEL, run_chaku, serving
 from empty_environment import ROOT, EmptyEnvironment, alone, build_wheel, interpreter
 from file_server import FileServer
 from postgres import PostgresCluster, find_binaries
+from ray_nodes import Node
 
 pytestmark = [pytest.mark.prove, pytest.mark.wheel, pytest.mark.model, pytest.mark.timeout(1800)]
 
@@ -135,11 +137,20 @@ def test_extra_otel(wheel: Path, tmp_path: Path) -> None:
 
 
 def test_extra_ray(install: Callable[..., Chaku], tmp_path: Path) -> None:
-    fleet = tmp_path / "fleet.yaml"
-    fleet.write_text("name: rays\nworkers: [{source: 'm=scripted:', replicas: 2}]\n")
+    head, gateway, fleet = free_port(), free_port(), tmp_path / "fleet.yaml"
+    settings = {"name": "rays", "gateway": {"port": gateway, "ui": False}, "ray": {"address": f"127.0.0.1:{head}"}}
+    fleet.write_text(json.dumps({**settings, "workers": [{"source": "m=scripted:", "replicas": 1, "cpus": 1}]}))
     chaku = install("ray")
-    assert "2" in chaku("up", str(fleet), "--on", "ray", "--dry-run")
-    assert "ray" in chaku("doctor", "--json")
+    env = {**alone(tmp_path / "home"), "RAY_TMPDIR": "/tmp"}
+    words = ("--head", "--port", str(head), "--include-dashboard", "false")
+    node = Node(tmp_path, env, *words, python=tmp_path / "venv-0" / "bin" / "python")
+    try:
+        node.until_it_answers(head)
+        chaku("up", str(fleet), "--on", "ray", "--detach")
+        assert "hello" in chaku("chat", "-m", "m", "--base-url", f"http://127.0.0.1:{gateway}/v1", "hello")
+        chaku("down")
+    finally:
+        node.kill()
 
 
 def test_extra_bench(wheel: Path, tmp_path: Path) -> None:

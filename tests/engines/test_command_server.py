@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from chaku.engines.process import Child, python_argv
 from chaku.engines.supervisor import BackOff, ChildSupervisor
 from chaku.errors import EngineError
 from chaku.http_out import Retries, Transport
+from chaku.ports import free_port
 from engines.test_supervisor import is_alive, until
 from processes import PATIENCE_S
 
@@ -51,12 +51,6 @@ class Served:
     async def close(self) -> None:
         await self.http.close()
         await self.child.stop(patience_s=1)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 async def launch() -> Served:

@@ -14,6 +14,10 @@ from typing import Any
 
 import pytest
 
+from chaku.cli.worker import as_gateway
+from chaku.config import load
+from chaku.serve.worker.settings import WorkerConfig
+from chaku.settings import ServeConfig
 from chaku_server import ChakuServer, serving
 from metadata_service import Metadata
 from processes import PATIENCE_S
@@ -123,3 +127,13 @@ def test_a_spot_notice_drains_a_worker_also_one_that_is_there_at_its_start(
             assert spot.process.wait(PATIENCE_S) == 75, spot.log
             assert "spot notice from Google Cloud" in spot.log and "Traceback" not in spot.log
         eventually(lambda: states(gateway).get("spot", "gone") == "gone", why=lambda: spot.log)
+
+
+def test_every_setting_that_a_worker_shares_with_a_gateway_counts() -> None:
+    told = {"max_connections": 7, "log_level": "DEBUG", "traces": True, "tls_cert": "c.pem", "tls_key": "k.pem"}
+    model = {"source": "scripted:"}
+    config = load(WorkerConfig, None, {"model": model, "join": ("http://127.0.0.1:8000",), **told}).config
+    shared = WorkerConfig.model_fields.keys() & ServeConfig.model_fields.keys() - {"host", "port"}
+    assert shared == told.keys()
+    gateway = as_gateway(config, config.join, None)
+    assert {name: getattr(gateway, name) for name in shared} == {name: getattr(config, name) for name in shared}

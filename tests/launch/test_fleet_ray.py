@@ -5,65 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import psutil
 import pytest
 
 from chaku.packages import version
+from chaku.ports import free_port
 from launch.test_fleet_local import Fleet
 from processes import PATIENCE_S
+from ray_nodes import Node
 from workers import eventually
 
 STREAMS = 8
 LOAD_S = 20.0
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
-class Node:
-    """A Ray node on this machine, as `ray start` runs it."""
-
-    def __init__(self, home: Path, env: dict[str, str], *words: str) -> None:
-        command = [str(Path(sys.executable).parent / "ray"), "start", *words, "--num-cpus", "1", "--block"]
-        memory = ["--object-store-memory", str(100 << 20), "--disable-usage-stats"]
-        with (home / f"node-{time.monotonic_ns()}.log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, *memory],
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def kill(self) -> None:
-        """As a lost machine: all of its processes at once."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            parent = psutil.Process(self.process.pid)
-            for process in [parent, *parent.children(recursive=True)]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-        self.process.wait(PATIENCE_S)
-
-
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[tuple[Fleet, list[Node], str]]:
     if version("ray") is None:
         pytest.skip("needs chaku[ray]")
-    port = _free_port()
+    port = free_port()
     script = tmp_path / "reply.yaml"
     script.write_text("replies: [{text: one two three four five six seven eight, token_delay_s: 0.05}]\nslots: 16\n")
     pools = [{"source": f"m=scripted:{script}", "replicas": 2, "cpus": 1}]
@@ -72,7 +37,7 @@ def cluster(tmp_path: Path) -> Iterator[tuple[Fleet, list[Node], str]]:
     env = {**fleet.env, "RAY_TMPDIR": "/tmp", "RAY_DEDUP_LOGS": "0"}
     nodes = [Node(tmp_path, env, "--head", "--port", str(port), "--include-dashboard", "false")]
     try:
-        eventually(lambda: _answers(port), why=lambda: "\n".join(log.read_text() for log in tmp_path.glob("node-*")))
+        nodes[0].until_it_answers(port)
         nodes.append(Node(tmp_path, env, "--address", ray["address"]))
         up = fleet.start("--on", "ray")
         assert up.returncode == 0, up.stderr + fleet.log()
@@ -81,12 +46,6 @@ def cluster(tmp_path: Path) -> Iterator[tuple[Fleet, list[Node], str]]:
         fleet.end()
         for node in reversed(nodes):
             node.kill()
-
-
-def _answers(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
 
 
 async def _load(url: str, seconds: float) -> dict[str, int]:

@@ -56,6 +56,9 @@ traces_option = click.option(
     show_default="no-traces",
     help="Send traces by OpenTelemetry to OTEL_EXPORTER_OTLP_ENDPOINT.",
 )
+max_connections_option = click.option(
+    "--max-connections", metavar="N", show_default="1000", type=int, help="Clients connected at the same time."
+)
 _FIRST_OPTIONS = (
     click.option("--config", "config_file", metavar="FILE", type=_FILE, help="YAML file; flags win over it."),
     click.option(
@@ -149,9 +152,7 @@ _LAST_OPTIONS = (
     click.option(
         "--user-header", metavar="NAME", help="Header in which a trusted proxy names the user that it has logged in."
     ),
-    click.option(
-        "--max-connections", metavar="N", show_default="1000", type=int, help="Clients connected at the same time."
-    ),
+    max_connections_option,
     click.option(
         "--body-timeout",
         "body_timeout_s",

@@ -20,7 +20,14 @@ from chaku import logs, spot_notice
 from chaku.cli.help_page import command
 from chaku.cli.progress.fetching import fetching
 from chaku.cli.serve import describe_choice, end_with_parent, name_models, require_installed
-from chaku.cli.serve_options import FLAGS, PER_MODEL, model_options, tls_options, traces_option
+from chaku.cli.serve_options import (
+    FLAGS,
+    PER_MODEL,
+    max_connections_option,
+    model_options,
+    tls_options,
+    traces_option,
+)
 from chaku.config import environment, load
 from chaku.engines.fetched import Opener
 from chaku.engines.llamacpp.resources import Resources
@@ -58,6 +65,7 @@ _SECTIONS = {"The engine": "engine", "A MODEL that is another API": "api_key_env
 )
 @click.option("--spot-notice/--no-spot-notice", default=None, help="Drain when the cloud takes this machine back.")
 @tls_options
+@max_connections_option
 @model_options
 @click.option(
     "--log-level",
@@ -95,7 +103,7 @@ def worker(
     _run(config, token or environment(TOKEN_VARIABLE))
 
 
-def _as_gateway(config: WorkerConfig, gateways: tuple[str, ...], advertise: str | None) -> ServeConfig:
+def as_gateway(config: WorkerConfig, gateways: tuple[str, ...], advertise: str | None) -> ServeConfig:
     """The settings of the gateway that the worker is."""
     port = config.port if config.port is not None else (urlsplit(advertise).port or 0) if advertise else 0
     return load(
@@ -106,6 +114,7 @@ def _as_gateway(config: WorkerConfig, gateways: tuple[str, ...], advertise: str 
             "host": config.host or _bind_host(gateways, advertise),
             "port": port,
             "allowed_hosts": tuple({urlsplit(advertise).hostname}) if advertise else (),
+            "max_connections": config.max_connections,
             "log_level": config.log_level,
             "traces": config.traces,
             "tls_cert": config.tls_cert,
@@ -118,7 +127,7 @@ def _as_gateway(config: WorkerConfig, gateways: tuple[str, ...], advertise: str 
 
 def _run(asked: WorkerConfig, token: str | None) -> None:
     gateways, advertise = tuple(_gateway_url(url) for url in asked.join), _checked_advertise(asked.advertise)
-    config = _as_gateway(asked, gateways, advertise)
+    config = as_gateway(asked, gateways, advertise)
     logs.set_up(config.log_level)
     ((model, settings, reference),) = name_models(config)
     require_installed(model, settings, reference)

@@ -34,6 +34,8 @@ class WorkerConfig(Frozen):
     """PEM file with the certificate that the worker shows: HTTPS."""
     tls_key: Path | None = None
     """PEM file with its private key."""
+    max_connections: int = Field(1000, ge=1)
+    """Connections at the same time: a gateway opens one for each answer that it asks for. More answers wait."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     traces: bool = False
     """Send traces of requests by OpenTelemetry, without their contents. OTEL_EXPORTER_OTLP_ENDPOINT says where to."""
