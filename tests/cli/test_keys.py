@@ -8,7 +8,7 @@ from chaku.cli.keys import keys
 from chaku.errors import InvalidRequest, NotFound, StoreError, UsageError
 from chaku.store.database import open_store
 from chaku.store.keyring import KeyRing
-from chaku.store.usage import Usage, record
+from chaku.store.usage import UsageRow, record
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_list_shows_what_each_key_used_and_what_came_without_one(url):
     now = datetime.now(UTC)
     with open_store(url) as store:
         for key_id in (made["id"], None, None):
-            row = Usage(
+            row = UsageRow(
                 time=now, model="m", route="chat", status=200, duration_s=1, request_id="r", key_id=key_id,
                 prompt_tokens=1200, cached_tokens=200, completion_tokens=34,
             )  # fmt: skip
@@ -162,7 +162,7 @@ def test_usage_is_shown_by_key_model_and_day(url):
     now = datetime.now(UTC)
     with open_store(url) as store:
         for key_id, dollars in ((made["id"], 0.25), (None, 0.0)):
-            row = Usage(
+            row = UsageRow(
                 time=now, model="m", route="chat", status=200, duration_s=1, request_id="r", key_id=key_id,
                 prompt_tokens=1200, completion_tokens=34, dollars=dollars,
             )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from chaku.evals.records import Answer, Judgement, Manifest, Question, Usage, write_records, write_run
+from chaku.evals.records import CallUsage, ContestantAnswer, Judgement, Manifest, Question, write_records, write_run
 from chaku.settings import Contestant
 
 HOSTILE = "</script><script>alert(1)</script><img src=http://x.invalid/a.png onerror=alert(2)> \u2028 ]]> é"
@@ -17,7 +17,7 @@ def verdict(question: int, models: tuple[str, str], winner: str | None, text: st
         key=f"{question} {models} {values}", question_id=str(question), mode="verdict", judge="judge-1", models=models,
         winner=winner, state="ok" if winner else "unparsed", error=None if winner else "there is no verdict in it",
         text=text or f"Both are fine. However, one is slightly better than the other. [[{winner}]]",
-        usage=Usage(prompt_tokens=100, completion_tokens=20, dollars=0.001), **values,
+        usage=CallUsage(prompt_tokens=100, completion_tokens=20, dollars=0.001), **values,
     )  # type: ignore[arg-type]  # fmt: skip
 
 
@@ -39,9 +39,9 @@ def make_verdict_run(folder: Path, *, num: int = 12, planned: int | None = None,
     ]
     write_run(folder, manifest, questions)
     answers = [
-        Answer(
+        ContestantAnswer(
             key=f"{name} {at}", question_id=str(at), model=name, turns=(said(name, at),),
-            usage=Usage(prompt_tokens=10, completion_tokens=50),
+            usage=CallUsage(prompt_tokens=10, completion_tokens=50),
         )
         for at in range(num)
         for name in ("base", "tuned")

@@ -21,7 +21,7 @@ from chaku.comparison import Comparison, write_comparisons
 from chaku.errors import ChakuError, UsageError
 from chaku.evals.comparing import Compared, compare, parse_condition
 from chaku.evals.measured import Source, matches
-from chaku.evals.records import Answer, Judgement, Manifest, Question, Run, write_records, write_run
+from chaku.evals.records import ContestantAnswer, Judgement, Manifest, Question, Run, write_records, write_run
 from chaku.settings import Contestant
 
 
@@ -41,7 +41,7 @@ def judged(model: str, question: str, score: float, **values: Any) -> Judgement:
     return Judgement(key=f"{model} {question} {values}", question_id=question, models=(model,), **settings)
 
 
-def make_run(folder: Path, judgements: list[Judgement], answers: list[Answer] | None = None) -> Path:
+def make_run(folder: Path, judgements: list[Judgement], answers: list[ContestantAnswer] | None = None) -> Path:
     models = dict.fromkeys(name for one in judgements for name in one.models)
     asked = dict.fromkeys(one.question_id for one in judgements)
     folder.mkdir(parents=True)
@@ -173,7 +173,9 @@ def test_verdicts_of_both_orders_are_one_question_each(tmp_path: Path) -> None:
 
 def test_the_win_rate_is_told_at_equal_lengths_and_as_people_would_see_it(tmp_path: Path) -> None:
     answers = [
-        Answer(key=f"{m}{n}", question_id=str(n), model=m, turns=("word " * (10 + (n * (7 if m == "x" else 11)) % 30),))
+        ContestantAnswer(
+            key=f"{m}{n}", question_id=str(n), model=m, turns=("word " * (10 + (n * (7 if m == "x" else 11)) % 30),)
+        )
         for m in "xy"
         for n in range(40)
     ]

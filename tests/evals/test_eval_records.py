@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from chaku.cli.main import root
 from chaku.errors import UsageError
 from chaku.evals.records import (
-    Answer,
+    ContestantAnswer,
     Judgement,
     Manifest,
     Question,
@@ -46,7 +46,7 @@ def test_records_survive_writing_and_reading(text: str, turns: list[str], scores
         records: list[Record]
         for records in (
             [Question(id=text, turns=tuple(turns), reference=tuple(turns), temperature=0.7)],
-            [Answer(key="k", question_id=text, model="m", turns=tuple(turns), error=text or None)],
+            [ContestantAnswer(key="k", question_id=text, model="m", turns=tuple(turns), error=text or None)],
             [
                 Judgement(
                     key="k", question_id="1", mode="pair-score", judge="j", models=("a", "b"), text=text,
@@ -60,21 +60,21 @@ def test_records_survive_writing_and_reading(text: str, turns: list[str], scores
 
 def test_a_half_written_last_line_is_not_read_and_the_next_line_replaces_it(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
-    first, second = (Answer(key=key, question_id="1", model="m", turns=("hi",)) for key in "ab")
+    first, second = (ContestantAnswer(key=key, question_id="1", model="m", turns=("hi",)) for key in "ab")
     path.write_bytes(first.line() + second.line()[:-4])
-    assert read_records(path, Answer) == [first]
+    assert read_records(path, ContestantAnswer) == [first]
     with append_only(path) as file:
         assert file.lines == [first.line().rstrip()]
         assert path.read_bytes().endswith(second.line()[:-4]), "nothing is cut before something is written"
         file.add(second.line())
-    assert read_records(path, Answer) == [first, second]
+    assert read_records(path, ContestantAnswer) == [first, second]
 
 
 def test_of_two_lines_with_one_key_the_later_one_counts(tmp_path: Path) -> None:
     write_some_run(tmp_path)
-    failed = Answer(key="k", question_id="1", model="a", error="the server is gone")
-    answered = Answer(key="k", question_id="1", model="a", turns=("1",))
-    write_records(tmp_path / "answers.jsonl", [failed, Answer(key="l", question_id="2", model="a"), answered])
+    failed = ContestantAnswer(key="k", question_id="1", model="a", error="the server is gone")
+    answered = ContestantAnswer(key="k", question_id="1", model="a", turns=("1",))
+    write_records(tmp_path / "answers.jsonl", [failed, ContestantAnswer(key="l", question_id="2", model="a"), answered])
     run = Run.load(tmp_path)
     assert [answer.key for answer in run.answers] == ["k", "l"]
     assert run.answer_of("1", "a") == answered
@@ -119,6 +119,6 @@ def test_a_file_has_one_writer(tmp_path: Path) -> None:
 
 def test_show_counts_what_a_run_holds(tmp_path: Path) -> None:
     write_some_run(tmp_path)
-    write_records(tmp_path / "answers.jsonl", [Answer(key="k", question_id="1", model="a", error="gone")])
+    write_records(tmp_path / "answers.jsonl", [ContestantAnswer(key="k", question_id="1", model="a", error="gone")])
     shown = CliRunner().invoke(root, ["eval", "show", str(tmp_path)], catch_exceptions=False)
     assert "planned 4, ok 0, failed 1" in shown.output

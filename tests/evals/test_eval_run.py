@@ -21,7 +21,7 @@ from model_server import Model, ModelServer, last_message
 from chaku.cli.main import root
 from chaku.errors import ChakuError, UsageError
 from chaku.evals.prices import Budget, BudgetReached
-from chaku.evals.records import Judgement, Run, Usage, read_records
+from chaku.evals.records import CallUsage, Judgement, Run, read_records
 from chaku.policies import Price
 from chaku_server import chaku_environment
 from fake_openai import refusal
@@ -231,7 +231,7 @@ def test_calls_under_way_and_calls_that_broke_off_count_against_the_budget(
             continue
         if ends_now:
             reserved, used = running.pop()
-            usage = Usage(dollars=reserved) if used == 0 else Usage(prompt_tokens=9, completion_tokens=used)
+            usage = CallUsage(dollars=reserved) if used == 0 else CallUsage(prompt_tokens=9, completion_tokens=used)
             paid += budget.settle("m", reserved, usage).dollars or 0.0
         assert paid + sum(reserved for reserved, _ in running) <= limit + 1e-12
     assert budget.spent == pytest.approx(paid)

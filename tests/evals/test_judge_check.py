@@ -21,7 +21,7 @@ from chaku.evals.judge_trial import try_judge
 from chaku.evals.plan import Judging
 from chaku.evals.probes import Material, material_of_references, padded, plan_probes
 from chaku.evals.prompts import built_in
-from chaku.evals.records import LABELS_FILE, Answer, Manifest, Question, write_records, write_run
+from chaku.evals.records import LABELS_FILE, ContestantAnswer, Manifest, Question, write_records, write_run
 from chaku.evals.suites import load_suite
 from chaku.settings import Contestant
 from fake_openai import refusal
@@ -44,7 +44,7 @@ def material(seed: int) -> tuple[Material, dict[tuple[str, str], float], str]:
         for name in names:
             quality[question.id, name] = strengths[name] + chance.gauss(0, 1)
             words = " ".join(chance.choice(("so", "then", "well", "perhaps")) for _ in range(chance.randint(5, 60)))
-            answers[question.id, name, 0] = Answer(
+            answers[question.id, name, 0] = ContestantAnswer(
                 key=f"{question.id} {name}", question_id=question.id, model=name, turns=(f"{words}.",)
             )
         for first, second in ((names[0], names[1]), (names[1], names[2]), (names[2], names[0])):

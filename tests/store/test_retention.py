@@ -17,7 +17,7 @@ from chaku.store.conversations import Conversations
 from chaku.store.database import Store, open_memory_store
 from chaku.store.retention import forget
 from chaku.store.tables import metadata
-from chaku.store.usage import Usage
+from chaku.store.usage import UsageRow
 
 AGES = (0, 40)
 """Days."""
@@ -37,7 +37,7 @@ def filled(store: Store, said: Store, now) -> None:
         battles.vote(battle.id, "a", token, Comparison(source="human", **fields), now=then)
         side = Comparison(source="human", counted=False, reason="side by side", **fields)
         ComparisonBook(said).add([side, Comparison(source="import", **fields)])
-        usage.record(store, [Usage(then, "m", "chat", 200, 0.1, f"r{days}")])
+        usage.record(store, [UsageRow(then, "m", "chat", 200, 0.1, f"r{days}")])
         with store.write() as connection:
             audit.note(connection, "workers.drain", f"w{days}", now=then)
 

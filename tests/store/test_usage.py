@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from chaku.store import keys
 from chaku.store.database import open_store
 from chaku.store.tables import usage as usage_table
-from chaku.store.usage import Total, Usage, record, totals
+from chaku.store.usage import Total, UsageRow, record, totals
 from chaku.store.usage_writer import UsageWriter
 from processes import PATIENCE_S, run_python
 
 
-def row(time: datetime, **changes) -> Usage:
+def row(time: datetime, **changes) -> UsageRow:
     values = {"model": "m", "route": "chat", "status": 200, "duration_s": 1.5, "request_id": "r"}
-    return Usage(time=time, **{**values, **changes})
+    return UsageRow(time=time, **{**values, **changes})
 
 
 def num_rows(store) -> int:
@@ -181,11 +181,12 @@ ACKNOWLEDGING_WRITER = """
 import sys
 from datetime import UTC, datetime
 from chaku.store.database import open_store
-from chaku.store.usage import Usage, record
+from chaku.store.usage import UsageRow, record
 store = open_store(sys.argv[1])
 for number in range(int(sys.argv[3])):
     now = datetime.now(UTC)
-    record(store, [Usage(time=now, model=sys.argv[2], route="chat", status=200, duration_s=0, request_id=str(number))])
+    row = UsageRow(time=now, model=sys.argv[2], route="chat", status=200, duration_s=0, request_id=str(number))
+    record(store, [row])
     print(number, flush=True)
 """
 

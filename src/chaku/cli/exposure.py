@@ -38,7 +38,7 @@ _MAKE_KEY = "chaku keys create NAME"
 
 
 @dataclass(frozen=True)
-class Answer:
+class ProbeAnswer:
     """What a stranger gets."""
 
     status: int
@@ -59,7 +59,7 @@ class Stranger:
         self._session = session
         self._url = url
 
-    async def ask(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+    async def ask(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> ProbeAnswer:
         """Send a request, with `{}` as the body of a POST. Redirects are not followed. Raises EngineUnavailable."""
         body = b"{}" if method == "POST" else None
         sent = {**(headers or {}), **({"Content-Type": "application/json"} if body else {})}
@@ -68,7 +68,8 @@ class Stranger:
                 method, self._url + path, headers=sent, data=body, allow_redirects=False
             ) as response:
                 content = await response.content.read(_MAX_BYTES)
-                return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, _parsed(content))
+                found = {name.lower(): value for name, value in response.headers.items()}
+                return ProbeAnswer(response.status, found, _parsed(content))
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _silent(self._url, error) from None
 

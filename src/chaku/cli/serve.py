@@ -48,7 +48,7 @@ from chaku.store import audit, retention
 from chaku.store.counters import Counters
 from chaku.store.database import Store, open_memory_store, open_store, without_password
 from chaku.store.keyring import KeyRing
-from chaku.store.usage import Usage
+from chaku.store.usage import UsageRow
 from chaku.store.usage_writer import UsageWriter
 from chaku.web.application import mount
 from chaku.web.arena import ArenaSettings
@@ -332,7 +332,7 @@ def _rules(config: ServeConfig) -> dict[str, Any]:
 def _recorder(usage: UsageWriter) -> UsageSink:
     def record(exchange: Exchange) -> None:
         usage.put(
-            Usage(
+            UsageRow(
                 time=dt.datetime.fromtimestamp(exchange.arrived_at, dt.UTC),
                 model=exchange.model,
                 route=exchange.route,

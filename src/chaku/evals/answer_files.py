@@ -9,7 +9,7 @@ from pathlib import Path
 from chaku.errors import UsageError
 from chaku.evals.fastchat import kind_of, questions_beside, read_old_files
 from chaku.evals.foreign_logs import is_foreign_log, read_foreign_log
-from chaku.evals.records import Answer, Question, Run, newest, read_records
+from chaku.evals.records import ContestantAnswer, Question, Run, newest, read_records
 from chaku.evals.suites import read_questions
 from chaku.settings import Contestant
 
@@ -20,7 +20,7 @@ class GivenAnswers:
 
     suite: str
     questions: list[Question] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[ContestantAnswer] = field(default_factory=list)
     contestants: list[Contestant] = field(default_factory=list)
 
 
@@ -49,7 +49,7 @@ def read_answers(sources: Sequence[Path], questions: Sequence[Question] | None) 
             if questions is None and (beside := questions_beside([path])):
                 brought |= {question.id: question for question in read_questions(beside)}
         else:
-            given.answers += newest(read_records(path, Answer))
+            given.answers += newest(read_records(path, ContestantAnswer))
             of_run = path.with_name("questions.jsonl")
             if questions is None and of_run.is_file():
                 brought |= {question.id: question for question in read_records(of_run, Question)}

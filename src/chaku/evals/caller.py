@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from chaku.client import Client, Completion, Message, Retries
 from chaku.errors import AuthenticationFailed, EngineError, EngineUnavailable, NotFound, Overloaded, PermissionRefused
 from chaku.evals.prices import Budget
-from chaku.evals.records import Usage
+from chaku.evals.records import CallUsage
 
 RETRIES = Retries(limit=30, budget_s=600.0)
 """A full queue, a limit of calls per minute and an engine that restarts are waited for."""
@@ -36,7 +36,7 @@ class Called:
     """An answer and what it cost."""
 
     completion: Completion
-    usage: Usage
+    usage: CallUsage
 
 
 class Caller:
@@ -92,20 +92,20 @@ class Caller:
         host = self._hosts[model]
         async with self._limits[_place(host)]:
             reserved = self._budget.reserve(model, messages, max_tokens)
-            usage = Usage()
+            usage = CallUsage()
             started = time.monotonic()
             try:
                 completion = await self._clients[host].chat(
                     messages, self._served.get(model, model), max_tokens=max_tokens, **sampling
                 )
                 counted = completion.usage
-                usage = Usage(
+                usage = CallUsage(
                     prompt_tokens=counted.prompt_tokens if counted else 0,
                     completion_tokens=counted.completion_tokens if counted else 0,
                     seconds=round(time.monotonic() - started, 3),
                 )
             except EngineError:
-                usage = Usage(dollars=reserved)  # it may have worked on the call, and will be paid for it
+                usage = CallUsage(dollars=reserved)  # it may have worked on the call, and will be paid for it
                 raise
             finally:
                 usage = self._budget.settle(model, reserved, usage)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from chaku.errors import UsageError
-from chaku.evals.records import Answer, Judgement, Question, Winner, content_key
+from chaku.evals.records import ContestantAnswer, Judgement, Question, Winner, content_key
 from chaku.evals.suites import json_lines
 
 Row = dict[str, Any]
@@ -28,7 +28,7 @@ _TURNED: dict[Winner, Winner] = {"a": "b", "b": "a", "tie": "tie"}
 class OldFiles:
     """What FastChat's files held."""
 
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[ContestantAnswer] = field(default_factory=list)
     judgements: list[Judgement] = field(default_factory=list)
 
 
@@ -99,11 +99,11 @@ def _question(row: Row) -> Question:
     )
 
 
-def _answer(row: Row, path: Path) -> Answer:
+def _answer(row: Row, path: Path) -> ContestantAnswer:
     """A row of answer_{model}.jsonl or of model_answer/{model}.jsonl. The file's name is the model's."""
     model = path.stem.removeprefix("answer_") if path.stem.startswith("answer_") else str(row["model_id"])
     turns = row["choices"][0]["turns"] if "choices" in row else [row["text"]]
-    return Answer(
+    return ContestantAnswer(
         key=str(row["answer_id"]), question_id=str(row["question_id"]), model=model, turns=tuple(map(str, turns))
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from chaku.errors import UsageError
-from chaku.evals.records import Answer, Judgement, Question, content_key
+from chaku.evals.records import ContestantAnswer, Judgement, Question, content_key
 from chaku.evals.suites import json_lines
 
 Row = dict[str, Any]
@@ -25,7 +25,7 @@ class ForeignLog:
 
     model: str
     questions: dict[str, Question] = field(default_factory=dict)
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[ContestantAnswer] = field(default_factory=list)
     scores: list[Judgement] = field(default_factory=list)
 
     def add(self, question: Question, sample: int, turns: tuple[str, ...], error: str | None = None) -> None:
@@ -33,7 +33,9 @@ class ForeignLog:
         self.questions.setdefault(question.id, question)
         key = content_key("log", self.model, question.id, sample, turns)
         self.answers.append(
-            Answer(key=key, question_id=question.id, model=self.model, turns=turns, sample=sample, error=error)
+            ContestantAnswer(
+                key=key, question_id=question.id, model=self.model, turns=turns, sample=sample, error=error
+            )
         )
 
     def add_score(self, question_id: str, sample: int, scorer: str, value: float, text: str = "") -> None:

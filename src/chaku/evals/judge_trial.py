@@ -14,7 +14,7 @@ from chaku.evals.parse import answer_schema, parsed
 from chaku.evals.plan import Judging
 from chaku.evals.prices import BudgetReached
 from chaku.evals.probes import Probe
-from chaku.evals.records import Judgement, Usage
+from chaku.evals.records import CallUsage, Judgement
 
 MAX_REFUSALS = 30
 """Of one call; then the server is taken for closed."""
@@ -48,7 +48,7 @@ class HttpJudge:
         self._judging = judging
         self._extra: dict[str, Any] | None = None
         self._declaring = asyncio.Lock()
-        self.usages: dict[str, Usage] = {}
+        self.usages: dict[str, CallUsage] = {}
 
     async def __call__(self, probe: Probe) -> str:
         """The judge's text. Raises what `Caller.chat` raises."""
@@ -76,7 +76,7 @@ async def try_judge(
     parallel: int,
     known: Mapping[str, Judgement] | None = None,
     watch: Callable[[Judgement], None] = lambda _: None,
-    usages: Mapping[str, Usage] | None = None,
+    usages: Mapping[str, CallUsage] | None = None,
 ) -> Trial:
     """Show all probes, `parallel` at once. `known`: judgements of an earlier, broken-off trial, by key.
 
@@ -123,6 +123,6 @@ async def _judgement_of(probe: Probe, ask: AskJudge, judging: Judging, trial: Tr
         except ChakuError as failure:
             return judgement.model_copy(update={"state": "failed", "error": failure.message})
         seconds = round(time.monotonic() - started, 3)
-        told = judgement.model_copy(update={"text": text, "usage": Usage(seconds=seconds)})
+        told = judgement.model_copy(update={"text": text, "usage": CallUsage(seconds=seconds)})
         return parsed(told, question="\n".join(task.question.turns))
     raise AssertionError("unreachable")

@@ -12,7 +12,7 @@ import numpy as np
 from chaku.errors import UsageError
 from chaku.evals.foreign_logs import is_foreign_log, read_foreign_log
 from chaku.evals.pairs import Pair, pairs_of
-from chaku.evals.records import Answer, Judgement, Question, Run
+from chaku.evals.records import ContestantAnswer, Judgement, Question, Run
 
 _PAIR_MODES = ("verdict", "pair-score")
 
@@ -23,7 +23,7 @@ class Source:
 
     name: str
     questions: dict[str, Question]
-    answers: list[Answer]
+    answers: list[ContestantAnswer]
     judgements: list[Judgement]
 
     @property

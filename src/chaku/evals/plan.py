@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 from chaku.errors import UsageError
 from chaku.evals.prompts import PromptSet
-from chaku.evals.records import Answer, Mode, Question, content_key
+from chaku.evals.records import ContestantAnswer, Mode, Question, content_key
 from chaku.evals.suites import temperature_of
 from chaku.settings import Contestant
 
 ANSWER_TOKENS = 1024
 JUDGEMENT_TOKENS = 1024
-Answers = Mapping[tuple[str, str, int], Answer]
+Answers = Mapping[tuple[str, str, int], ContestantAnswer]
 """By question, contestant and sample."""
 
 

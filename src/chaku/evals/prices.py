@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from chaku.complaints import in_words
 from chaku.errors import ChakuError, UsageError
-from chaku.evals.records import Usage
+from chaku.evals.records import CallUsage
 from chaku.policies import Price
 
 Message = Mapping[str, Any]
@@ -89,7 +89,7 @@ class Budget:
         self._reserved += most
         return most
 
-    def settle(self, model: str, reserved: float, usage: Usage) -> Usage:
+    def settle(self, model: str, reserved: float, usage: CallUsage) -> CallUsage:
         """Replace what was set aside by what the call cost, as its usage says; returns the usage with its dollars."""
         self._reserved -= reserved
         price = self._prices.get(model)

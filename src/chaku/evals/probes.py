@@ -11,7 +11,7 @@ from typing import Literal
 
 from chaku.comparison import Comparison
 from chaku.evals.plan import Answers, JudgementTask, Judging
-from chaku.evals.records import Answer, Question, content_key
+from chaku.evals.records import ContestantAnswer, Question, content_key
 
 ProbeKind = Literal["pair", "repeat", "identical", "empty", "padded"]
 PADDED, EMPTY = "+padding", "+nothing"
@@ -138,7 +138,7 @@ def material_of_references(questions: Sequence[Question], *, seed: int = 0) -> M
         bad = (" ".join(good[0].split()[:6]),) if number % 2 or not others else chance.choice(others).reference
         better, worse = names if chance.random() < 0.5 else names[::-1]
         for name, turns in ((better, good), (worse, bad)):
-            answers[question.id, name, 0] = Answer(key="", question_id=question.id, model=name, turns=turns)
+            answers[question.id, name, 0] = ContestantAnswer(key="", question_id=question.id, model=name, turns=turns)
         labels.append(
             Comparison(
                 source="import", model_a=better, model_b=worse, outcome="a", prompt_id=question.id, cluster=question.id

@@ -81,7 +81,7 @@ class Question(Record):
     checker: Checker | None = None
 
 
-class Usage(Record):
+class CallUsage(Record):
     """What a call cost."""
 
     prompt_tokens: int = 0
@@ -91,7 +91,7 @@ class Usage(Record):
     seconds: float | None = None
 
 
-class Answer(Record):
+class ContestantAnswer(Record):
     """What a contestant answered to all turns of a question, or why it did not."""
 
     key: str
@@ -102,7 +102,7 @@ class Answer(Record):
     sample: int = 0
     """Number of this answer, where each question is asked several times."""
     finish_reasons: tuple[str, ...] = ()
-    usage: Usage = Usage()
+    usage: CallUsage = CallUsage()
     error: str | None = None
     """Why there is no answer; `turns` is empty then."""
 
@@ -135,7 +135,7 @@ class Judgement(Record):
     """One per model, in the order of `models`."""
     origin: Literal["parsed", "recorded"] = "parsed"
     """recorded: winner and scores come from a file beside the text, and were not read from the text."""
-    usage: Usage = Usage()
+    usage: CallUsage = CallUsage()
     error: str | None = None
 
     @property
@@ -202,7 +202,7 @@ class Run:
     manifest: Manifest
     questions: dict[str, Question]
     """By id, in the suite's order."""
-    answers: list[Answer]
+    answers: list[ContestantAnswer]
     judgements: list[Judgement]
 
     @classmethod
@@ -213,7 +213,7 @@ class Run:
             folder,
             manifest,
             {question.id: question for question in read_records(folder / "questions.jsonl", Question)},
-            newest(read_records(folder / "answers.jsonl", Answer, missing_ok=True)),
+            newest(read_records(folder / "answers.jsonl", ContestantAnswer, missing_ok=True)),
             newest(read_records(folder / "judgements.jsonl", Judgement, missing_ok=True)),
         )
 
@@ -223,7 +223,7 @@ class Run:
         usages = [answer.usage for answer in self.answers] + [judgement.usage for judgement in self.judgements]
         return sum(usage.dollars or 0.0 for usage in usages)
 
-    def answer_of(self, question_id: str, model: str, sample: int = 0) -> Answer | None:
+    def answer_of(self, question_id: str, model: str, sample: int = 0) -> ContestantAnswer | None:
         """A contestant's answer that did not fail."""
         for answer in self.answers:
             if (answer.question_id, answer.model, answer.sample) == (question_id, model, sample) and not answer.error:
@@ -237,7 +237,7 @@ class Run:
 
 
 Kind = TypeVar("Kind", bound=Record)
-Keyed = TypeVar("Keyed", Answer, Judgement)
+Keyed = TypeVar("Keyed", ContestantAnswer, Judgement)
 
 
 def content_key(*parts: Any) -> str:

@@ -20,10 +20,10 @@ from chaku.evals.checkers import check, needs_code
 from chaku.evals.parse import answer_schema, parsed
 from chaku.evals.plan import Answers, AnswerTask, JudgementTask, Judging
 from chaku.evals.prices import BudgetReached
-from chaku.evals.records import Answer, Judgement, Manifest, Question, Run, Usage, content_key, write_run
+from chaku.evals.records import CallUsage, ContestantAnswer, Judgement, Manifest, Question, Run, content_key, write_run
 from chaku.records import AppendOnly, append_only
 
-Watch = Callable[[Answer | Judgement], None]
+Watch = Callable[[ContestantAnswer | Judgement], None]
 Task = TypeVar("Task")
 
 
@@ -36,7 +36,7 @@ class Session:
     """Dollars of all calls so far, those whose answer was replaced by a later one too."""
     _answers_file: AppendOnly
     _judgements_file: AppendOnly
-    _answers: dict[str, Answer] = field(default_factory=dict)
+    _answers: dict[str, ContestantAnswer] = field(default_factory=dict)
     _judgements: dict[str, Judgement] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -61,9 +61,9 @@ class Session:
             if not answer.error
         }
 
-    def add(self, record: Answer | Judgement) -> None:
+    def add(self, record: ContestantAnswer | Judgement) -> None:
         """Record something: when this returns, the death of this process can't lose it."""
-        if isinstance(record, Answer):
+        if isinstance(record, ContestantAnswer):
             self._answers_file.add(record.line())
             self._answers[record.key] = record
         else:
@@ -84,7 +84,7 @@ class Session:
             tasks, caller.num_workers, lambda task: self._note(judgement_of(task, judging, caller, extra), watch)
         )
 
-    async def _note(self, coming: Awaitable[Answer | Judgement], watch: Watch) -> None:
+    async def _note(self, coming: Awaitable[ContestantAnswer | Judgement], watch: Watch) -> None:
         record = await coming
         self.add(record)
         watch(record)
@@ -119,11 +119,11 @@ class Session:
         return num_left
 
 
-async def answer_to(task: AnswerTask, caller: Caller) -> Answer:
+async def answer_to(task: AnswerTask, caller: Caller) -> ContestantAnswer:
     """The contestant's answer to all turns. A failure of this call alone is an answer with an error."""
     turns: list[str] = []
     reasons: list[str] = []
-    usages: list[Usage] = []
+    usages: list[CallUsage] = []
     error = None
     try:
         for _ in task.question.turns:
@@ -135,7 +135,7 @@ async def answer_to(task: AnswerTask, caller: Caller) -> Answer:
         raise
     except ChakuError as failure:
         turns, reasons, error = [], [], failure.message
-    return Answer(
+    return ContestantAnswer(
         key=task.key,
         question_id=task.question.id,
         model=task.contestant.name,
@@ -172,9 +172,9 @@ async def judgement_of(
     return parsed(told, question="\n".join(task.question.turns))
 
 
-def _sum(usages: Sequence[Usage]) -> Usage:
+def _sum(usages: Sequence[CallUsage]) -> CallUsage:
     prices = [usage.dollars for usage in usages if usage.dollars is not None]
-    return Usage(
+    return CallUsage(
         prompt_tokens=sum(usage.prompt_tokens for usage in usages),
         completion_tokens=sum(usage.completion_tokens for usage in usages),
         dollars=sum(prices) if prices else None,
@@ -207,7 +207,7 @@ def open_session(folder: Path, manifest: Manifest, questions: Sequence[Question]
         if (folder / "run.json").exists():
             manifest, questions = _together(Run.load(folder), manifest, questions)
         write_run(folder, manifest, questions)
-        lines = [Answer.of(orjson.loads(line)).usage for line in answers.lines]
+        lines = [ContestantAnswer.of(orjson.loads(line)).usage for line in answers.lines]
         lines += [Judgement.of(orjson.loads(line)).usage for line in judgements.lines]
         yield Session(Run.load(folder), sum(usage.dollars or 0.0 for usage in lines), answers, judgements)
 

@@ -11,7 +11,7 @@ from chaku.evals.health import Health, health_of, winners_by_order
 from chaku.evals.measured import Source, measure
 from chaku.evals.pairs import Pair, pairs_of
 from chaku.evals.quality import relative_quality
-from chaku.evals.records import Judgement, Run, Usage
+from chaku.evals.records import CallUsage, Judgement, Run
 from chaku.statistics.agreement import Share
 from chaku.statistics.means import mean
 
@@ -116,7 +116,7 @@ def _share(share: Share) -> dict[str, Any]:
 
 def _costs(run: Run) -> list[dict[str, Any]]:
     """Tokens, dollars and seconds by who used them; dollars are null where no price is known."""
-    spent: dict[tuple[str, str], list[Usage]] = {}
+    spent: dict[tuple[str, str], list[CallUsage]] = {}
     for answer in run.answers:
         spent.setdefault((answer.model, "answers"), []).append(answer.usage)
     for judgement in run.judgements:

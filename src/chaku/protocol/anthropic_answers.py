@@ -41,7 +41,7 @@ class MessageUsage(TypedDict):
     output_tokens: int
 
 
-class Message(TypedDict):
+class MessagesAnswer(TypedDict):
     """Answer of POST /v1/messages."""
 
     id: str

@@ -76,7 +76,7 @@ class ToolCall(Shape):
     type: Literal["function"] | None = None
 
 
-class Message(Shape):
+class RequestMessage(Shape):
     """A message of a chat."""
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -111,7 +111,7 @@ class _Asked(Request):
 class OllamaChatRequest(_Asked):
     """POST /ollama/api/chat."""
 
-    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
+    messages: Annotated[list[RequestMessage], Field(min_length=1, fail_fast=True)]
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
 
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from chaku import __version__
 from chaku.protocol.answers import ChatChunk, ChatCompletion, Embeddings, ErrorBody, TextCompletion
 from chaku.protocol.anthropic import CountTokensRequest, MessagesRequest
-from chaku.protocol.anthropic_answers import InputTokens, Message, MessageEvent, MessagesErrorBody
+from chaku.protocol.anthropic_answers import InputTokens, MessageEvent, MessagesAnswer, MessagesErrorBody
 from chaku.protocol.azure_ml import ScoreAnswer, ScoreRequest
 from chaku.protocol.ollama import (
     OllamaChat,
@@ -54,7 +54,12 @@ INFERENCE = (
     Described("/v1/completions", "Continue a text", CompletionRequest, TextCompletion, TextCompletion),
     Described("/v1/embeddings", "Turn texts into vectors", EmbeddingRequest, Embeddings),
     Described(
-        "/v1/messages", "Answer a conversation (Anthropic)", MessagesRequest, Message, MessageEvent, MessagesErrorBody
+        "/v1/messages",
+        "Answer a conversation (Anthropic)",
+        MessagesRequest,
+        MessagesAnswer,
+        MessageEvent,
+        MessagesErrorBody,
     ),
     Described("/v1/responses", "Answer a conversation (Responses)", ResponsesRequest, Response, ResponseEvent),
     Described("/score", "Continue texts (Azure ML)", ScoreRequest, ScoreAnswer),

@@ -16,7 +16,7 @@ By = Literal["key", "model", "day"]
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class UsageRow:
     """One request. Tokens as the engine counted them; `cached_tokens` are part of `prompt_tokens`."""
 
     time: dt.datetime
@@ -53,7 +53,7 @@ class Total:
     day: dt.date | None = None
 
 
-def record(store: Store, rows: Iterable[Usage]) -> None:
+def record(store: Store, rows: Iterable[UsageRow]) -> None:
     """Write all rows in one transaction, or none; the keys' `last_used_at` with them.
 
     Raises StoreError when the database is away or locked, sqlalchemy's DBAPIError for a row that it refuses.

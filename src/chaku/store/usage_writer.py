@@ -11,7 +11,7 @@ from sqlalchemy.exc import StatementError
 from chaku import tasks
 from chaku.errors import StoreError
 from chaku.store.database import Store
-from chaku.store.usage import Usage, record
+from chaku.store.usage import UsageRow, record
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class UsageWriter:
         self._capacity = capacity
         self._batch = batch
         self._interval_s = interval_s
-        self._rows: deque[Usage] = deque()  # append and popleft are atomic: the caller takes no lock
+        self._rows: deque[UsageRow] = deque()  # append and popleft are atomic: the caller takes no lock
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -43,7 +43,7 @@ class UsageWriter:
         """Rows not yet in the database."""
         return len(self._rows)
 
-    def put(self, row: Usage) -> None:
+    def put(self, row: UsageRow) -> None:
         """Queue a row from any thread; never blocks, never raises. Not after `close`."""
         if self._closing.is_set():
             self._lose(1, "the usage writer is closed")
@@ -99,11 +99,11 @@ class UsageWriter:
         self._is_away = False
         return True
 
-    def _oldest(self) -> list[Usage]:
+    def _oldest(self) -> list[UsageRow]:
         # By index: iterating a deque while `put` appends to it raises.
         return [self._rows[index] for index in range(min(self._batch, len(self._rows)))]
 
-    def _write(self, rows: list[Usage]) -> None:
+    def _write(self, rows: list[UsageRow]) -> None:
         """Write the oldest rows and take them off the queue; a refused row does not take the others along."""
         try:
             record(self._store, rows)

@@ -23,7 +23,7 @@ from chaku.evals.caller import Caller, Host
 from chaku.evals.plan import Answers, AnswerTask, JudgementTask, Judging, plan_answers, plan_judgements
 from chaku.evals.prices import Budget, estimated_tokens, load_prices
 from chaku.evals.prompts import load_prompts
-from chaku.evals.records import Answer, Judgement, Manifest, Mode, Question, Run
+from chaku.evals.records import ContestantAnswer, Judgement, Manifest, Mode, Question, Run
 from chaku.evals.session import Session, open_session
 from chaku.policies import Price
 from chaku.settings import Contestant
@@ -40,7 +40,7 @@ class Wanted:
     folder: Path
     questions: Sequence[Question]
     contestants: Sequence[Contestant]
-    given: Sequence[Answer]
+    given: Sequence[ContestantAnswer]
     """Answers that were made elsewhere."""
     asks: bool
     """Whether the contestants are asked. False: only `given` and what is recorded is judged."""
@@ -178,8 +178,8 @@ def _counting(num_missing: int, total: int, what: str) -> Any:
         click.echo(f"{total - num_missing:,} of {total:,} {what} are recorded", err=True)
     counts = RequestCounts(num_missing, what)
 
-    def watch(record: Answer | Judgement) -> None:
-        is_failed = bool(record.error) if isinstance(record, Answer) else record.state == "failed"
+    def watch(record: ContestantAnswer | Judgement) -> None:
+        is_failed = bool(record.error) if isinstance(record, ContestantAnswer) else record.state == "failed"
         counts.add(is_failed=is_failed, tokens=record.usage.completion_tokens)
 
     try:
@@ -210,7 +210,9 @@ def _assumed(wanted: Wanted, names: Sequence[str], recorded: Run | None) -> Answ
     text = "x" * ASSUMED_ANSWER_CHARS
     return {
         (question.id, name, sample): given.get((question.id, name, sample))
-        or Answer(key="", question_id=question.id, model=name, turns=(text,) * len(question.turns), sample=sample)
+        or ContestantAnswer(
+            key="", question_id=question.id, model=name, turns=(text,) * len(question.turns), sample=sample
+        )
         for question in wanted.questions
         for name in names
         for sample in range(wanted.samples)
