@@ -114,7 +114,9 @@ def test_extra_transformers(install: Callable[..., Chaku], smollm2_folder: Path)
 
 
 def test_extra_evals(install: Callable[..., Chaku], tmp_path: Path) -> None:
-    items = tmp_path / "items.jsonl"
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    items = tasks / "items.jsonl"
     items.write_text(json.dumps({"question": "The capital of France is", "answer": "Paris"}) + "\n")
     task = {
         "task": "capital", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(items)}},
@@ -122,9 +124,9 @@ def test_extra_evals(install: Callable[..., Chaku], tmp_path: Path) -> None:
         "doc_to_target": "{{answer}}", "generation_kwargs": {"until": ["\n"], "max_gen_toks": 4},
         "metric_list": [{"metric": "exact_match"}],
     }  # fmt: skip
-    (tmp_path / "capital.yaml").write_text(json.dumps(task))
+    (tasks / "capital.yaml").write_text(json.dumps(task))
     with serving(tmp_path / "server", MODEL) as server:
-        words = ("-m", MODEL, "--tasks", "capital", "--task-folder", str(tmp_path), "--base-url", server.base_url)
+        words = ("-m", MODEL, "--tasks", "capital", "--task-folder", str(tasks), "--base-url", server.base_url)
         assert "exact_match" in install("evals")("eval", "bench", *words, "-o", str(tmp_path / "samples"))
 
 

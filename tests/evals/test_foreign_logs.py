@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from chaku.errors import UsageError
+from chaku.evals.benchmarks import results_in
 from chaku.evals.foreign_logs import ForeignLog, is_foreign_log, read_foreign_log
 
 SAMPLES = [
@@ -77,6 +78,8 @@ def test_lm_eval_samples_are_read_with_one_answer_and_a_score_per_filter(tmp_pat
         ("1", "acc", (1.0,)),
     ]
     assert log.questions["0"].category == "gsm8k"
+    only = {result.metric: result for result in results_in(tmp_path)}["acc"]
+    assert (only.task, only.value, only.num, only.estimate) == ("gsm8k", 1.0, 1, None)  # one item has no interval
 
 
 def test_what_is_no_log_is_refused(tmp_path: Path) -> None:

@@ -276,6 +276,11 @@ def test_a_folder_goes_to_transformers_where_llama_cpp_can_t_have_it_or_a_gpu_ca
     assert chosen("gpt") == "transformers"
     assert chosen("llama") == "llamacpp"
     assert chosen("llama", adapters={"a": tmp_path}) == "transformers"  # only it takes adapters
+    with monkeypatch.context() as bare:
+        bare.setattr(packages, "missing", lambda extra: ["xllamacpp"] if extra == "local" else [])
+        assert chosen("llama") == "transformers"
+        bare.setattr(packages, "missing", lambda extra: ["a package"])
+        assert chosen("llama") == "llamacpp"
     monkeypatch.setattr(opening, "gpu", lambda: "an NVIDIA GPU")
     monkeypatch.setattr(packages, "version", lambda name: "2.13.0" if name == "torch" else real(name))
     monkeypatch.setattr(packages, "missing", lambda extra: [])

@@ -95,9 +95,13 @@ def _why_transformers(reference: Reference) -> str | None:
     model_type = type_without_gguf(reference.path)
     if model_type is not None:
         return f"{model_type} models can't be converted to GGUF"
+    if needs_extras("transformers")():
+        return None
     torch = packages.version("torch")
-    if (found := gpu()) and torch is not None and not torch.endswith("+cpu") and not needs_extras("transformers")():
+    if (found := gpu()) and torch is not None and not torch.endswith("+cpu"):
         return f"a Hugging Face folder and {found}"
+    if needs_extras("local")():
+        return "a Hugging Face folder, and llama.cpp is not installed"
     return None
 
 

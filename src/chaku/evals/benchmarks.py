@@ -53,11 +53,15 @@ class Result:
 
     task: str
     metric: str
-    estimate: Estimate
+    value: float
+    num: int
+    """Items."""
+    estimate: Estimate | None
+    """With its 95 % interval; None for one item, which has none."""
 
 
 def results_in(folder: Path) -> list[Result]:
-    """The mean of every metric in lm-eval's samples, with its 95 % interval. Raises UsageError where there are none."""
+    """The mean of every metric in lm-eval's samples. Raises UsageError where there are none."""
     files = sorted(folder.rglob("samples_*.jsonl"))
     if not files:
         raise UsageError(f"lm-eval left no samples in {folder}", fix="look at what it printed")
@@ -67,5 +71,6 @@ def results_in(folder: Path) -> list[Result]:
         task = file.stem.removeprefix("samples_").rsplit("_20", 1)[0]
         for metric in dict.fromkeys(score.judge for score in log.scores):
             values = [value for score in log.scores if score.judge == metric for value in score.scores]
-            results.append(Result(task, metric, mean(values)))
+            estimate = mean(values) if len(values) > 1 else None
+            results.append(Result(task, metric, sum(values) / len(values), len(values), estimate))
     return results

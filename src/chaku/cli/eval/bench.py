@@ -63,12 +63,12 @@ def bench(
     results = results_in(folder)
     if as_json:
         rows = [
-            {"task": one.task, "metric": one.metric, "value": one.estimate.value, "num": one.estimate.num,
-             "low": one.estimate.low, "high": one.estimate.high}
+            {"task": one.task, "metric": one.metric, "value": one.value, "num": one.num,
+             "low": one.estimate and one.estimate.low, "high": one.estimate and one.estimate.high}
             for one in results
         ]  # fmt: skip
         click.echo(orjson.dumps({"model": model, "results": rows}))
         return
     for one in results:
-        found = one.estimate
-        click.echo(f"{one.task}  {one.metric}  {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]  n = {found.num}")
+        interval = f"[{one.estimate.low:.3f}, {one.estimate.high:.3f}]" if one.estimate else "(no interval)"
+        click.echo(f"{one.task}  {one.metric}  {one.value:.3f} {interval}  n = {one.num}")
