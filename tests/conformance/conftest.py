@@ -12,24 +12,28 @@ import smollm2
 from chaku_server import MODEL, ONE_THREAD, SOURCE, ChakuServer, serving
 
 ENGINE = os.environ.get("CHAKU_TEST_ENGINE", "llamacpp")
-"""Which engine answers the suite: llamacpp, or transformers with the same weights in fp32."""
+"""Which engine answers the suite: llamacpp, or transformers or vllm with the same weights in fp32."""
+_FP32 = ("--engine-arg", "dtype=float32")
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "llamacpp": (),
+    "transformers": ("--engine", "transformers", *_FP32, "--slots", "4"),
+    "vllm": ("--engine", "vllm", *_FP32, "--slots", "16", "--context", "2048",
+             "--engine-arg", "options=--enforce-eager"),
+}  # fmt: skip
+"""Of `chaku serve`, by engine. CHAKU_TEST_ENGINE_PYTHON is the Python of an environment that has vLLM."""
 
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChakuServer]:
     """`chaku serve smollm2-135m`, ready."""
-    source, *options = (SOURCE,)
-    if ENGINE == "transformers":
-        source, *options = (
-            f"{MODEL}={smollm2.folder()}",
-            "--engine",
-            ENGINE,
-            "--engine-arg",
-            "dtype=float32",
-            "--slots",
-            "4",
-        )
-    with serving(tmp_path_factory.mktemp("served"), source, *options, *ONE_THREAD) as server:
+    source, options = SOURCE, _OPTIONS[ENGINE]
+    if ENGINE != "llamacpp":
+        source = f"{MODEL}={smollm2.folder()}"
+    if ENGINE == "vllm":
+        options = (*options, "--engine-python", os.environ["CHAKU_TEST_ENGINE_PYTHON"])
+    else:
+        options = (*options, *ONE_THREAD)
+    with serving(tmp_path_factory.mktemp("served"), source, *options) as server:
         yield server
 
 

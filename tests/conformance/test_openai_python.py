@@ -241,7 +241,7 @@ def test_a_prompt_too_long_is_refused_with_both_numbers(client: OpenAI, served: 
     with pytest.raises(BadRequestError) as caught:
         client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "word " * context}])
     assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")
-    assert f"{context:,}" in caught.value.message
+    assert str(context) in caught.value.message.replace(",", "")
 
 
 def test_text_that_spells_the_end_of_a_turn_stays_text(client: OpenAI) -> None:
@@ -262,7 +262,7 @@ def test_text_that_spells_the_end_of_a_turn_stays_text(client: OpenAI) -> None:
 def test_json_object_is_json(client: OpenAI) -> None:
     answer = client.chat.completions.create(
         model=MODEL,
-        messages=[{"role": "user", "content": "Give me a JSON object with a key a."}],
+        messages=[{"role": "user", "content": "Write Paris as a JSON object with the keys name and country."}],
         response_format={"type": "json_object"},
         temperature=0,
         max_tokens=300,
@@ -271,6 +271,7 @@ def test_json_object_is_json(client: OpenAI) -> None:
     assert isinstance(json.loads(answer.choices[0].message.content or ""), dict)
 
 
+@pytest.mark.needs("embeddings")
 def test_a_batch_of_embeddings_is_answered_by_the_real_engine(client: OpenAI) -> None:
     body = {"model": MODEL, "input": "The sky is blue."}
     row = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": body}

@@ -83,8 +83,12 @@ async def test_a_slow_loud_server_is_ready_when_it_has_generated_a_token(tmp_pat
         assert {chunk["model"] for chunk in chunks} == {"ours"}
         assert chunks[-1]["choices"] == [] and chunks[-1]["usage"]["total_tokens"] == 9
         assert all(len(line) <= FLOOD_BYTES + 100 for line in engine._supervisor.running.child.tail)
-        with pytest.raises(ContextOverflow, match="2048"):
-            await whole(engine, messages=[{"role": "user", "content": "too long"}])
+        for route, field, value in (("chat", "messages", [{"role": "user", "content": "too long"}]),
+                                    ("completions", "prompt", "too long")):  # fmt: skip
+            with pytest.raises(ContextOverflow, match="2048") as caught:
+                async with engine.ask(Call(route, {field: value}, False, "1")) as answer:
+                    await answer.whole()
+            assert caught.value.param == field
 
 
 async def test_a_server_that_crashes_in_an_answer_is_started_again(tmp_path: Path, smollm2_folder: Path) -> None:
@@ -146,6 +150,22 @@ async def test_text_stays_text_and_stops_of_the_template_are_sent(tmp_path: Path
         assert sent["add_generation_prompt"] is False
         argv = json.loads((tmp_path / "apart" / "argv.json").read_text())
         assert argv[argv.index("--chat-template") + 1].endswith("template.jinja")
+
+
+WEATHER = {"name": "weather", "parameters": {"properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}}
+
+
+async def test_a_forced_call_is_held_to_the_tools_schema(tmp_path: Path, smollm2_folder: Path) -> None:
+    python, args = make_python(tmp_path / "apart"), {"tool_parser": "hermes"}
+    async with running(opened("vllm", python, smollm2_folder, engine_args=args)) as engine:
+        for function in (WEATHER, {**WEATHER, "strict": None}, {"name": "now"}):
+            answer = await whole(engine, tools=[{"type": "function", "function": function}], tool_choice="required")
+            made = answer["choices"][0]["message"]["tool_calls"][0]["function"]
+            assert json.loads(made["arguments"]) == {"city": "Paris", "days": 3}
+            assert requests(tmp_path / "apart")[-1]["tools"][0]["function"]["parameters"]["type"] == "object"
+        for choice in ("auto", "none", None):  # there the caller's own word counts
+            await whole(engine, tools=[{"type": "function", "function": WEATHER}], tool_choice=choice)
+            assert requests(tmp_path / "apart")[-1]["tools"][0]["function"] == WEATHER
 
 
 PLAN = commands.Plan(Path("/m"), {"a": Path("/a")}, 12, 16, Parsers("hermes", "qwen3"), 4096, gpus=4, pipeline=2)

@@ -15,6 +15,20 @@ from pathlib import Path
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9, "prompt_tokens_details": None}
 FLOOD_BYTES = 1_000_000
+TOO_LONG = {
+    "message": "This model's maximum context length is 2048 tokens. However, your prompt contains at least 2049 input "
+    "tokens, which exceeds this limit even without any output tokens. Please reduce the length of the input prompt. "
+    "(parameter=input_tokens, value=2049)",
+    "type": "BadRequestError",
+    "param": "input_tokens",
+    "code": 400,
+}
+FORCED_ARGUMENTS = {
+    False: '{"date": "2022-01-01", "time": "2022-01-01", "description": "Paris, France, 2022-01-01"}',
+    True: '{"city": "Paris", "days": 3}',
+}
+"""What vLLM 0.32.0 answered for SmolLM2-135M on 2026-11-29 to a forced call of weather(city, days), by whether the tool
+was strict."""
 
 
 def make_python(folder: Path, **behaviour: object) -> Path:
@@ -48,17 +62,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if BEHAVIOUR.get("flood"):
             print("INFO " + "x" * FLOOD_BYTES, flush=True)
             print("WARNING " + "y" * FLOOD_BYTES, file=sys.stderr, flush=True)
-        if self.path.endswith("/completions") and "messages" not in body:
+        if "too long" in json.dumps(body):
+            self.answer(400, {"error": TOO_LONG})
+        elif "messages" not in body:
             choice = {"index": 0, "text": " there", "finish_reason": "length", "logprobs": None, "stop_reason": None}
             self.answer(200, {"id": "c", "object": "text_completion", "created": 1, "model": "base",
                               "choices": [choice], "usage": USAGE})  # fmt: skip
-        elif body["messages"][-1]["content"] == "too long":
-            message = "This model's maximum context length is 2048 tokens."
-            self.answer(400, {"error": {"message": message, "type": "BadRequestError", "param": None, "code": 400}})
         elif body.get("stream"):
             self.stream(body)
         else:
             said = {"role": "assistant", "content": f"{os.getpid()}", "reasoning": None, "tool_calls": []}
+            if body.get("tool_choice") == "required":
+                function = body["tools"][0]["function"]
+                made = {"name": function["name"], "arguments": FORCED_ARGUMENTS[function.get("strict") is True]}
+                said["tool_calls"] = [{"id": "chatcmpl-tool-1", "type": "function", "function": made}]
             choice = {"index": 0, "message": said, "finish_reason": "stop", "logprobs": None, "token_ids": None}
             self.answer(200, {"id": "c", "object": "chat.completion", "created": 1, "model": body["model"],
                               "choices": [choice], "usage": USAGE, "prompt_logprobs": None})  # fmt: skip

@@ -17,6 +17,8 @@ from typing import Any, Literal
 from chaku.protocol.answers import CompletionUsage, chunks_of
 
 Route = Literal["chat", "completions", "embeddings"]
+PROMPT_FIELD: dict[Route, str] = {"chat": "messages", "completions": "prompt", "embeddings": "input"}
+"""The field of a request that holds what the model reads; an error about its length names it."""
 
 
 class State(enum.StrEnum):

@@ -15,7 +15,7 @@ import aiohttp
 from pydantic import ValidationError
 
 from chaku import tasks
-from chaku.engines.base import Answer, Call, Capabilities, Engine, Route, State, Status
+from chaku.engines.base import PROMPT_FIELD, Answer, Call, Capabilities, Engine, Route, State, Status
 from chaku.engines.fastchat_answer import Asked, FastChatAnswer
 from chaku.engines.fastchat_text import Prompts
 from chaku.errors import (
@@ -182,7 +182,7 @@ class FastChatEngine(Engine):
                 f"prompt is {num_prompt:,} tokens and {wanted if room > 0 else 1:,} are to be written, "
                 f"{self.name} takes {self._context_tokens - 1:,}",
                 fix="shorten it, or lower max_tokens",
-                param="messages" if call.route == "chat" else "prompt",
+                param=PROMPT_FIELD[call.route],
             )
         params |= {"prompt": prompt, "max_new_tokens": wanted, "stop": stops or None}
         params |= {"temperature": 1.0, "top_p": 1.0} | {key: body[key] for key in _SAMPLING if key in body}

@@ -14,10 +14,10 @@ from typing import Any, Protocol, TypeVar
 import aiohttp
 import orjson
 
-from chaku.engines.base import Answer, Block, Call, Route
+from chaku.engines.base import PROMPT_FIELD, Answer, Block, Call, Route
 from chaku.engines.blocks import blocks_of_events
 from chaku.engines.sse_blocks import sse_blocks
-from chaku.errors import ChakuError, EngineError
+from chaku.errors import ChakuError, ContextOverflow, EngineError
 from chaku.http_out import Retries, Transport, read_json
 from chaku.protocol.answers import event
 from chaku.protocol.errors import error_from, error_in_stream, retry_after_s
@@ -93,11 +93,11 @@ class OpenAiSpeaker:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         async with self._transport.request("POST", self._dialect.paths[call.route], body) as response:
             if response.status != 200:
-                raise await self._refusal(response)
+                raise await self._refusal(response, call.route)
             conforms = self._dialect.conforming(self.name, call) if self._dialect.conforming else None
             yield _PassedAnswer(response, self.name, self._transport, renames=model != self.name, conforms=conforms)
 
-    async def _refusal(self, response: aiohttp.ClientResponse) -> ChakuError:
+    async def _refusal(self, response: aiohttp.ClientResponse, route: Route) -> ChakuError:
         if response.status < 400:
             what = "redirects, which is not followed" if response.status >= 300 else f"answered {response.status}"
             return EngineError(f"{self.name}: the upstream {what}", fix="give its final URL")
@@ -111,6 +111,8 @@ class OpenAiSpeaker:
             error = EngineError(f"{self.name}: {error.message}", fix="check upstream_model of this model")
         else:
             error.retry_after_s = retry_after_s(response.headers.get("Retry-After"))
+        if isinstance(error, ContextOverflow):
+            error.param = PROMPT_FIELD[route]  # vLLM names input_tokens, which no request has
         error.quotes_server = True
         return error
 

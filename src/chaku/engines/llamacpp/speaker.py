@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chaku import tasks
-from chaku.engines.base import Answer, Block, Call
+from chaku.engines.base import PROMPT_FIELD, Answer, Block, Call
 from chaku.engines.llamacpp.assemble import assemble
 from chaku.engines.llamacpp.child import EMBEDDING_SLOTS, LlamaServer
 from chaku.engines.llamacpp.plan import Planner, PreparedCall
@@ -69,9 +69,8 @@ class Speaker:
             async with self.server.http.request("POST", plan.path, plan.request) as response:
                 if response.status != 200:
                     held.is_finished = True
-                    param = "messages" if call.route == "chat" else "prompt"
                     body = await read_json(response, who=self.name)
-                    raise refusal(response.status, body, model=self.name, param=param)
+                    raise refusal(response.status, body, model=self.name, param=PROMPT_FIELD[call.route])
                 events = _with_pieces(planner, plan.stream, sse_blocks(response, who=self.name))
                 answer = _StreamedAnswer(plan, events)
                 await answer.begin()

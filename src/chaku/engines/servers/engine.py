@@ -125,6 +125,8 @@ class ServerEngine(BaseEngine[_Running]):
             body["stop"] = [*given_stops(body), *settings.stops]
         if body.get("continue_final_message"):
             body["add_generation_prompt"] = False  # both at once is refused there
+        if body.get("tool_choice") not in (None, "auto", "none"):
+            body["tools"] = [_held_to_its_schema(tool) for tool in body["tools"]]
         return body, notes
 
     async def _launch(self) -> _Running:
@@ -201,3 +203,10 @@ class ServerEngine(BaseEngine[_Running]):
         if "SIGKILL" in how or any(words in reason for words in _NO_MEMORY):
             return NotEnoughMemory(f"{title} has not enough memory for {folder}: {reason}", fix=fix)
         return ModelError(f"{title} can't load {folder}: {reason}", fix="chaku serve --log-level DEBUG shows its log")
+
+
+def _held_to_its_schema(tool: dict[str, Any]) -> dict[str, Any]:
+    """The tool as a forced call needs it: unless it is strict, vLLM takes any JSON as its arguments, texts too."""
+    function = tool["function"]
+    parameters = {"type": "object", "properties": {}, **(function.get("parameters") or {})}
+    return {**tool, "function": {**function, "parameters": parameters, "strict": function.get("strict") is not False}}
