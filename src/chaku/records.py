@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,8 @@ from chaku.errors import UsageError
 def atomic_write(path: Path, *, mode: int = 0o644) -> Iterator[IO[bytes]]:
     """Yield a binary file that becomes `path` when the block ends well, and vanishes when it does not.
 
-    Written beside `path`, fsynced, then renamed, so a reader sees the old file or the whole new one.
+    Written beside `path`, fsynced, then renamed, so a reader sees the old file or the whole new one. A process that is
+    killed leaves the hidden file `.NAME.PID.*.part`, which the next writer of the same path clears away.
     """
     with atomic_path(path, mode=mode) as part, part.open("wb") as file:
         yield file
@@ -28,8 +30,7 @@ def atomic_write(path: Path, *, mode: int = 0o644) -> Iterator[IO[bytes]]:
 @contextlib.contextmanager
 def atomic_path(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
     """As `atomic_write`, for what wants a file's path: an empty file beside `path`, to be written and closed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=_cleared_prefix(path), suffix=_PART)
     os.close(descriptor)
     part = Path(name)
     try:
@@ -43,6 +44,7 @@ def atomic_path(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
     sync(path.parent)
 
 
+_PART = ".part"
 _OLD = ".old"
 
 
@@ -54,9 +56,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     hidden folder `.NAME.PID.*.part`, which the next writer of the same path clears away.
     """
     path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(path)
-    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{os.getpid()}.", suffix=".part"))
+    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=_cleared_prefix(path), suffix=_PART))
     part.chmod(0o755)
     try:
         yield part
@@ -86,16 +86,24 @@ def put_folder(part: Path, path: Path) -> None:
         shutil.rmtree(old)
 
 
-def _clear_leftovers(path: Path) -> None:
-    """Remove what killed processes left, and put back an old folder that one of them had already moved away."""
-    for left in sorted(path.parent.glob(f".{path.name}.*.part*")):
-        owner = left.name.removeprefix(f".{path.name}.").partition(".")[0]
-        if not owner.isdigit() or _is_running(int(owner)):
+def _cleared_prefix(path: Path) -> str:
+    """How names of this process's unfinished writes of `path` begin. What killed processes left is removed first.
+
+    An old folder that one of them had already moved away is put back.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.\w+{re.escape(_PART)}(?:{re.escape(_OLD)})?")
+    for left in sorted(path.parent.iterdir()):
+        found = pattern.fullmatch(left.name)
+        if found is None or _is_running(int(found[1])):
             continue
         if left.name.endswith(_OLD) and not path.exists():
             left.rename(path)
-        else:
+        elif left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+    return f".{path.name}.{os.getpid()}."
 
 
 def _is_running(pid: int) -> bool:

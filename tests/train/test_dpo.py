@@ -275,12 +275,13 @@ def test_a_run_that_is_killed_in_a_half_written_reference_cache_ends_in_the_same
 
     assert small.in_fork(killed) == -9
     (done,) = (tmp_path / "another" / "reference").rglob("part-*.npy")
+    assert list(done.parent.glob(".*.part"))
     stamp = done.stat().st_mtime_ns
     resumed = small.trained(small.recipe("killed", base, tmp_path, **few), pairs, resume=True)
     assert small.weights(straight) == small.weights(resumed) and small.numbers(straight) == small.numbers(resumed)
     assert done.stat().st_mtime_ns == stamp, "the part that was whole is not computed again"
     found = {path.parent.name: path.read_bytes() for path in (tmp_path / "another").glob("reference/*/whole.npy")}
-    assert found == wanted
+    assert found == wanted and not list(done.parent.glob(".*"))
 
 
 def test_a_lost_cache_is_filled_again_with_the_weights_from_before_the_first_step(

@@ -1,6 +1,7 @@
 """Deltas: exact where promised, refused before anything is written where they don't fit."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -356,6 +357,15 @@ def test_an_old_output_that_a_killed_run_had_moved_away_comes_back(tmp_path, pai
     with pytest.raises(UsageError, match="exists"):
         make_delta(base, target, tmp_path / "delta")
     assert (tmp_path / "delta").exists() and not old.exists()
+
+
+def test_the_unfinished_output_of_another_name_stays(tmp_path, pair):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    being_written = tmp_path / f".delta.{gone.pid}.{os.getpid()}.abc.part"  # of a name that ends in a dot and a number
+    being_written.mkdir()
+    make_delta(*pair, tmp_path / "delta")
+    assert being_written.exists()
 
 
 MEASURES = """
