@@ -31,8 +31,8 @@ class WheelPart:
 class Recommended:
     """What suits a model in a chat. The page and the terminal use it and show it; the API keeps OpenAI's defaults."""
 
-    temperature: float
-    max_tokens: int
+    temperature: float | None = None
+    max_tokens: int | None = None
     """Longest answer: a small model may not end by itself."""
     repetition_penalty: float | None = None
     top_p: float | None = None

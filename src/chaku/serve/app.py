@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from chaku import __version__
 from chaku.engines.base import State
 from chaku.errors import ChakuError, InvalidRequest, MethodNotAllowed, NotFound
+from chaku.models.recommended import recommended_here
 from chaku.models.registry import recommended
 from chaku.protocol.errors import body_of
 from chaku.serve.access import Caller
@@ -64,6 +65,8 @@ def describe_model(served: Served) -> ServedModel:
     """The row of a model in /v1/models, as of now."""
     status = served.status()
     known = served.capabilities
+    source = served.config.source
+    suits = recommended_here(source) if served.is_configured else recommended(source)  # a worker names no folder here
     abilities: set[str] = set()
     if known is not None:
         abilities = {*known.routes, *known.parameters}
@@ -82,7 +85,7 @@ def describe_model(served: Served) -> ServedModel:
         "capabilities": sorted(abilities),
         "running": served.admission.num_running,
         "waiting": served.admission.num_waiting,
-        "recommended": suits.known() if (suits := recommended(served.config.source)) else None,
+        "recommended": suits.known() if suits else None,
     }
 
 

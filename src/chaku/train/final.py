@@ -15,6 +15,8 @@ from chaku.chat.jinja import JinjaTemplate
 from chaku.chat.templates import Template
 from chaku.data.rows.rendering import Rendering
 from chaku.models.files.modelconfig import read_config, read_optional, write_config
+from chaku.models.recommended import GENERATION_CONFIG, write_recommended
+from chaku.models.registry import Recommended, recommended
 from chaku.models.tokenizers import tokenizer_files
 from chaku.train.base import Base
 from chaku.train.config import TrainConfig
@@ -39,6 +41,8 @@ def write_final(
             named = {name.removeprefix(_PREFIX): value for name, value in state.items()}
             _write_weights(part, trainee, base, final_dtype(config), named)
             write_tokenizer(part, tokenizer_path, rendering)
+            settings = read_optional(part / GENERATION_CONFIG) | {"eos_token_id": sorted(rendering.renderer.stop_ids)}
+            write_recommended(part, recommended(base.name) or Recommended(), settings)
     world.barrier()
 
 
@@ -88,7 +92,4 @@ def write_tokenizer(folder: Path, source: Path, rendering: Rendering) -> None:
     written = (folder / "chat_template.jinja").read_text(encoding="utf-8")
     config[TRAINED_TEMPLATE] = hashlib.sha256(written.encode()).hexdigest()
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
-    settings = read_optional(folder / "generation_config.json")
-    settings["eos_token_id"] = sorted(rendering.renderer.stop_ids)
-    (folder / "generation_config.json").write_text(json.dumps(settings, indent=2))
     tokenizer_files.check_same(tokenizer, folder)
