@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import shlex
@@ -28,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from report import write_report
 from steps import PYTHON, TOY, Size, Step, Tour
 
+from chaku.engines.process import die_with_parent
 from chaku.records import atomic_write
 
 PATIENCE_S = 300.0
@@ -56,6 +58,14 @@ def start(command: tuple[str, ...], tour: Tour, log: str) -> subprocess.Popen[by
     with (tour.folder / log).open("ab") as file:
         words = [*real(command), "--exit-with-parent"]  # a killed tour leaves no server behind
         return subprocess.Popen(words, env=environment(tour), stdout=file, stderr=file)
+
+
+def begin(command: tuple[str, ...], tour: Tour) -> subprocess.Popen[str]:
+    """Begin a step's command. On Linux it ends with the tour, or it would hold its files against the next one."""
+    return subprocess.Popen(
+        real(command), env=environment(tour), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=functools.partial(die_with_parent, os.getpid()),
+    )  # fmt: skip
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -118,9 +128,7 @@ def run_step(tour: Tour, step: Step, processes: list[subprocess.Popen[bytes]]) -
         if result is not None and result.exists():
             print(f"{result} is there already")
             continue
-        with subprocess.Popen(
-            real(command), env=environment(tour), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as child:
+        with begin(command, tour) as child:
             try:
                 if step.kills_worker:
                     killer = threading.Thread(target=kill_a_worker, args=(tour, processes, child, victims), daemon=True)
@@ -155,7 +163,7 @@ def kill_a_worker(
             victims.append("worker-1")
             print(f"(tour) kill -9 {victim.pid}: worker-1 is gone", flush=True)
             return
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
 def free_port() -> int:

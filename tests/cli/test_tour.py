@@ -1,26 +1,30 @@
-"""`make tour`: its commands are public ones, a finished step is not run again, and the visitor votes as it says."""
+"""`make tour`: every step runs, a killed tour resumes, and the visitor votes as it says."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-import click
+import psutil
 import pytest
 
-from chaku.cli.main import root
 from chaku.data.build import build
 from chaku.data.inspect.report import read_funnel
 from chaku.data.recipe import DataConfig
-from chaku.train.config import read_recipe, train_config
-from data.made import write_tokenizer
+from chaku.models.tokenizers.tokenizer import load_tokenizer
+from chaku.models.tokenizers.tokenizer_files import write_tokenizer
+from data import made
 from empty_environment import ROOT
+from miniatures import save_miniature
+from processes import PATIENCE_S, environment
 
 FOLDER = ROOT / "scripts" / "tour"
 
@@ -34,45 +38,8 @@ def module(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def tour(folder: Path) -> Any:
-    steps = module("steps")
-    return steps.Tour(folder, "Illari", steps.TOY, 8123)
-
-
-def parse(words: list[str]) -> None:
-    """Hold a command's words against the options of chaku; nothing is run."""
-    command: click.Command = root
-    with click.Context(root, info_name="chaku") as context:
-        while isinstance(command, click.Group):
-            _, found, words = command.resolve_command(context, words)
-            assert found is not None
-            command = found
-            context = click.Context(command, parent=context)
-        command.parse_args(context, list(words))
-
-
-def test_every_command_of_the_tour_is_one_that_chaku_takes(tmp_path: Path) -> None:
-    made = tour(tmp_path)
-    (tmp_path / "eval").mkdir()  # an earlier step's answers, which the judge is tried on
-    commands = [command for step in made.steps() for command in step.commands]
-    commands += [made.gateway(), made.worker(1)]
-    assert len(commands) > 12
-    for command in commands:
-        if command[0] == "chaku":
-            parse(list(command[1:]))
-        else:
-            assert (ROOT / command[1]).is_file()
-
-
-def test_its_recipes_are_read_and_the_second_continues_from_the_first(tmp_path: Path) -> None:
-    made = tour(tmp_path)
-    made.write_files()
-    first, second = (train_config(read_recipe(tmp_path / f"round-{number}.yaml")) for number in (1, 2))
-    assert second.objective == "dpo" and second.continue_from == made.run and first.objective == "supervised"
-
-
 def test_the_shares_meet_the_rules_that_they_were_written_for(tmp_path: Path) -> None:
-    tokenizer = write_tokenizer(tmp_path / "tokenizer")
+    tokenizer = made.write_tokenizer(tmp_path / "tokenizer")
     module("shares").main(tmp_path / "shares")
     config = DataConfig(inputs=(tmp_path / "shares" / "shares.json",), tokenizer=str(tokenizer), context=1024)
     folder = build(config, tmp_path / "set", processes=1).folder
@@ -127,9 +94,9 @@ from steps import TOY, Step, Tour
 folder = Path({str(tmp_path)!r})
 main["run_step"](Tour(folder, "Illari", TOY, 1), Step("one", "One", {tuple(commands)!r}, (folder / "first", None)), [])
 """
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     ends = [
-        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=120)
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=variables, timeout=120)
         for _ in range(2)
     ]
     assert ends[0].returncode == 1 and "resumes the tour" in ends[0].stderr, ends[0].stderr
@@ -138,12 +105,39 @@ main["run_step"](Tour(folder, "Illari", TOY, 1), Step("one", "One", {tuple(comma
     assert json.loads((tmp_path / "steps" / "one.json").read_text())["codes"] == [0]
 
 
-@pytest.mark.prove
-@pytest.mark.model
-@pytest.mark.timeout(3600)
-def test_every_step_runs_at_toy_size_and_the_end_is_the_report(tmp_path: Path) -> None:
-    command = [sys.executable, FOLDER, "--name", "Illari", "--folder", tmp_path / "tour", "--toy", "--no-open"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=3000)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    page = (tmp_path / "tour" / "report.html").read_text()
-    assert "Illari" in page and "kill -9" in done.stdout and page.count("<h2>") == 9
+@pytest.fixture
+def miniature(tmp_path: Path, smollm2_path: Path) -> Path:
+    """Two random layers below the 135M model's own tokenizer and template."""
+    folder = tmp_path / "miniature"
+    folder.mkdir()
+    write_tokenizer(folder, smollm2_path)
+    num_rows = load_tokenizer(folder).vocab_size
+    save_miniature(folder, "llama", num_rows, attention_bias=False, max_position_embeddings=2048)
+    return folder
+
+
+def test_a_tour_that_is_killed_while_its_servers_are_up_resumes_and_ends_in_the_report(
+    tmp_path: Path, miniature: Path
+) -> None:
+    """Every step at toy size, in about a minute; the model is random, so nothing is claimed of its answers."""
+    folder = tmp_path / "tour"
+    words = ("--name", "Illari", "--folder", folder, "--base", miniature, "--toy", "--no-open")
+    command = [sys.executable, FOLDER, *words]
+    variables = environment(CHAKU_CACHE=str(tmp_path / "cache"))
+    with (tmp_path / "first.log").open("wb") as log:
+        first = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=log, start_new_session=True)
+        while not (folder / "steps" / "eval.json").exists():
+            assert first.poll() is None, (tmp_path / "first.log").read_text()[-4000:]
+            time.sleep(0.1)
+        servers = psutil.Process(first.pid).children(recursive=True)
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait()
+    assert len(servers) >= 4, "the gateway and a worker, each with its engine"
+    assert psutil.wait_procs(servers, PATIENCE_S)[1] == []
+    second = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=variables, timeout=500)
+    assert second.returncode == 0, second.stdout[-2000:] + second.stderr[-2000:]
+    assert "(tour) kill -9" in (tmp_path / "first.log").read_text() and "The base learns its name" not in second.stdout
+    page = (folder / "report.html").read_text()
+    assert "A model called Illari" in page and page.count("<h2>") == 9
+    assert "4 answers, 0 of them failed; worker-1 was killed on the way" in page
+    assert re.search(r"The second round: \d+ pairs to learn from, \d+ held out", page)
