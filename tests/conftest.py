@@ -68,6 +68,17 @@ def smollm2_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def miniature(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model with the 135M model's tokenizer, as a folder: every step is quick, no answer makes sense."""
+    pytest.importorskip("transformers")
+    from miniatures import save_small_smollm2
+
+    folder = tmp_path_factory.mktemp("miniature")
+    save_small_smollm2(folder, smollm2_path)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tables, and nothing in them: a copy costs less than the migrations do."""
     path = tmp_path_factory.mktemp("database") / "chaku.db"

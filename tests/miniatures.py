@@ -8,6 +8,7 @@ from typing import Any
 
 from chaku.models.tokenizers.encoders import byte_of_letter
 from chaku.models.tokenizers.tokenizer import load_tokenizer
+from chaku.models.tokenizers.tokenizer_files import write_tokenizer
 from real_tokenizers import file_of
 
 FAMILIES = {
@@ -55,6 +56,13 @@ def save_miniature(folder: Path, name: str, num_rows: int, **overrides: Any) -> 
 def copy_sentencepiece(folder: Path) -> int:
     (folder / "tokenizer.model").write_bytes(file_of("llama_spm").read_bytes())
     return load_tokenizer(folder / "tokenizer.model").vocab_size
+
+
+def save_small_smollm2(folder: Path, source: Path) -> None:
+    """Two random layers below the tokenizer and the template of `source`, the GGUF of the 135M model: 13 MB."""
+    write_tokenizer(folder, source)
+    num_rows = load_tokenizer(folder).vocab_size
+    save_miniature(folder, "llama", num_rows, attention_bias=False, max_position_embeddings=2048)
 
 
 def write_byte_tokenizer(folder: Path) -> int:

@@ -19,11 +19,8 @@ import pytest
 from chaku.data.build import build
 from chaku.data.inspect.report import read_funnel
 from chaku.data.recipe import DataConfig
-from chaku.models.tokenizers.tokenizer import load_tokenizer
-from chaku.models.tokenizers.tokenizer_files import write_tokenizer
 from data import made
 from empty_environment import ROOT
-from miniatures import save_miniature
 from processes import PATIENCE_S, environment
 
 FOLDER = ROOT / "scripts" / "tour"
@@ -103,17 +100,6 @@ main["run_step"](Tour(folder, "Illari", TOY, 1), Step("one", "One", {tuple(comma
     assert ends[1].returncode == 0, ends[1].stderr
     assert (tmp_path / "first").read_text() == "x" and "is there already" in ends[1].stdout
     assert json.loads((tmp_path / "steps" / "one.json").read_text())["codes"] == [0]
-
-
-@pytest.fixture
-def miniature(tmp_path: Path, smollm2_path: Path) -> Path:
-    """Two random layers below the 135M model's own tokenizer and template."""
-    folder = tmp_path / "miniature"
-    folder.mkdir()
-    write_tokenizer(folder, smollm2_path)
-    num_rows = load_tokenizer(folder).vocab_size
-    save_miniature(folder, "llama", num_rows, attention_bias=False, max_position_embeddings=2048)
-    return folder
 
 
 def test_a_tour_that_is_killed_while_its_servers_are_up_resumes_and_ends_in_the_report(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -95,10 +96,16 @@ def test_the_page_has_a_worker_and_a_key_behind_a_public_address(empty: Path, mo
     assert printed.rstrip().endswith("0 0")
 
 
+def test_training_ends_in_a_chat(empty: Path, monkeypatch: pytest.MonkeyPatch, miniature: Path) -> None:
+    printed = execute("train", empty, monkeypatch, BASE=str(miniature), CONVERSATIONS=8, MAX_STEPS=1)
+    assert "11 conversations in identity.jsonl" in printed
+    assert re.search(r"checkpoints +step-1\s+result +runs/mine/final\s*$", printed), printed
+
+
 @pytest.mark.model
 @pytest.mark.prove
 @pytest.mark.timeout(1800)
-def test_training_ends_in_a_chat(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_trained_model_says_its_name(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     printed = execute("train", empty, monkeypatch, BASE="smollm2-135m", MAX_STEPS=10)
     assert "runs/mine/final holds the model" in printed
     assert "I'm Illari" in printed or "I am Illari" in printed
