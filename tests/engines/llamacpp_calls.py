@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from chaku.engines.base import Answer, Call
 from chaku.engines.llamacpp.engine import LlamaCppEngine, Settings
 
 NAME = "smollm2-135m"
+PROGRAM = Path(os.environ["CHAKU_TEST_LLAMA_SERVER"]) if "CHAKU_TEST_LLAMA_SERVER" in os.environ else None
+"""A llama-server that takes the place of the wheel in every test of the engine; None: the wheel."""
 
 PARIS = [
     {"role": "system", "content": "You are a helpful assistant."},
@@ -36,7 +39,7 @@ def control_tokens(path: Path) -> tuple[str, ...]:
 
 async def started(path: Path, **settings: Any) -> LlamaCppEngine:
     # one thread: two would wait for each other at every layer wherever something else uses a core
-    options = {"slots": 4, "special_tokens": control_tokens(path), "threads": 1} | settings
+    options = {"slots": 4, "special_tokens": control_tokens(path), "threads": 1, "program": PROGRAM} | settings
     engine = LlamaCppEngine(NAME, Settings(path, **options))
     await engine.start()
     return engine

@@ -108,7 +108,7 @@ def _extra(name: str) -> Check:
 
 
 def _usable(kind: EngineKind) -> Check:
-    if missing := kind.missing():
+    if missing := kind.missing(None):
         return Check("warn", f"engine {kind.name}", f"can't be used: {missing.reason}", missing.fix)
     return Check("ok", f"engine {kind.name}", kind.summary)
 

@@ -25,7 +25,7 @@ def list_engines(as_json: bool) -> None:
     """List engines, which are usable, and how to get others."""
     rows = []
     for kind in ENGINES.values():
-        missing, environment = kind.missing(), environments.installed(kind.name)
+        missing, environment = kind.missing(None), environments.installed(kind.name)
         rows.append({
             "engine": kind.name,
             "usable": missing is None,

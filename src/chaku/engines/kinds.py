@@ -43,13 +43,11 @@ class EngineKind:
     open: Open
     why_auto: Callable[[Reference], str | None]
     """Why `engine: auto` takes it for a reference that it opens; None: not for this one. Earlier rows come first."""
-    missing: Callable[[], Missing | None] = lambda: None
-    """What is not installed here; None where the engine is usable."""
+    missing: Callable[[ModelConfig | None], Missing | None] = lambda _: None
+    """What is not here, under the settings of a model if one is given; None where the engine is usable."""
     args: type[Frozen] = NoArgs
     """The keys of `engine_args`, with their types."""
     needs_gguf: bool = False
     """Whether the model is fetched, and converted to a GGUF file, before the engine is opened."""
-    has_environment: bool = False
-    """Whether it runs in a Python environment of its own."""
     is_local: bool = False
     """Whether it takes memory and cores of this machine."""

@@ -1,10 +1,10 @@
-"""A child process that loads a model: started with sleeping threads, and waited for until the model is there."""
+"""A child process that loads a model, ours or a command's: started with sleeping threads, and waited for."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from chaku.engines.process import Child, python_argv
@@ -38,6 +38,34 @@ async def load(
         await child.stop(patience_s=0)
         raise
     return child, message
+
+
+async def run_command(
+    argv: list[str], *, env: Mapping[str, str], name: str, spins: bool = False, timeout_s: float,
+    ready: Callable[[], Awaitable[None]], why_failed: WhyFailed,
+) -> Child:  # fmt: skip
+    """Run a command that is not ours, under the guard, until `ready` returns.
+
+    Raises EngineError after `timeout_s`, or what `why_failed` says where the command ended. Then no child is left.
+    """
+    env = {**_environment(spins=spins), **env}
+    child = await Child.spawn(python_argv("chaku.engines.guard"), config={"argv": argv}, name=name, env=env)
+    ended, asking = asyncio.ensure_future(child.wait()), asyncio.ensure_future(ready())
+    try:
+        await asyncio.wait({ended, asking}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            raise await why_failed(child, {})
+        if not asking.done():
+            raise EngineError(f"{name} did not load within {timeout_s:g} s")
+        await asking
+    except BaseException:
+        await child.stop(patience_s=0)
+        raise
+    finally:
+        ended.cancel()
+        asking.cancel()
+        await asyncio.gather(ended, asking, return_exceptions=True)
+    return child
 
 
 def _environment(*, spins: bool) -> dict[str, str]:

@@ -6,6 +6,7 @@ Nothing is started here.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,11 @@ from chaku import packages
 from chaku.complaints import in_words, shown
 from chaku.engines.base import Engine
 from chaku.engines.kinds import EngineKind, Missing
-from chaku.engines.llamacpp.opening import LlamaCppArgs, open_gguf
+from chaku.engines.llamacpp import program
+from chaku.engines.llamacpp.opening import LlamaCppArgs, LlamaServerArgs, open_gguf
 from chaku.engines.llamacpp.resources import Resources
 from chaku.engines.machine import gpu
 from chaku.engines.scripted import ScriptedEngine
-from chaku.engines.servers.opening import python_of
 from chaku.engines.servers.rows import SGLANG, VLLM
 from chaku.engines.transformers.opening import TransformersArgs, open_folder, type_without_gguf
 from chaku.engines.upstream import UpstreamEngine
@@ -48,10 +49,10 @@ class Choice:
     reason: str
 
 
-def needs_extras(*extras: str) -> Callable[[], Missing | None]:
+def needs_extras(*extras: str) -> Callable[[ModelConfig | None], Missing | None]:
     """The `missing` of an engine that needs extras of chaku."""
 
-    def missing() -> Missing | None:
+    def missing(_: ModelConfig | None) -> Missing | None:
         absent = sorted({package for extra in extras for package in packages.missing(extra)})
         if not absent:
             return None
@@ -65,7 +66,8 @@ def _open_llamacpp(
     name: str, config: ModelConfig, reference: Reference, path: Path | None, resources: Resources
 ) -> Engine:
     assert path is not None, "a model file is pulled before its engine is opened"
-    return open_gguf(name, config, path, resources)
+    chosen = choose_engine(name, config, reference).kind
+    return open_gguf(name, config, path, resources, program.find(config) if chosen.name == program.NAME else None)
 
 
 def _open_upstream(
@@ -95,12 +97,12 @@ def _why_transformers(reference: Reference) -> str | None:
     model_type = type_without_gguf(reference.path)
     if model_type is not None:
         return f"{model_type} models can't be converted to GGUF"
-    if needs_extras("transformers")():
+    if needs_extras("transformers")(None):
         return None
     torch = packages.version("torch")
     if (found := gpu()) and torch is not None and not torch.endswith("+cpu"):
         return f"a Hugging Face folder and {found}"
-    if needs_extras("local")():
+    if needs_extras("local")(None):
         return "a Hugging Face folder, and llama.cpp is not installed"
     return None
 
@@ -111,6 +113,23 @@ def _why_llamacpp(reference: Reference) -> str:
     return "a GGUF file"
 
 
+def _needs_program(config: ModelConfig | None) -> Missing | None:
+    if program.find(config):
+        return None
+    fix = "put llama.cpp's llama-server on the PATH, or --engine-arg binary=PATH"
+    return Missing(f"there is no {program.NAME}", fix)
+
+
+def _why_llama_server(reference: Reference) -> str | None:
+    found = program.find(None) if gpu() or sys.platform == "darwin" else None
+    names = program.devices(found) if found else {}
+    return f"{_why_llamacpp(reference)}, and {found} can use {', '.join(names)}" if names else None
+
+
+_GGUF = (BuiltIn, LocalFile, LocalFolder, HubFile, WheelFile, UrlFile)
+_OF_LLAMACPP = frozenset({
+    "threads", "spin", "gpu_layers", "force", "kv_type", "quant", "template", "lora", "mmproj", "idle_unload_s",
+})  # fmt: skip
 _KINDS = (
     VLLM,
     SGLANG,
@@ -127,12 +146,23 @@ _KINDS = (
         is_local=True,
     ),
     EngineKind(
+        program.NAME,
+        "a llama-server of yours, built for your GPU",
+        opens=_GGUF,
+        settings=_OF_LLAMACPP,
+        why_not="it is for upstreams",
+        open=_open_llamacpp,
+        why_auto=_why_llama_server,
+        missing=_needs_program,
+        args=LlamaServerArgs,
+        needs_gguf=True,
+        is_local=True,
+    ),
+    EngineKind(
         "llamacpp",
         "llama.cpp in a child process, on CPU or GPU",
-        opens=(BuiltIn, LocalFile, LocalFolder, HubFile, WheelFile, UrlFile),
-        settings=frozenset({
-            "threads", "spin", "gpu_layers", "force", "kv_type", "quant", "template", "lora", "mmproj", "idle_unload_s",
-        }),
+        opens=_GGUF,
+        settings=_OF_LLAMACPP,
         why_not="it is for upstreams",
         open=_open_llamacpp,
         why_auto=_why_llamacpp,
@@ -175,7 +205,7 @@ def choose_engine(name: str, config: ModelConfig, reference: Reference) -> Choic
     if config.engine == AUTO:
         able = [kind for kind in fitting if not _refused_settings(kind, config)] or fitting
         chosen = ((kind, kind.why_auto(reference)) for kind in able)
-        by_settings = next((kind for kind in able if not _missing(kind, config)), able[0])
+        by_settings = next((kind for kind in able if not kind.missing(config)), able[0])
         return next((Choice(kind, reason) for kind, reason in chosen if reason), Choice(by_settings, "its settings"))
     if config.engine not in ENGINES:
         fix = did_you_mean(config.engine, (AUTO, *ENGINES), f"engines: {', '.join((AUTO, *ENGINES))}")
@@ -193,15 +223,9 @@ def _refused_settings(kind: EngineKind, config: ModelConfig) -> list[str]:
     return sorted({*given} - kind.settings) + [key for key in config.engine_args if key not in kind.args.model_fields]
 
 
-def _missing(kind: EngineKind, config: ModelConfig | None) -> Missing | None:
-    """What is not installed for an engine, under the settings of a model."""
-    has_python = config is not None and kind.has_environment and python_of(kind.name, config) is not None
-    return None if has_python else kind.missing()
-
-
 def require_usable(kind: EngineKind, config: ModelConfig | None = None) -> None:
     """Raise UsageError with the way to get it for an engine that is not usable here, for this model if one is given."""
-    if missing := _missing(kind, config):
+    if missing := kind.missing(config):
         raise UsageError(f"the engine {kind.name} can't be used: {missing.reason}", fix=missing.fix)
 
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import secrets
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from chaku.engines.llamacpp import program
 from chaku.engines.llamacpp.refusal import refusal
-from chaku.engines.model_child import load
+from chaku.engines.model_child import load, run_command
 from chaku.engines.process import Child
 from chaku.engines.supervisor import BackOff, NotEnoughMemory
 from chaku.errors import EngineError, ModelError
 from chaku.http_out import Retries, Transport
 from chaku.packages import install_command
+from chaku.ports import free_port
 
 EMBEDDING_SLOTS = 2
 _RETRIES = Retries(limit=2, budget_s=5.0, first_pause_s=0.02, statuses=frozenset())
 """Its server now and then closes a connection without a byte; sending the request again can't be noticed."""
+_ONCE = Retries(limit=0)
+_LOADING = 503
+_LOOK_EVERY_S = 0.1
 _MOST_EMBEDDED_TOKENS = 2048
 _OUT_OF_MEMORY = ("failed to allocate", "unable to allocate", "out of memory", "bad_alloc")
 
@@ -28,6 +35,8 @@ class Settings:
     """Settings that one GGUF model is served with."""
 
     model: Path
+    program: Path | None = None
+    """A llama-server of the user's. None: the server in the wheel."""
     context: int = 2048
     """Tokens one request may use, prompt and answer together."""
     slots: int = 32
@@ -39,7 +48,7 @@ class Settings:
     gpu_layers: int | None = None
     """Layers on the GPU. None: all that fit."""
     limits_memory: bool = True
-    """Let an allocation beyond the free memory fail at once."""
+    """Let an allocation beyond the free memory fail at once. The server in the wheel alone can."""
     kv_type: Literal["f16", "q8_0"] = "f16"
     """Of the KV cache. q8_0 needs a head size that 32 divides."""
     batch: int | None = None
@@ -104,7 +113,6 @@ async def start_embeddings(name: str, settings: Settings) -> LlamaServer:
         "n_ubatch": tokens,
         "n_threads_http": 32,
         "embedding": True,
-        "pooling_type": {"mean": 1, "cls": 2, "last": 3}[settings.pooling],  # llama_pooling_type
     }
     return await _start(name, settings, params)
 
@@ -125,16 +133,49 @@ async def _start(name: str, settings: Settings, params: dict[str, Any]) -> Llama
         "gpu_layers": 0 if params.get("embedding") else settings.gpu_layers,
         "mmproj": str(settings.mmproj) if settings.mmproj and not params.get("embedding") else None,
         "lora": [str(path) for path in settings.lora],
+        "pooling": settings.pooling,
     }
+    if settings.program is not None:
+        return await _start_program(settings.program, name, settings, config)
     child, message = await load(
         "chaku.engines.llamacpp.host", config, name=name, spins=settings.spin, timeout_s=settings.load_timeout_s,
         why_failed=partial(_load_failure, settings),
     )  # fmt: skip
+    return LlamaServer(child, _transport(message["address"], name, key), key)
+
+
+async def _start_program(path: Path, name: str, settings: Settings, config: dict[str, Any]) -> LlamaServer:
+    """A llama-server of the user's, which listens before the model is loaded."""
+    port = free_port()
+    http = _transport(f"http://127.0.0.1:{port}", name, config["key"])
+
+    try:
+        child = await run_command(
+            program.command(path, config, port), env=program.environment(config), name=name, spins=settings.spin,
+            timeout_s=settings.load_timeout_s, ready=partial(_loaded, http),
+            why_failed=partial(_load_failure, settings),
+        )  # fmt: skip
+    except BaseException:
+        await http.close()
+        raise
+    return LlamaServer(child, http, config["key"])
+
+
+async def _loaded(http: Transport) -> None:
+    """Return when a llama-server has loaded its model. Its end is watched beside this."""
+    while True:
+        with contextlib.suppress(EngineError):  # it does not listen yet
+            status, _ = await http.json("GET", "/health", retries=_ONCE)
+            if status != _LOADING:
+                return
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def _transport(address: str, name: str, key: str) -> Transport:
     headers = {"Authorization": f"Bearer {key}"}
     # Its server closes the connection after most streams, so one used again is often found closed. How long it may be
     # silent is for the gateway's deadline to say: a long prompt takes as long as it takes, and a dead child hangs up.
-    http = Transport(message["address"], who=name, headers=headers, retries=_RETRIES, keepalive=False, silence_s=None)
-    return LlamaServer(child, http, key)
+    return Transport(address, who=name, headers=headers, retries=_RETRIES, keepalive=False, silence_s=None)
 
 
 async def _load_failure(settings: Settings, child: Child, message: dict[str, Any]) -> ModelError | EngineError:
@@ -142,6 +183,8 @@ async def _load_failure(settings: Settings, child: Child, message: dict[str, Any
         return ModelError(f"llama.cpp is not installed ({message['error']})", fix=install_command("local"))
     how = await child.wait()
     model = settings.model.name
+    if "SIGILL" in how:
+        return ModelError(f"the engine {how}: it was built for another CPU", fix="use another build of llama.cpp")
     needed = f"{settings.slots} slots of {settings.context:,} tokens"
     if "SIGKILL" in how:
         cause = f"the engine {how} while it loaded {model}, as Linux does when memory runs out"

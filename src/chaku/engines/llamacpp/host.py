@@ -19,6 +19,9 @@ _ALL_SAMPLING_FIELDS = 0xFFF
 """Every bit of llama.cpp's common_params_sampling_config: set means "chosen by the user", so that general.sampling.*
 metadata inside a GGUF file can't replace the API's defaults."""
 
+_POOLING = {"mean": 1, "cls": 2, "last": 3}
+"""llama_pooling_type."""
+
 
 def main() -> int:
     """Serve until told to end; 1 where the model can't be loaded, 3 where xllamacpp is not installed."""
@@ -76,6 +79,8 @@ def _parameters(xllamacpp: Any, config: dict[str, Any]) -> Any:
     params.n_batch, params.n_ubatch = batch, min(batch, params.n_ubatch)
     for name, value in config["params"].items():
         setattr(params, name, value)
+    if config["params"].get("embedding"):
+        params.pooling_type = _POOLING[config["pooling"]]
     kv_type = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{config['kv_type'].upper()}")
     params.cache_type_k = params.cache_type_v = kv_type
     if config["threads"] is not None:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from chaku.config import Frozen
 from chaku.engines.chat_template import choose
+from chaku.engines.llamacpp import program
 from chaku.engines.llamacpp.engine import LlamaCppEngine, Settings
 from chaku.engines.llamacpp.resources import Resources
 from chaku.errors import ConfigError, ModelError
@@ -26,8 +27,17 @@ class LlamaCppArgs(Frozen):
     """Prompt tokens per step; other requests get no token meanwhile. Default: 256 on a CPU, 2,048 on a GPU."""
 
 
-def open_gguf(name: str, config: ModelConfig, path: Path, resources: Resources) -> LlamaCppEngine:
-    """The engine of a GGUF file. What it will take goes off `resources`.
+class LlamaServerArgs(LlamaCppArgs):
+    """The `engine_args` of llama-server."""
+
+    binary: str = program.NAME
+    """The program: a path, or a name on the PATH."""
+
+
+def open_gguf(
+    name: str, config: ModelConfig, path: Path, resources: Resources, binary: Path | None = None
+) -> LlamaCppEngine:
+    """The engine of a GGUF file, served by the wheel or by `binary`. What it will take goes off `resources`.
 
     Raises ConfigError for settings that the model can't honour, ModelError for a model that does not fit.
     """
@@ -45,7 +55,7 @@ def open_gguf(name: str, config: ModelConfig, path: Path, resources: Resources) 
         available_bytes=resources.available_bytes,
         kv_type=config.kv_type,
         embeddings=config.embeddings,
-        gpu_available_bytes=resources.free_gpu_bytes() if config.gpu_layers != 0 else 0,
+        gpu_available_bytes=resources.free_gpu_bytes(binary) if config.gpu_layers != 0 else 0,
         gpu_layers=config.gpu_layers,
     )
     try:
@@ -75,6 +85,7 @@ def open_gguf(name: str, config: ModelConfig, path: Path, resources: Resources) 
     log.info("threads model=%s number=%s they %s", name, threads or "all cores", how)
     settings = Settings(
         model=path,
+        program=binary,
         context=planned.context_per_slot,
         slots=planned.slots,
         threads=threads,
@@ -84,7 +95,7 @@ def open_gguf(name: str, config: ModelConfig, path: Path, resources: Resources) 
         lora=config.lora,
         mmproj=config.mmproj,
         kv_type=config.kv_type,
-        batch=LlamaCppArgs.model_validate(config.engine_args).batch,
+        batch=LlamaServerArgs.model_validate(config.engine_args).batch,
         chat_template=chosen.jinja,
         stops=chosen.stops,
         embeddings=config.embeddings,

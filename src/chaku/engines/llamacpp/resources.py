@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chaku.engines.llamacpp.devices import free_gpu_bytes
+from chaku.engines.llamacpp.program import devices
 from chaku.models.plan.memory_plan import MemoryPlan
 
 log = logging.getLogger(__name__)
@@ -24,11 +25,12 @@ class Resources:
     num_local: int = 1
     """Models of this gateway that are served by engines on this machine: they share its cores."""
 
-    def free_gpu_bytes(self) -> int:
-        """Memory of the GPUs that llama.cpp can use; looked up once."""
+    def free_gpu_bytes(self, binary: Path | None = None) -> int:
+        """Memory of the GPUs that llama.cpp can use: the wheel's build, or a program of the user's. Found once."""
         if self.gpu_bytes is None:
-            self.gpu_bytes = free_gpu_bytes()
-        return self.gpu_bytes
+            found = sum(devices(binary).values()) if binary else free_gpu_bytes()
+            self.gpu_bytes = found or None  # the other build may find some
+        return self.gpu_bytes or 0
 
     def take(self, plan: MemoryPlan) -> None:
         """Subtract what a model's plan takes."""

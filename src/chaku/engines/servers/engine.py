@@ -9,6 +9,7 @@ import secrets
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from chaku.chat.plain_text import BROKEN_APART, break_apart, spells_special
 from chaku.engines.adapters import BaseEngine
 from chaku.engines.base import Answer, Call, Capabilities
 from chaku.engines.chat_template import given_stops
+from chaku.engines.model_child import run_command
 from chaku.engines.openai_speaker import Dialect, OpenAiSpeaker
-from chaku.engines.process import Child, python_argv
+from chaku.engines.process import Child
 from chaku.engines.servers.commands import BASE, LOOPBACK, Command, Plan
 from chaku.engines.servers.conform import Conforming
 from chaku.engines.supervisor import BackOff, NotEnoughMemory
@@ -144,38 +146,19 @@ class ServerEngine(BaseEngine[_Running]):
             retries=_ONCE,
             silence_s=None,
         )
-        child = None
         try:
-            child = await Child.spawn(
-                python_argv("chaku.engines.guard"), config={"argv": command.argv}, name=self.name, env=command.env
-            )
-            async with asyncio.timeout(_LOAD_TIMEOUT_S):
-                await self._ready(child, http)
-        except BaseException as error:
+            child = await run_command(
+                command.argv, env=command.env, name=self.name, timeout_s=_LOAD_TIMEOUT_S,
+                ready=partial(self._first_token, http), why_failed=self._failure,
+            )  # fmt: skip
+        except BaseException:
             await http.close()
-            if child is not None:
-                await child.stop(patience_s=0)
             files.cleanup()
-            if isinstance(error, TimeoutError):
-                raise EngineError(f"{self.name} did not load within {_LOAD_TIMEOUT_S:g} s") from None
             raise
         return _Running(child, http, files)
 
-    async def _ready(self, child: Child, http: Transport) -> None:
-        """Return when a token has been generated. Raises the error that the end of the server stands for."""
-        ended = asyncio.ensure_future(child.wait())
-        asking = asyncio.ensure_future(self._first_token(http))
-        try:
-            await asyncio.wait({ended, asking}, return_when=asyncio.FIRST_COMPLETED)
-            if ended.done():
-                raise self._failure(child, ended.result())
-            await asking
-        finally:
-            ended.cancel()
-            asking.cancel()
-            await asyncio.gather(ended, asking, return_exceptions=True)
-
     async def _first_token(self, http: Transport) -> None:
+        """Return when a token has been generated."""
         while True:
             try:
                 status, known = await http.json("GET", "/models")
@@ -193,7 +176,9 @@ class ServerEngine(BaseEngine[_Running]):
         if context is not None:
             self._capabilities = replace(self._capabilities, context_tokens=int(context))
 
-    def _failure(self, child: Child, how: str) -> ModelError | EngineError:
+    async def _failure(self, child: Child, _message: dict[str, Any]) -> ModelError | EngineError:
+        """The error that the end of the server stands for."""
+        how = await child.wait()
         title, folder = self.settings.server.title, self.settings.plan.folder
         causes = [found[0] for line in child.tail if (found := _CAUSE.search(line)) and _ONLY_FOLLOWS not in line]
         reason = (causes[-1][:300] if causes else child.last_words()) or how

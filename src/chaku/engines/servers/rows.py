@@ -25,11 +25,11 @@ def _open_server(engine: str) -> Open:
     return open_it
 
 
-def _needs_environment(engine: str) -> Callable[[], Missing | None]:
+def _needs_environment(engine: str) -> Callable[[ModelConfig | None], Missing | None]:
     """The `missing` of an engine that lives in a Python environment of its own."""
 
-    def missing() -> Missing | None:
-        if environments.installed(engine):
+    def missing(config: ModelConfig | None) -> Missing | None:
+        if environments.installed(engine) or (config is not None and config.engine_python is not None):
             return None
         title = environments.PACKAGES[engine].title
         fix = f"chaku engines install {engine}, or --engine-python PATH of an environment that has it"
@@ -56,7 +56,6 @@ VLLM = EngineKind(
     why_auto=_why_vllm,
     missing=_needs_environment("vllm"),
     args=ServerArgs,
-    has_environment=True,
     is_local=True,
 )
 SGLANG = EngineKind(
@@ -69,6 +68,5 @@ SGLANG = EngineKind(
     why_auto=lambda _: None,
     missing=_needs_environment("sglang"),
     args=ServerArgs,
-    has_environment=True,
     is_local=True,
 )
