@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from chaku.config import cache_dir
+from in_process import run_here
 from processes import PATIENCE_S, environment
 
 CACHE = cache_dir()  # the user's own, read before any test points elsewhere: the model is pulled once
@@ -39,18 +40,9 @@ def chaku_environment(home: Path, **extra: str) -> dict[str, str]:
     return environment(**{**fresh, **extra})
 
 
-def run_chaku(
-    home: Path, *arguments: str, timeout_s: float = 2 * PATIENCE_S, **extra: str
-) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "chaku", *arguments],
-        env=chaku_environment(home, **extra),
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=timeout_s,
-    )
+def run_chaku(home: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end, in this process."""
+    return run_here(*arguments, env=chaku_environment(home, **extra))
 
 
 @dataclass

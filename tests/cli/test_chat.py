@@ -16,6 +16,7 @@ import pytest
 from chaku.cli.terminal import endpoint
 from chaku.errors import ModelError, NotFound
 from fake_openai import answer, chunk, pieces, refusal, sse
+from in_process import run_here
 from processes import PATIENCE_S, environment, heed_ctrl_c
 from terminal import Terminal
 
@@ -30,8 +31,7 @@ def env(tmp_path):
 @pytest.fixture
 def ask(server, env):
     def run(*arguments, piped="", **more):
-        command = [*CHAKU, "chat", "--base-url", server.base_url, *arguments]
-        return subprocess.run(command, input=piped, capture_output=True, text=True, env={**env, **more}, timeout=60)
+        return run_here("chat", "--base-url", server.base_url, *arguments, env={**env, **more}, piped=piped)
 
     return run
 
@@ -53,9 +53,10 @@ def repl(server, env):
 # One question
 
 
-def test_an_answer_in_a_pipe_is_plain_text(ask, server):
+def test_an_answer_in_a_pipe_is_plain_text(server, env):
     server.reply = ["# Hi\n\n**bold**", " `code`"]
-    done = ask("hello", "-s", "Be brief.", "--temperature", "0", "--max-tokens", "9")
+    words = ["--base-url", server.base_url, "hello", "-s", "Be brief.", "--temperature", "0", "--max-tokens", "9"]
+    done = subprocess.run([*CHAKU, "chat", *words], input="", capture_output=True, text=True, env=env, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "# Hi\n\n**bold** `code`\n", "")
     (body,) = server.bodies
     assert body["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]
@@ -124,9 +125,7 @@ def test_a_broken_answer_is_shown_and_fails(ask, server):
 def test_the_key_of_the_environment_goes_to_the_configured_address(ask, server, env):
     ask("hello", OPENAI_API_KEY="from-env")
     ask("hello", "--api-key", "from-flag", OPENAI_API_KEY="from-env")
-    command = [*CHAKU, "chat", "hello"]
-    both = {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "from-env"}
-    subprocess.run(command, stdin=subprocess.DEVNULL, env={**env, **both}, capture_output=True, check=True)
+    run_here("chat", "hello", env={**env, "OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "from-env"})
     keys = [headers.get("Authorization") for path, headers, _ in server.requests if path.endswith("completions")]
     assert keys == ["Bearer from-env", "Bearer from-flag", "Bearer from-env"]
 
@@ -186,7 +185,7 @@ def test_the_last_conversation_is_continued(ask, server, env):
 
 def test_a_continued_conversation_keeps_its_server_and_model(ask, server, env):
     assert ask("first", "-m", "alpha").returncode == 0
-    done = subprocess.run([*CHAKU, "chat", "-c", "second"], capture_output=True, text=True, input="", env=env)
+    done = run_here("chat", "-c", "second", env=env)
     assert (done.returncode, len(server.bodies)) == (0, 2), done.stderr
     assert server.bodies[1]["model"] == "alpha"
 
@@ -205,8 +204,7 @@ def test_a_conversation_that_can_not_be_kept_is_answered_all_the_same(ask, tmp_p
 
 
 def test_run_is_chat_with_the_model_first(server, env):
-    command = [*CHAKU, "run", "alpha", "hello", "--base-url", server.base_url]
-    done = subprocess.run(command, capture_output=True, text=True, input="", env=env)
+    done = run_here("run", "alpha", "hello", "--base-url", server.base_url, env=env)
     assert (done.returncode, done.stdout) == (0, "Hello there.\n"), done.stderr
     assert server.bodies[0]["model"] == "alpha"
 

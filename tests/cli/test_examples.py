@@ -63,7 +63,7 @@ def test_the_example_of_serve_answers(clone: Path) -> None:
 @pytest.mark.model
 @pytest.mark.prove
 def test_the_example_recipe_trains_as_printed(clone: Path) -> None:
-    done = run_chaku(clone, *printed("recipe.yaml"), timeout_s=1200)
+    done = run_chaku(clone, *printed("recipe.yaml"))
     assert done.returncode == 0, done.stderr
     assert "final holds the model" in done.stdout
     assert (clone / "runs" / "ten-conversations" / "final" / "config.json").exists()

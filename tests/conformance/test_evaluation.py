@@ -20,7 +20,7 @@ def test_the_real_model_answers_and_judges_four_questions(served: ChakuServer, t
     hot = f"{{name: hot, model: {MODEL}, sampling: {{temperature: 1.5}}}}"
     words = ("eval", "run", "chaku-80", "--limit", "4", "-m", MODEL, "-m", hot, "--judge", MODEL, "-o", str(folder))
     short = ("--max-tokens", "8", "--judge-tokens", "24", "--orders", "given", "--base-url", served.base_url, "--json")
-    done = run_chaku(tmp_path, *words, *short, timeout_s=600)
+    done = run_chaku(tmp_path, *words, *short)
     assert done.returncode == 0, done.stderr
     run = Run.load(folder)
     assert len({question.category for question in run.questions.values()}) == 4
@@ -37,7 +37,7 @@ def test_the_real_model_answers_and_judges_four_questions(served: ChakuServer, t
 @pytest.mark.prove
 def test_a_check_of_the_real_model_says_why_it_is_not_fit_as_a_judge(served: ChakuServer, tmp_path: Path) -> None:
     words = ("eval", "judge-check", MODEL, "--items", "12", "--judge-tokens", "96", "-o", str(tmp_path / "check"))
-    done = run_chaku(tmp_path, *words, "--base-url", served.base_url, "--json", timeout_s=900)
+    done = run_chaku(tmp_path, *words, "--base-url", served.base_url, "--json")
     assert done.returncode == 0, done.stderr
     diagnosis = json.loads(done.stdout)
     assert diagnosis["fitness"] == "not fit"
