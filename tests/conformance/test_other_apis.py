@@ -60,6 +60,7 @@ def test_score_continues_each_raw_text_as_completions_do(served: ChakuServer, cl
     ]
 
 
+@pytest.mark.needs("embeddings")
 def test_ollamas_client_gets_paris_whole_streamed_and_as_a_vector(served: ChakuServer) -> None:
     with ollama.Client(host=f"{served.url}/ollama") as client:
         talk = [{"role": "system", "content": SYSTEM}, *QUESTION]

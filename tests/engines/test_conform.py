@@ -132,6 +132,37 @@ def test_text_completions_conform_too() -> None:
     assert "prompt_logprobs" not in json.dumps(chunks)
 
 
+def scored(*tokens: str) -> dict[str, Any]:
+    return {
+        "content": [
+            {"token": token, "logprob": -0.5, "bytes": [*token.encode()], "top_logprobs": []} for token in tokens
+        ]
+    }
+
+
+def test_the_last_chunk_says_only_why_it_ended_and_the_end_token_has_no_log_probability() -> None:
+    first, last = chunk({"content": "A"}), chunk({"content": "."}, "stop")
+    first["choices"][0]["logprobs"], last["choices"][0]["logprobs"] = scored("A"), scored(".", "<|im_end|>")
+    chunks = conformed(first, last, END)
+    assert deltas(chunks) == [{"role": "assistant", "content": "A"}, {"content": "."}, {}]
+    assert reasons(chunks) == [None, None, "stop"]
+    assert [one["choices"][0]["logprobs"] for one in chunks[:-1]] == [scored("A"), scored("."), None]
+    cut = chunk({"content": "."}, "length")
+    cut["choices"][0]["logprobs"] = scored(".")
+    assert conformed(cut, END)[0]["choices"][0]["logprobs"] == scored(".")
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_completion_has_no_rivals_unless_they_were_asked_for(asked: int) -> None:
+    found = {"text_offset": [0, 1], "token_logprobs": [-1, -2], "tokens": ["a", "</s>"],
+             "top_logprobs": [{"a": -1}, {"</s>": -2}]}  # fmt: skip
+    choice = {"index": 0, "text": "a", "finish_reason": "stop", "logprobs": found}
+    call = Call("completions", {"logprobs": asked}, False, "1")
+    whole = Conforming("ours", call).whole({"choices": [choice], "usage": USAGE})["choices"][0]["logprobs"]
+    assert whole["tokens"] == ["a"] and whole["text_offset"] == [0] and whole["token_logprobs"] == [-1]
+    assert whole["top_logprobs"] == [{"a": -1} if asked else {}]
+
+
 def test_a_whole_answer_conforms() -> None:
     made = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}", "parsed": None}}
     message = {"role": "assistant", "content": None, "reasoning": "Hm", "tool_calls": [made], "audio": None}

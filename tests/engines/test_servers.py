@@ -168,6 +168,14 @@ async def test_a_forced_call_is_held_to_the_tools_schema(tmp_path: Path, smollm2
             assert requests(tmp_path / "apart")[-1]["tools"][0]["function"] == WEATHER
 
 
+async def test_several_greedy_answers_are_asked_for_as_vllm_takes_them(tmp_path: Path, smollm2_folder: Path) -> None:
+    async with running(opened("vllm", make_python(tmp_path / "apart"), smollm2_folder)) as engine:
+        for n, sent in ((1, (0, None)), (2, (1, 1))):
+            await whole(engine, n=n, temperature=0)
+            last = requests(tmp_path / "apart")[-1]
+            assert (last["temperature"], last.get("top_k")) == sent
+
+
 PLAN = commands.Plan(Path("/m"), {"a": Path("/a")}, 12, 16, Parsers("hermes", "qwen3"), 4096, gpus=4, pipeline=2)
 
 

@@ -25,6 +25,7 @@ class Conforming:
     def __init__(self, name: str, call: Call) -> None:
         self._name = name
         self._is_chat = call.route == "chat"
+        self._has_rivals = call.body.get("logprobs") != 0
         self._frame = AnswerFrame(name, call.request_id, is_chat=self._is_chat)
         self._choices: dict[int, _Choice] = {}
         self._usage: CompletionUsage | None = None
@@ -40,7 +41,8 @@ class Conforming:
                 kept["message"] = _message(choice["message"])
             else:
                 kept["text"] = choice.get("text") or ""
-            choices.append({"index": choice["index"], "logprobs": choice.get("logprobs"), **kept})
+            shown = kept["message"]["content"] if self._is_chat else kept["text"]
+            choices.append({"index": choice["index"], "logprobs": self._logprobs(choice, shown), **kept})
         return self._frame.whole(choices, _usage(answer.get("usage")) or usage_of(0, 0))
 
     def events(self, events: bytes) -> list[Block]:
@@ -65,12 +67,28 @@ class Conforming:
         kept: dict[str, Any] = {"index": index, "delta": delta} if self._is_chat else {"index": index}
         if not self._is_chat:
             kept["text"] = choice.get("text") or ""
-        logprobs = choice.get("logprobs")
+        logprobs = self._logprobs(choice, delta.get("content") if self._is_chat else kept["text"])
         says_something = bool(delta or kept.get("text") or logprobs or ending["finish_reason"])
         if not says_something or (state.has_ended and not ending["finish_reason"] and not delta):
             return
         state.has_ended = state.has_ended or ending["finish_reason"] is not None
+        if delta and ending["finish_reason"]:  # OpenAI's last chunk of a choice says only why it ended
+            yield self._frame.chunk({**kept, "logprobs": logprobs, "finish_reason": None})
+            kept, logprobs = {"index": index, "delta": {}}, None
         yield self._frame.chunk({**kept, "logprobs": logprobs, **ending})
+
+    def _logprobs(self, choice: dict[str, Any], shown: str | None) -> dict[str, Any] | None:
+        """Those of the tokens whose text is `shown`: vLLM has one for the end token too. No rivals unless asked."""
+        logprobs: dict[str, Any] | None = choice.get("logprobs")
+        if not logprobs:
+            return None
+        tokens = [token["token"] for token in logprobs["content"]] if self._is_chat else logprobs["tokens"]
+        if choice.get("finish_reason") == "stop" and "".join(tokens[:-1]) == (shown or ""):
+            logprobs = {name: value[:-1] if isinstance(value, list) else value for name, value in logprobs.items()}
+            tokens = tokens[:-1]
+        if not self._is_chat and not self._has_rivals:
+            logprobs = {**logprobs, "top_logprobs": [{} for _ in tokens]}
+        return logprobs if tokens else None
 
     def _ending(self, choice: dict[str, Any], has_calls: bool) -> dict[str, Any]:
         """`finish_reason`, and `stop_reason` where a stop string or token is named."""

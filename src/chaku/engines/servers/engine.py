@@ -114,6 +114,8 @@ class ServerEngine(BaseEngine[_Running]):
     def _prepared(self, call: Call) -> tuple[dict[str, Any], tuple[str, ...]]:
         """The request in the server's words, and notes on what was changed."""
         settings, body = self.settings, dict(call.body)
+        if body.get("temperature") == 0 and (body.get("n") or 1) > 1:
+            body |= {"temperature": 1, "top_k": 1}  # the same tokens; vLLM refuses several greedy answers
         if call.route != "chat":
             return body, ()
         notes: tuple[str, ...] = ()
