@@ -15,9 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chaku.engines.fastchat_text import NewText
+from chaku.engines.opening import choose_engine, open_engine
+from chaku.errors import UsageError
+from chaku.models.reference import parse
 from chaku.protocol.fastchat import Frames, frame, marked_template, messages_of
 from chaku.serve.failover import dispatch
 from chaku.serve.fastchat import registry
+from chaku.settings import ModelConfig
 from gateways import Running, gateway, scripted
 from workers import soon
 
@@ -169,6 +173,20 @@ async def test_a_recorded_answer_of_the_real_worker_becomes_deltas_and_one_end()
     texts = [text for choice in choices if (text := choice["delta"].get("content"))]
     assert texts == ["The", " capital of", " France is", " Paris."]
     assert [choice["finish_reason"] for choice in choices if choice["finish_reason"]] == ["stop"]
+
+
+async def test_a_worker_is_asked_at_its_url_without_registering() -> None:
+    worker = FakeWorker()
+    async with worker.running():
+        reference = parse(f"ours={worker.url}").reference
+        config = ModelConfig(source=worker.url, engine="fastchat")
+        with pytest.raises(UsageError, match="has no path") as caught:
+            choose_engine("ours", config.model_copy(update={"engine": "auto"}), reference)
+        assert f"{worker.url}/v1" in str(caught.value.fix) and "--engine fastchat" in str(caught.value.fix)
+        async with gateway(open_engine("ours", config, reference, None)) as g:
+            status, answer, _ = await g.post("/v1/chat/completions", {**asking("hello"), "model": "ours"})
+    assert (status, answer["model"], answer["choices"][0]["message"]["content"]) == (200, "ours", "Hi there")
+    assert worker.asked[0]["model"] == "v"  # its only one
 
 
 async def test_text_that_spells_the_end_of_a_turn_does_not_close_it() -> None:

@@ -7,6 +7,7 @@ import pytest
 from chaku.errors import ChakuError, ModelError, UsageError
 from chaku.models.reference import (
     BuiltIn,
+    Host,
     HubFile,
     LocalFile,
     LocalFolder,
@@ -37,6 +38,7 @@ SHA = "ab" * 32
         (f"https://h/a/b%20c.gguf#sha256={SHA}", UrlFile("https://h/a/b%20c.gguf", SHA), "b c"),
         (f"http://127.0.0.1:1/b.gguf#sha256={SHA}", UrlFile("http://127.0.0.1:1/b.gguf", SHA), "b"),
         ("http://gpu:9000/v1/", Upstream("http://gpu:9000/v1"), None),
+        ("http://gpu:9000/", Host("http://gpu:9000"), None),
         ("https://api.example.org/openai/v1", Upstream("https://api.example.org/openai/v1"), None),
         ("scripted:", Scripted(), "scripted"),
         ("scripted:replies/slow.yaml", Scripted(Path("replies/slow.yaml")), "slow"),
@@ -119,7 +121,6 @@ def test_a_folder_with_a_model_is_one(tmp_path: Path, monkeypatch: pytest.Monkey
         ("https://h/f.gguf", UsageError, "needs the file's sha256"),
         (f"http://h/f.gguf#sha256={SHA}", UsageError, "use https"),
         (f"https://h/f-00001-of-00002.gguf#sha256={SHA}", UsageError, "one shard of several"),
-        ("http://gpu:9000", UsageError, "http://gpu:9000/v1"),
         ("http://user:pw@gpu/v1", UsageError, "api_key"),
         ("http://gpu:port/v1", UsageError, "not a URL"),
         ("http://gpu/v1?key=1", UsageError, "query"),

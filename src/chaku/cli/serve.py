@@ -31,7 +31,7 @@ from chaku.engines.llamacpp.resources import Resources
 from chaku.engines.opening import check_settings, choose_engine, require_usable
 from chaku.errors import UsageError
 from chaku.models.plan.free_memory import available_bytes
-from chaku.models.reference import HubFile, Reference, Upstream, parse
+from chaku.models.reference import Host, HubFile, Reference, Upstream, parse
 from chaku.serve import server
 from chaku.serve.access import is_loopback_host
 from chaku.serve.app import describe_model
@@ -162,11 +162,11 @@ def name_models(config: ServeConfig) -> list[Named]:
 
 
 def _upstream_name(reference: Reference, model: ModelConfig) -> str:
-    assert isinstance(reference, Upstream)  # every other source has a name
+    assert isinstance(reference, Upstream | Host)  # every other source has a name
     if model.upstream_model:
         return model.upstream_model
     raise UsageError(
-        f"{reference.base_url} needs a name here",
+        f"{model.source} needs a name here",
         fix=f"write NAME={model.source}, NAME as the upstream calls its model",
     )
 

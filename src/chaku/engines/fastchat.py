@@ -54,11 +54,16 @@ class FastChatEngine(Engine):
         url: str,
         resolver: aiohttp.abc.AbstractResolver | None = None,
         *,
+        model: str | None = None,
         silence_s: float | None = 600.0,
     ) -> None:
-        """`resolver` bounds the addresses that the worker's host name may lead to."""
+        """`name` is what clients call the model, `model` what the worker calls it; None: its only one, or `name`.
+
+        `resolver` bounds the addresses that the worker's host name may lead to.
+        """
         self.name = name
         self.url = url
+        self._model = model
         self._transport = Transport(
             url,
             who=f"FastChat worker {url}",
@@ -87,8 +92,10 @@ class FastChatEngine(Engine):
     async def _look(self) -> None:
         try:
             status = WorkerStatus.model_validate(await self._question("/worker_get_status"))
-            if self.name not in status.model_names:
-                raise EngineError(f"it serves {', '.join(status.model_names)}, not {self.name}")
+            names = status.model_names
+            self._model = self._model or (names[0] if len(names) == 1 else self.name)
+            if self._model not in names:
+                raise EngineError(f"it serves {', '.join(names)}, not {self._model}")
             details = await self._question("/model_details")
             told = await self._question("/worker_get_conv_template")
             self._prompts = Prompts(ConversationTemplate.model_validate(told["conv"]))
@@ -111,7 +118,7 @@ class FastChatEngine(Engine):
 
     async def _question(self, path: str, **fields: Any) -> Any:
         async with asyncio.timeout(2 * CONNECT_S):
-            status, answer = await self._transport.json("POST", path, {"model": self.name, **fields})
+            status, answer = await self._transport.json("POST", path, {"model": self._model or self.name, **fields})
         if status != 200 or not isinstance(answer, dict):
             raise EngineError(f"FastChat worker {self.url}: {path} answered {status}")
         return answer
@@ -161,7 +168,7 @@ class FastChatEngine(Engine):
         assert self._prompts is not None, "a worker without a template is not ready"
         body, notes = call.body, []
         stops = [body["stop"]] if isinstance(body.get("stop"), str) else list(body.get("stop") or ())
-        params: dict[str, Any] = {"model": self.name, "echo": False, "stop_token_ids": None}
+        params: dict[str, Any] = {"model": self._model, "echo": False, "stop_token_ids": None}
         if call.route == "chat":
             prompt, was_broken = self._prompts.write(body["messages"])
             stops += self._prompts.stops

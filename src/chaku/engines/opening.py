@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from chaku import packages
 from chaku.complaints import in_words, shown
 from chaku.engines.base import Engine
+from chaku.engines.fastchat import FastChatEngine
 from chaku.engines.kinds import EngineKind, Missing
 from chaku.engines.llamacpp import program
 from chaku.engines.llamacpp.opening import LlamaCppArgs, LlamaServerArgs, open_gguf
@@ -28,6 +29,7 @@ from chaku.engines.upstream import UpstreamEngine
 from chaku.errors import ConfigError, ModelError, UsageError
 from chaku.models.reference import (
     BuiltIn,
+    Host,
     HubFile,
     LocalFile,
     LocalFolder,
@@ -75,6 +77,20 @@ def _open_upstream(
 ) -> Engine:
     assert isinstance(reference, Upstream)
     return UpstreamEngine(name, config.model_copy(update={"source": reference.base_url}))
+
+
+def _open_fastchat(
+    name: str, config: ModelConfig, reference: Reference, path: Path | None, resources: Resources
+) -> Engine:
+    assert isinstance(reference, Host)
+    return FastChatEngine(name, reference.url, model=config.upstream_model, silence_s=config.deadline_s)
+
+
+def _why_fastchat(reference: Reference) -> None:
+    """Never of itself: a URL without a path is an API's whose path was forgotten, more often."""
+    assert isinstance(reference, Host)
+    fix = f"an OpenAI-compatible API is usually at {reference.url}/v1; for a FastChat model worker: --engine fastchat"
+    raise UsageError(f"{reference.url} has no path", fix=fix)
 
 
 def _open_scripted(
@@ -179,6 +195,15 @@ _KINDS = (
         why_not="an upstream decides that itself",
         open=_open_upstream,
         why_auto=lambda _: "a URL",
+    ),
+    EngineKind(
+        "fastchat",
+        "a FastChat model worker at its URL",
+        opens=(Host,),
+        settings=frozenset({"upstream_model"}),
+        why_not="FastChat's worker decides that itself",
+        open=_open_fastchat,
+        why_auto=_why_fastchat,
     ),
     EngineKind(
         "scripted",

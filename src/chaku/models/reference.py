@@ -83,13 +83,20 @@ class Upstream:
 
 
 @dataclass(frozen=True)
+class Host:
+    """A server without a path: no OpenAI API is there, but a FastChat model worker may be. `url` ends with its port."""
+
+    url: str
+
+
+@dataclass(frozen=True)
 class Scripted:
     """Canned replies, from a YAML file or the built-in ones."""
 
     path: Path | None = None
 
 
-Reference: TypeAlias = BuiltIn | LocalFile | LocalFolder | HubFile | WheelFile | UrlFile | Upstream | Scripted
+Reference: TypeAlias = BuiltIn | LocalFile | LocalFolder | HubFile | WheelFile | UrlFile | Upstream | Host | Scripted
 
 
 @dataclass(frozen=True)
@@ -201,7 +208,7 @@ def _pypi(source: str, rest: str) -> WheelFile:
     return WheelFile(match["package"], match["version"], match["member"], sha256)
 
 
-def _url(source: str, _rest: str) -> UrlFile | Upstream:
+def _url(source: str, _rest: str) -> UrlFile | Upstream | Host:
     try:
         parts = urlsplit(source)
         host, _port = parts.hostname, parts.port
@@ -222,12 +229,10 @@ def _url(source: str, _rest: str) -> UrlFile | Upstream:
         url = urlunsplit(parts._replace(fragment=""))
         return UrlFile(url, _sha256(source, parts.fragment))
     path = parts.path.rstrip("/")
-    if not path:
-        base = f"{parts.scheme}://{parts.netloc}/v1"
-        raise UsageError(f"{source!r} has no path", fix=f"an OpenAI-compatible API is usually at {base}")
     if parts.query or parts.fragment:
         raise UsageError(f"{source!r} has a query or fragment, an upstream's base URL has none")
-    return Upstream(f"{parts.scheme}://{parts.netloc}{path}")
+    base = f"{parts.scheme}://{parts.netloc}"
+    return Upstream(base + path) if path else Host(base)
 
 
 def _sha256(source: str, fragment: str) -> str:
@@ -280,7 +285,7 @@ def default_name(reference: Reference) -> str | None:
             return _stem(unquote(urlsplit(url).path))
         case Scripted(path):
             return path.stem if path else "scripted"
-        case Upstream():
+        case Upstream() | Host():
             return None
 
 

@@ -14,7 +14,7 @@ from chaku.errors import RunInterrupted, UsageError
 from chaku.launch.fleet.processes import TOKEN_VARIABLE
 from chaku.launch.fleet.spec import FleetConfig, Pool, as_yaml, worker_names
 from chaku.launch.sky import HOME, block_yaml, install_lines, places
-from chaku.models.reference import LocalFile, LocalFolder, Scripted, Upstream, parse
+from chaku.models.reference import Host, LocalFile, LocalFolder, Scripted, Upstream, parse
 
 _EXTRAS = "[local,hub]"
 _RESTARTS_ON_ERRORS = 3
@@ -95,7 +95,7 @@ def _setup(fleet: FleetConfig, pool: Pool) -> str:
             fix="name a model that they can fetch: a built-in name, hf:org/name or an https URL",
             param="source",
         )
-    is_fetched = not isinstance(source.reference, Scripted | Upstream)
+    is_fetched = not isinstance(source.reference, Scripted | Upstream | Host)
     pull = [f"chaku pull {shlex.quote(source.source)}"] if is_fetched else []
     return "\n".join(["set -e", f"mkdir -p {HOME} && cd {HOME}", install.strip(), *pull, ""])
 

@@ -105,7 +105,7 @@ class FastChatWorkers:
         for name in dict.fromkeys(names):
             served = self._table.serve(name, ModelConfig(source=name), created=int(time.time()))
             resolver = CheckedResolver(allow_loopback=is_local, networks=self._networks)
-            engine = FastChatEngine(name, url, resolver, silence_s=served.config.deadline_s)
+            engine = FastChatEngine(name, url, resolver, model=name, silence_s=served.config.deadline_s)
             replica = Replica(engine)
             served.replicas.append(replica)
             worker.replicas.append((served, replica))
