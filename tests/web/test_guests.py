@@ -127,8 +127,8 @@ async def test_a_guest_who_is_deleted_or_forgotten_leaves_nothing(database: Path
             assert guests.delete(store, name)[0].name == name
             with pytest.raises(NotFound, match="visitors list"):
                 guests.delete(store, name)
-            assert guests.Guests(store, LIMITS).forget(datetime.now(UTC) - timedelta(days=1)) == 0
-            assert guests.Guests(store, LIMITS).forget(datetime.now(UTC) + timedelta(days=1)) == 1
+            assert guests.forget(store, datetime.now(UTC) - timedelta(days=1)) == 0
+            assert guests.forget(store, datetime.now(UTC) + timedelta(days=1)) == 1
             with store.read() as connection:
                 for table in (visitors, conversations, messages):
                     assert connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one() == 0

@@ -213,7 +213,7 @@ def _serve(
     if serving.own_api is not None:
         serving.own_api.base_url = f"{url}/v1"
     said = store if config.keep else open_memory_store()
-    serving.companions.append(RetentionJob(partial(retention.forget, store, said, config.retention_days)))
+    serving.companions.append(retention_job(config, store, said))
     add_batches(serving, store, f"{url}/v1", config)
     if config.ui:
         _mount_page(serving, store, said, keys, f"{url}/v1", config)
@@ -295,6 +295,12 @@ def _mount_page(serving: Serving, store: Store, said: Store, keys: KeyRing, base
         images=config.image_limits,
     )
     serving.companions.append(application)
+
+
+def retention_job(config: ServeConfig, store: Store, said: Store) -> RetentionJob:
+    """Deletes what is older than the settings allow, guests who stay away included."""
+    guest_days = config.guests.keep_days if config.guests else None
+    return RetentionJob(partial(retention.forget, store, said, config.retention_days, guest_days=guest_days))
 
 
 def noting_admins(store: Store) -> NoteAdmin:

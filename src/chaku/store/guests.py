@@ -63,18 +63,6 @@ class Guests:
         """A guest whom `find` has seen lately, from memory."""
         return self._seen.with_id(guest_id)
 
-    def forget(self, before: datetime) -> int:
-        """Delete the guests who have not come since `before`, and all that is theirs; how many they were."""
-        last = sa.func.coalesce(visitors.c.last_used_at, visitors.c.created_at)
-        with self._store.read() as connection:
-            ids = connection.execute(sa.select(visitors.c.id).where(visitors.c.kind == "guest", last < before))
-            gone = list(ids.scalars())
-        for guest_id in gone:
-            with self._store.write() as connection:
-                _remove(connection, guest_id)
-            self._seen.drop(guest_id)
-        return len(gone)
-
     def _know(self, guest: Key) -> Key:
         given = guest.limits.model_dump(exclude_defaults=True)
         return self._seen.add(replace(guest, limits=self._limits.model_copy(update=given)))
@@ -113,6 +101,18 @@ def delete(store: Store, which: str) -> tuple[Key, Forgotten]:
         forgotten = _remove(connection, guest.id)
         note(connection, "visitors.delete", guest.name, {"id": guest.id})
     return guest, forgotten
+
+
+def forget(store: Store, before: datetime) -> int:
+    """Delete the guests who have not come since `before`, and all that is theirs; how many they were."""
+    last = sa.func.coalesce(visitors.c.last_used_at, visitors.c.created_at)
+    with store.read() as connection:
+        ids = connection.execute(sa.select(visitors.c.id).where(visitors.c.kind == "guest", last < before))
+        gone = list(ids.scalars())
+    for guest_id in gone:
+        with store.write() as connection:
+            _remove(connection, guest_id)
+    return len(gone)
 
 
 def _remove(connection: sa.Connection, guest_id: str) -> Forgotten:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from chaku.policies import Retention
+from chaku.store import guests
 from chaku.store.database import Store
 from chaku.store.files import ENDED
 from chaku.store.tables import audit, batches, battles, comparisons, conversations, files, usage, votes
@@ -15,13 +16,19 @@ UNKEPT = Retention(chats=1, battles=1)
 """Of a store in memory."""
 
 
-def forget(store: Store, said: Store, kept: Retention, now: datetime) -> dict[str, int]:
+def forget(
+    store: Store, said: Store, kept: Retention, now: datetime, *, guest_days: int | None = None
+) -> dict[str, int]:
     """Delete what is older than `kept` allows; how many rows of each kind.
 
-    `said` holds chats and battles: `store` itself, or a store in memory, where both stay for a day.
+    `said` holds chats and battles: `store` itself, or a store in memory, where both stay for a day. A guest who has not
+    come for `guest_days` goes with all that is the guest's.
     """
+    gone = {}
+    if guest_days is not None:
+        gone["guests"] = guests.forget(store, now - timedelta(days=guest_days))
     with said.write() as connection:
-        gone = _forget_said(connection, kept if said is store else UNKEPT, now)
+        gone |= _forget_said(connection, kept if said is store else UNKEPT, now)
     with store.write() as connection:
         if kept.usage is not None:
             gone["usage"] = _delete(connection, usage, usage.c.time < now - timedelta(days=kept.usage))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,6 @@ from chaku.web.side_by_side import SideBySide
 
 log = logging.getLogger(__name__)
 
-FORGET_EVERY_S = 3600.0
 _OPEN = frozenset({"/session", "/login", "/logout", "/guest"})
 """Paths that need no login."""
 
@@ -77,7 +75,6 @@ class Application:
         self._hub = streams.Hub(self._shown_models)
         self._guests = Guests(store, guests.limits) if guests is not None else None
         self._guest_notice = notice_of(guests, keeps=said is store) if guests is not None else None
-        self._keep_guests = timedelta(days=guests.keep_days) if guests is not None and guests.keep_days else None
         users = Users(store) if user_header is not None else None
         access.visitors = tuple(known for known in (self._guests, users) if known is not None)
         self._logins = Logins(
@@ -106,14 +103,11 @@ class Application:
         self._side_by_side = SideBySide(said)
         self._keys_page = KeysPage(store)
         self._watching: asyncio.Task[None] | None = None
-        self._forgetting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to look after answers and models."""
         await self._answers.start()
         self._watching = tasks.repeat(self._hub.watch, "models-watcher")
-        if self._keep_guests is not None:
-            self._forgetting = tasks.repeat(self._forget_guests, "guest-retention")
 
     def end_streams(self) -> None:
         """Let every tab go; they come back to the next gateway."""
@@ -125,7 +119,7 @@ class Application:
         self.end_streams()
         await self._answers.stop()
         await self._arena.stop()
-        await tasks.cancel(self._watching, self._forgetting)
+        await tasks.cancel(self._watching)
 
     def api(self) -> Starlette:
         """The application below /api."""
@@ -184,13 +178,6 @@ class Application:
         response = self._session(visitor)
         set_cookie(response, token, is_secure=self._logins.came_over_tls(request))
         return response
-
-    async def _forget_guests(self) -> None:
-        """Delete guests who have not come for as long as the notice says, with all that is theirs."""
-        assert self._guests is not None and self._keep_guests is not None
-        while True:
-            await asyncio.to_thread(self._guests.forget, datetime.now(UTC) - self._keep_guests)
-            await asyncio.sleep(FORGET_EVERY_S)
 
     async def _log_out(self, request: Request) -> Response:
         await self._logins.log_out(request)
