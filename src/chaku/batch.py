@@ -18,6 +18,7 @@ import orjson
 
 from chaku.errors import ChakuError, UsageError
 from chaku.http_out import Retries, Transport, read_json
+from chaku.protocol.json_scan import loads
 from chaku.records import AppendOnly, append_only
 
 URLS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
@@ -72,7 +73,7 @@ def lines_of(content: bytes) -> Iterator[tuple[int, bytes]]:
 def request_of(line: bytes, number: int, model: str | None, *, is_strict: bool = False) -> BatchRequest:
     """The request in a line. With `is_strict` nothing but OpenAI's own form is taken. Raises BadLine."""
     try:
-        row = orjson.loads(line)
+        row = loads(line)
     except orjson.JSONDecodeError as error:
         raise BadLine(f"the line is not JSON: {error}", code="invalid_json_line") from None
     if not isinstance(row, dict):

@@ -193,6 +193,9 @@ def test_half_surrogates_become_replacement_characters():
     assert parse(rb'"a\ud83d b \ud83d\ude00"') == "a\ufffd b 😀"
     with pytest.raises(ValueError):
         parse(b'{"a": NaN}')
+    for text in (b'{"a": 123456789012345678901}', rb'["\ud83d", 123456789012345678901]'):
+        with pytest.raises(ValueError, match="64 bits"):
+            parse(text)
 
 
 def test_a_missing_file_and_a_folder_are_usage_errors(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -156,6 +157,10 @@ def test_secrets_are_masked_everywhere_in_a_conversation_and_never_quoted():
     assert decision.kept.messages[0].content == "use [SECRET]"
     assert decision.kept.messages[1].tool_calls[0].arguments == '{"token":"[SECRET]","card":"[CREDIT_CARD]"}'
     assert {flag.rule for flag in decision.flags} == {"secret", "credit_card"}
+    long = replace(call, arguments=f'{{"token": "{SECRET}", "n": {10**30}}}')
+    decision = judge_personal(Conversation("y", (replace(messages[1], tool_calls=(long,)),)), actions({}))
+    assert decision.kept is not None
+    assert decision.kept.messages[0].tool_calls[0].arguments == f'{{"token": "[SECRET]", "n": {10**30}}}'
     assert SECRET[4:] not in str(decision)
 
 

@@ -82,7 +82,7 @@ def history(arguments: str) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("arguments", ["{", '{"city": "Par', "not JSON", "{'city': 1}"])
+@pytest.mark.parametrize("arguments", ["{", '{"city": "Par', "not JSON", "{'city': 1}", f'{{"city": {2**64}}}'])
 async def test_old_tool_arguments_that_are_no_json_are_refused_with_their_place(
     tool_engine: LlamaCppEngine, arguments: str
 ) -> None:

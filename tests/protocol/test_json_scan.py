@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import orjson
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from chaku.errors import InvalidRequest, PayloadTooLarge
 from chaku.protocol import json_scan
-from chaku.protocol.json_scan import MAX_DEPTH, JsonLimits, check_depth, scan
+from chaku.protocol.json_scan import MAX_DEPTH, JsonLimits, check_small, loads, scan
 
 NO_LIMITS = JsonLimits(*[2**40] * 6)
 TEXTS = st.text(st.sampled_from('ab"\\/,:[]{}é🦙\n'), max_size=12) | st.sampled_from(["data:a,b", "data:é", "dat"])
@@ -67,15 +68,15 @@ def test_counts_are_those_of_the_value_however_it_is_sliced(value: Any, slice_by
 
 def test_brackets_in_texts_are_no_structure() -> None:
     content = orjson.dumps({"a": '[[["\\' * 1000, "b": "{" * 1000})
-    check_depth(content)
+    check_small(content)
     measure(content, JsonLimits(2**20, 2**20, 20, 5, 1, 4))
 
 
 def test_depth_is_counted_before_anything_is_parsed() -> None:
-    check_depth(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
-    check_depth(b"[" + b"[]," * 1000 + b"1]")
+    check_small(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
+    check_small(b"[" + b"[]," * 1000 + b"1]")
     with pytest.raises(InvalidRequest, match=f"more than {MAX_DEPTH} deep"):
-        check_depth(b"[" * (MAX_DEPTH + 1))
+        check_small(b"[" * (MAX_DEPTH + 1))
 
 
 @pytest.mark.parametrize(
@@ -91,3 +92,29 @@ def test_depth_is_counted_before_anything_is_parsed() -> None:
 def test_a_refusal_names_the_limit(content: bytes, limit: str) -> None:
     with pytest.raises(PayloadTooLarge, match=limit):
         measure(content, JsonLimits(2**20, 2**17, 2**17, 10_000, 1000, 5000))
+
+
+INTEGERS = st.integers(-(2**70), 2**70) | st.integers(2**63 - 2, 2**64 + 2) | st.integers(-(2**63) - 2, -(2**63) + 2)
+NUMBERS = INTEGERS | st.sampled_from([10**400, 1e300, 0.1234567890123456789, 1.5e-20])
+
+
+@given(st.lists(st.tuples(st.text(st.sampled_from('1234567890"\\,'), max_size=30), NUMBERS)), st.integers(6, 40))
+def test_an_integer_that_64_bits_hold_is_exact_and_another_is_refused(rows: list[Any], slice_bytes: int) -> None:
+    content = json.dumps(rows).encode()
+    fits = all(isinstance(number, float) or -(2**63) <= number < 2**64 for _, number in rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_scan, "SLICE_BYTES", slice_bytes)
+        for check in (measure, check_small, loads):
+            try:
+                check(content)
+                assert fits, check
+            except (InvalidRequest, orjson.JSONDecodeError):
+                assert not fits, check
+    if fits:
+        assert loads(content) == loads(content.decode()) == [list(row) for row in rows]
+
+
+@pytest.mark.parametrize("number", [b"12345678901234567890123.5", b"123456789012345678901234e-9", b"0." + b"1" * 99])
+def test_a_float_may_have_many_digits(number: bytes) -> None:
+    check_small(number)
+    assert loads(number) == float(number)

@@ -75,7 +75,7 @@ async def test_thoughts_text_and_calls_are_blocks_of_their_own_whole_and_streame
         {"reasoning_content": "town?"},
         {"content": "I look."},
         tool_call(0, "call_1", "weather", '{"town":'),
-        tool_call(1, "call_2", "weather", '{"town":"Rome"}'),
+        tool_call(1, "call_2", "weather", f'{{"town":\n{10**30}}}'),
         tool_call(0, arguments='"Paris"}'),
     )
     engine = CannedEngine(*deltas, finish_reason="tool_calls")
@@ -88,7 +88,7 @@ async def test_thoughts_text_and_calls_are_blocks_of_their_own_whole_and_streame
         {"type": "thinking", "thinking": "Which town?", "signature": ""},
         {"type": "text", "text": "I look."},
         {"type": "tool_use", "id": "call_1", "name": "weather", "input": {"town": "Paris"}},
-        {"type": "tool_use", "id": "call_2", "name": "weather", "input": {"town": "Rome"}},
+        {"type": "tool_use", "id": "call_2", "name": "weather", "input": {"town": 10**30}},
     ]
     assert whole.stop_reason == "tool_use"
     assert (whole.usage.input_tokens, whole.usage.cache_read_input_tokens, whole.usage.output_tokens) == (8, 4, 5)

@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 from openai import AsyncOpenAI
 
-from chaku.batch import request_of
+from chaku.batch import BadLine, request_of
 from chaku.engines.scripted import Reply
 from chaku.policies import Limits
 from chaku.serve.batches import runner
@@ -330,4 +330,6 @@ async def test_two_gateways_over_one_database_never_run_one_batch_twice(database
 
 def test_only_openais_own_lines_are_taken_where_a_file_is_uploaded() -> None:
     assert request_of(b'{"prompt": "hi"}', 1, "m").custom_id == "line-1"
+    with pytest.raises(BadLine, match="64 bits"):
+        request_of(b'{"prompt": "hi", "seed": 100000000000000000000}', 1, "m")
     assert [fault["param"] for fault in faults_of(b'{"prompt": "hi"}\n', CHAT)[0]] == ["custom_id"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 
 import orjson
 import pytest
 from pydantic import ValidationError
 
+from canned_engine import CannedEngine
 from chaku.engines.base import Answer, Call
 from chaku.engines.scripted import Reply, Script, ScriptedEngine
 from chaku.errors import ModelError
@@ -320,6 +322,20 @@ async def test_a_body_nested_deeper_than_it_could_be_written_again_is_refused(de
     body = b'{"model":"scripted","messages":[{"role":"user","content":"x"}],"metadata":' + deep + b"}"
     async with gateway() as g, g.http.post(g.url + CHAT, data=body) as response:
         assert (response.status, (await response.json())["error"]["code"]) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize("padding", [1, 100_000])
+async def test_an_integer_that_would_be_rounded_is_refused_and_the_largest_arrives(padding: int) -> None:
+    engine = CannedEngine({"content": "fine"})
+    async with gateway(engine) as g:
+        for largest, expected in ((2**64 - 1, 200), (2**64, 400)):
+            limits = {"type": "integer", "maximum": largest, "description": "x" * padding}
+            tool = {"type": "function", "function": {"name": "f", "parameters": limits}}
+            body = json.dumps({**chat(), "model": "canned", "tools": [tool]})
+            async with g.http.post(g.url + CHAT, data=body) as response:
+                assert response.status == expected, await response.text()
+    (sent,) = engine.bodies
+    assert sent["tools"][0]["function"]["parameters"]["maximum"] == 2**64 - 1
 
 
 async def test_health_can_be_asked_by_head() -> None:

@@ -55,6 +55,16 @@ def test_what_the_page_could_not_show_is_repaired_and_counted(bad: str, reason: 
     assert (repair_line(repaired, again, ImageLimits()), again.total()) == (repaired, 0)
 
 
+@pytest.mark.parametrize("content", ["half \ud83d", "whole"])
+def test_what_the_store_reads_and_orjson_does_not_is_repaired_too(content: str) -> None:
+    repairs: Counter[str] = Counter()
+    given = {"role": "user", "content": content, "tool_calls": [{"n": 10**30}]}
+    repaired = json.loads(repair_line(line(given, note=10**30).encode(), repairs, ImageLimits()))
+    assert list(repairs) == ["tool_calls that are none were left out"]
+    assert repaired["messages"] == [{"role": "user", "content": content}]
+    assert repaired["chaku"]["note"] == 10**30
+
+
 async def test_chats_with_bad_records_open_and_can_be_asked_on(database: Path) -> None:
     async with page_gateway(database) as g, tab(g) as me:
         lines = "\n".join(bad for bad, _ in BAD).encode()

@@ -32,6 +32,7 @@ from chaku.data.rules.personal import masked, quote
 from chaku.data.rules.privacy import judge_personal
 from chaku.data.rules.quality import judge_quality
 from chaku.data.shards import write_jsonl
+from chaku.protocol.json_scan import loads
 from chaku.records import atomic_folder
 
 STAGES = (
@@ -283,9 +284,9 @@ def _all_messages(chat: Conversation) -> tuple[Message, ...]:
 def parse(data: bytes) -> Any:
     """JSON to a value. Half surrogates, which JSON can spell and UTF-8 can't, become U+FFFD. Raises ValueError."""
     try:
-        return orjson.loads(data)
+        return loads(data)
     except orjson.JSONDecodeError as error:
         if b"\\ud" not in data and b"\\uD" not in data:
             raise ValueError(str(error)) from None
     text = json.dumps(json.loads(data.decode("utf-8", "replace")), ensure_ascii=False)
-    return orjson.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from starlette.requests import Request as HttpRequest
 
 from chaku.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
-from chaku.protocol.json_scan import JsonLimits, check_depth, scan
+from chaku.protocol.json_scan import JsonLimits, check_small, scan
 from chaku.protocol.requests import Request
 from chaku.protocol.validation import ReadRequest, check, read_request, read_request_in_steps
 
@@ -69,7 +69,7 @@ class BodyReader:
         """
         content = await read_bytes(headers, receive, limits.body_bytes)
         if len(content) <= SMALL_BYTES:
-            check_depth(content)
+            check_small(content)
             return read_request(kind, parse(content))
         async with self._large:
             await _in_steps(scan(content, limits))
@@ -101,7 +101,7 @@ def parse(content: bytes | bytearray) -> Any:
 async def read_message(kind: type[Message], request: HttpRequest, max_bytes: int) -> Message:
     """A small body that is one JSON object. Raises InvalidRequest, PayloadTooLarge or UnsupportedMedia."""
     content = await read_bytes(dict(request.scope["headers"]), request.receive, max_bytes)
-    check_depth(content)
+    check_small(content)
     body = parse(content)
     if not isinstance(body, dict):
         raise InvalidRequest("the body is not a JSON object")

@@ -8,12 +8,12 @@ are: the store refuses them by number.
 from __future__ import annotations
 
 import copy
+import json
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from chaku.errors import InvalidRequest
@@ -49,9 +49,9 @@ def import_file(
 def repair_line(line: bytes, repairs: Counter[str], images: ImageLimits) -> bytes:
     """One line of `messages` JSONL, repaired where it has to be; `repairs` counts the reasons. Images lose metadata."""
     try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return line  # a lone surrogate, which the store can read, or no JSON at all
+        record = json.loads(line)  # as the store reads it: orjson refuses lone surrogates and rounds large integers
+    except (ValueError, RecursionError):
+        return line  # the store says what is wrong with it
     if not isinstance(record, dict):
         return line
     num_before = repairs.total()

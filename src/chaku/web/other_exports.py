@@ -17,6 +17,7 @@ from chaku.chat.messages import Conversation, Role
 from chaku.data.inputs import shapes, sources
 from chaku.data.inputs.fields import BadMessage, UnknownShape
 from chaku.errors import InvalidRequest
+from chaku.protocol.json_scan import loads
 from chaku.store.conversations import check_title, title_from
 from chaku.store.transcripts import Skipped
 from chaku.web.shapes import dump
@@ -74,7 +75,7 @@ def convert(content: bytes) -> Converted:
 
 def _read(data: bytes, number: int, converted: Converted) -> None:
     try:
-        found = shapes.read(orjson.loads(data), "best")
+        found = shapes.read(loads(data), "best")
     except orjson.JSONDecodeError as error:
         converted.skipped.append(Skipped(number, f"not JSON: {error}"))
     except UnknownShape as error:

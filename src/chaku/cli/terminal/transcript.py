@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from chaku.errors import UsageError
+from chaku.protocol.json_scan import loads
 from chaku.records import atomic_write
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
@@ -104,7 +105,7 @@ def load(path: Path, number: int | None = None) -> Transcript:
 
 def _conversations(raw: bytes, path: Path) -> list[Any]:
     try:
-        content = orjson.loads(raw)
+        content = loads(raw)
     except orjson.JSONDecodeError:
         pass
     else:
@@ -113,7 +114,7 @@ def _conversations(raw: bytes, path: Path) -> list[Any]:
     for number, line in enumerate(raw.splitlines(), 1):
         if line.strip():
             try:
-                conversations.append(orjson.loads(line))
+                conversations.append(loads(line))
             except orjson.JSONDecodeError:
                 fix = "it should hold one JSON object with `messages` a line"
                 raise UsageError(f"{path}, line {number}: not JSON", fix=fix) from None

@@ -25,6 +25,7 @@ from chaku.data.inputs.fields import (
 from chaku.data.inputs.trees import Paths
 from chaku.data.inputs.turns import answer_messages, is_turn_list, prompt_messages, read_transcript, read_turns
 from chaku.errors import InvalidRequest
+from chaku.protocol.json_scan import loads
 
 _TURN_KEYS = ("conversations", "conversation", "messages", "items", "dialogue", "dialog", "turns")
 _PROMPT_KEYS = ("prompt", "question", "instruction", "query")
@@ -63,9 +64,7 @@ def _plain(name: str, value: Any) -> Imported:
     messages = [*system_messages(record), *_READERS[name](record, unused)]
     tools = record.get("tools", "functions") or ()
     if isinstance(tools, str) and tools.strip().startswith("["):
-        import orjson
-
-        tools = orjson.loads(tools)
+        tools = loads(tools)
     if not isinstance(tools, list | tuple) or not all(isinstance(tool, dict) for tool in tools):
         raise BadMessage("tools is not a list of objects")
     conversation = Conversation(identity_of(record), tuple(messages), tuple(tools), source_of(record))

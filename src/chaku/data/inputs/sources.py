@@ -25,6 +25,7 @@ from chaku.data.inputs.tables import arrow_rows, csv_rows, is_csv, parquet_rows
 from chaku.data.inputs.turns import is_turn_list
 from chaku.data.inputs.wrappers import unwrapped
 from chaku.errors import UsageError
+from chaku.protocol.json_scan import loads
 
 _GZIP, _ZSTD, _ZIP = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
 _TABLES = {b"PAR1": "parquet", b"ARROW1\0\0": "arrow", b"\xff\xff\xff\xff": "arrow stream"}
@@ -137,7 +138,7 @@ def _without_wrapper(found: Iterator[RawRecord]) -> Iterator[RawRecord]:
     second = next(found, None)
     if second is None and first.error is None:
         with contextlib.suppress(orjson.JSONDecodeError):
-            inner = unwrapped(orjson.loads(first.data))
+            inner = unwrapped(loads(first.data))
             if inner is not None:
                 for number, value in enumerate(inner, start=1):
                     yield RawRecord(first.line, orjson.dumps(value), number=number)

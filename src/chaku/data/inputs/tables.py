@@ -10,6 +10,7 @@ from typing import IO, Any
 import orjson
 
 from chaku.data.inputs.json_stream import RawRecord, pieces
+from chaku.protocol.json_scan import loads
 
 _ROWS_AT_A_TIME = 256
 _MAX_CELL_CHARS = 1 << 20
@@ -121,7 +122,7 @@ def _cell(text: str) -> Any:
     if start not in "[{" or len(text) > _MAX_CELL_CHARS:
         return text
     try:
-        return orjson.loads(text)
+        return loads(text)
     except orjson.JSONDecodeError:
         pass
     try:

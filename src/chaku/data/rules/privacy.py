@@ -13,6 +13,7 @@ from chaku.chat.messages import Conversation, Message, ToolCall
 from chaku.data.ledger import Decision, Flag
 from chaku.data.rules.personal import find, masked
 from chaku.data.rules.table import PII_RULES, Action
+from chaku.protocol.json_scan import loads
 
 _BORDER = "\n\x00\n"
 
@@ -78,7 +79,7 @@ def _masked_json(text: str, rules: frozenset[str]) -> str:
     if masked(text, rules) == text:
         return text
     try:
-        return orjson.dumps(_masked_value(orjson.loads(text), rules)).decode()
+        return orjson.dumps(_masked_value(loads(text), rules)).decode()
     except orjson.JSONDecodeError:
         return masked(text, rules)
 

@@ -20,6 +20,7 @@ from chaku.engines.llamacpp.schema import call_schema, check_schema
 from chaku.engines.llamacpp.streams import CompletionStream, RawChatStream, Stream
 from chaku.engines.llamacpp.tool_stream import ForcedToolStream
 from chaku.errors import InvalidRequest
+from chaku.protocol.json_scan import loads
 from chaku.protocol.openai import prompts_of
 
 _log = logging.getLogger(__name__)
@@ -240,7 +241,7 @@ def _template_kwargs(body: dict[str, Any]) -> dict[str, Any]:
 
 def _check_arguments(arguments: str, param: str) -> None:
     try:
-        orjson.loads(arguments)
+        loads(arguments)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(
             f"{param} is not JSON ({error}): {arguments[:60]!r}", fix="send what the model called, or {}", param=param

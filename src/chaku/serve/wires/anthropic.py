@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -215,7 +215,7 @@ def _head(answer: dict[str, Any]) -> dict[str, Any]:
     return {"id": f"msg_{number}", "type": "message", "role": "assistant", "model": answer["model"]}
 
 
-def _tool_use(call: ToolCallPart, arguments: dict[str, Any]) -> dict[str, Any]:
+def _tool_use(call: ToolCallPart, arguments: Mapping[str, Any] | orjson.Fragment) -> dict[str, Any]:
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
 
 

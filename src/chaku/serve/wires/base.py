@@ -77,14 +77,18 @@ def renamed(error: ChakuError, name: str) -> str:
     return re.sub(rf"\b{re.escape(error.param or '')}\b", name, str(error))
 
 
-def arguments_of(call: ToolCallPart) -> dict[str, Any]:
-    """The arguments of a whole call. Raises EngineError for what is not a JSON object."""
+def arguments_of(call: ToolCallPart) -> orjson.Fragment:
+    """The arguments of a whole call, on one line, for orjson: every number stays as the model wrote it.
+
+    Raises EngineError for what is not a JSON object.
+    """
+    text = call.arguments or "{}"
     try:
-        arguments = orjson.loads(call.arguments or "{}")
+        is_object = isinstance(orjson.loads(text), dict)
     except orjson.JSONDecodeError:
-        arguments = None
-    if not isinstance(arguments, dict):
+        is_object = False
+    if not is_object:
         raise EngineError(
             f"the model's call of {call.name} has arguments that are not a JSON object", fix="raise max_tokens"
         )
-    return arguments
+    return orjson.Fragment(text.replace("\n", " ").replace("\r", " "))  # JSON has line ends between its values alone

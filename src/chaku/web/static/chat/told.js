@@ -35,6 +35,7 @@ function Folded({ name, text }) {
 /** The arguments of a call, with its lines apart. @param {unknown} given */
 function readable(given) {
   if (typeof given !== "string") return JSON.stringify(given ?? {}, null, 2);
+  if (/\d{16}/.test(given)) return given; // JSON.parse rounds integers above 2^53
   try {
     return JSON.stringify(JSON.parse(given), null, 2);
   } catch {
