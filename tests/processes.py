@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "src"
+CHAKU = (sys.executable, "-m", "chaku")
+"""The program; arguments follow."""
 PATIENCE_S = 60.0
 """Longest wait for what comes by itself, on a machine that has other things to do too. It bounds a hang; how long
 something takes is no test's business."""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import resource
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from chaku_server import chaku_environment
 from fake_openai import FakeServer, answer
+from processes import CHAKU
 
-CHAKU = [sys.executable, "-m", "chaku"]
 NOT_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 LINE = '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello there"}]}\n'
 
@@ -54,7 +53,7 @@ def test_a_file_that_can_not_grow_is_one_error(arguments: list[str], tmp_path: P
         [*CHAKU, *arguments],
         capture_output=True,
         text=True,
-        env=chaku_environment(tmp_path),
+        env=chaku_environment(tmp_path, PYTHONDONTWRITEBYTECODE="1"),  # a module cut at the limit would stay
         cwd=tmp_path,
         preexec_fn=limited,
     )

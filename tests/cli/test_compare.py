@@ -1,22 +1,15 @@
 """`chaku compare`: several models asked at once, in a pipe, on terminals of two widths, and as JSON."""
 
 import json
-import subprocess
 import sys
 
 import pytest
 
 from chaku.cli.terminal import endpoint
 from fake_openai import FakeServer, answer, refusal
-from processes import environment
+from in_process import run_here
+from processes import CHAKU
 from terminal import Terminal
-
-CHAKU = [sys.executable, "-m", "chaku"]
-
-
-@pytest.fixture
-def env(tmp_path):
-    return environment(CHAKU_DATA=str(tmp_path / "data"))
 
 
 @pytest.fixture
@@ -41,8 +34,7 @@ def both():
 @pytest.fixture
 def compare(both, env):
     def run(*arguments, piped=""):
-        command = [*CHAKU, "compare", "--base-url", both.base_url, *arguments]
-        return subprocess.run(command, input=piped, capture_output=True, text=True, env=env, timeout=60)
+        return run_here("compare", "--base-url", both.base_url, *arguments, env=env, piped=piped)
 
     return run
 
