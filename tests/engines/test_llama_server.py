@@ -13,7 +13,7 @@ from chaku.errors import ModelError, UsageError
 from chaku.models.reference import LocalFile
 from chaku.settings import ModelConfig
 from engines.llama_server_stand_in import make_program
-from engines.llamacpp_calls import call, joined, started, streamed, text_of, whole
+from engines.llamacpp_calls import PARIS, call, joined, started, streamed, text_of, whole
 from engines.test_supervisor import is_alive
 from gguf_files import write_gguf
 
@@ -62,6 +62,9 @@ async def test_it_answers_as_the_wheel_does(tmp_path: Path, smollm2_path: Path) 
         response = await whole(engine)
         assert "Paris" in text_of(response) and joined(await streamed(engine)) == text_of(response)
         assert (engine.capabilities.context_tokens, engine.capabilities.slots) == (512, 2)
+        begun = [*PARIS, {"role": "assistant", "content": "The capital of"}]
+        assert (await engine.planner.plan(call(messages=begun))).path == "/v1/completions"  # others may repeat it
+        assert text_of(await whole(engine, messages=begun)).startswith(" France")
         async with engine.ask(call("embeddings", input=["a cat"])) as answer:
             assert len((await answer.whole())["data"][0]["embedding"]) == 576
         assert engine.endpoint[1].encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()

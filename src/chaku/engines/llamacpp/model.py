@@ -52,6 +52,8 @@ class Learned:
     """The token of NO_JSON."""
     stops: tuple[str, ...] = ()
     """Texts that end every answer of a chat."""
+    may_repeat: bool = False
+    """Its chat route may repeat the text that an answer continues, as llama-server b10434 does."""
 
 
 async def ask_server(
@@ -89,6 +91,7 @@ async def learn(server: LlamaServer, name: str, settings: Settings) -> Learned:
         num_vocabulary=meta["n_vocab"],
         no_json_id=no_json_id,
         stops=settings.stops,
+        may_repeat=settings.program is not None,
     )
 
 

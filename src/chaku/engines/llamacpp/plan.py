@@ -140,7 +140,9 @@ class Planner:
         if self.learned.stops and not forced:
             body = {**body, "stop": [*given_stops(body), *self.learned.stops]}
         await self._require_enforced(requests.answer_schema(body), "response_format.json_schema.schema")
-        if (forced or (hostile and not self.learned.answers_in_parts and not body.get("tools"))) and not pictures:
+        repeats = self.learned.may_repeat and messages[-1]["role"] == "assistant"
+        is_plain = not self.learned.answers_in_parts and not body.get("tools")
+        if (forced or (is_plain and (hostile or repeats))) and not pictures:
             ids = await self.render(body, without_thinking=bool(forced))
             request = requests.raw_chat_request(body, ids, model=self.name)
             if forced:
