@@ -25,8 +25,8 @@ _STYLE = (
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font: 12px/1.45 ui-monospace, monospace }
 pre.said { white-space: pre; overflow-x: auto; border-left: 3px solid var(--line); padding-left: .8rem }
 th { text-align: left } .number { text-align: right; white-space: nowrap } .summary li { margin: .3rem 0 }
-svg { max-width: 46rem; width: 100%; height: auto; fill: var(--ink) } svg > rect { fill: none }
-svg path[stroke="#ddd"] { stroke: var(--line) }
+svg { min-width: 34rem; max-width: 46rem; width: 100%; height: auto; fill: var(--ink) } svg > rect { fill: none }
+svg path[stroke="#ddd"] { stroke: var(--line) } svg [stroke="#1a7f5a"] { stroke: var(--good) }
 """
 )
 _NUMBER = re.compile(r"[\d,.]+( s)?")
@@ -112,7 +112,8 @@ def _training(tour: Tour) -> str:
     held_out = f", held out {last['heldout_loss']:.3f}" if "heldout_loss" in last else ""
     return (
         f"<p>{len(steps):,} steps; loss {first['loss']:.3f} to {last['loss']:.3f}{held_out}.</p>"
-        f"{drawing[1]}{drawing[2]}{_table(('when', 'question', 'answer'), rows)}{_links(tour, 'card.md')}"
+        f'<div class="scroll">{drawing[1]}{drawing[2]}</div>'
+        f"{_table(('when', 'question', 'answer'), rows)}{_links(tour, 'card.md')}"
     )
 
 
