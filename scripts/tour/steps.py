@@ -42,8 +42,6 @@ class Step:
     """What each command leaves behind, whole or not at all. None: it resumes by itself."""
     needs_gateway: bool = False
     kills_worker: bool = False
-    fine_codes: tuple[int, ...] = (0,)
-    """Exit codes that are results: `judge-check` says with 1 that a judge is not fit."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +70,14 @@ class Tour:
         return self.folder / "runs" / "round-2"
 
     def gateway(self) -> tuple[str, ...]:
-        """The gateway, which serves the base itself and lets workers bring the tuned model."""
+        """The gateway, which serves the base itself, as a judge too, and lets workers bring the tuned model."""
         sampling = {"max_tokens": self.size.max_tokens, "temperature": 0.7}
         contestants = [
             ("--contestant", json.dumps({"name": model, "model": model, "sampling": sampling}))
             for model in ("base", "tuned")
         ]
         return (
-            "chaku", "serve", f"base={self.base}", "--port", str(self.port), "--threads", "1", "--slots", "4",
+            "chaku", "serve", f"base={self.base}", "--port", str(self.port), "--slots", "4",
             "--arena-battles-per-hour", "1000", *(word for pair in contestants for word in pair),
         )  # fmt: skip
 
@@ -144,7 +142,7 @@ class Tour:
                      f"{self.url}/v1", "--items", "10", "--judge-tokens", str(min(size.max_tokens, 32)), "-o",
                      str(at / "judge")),
                 ),
-                needs_gateway=True, fine_codes=(0, 1),
+                needs_gateway=True,
             ),
             Step(
                 "arena", "Votes, here simulated",
@@ -155,7 +153,6 @@ class Tour:
             Step(
                 "leaderboard", "Ratings with intervals",
                 (("chaku", "leaderboard"), ("chaku", "leaderboard", "--html", str(at / "leaderboard.html"))),
-                fine_codes=(0, 2),
             ),
             Step(
                 "pairs", "What was said becomes data",
