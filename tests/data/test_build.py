@@ -2,14 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,11 +19,8 @@ from chaku.data.rows.packed import read_rows
 from chaku.data.rows.rendering import open_rendering
 from chaku.data.shards import read_jsonl
 from chaku.data.watcher import Silent
-from chaku.errors import ConfigError, NotFound, UsageError
-from data.made import built, digests, sharegpt, write_json, write_lines
-from processes import PATIENCE_S
-
-SRC = Path(__file__).parents[2] / "src"
+from chaku.errors import NotFound, UsageError
+from data.made import built, digests, sharegpt, write_lines
 
 _turn = st.fixed_dictionaries(
     {"from": st.sampled_from(["human", "gpt", "system", "nobody"]), "value": st.text(max_size=60) | st.integers()}
@@ -79,32 +68,6 @@ def test_a_stage_that_loses_a_conversation_is_caught():
         StageCounts(entered=3, expanded=1, kept=2, dropped=1).check("split")
 
 
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory) -> list[Path]:
-    """Inputs in several formats, with duplicates, bad lines and long conversations; a few shards' worth."""
-    folder = tmp_path_factory.mktemp("mixed")
-    made = sharegpt(100, most_rounds=9)
-    first = write_json(folder / "shares.json", [*made, made[3], made[5]])
-    lines = folder / "more.jsonl"
-    texts = [
-        json.dumps(
-            {
-                "id": f"m{n}",
-                "messages": [
-                    {"role": "user", "content": f"What is {n} and {n}?"},
-                    {"role": "assistant", "content": f"{n} and {n} is {2 * n}, I think."},
-                ],
-            }
-        )
-        for n in range(60)
-    ]
-
-    texts[7] = texts[7][:-4]
-    texts[9] = '{"unknown": 1}'
-    lines.write_text("\n".join([*texts, '"Only a prompt?"']) + "\n")
-    return [first, lines]
-
-
 def test_the_same_bytes_with_one_two_and_three_processes(tmp_path, tokenizer, mixed, monkeypatch):
     monkeypatch.setattr(build_module, "_RECORDS_PER_SHARD", 40)
     sets = []
@@ -126,107 +89,6 @@ def test_a_build_done_before_is_not_done_again_and_another_one_is_not_overwritte
     build(config, tmp_path / "set", processes=1, overwrite=True)
     assert digests(tmp_path / "set") != before
     assert not (tmp_path / "set/.work").exists()
-
-
-_RUN = """
-import sys
-from pathlib import Path
-from chaku.data import build as module
-from chaku.data.recipe import DataConfig
-if __name__ == "__main__":
-    module._RECORDS_PER_SHARD = 25
-    out, tokenizer, processes, *inputs = sys.argv[1:]
-    config = DataConfig(inputs=tuple(map(Path, inputs)), tokenizer=tokenizer, context=512, test_fraction=0.1)
-    module.build(config, Path(out), name="made", processes=int(processes))
-"""
-
-
-def _num_entries(folder: Path) -> int:
-    return sum(len(folders) + len(files) for _, folders, files in os.walk(folder))
-
-
-def _has_written(process: subprocess.Popen[bytes], folder: Path, num_more: int) -> bool:
-    """Wait until so many more entries lie in the folder; the moment is one of the work and not of the clock.
-
-    False where the process ended first.
-    """
-    wanted = _num_entries(folder) + num_more
-    while process.poll() is None:
-        if _num_entries(folder) >= wanted:
-            return True
-        time.sleep(0.002)
-    return False
-
-
-def test_killed_at_random_moments_and_resumed_it_gives_the_same_bytes(tmp_path, tokenizer, mixed, monkeypatch):
-    monkeypatch.setattr(build_module, "_RECORDS_PER_SHARD", 25)
-    built(tmp_path / "whole", tokenizer, *mixed, test_fraction=0.1)
-    script = tmp_path / "run.py"
-    script.write_text(_RUN)
-    command = [sys.executable, str(script), str(tmp_path / "killed"), str(tokenizer), "2", *map(str, mixed)]
-    chooser = random.Random(11)
-    kills = 0
-    for attempt in range(30):
-        process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(SRC)}, stderr=subprocess.PIPE)
-        if attempt < 4 and _has_written(process, tmp_path / "killed", chooser.randint(1, 8)):
-            time.sleep(chooser.uniform(0, 0.05))
-            process.send_signal(signal.SIGKILL)
-        _, complaint = process.communicate()
-        if process.returncode == -signal.SIGKILL:
-            kills += 1
-            continue
-        assert process.returncode == 0, complaint.decode()
-        break
-    assert kills >= 3
-    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
-
-
-@pytest.mark.parametrize("moment", ["prepare-00001", "duplicates.npy", "tokenise-00001", "pack-train-00000", "built"])
-def test_an_interruption_between_any_two_steps_costs_only_the_step(tmp_path, tokenizer, mixed, monkeypatch, moment):
-    """Ends the build right after `moment` came to be, then counts what the second run works on."""
-    monkeypatch.setattr(build_module, "_RECORDS_PER_SHARD", 60)
-    built(tmp_path / "whole", tokenizer, *mixed)
-
-    class Interrupted(Exception):
-        pass
-
-    def stopping(real: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
-        def put(self: Path, target: Path) -> Path:
-            if moment == "built" and self.parent.name == "built" and self.name == "ledger":
-                raise Interrupted
-            result = real(self, target)
-            if Path(target).name == moment:
-                raise Interrupted
-            return result
-
-        return put
-
-    reals = {name: getattr(Path, name) for name in ("replace", "rename")}  # files are replaced, folders renamed
-    for name, real in reals.items():
-        monkeypatch.setattr(Path, name, stopping(real))
-    with pytest.raises(Interrupted):
-        built(tmp_path / "cut", tokenizer, *mixed)
-    for name, real in reals.items():
-        monkeypatch.setattr(Path, name, real)
-    (work,) = (path for path in (tmp_path / "cut/.work").iterdir() if path.is_dir())
-    stamps = {path: path.stat().st_mtime_ns for path in work.rglob("*.parquet") if "built" not in path.parts}
-
-    class Watcher(Silent):
-        def __init__(self):
-            self.phases = []
-
-        def advanced(self, phase, done, counts):
-            self.phases.append(phase)
-
-    watcher = Watcher()
-    config = DataConfig(inputs=tuple(mixed), tokenizer=str(tokenizer), context=512, test_fraction=0.2)
-    build(config, tmp_path / "cut", name="made", processes=1, watcher=watcher)
-    assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
-    expected = {"prepare-00001": 1, "duplicates.npy": 0, "tokenise-00001": 0, "pack-train-00000": 0, "built": 0}
-    assert watcher.phases.count("prepare") == expected[moment]
-    if moment == "built":
-        assert watcher.phases == []
-    assert stamps
 
 
 def test_two_builds_into_one_folder_refuse_each_other(tmp_path, tokenizer, mixed):
@@ -430,95 +292,3 @@ def test_a_built_in_template_whose_marks_are_no_tokens_is_refused(tokenizer, tem
         open_rendering(str(tokenizer), template)
     assert open_rendering(str(tokenizer), "chatml").template.name == "chatml"
     assert open_rendering(str(tokenizer), "vicuna_v1.1").template.name == "vicuna_v1.1"
-
-
-def test_a_recipe_with_a_base_is_tokenised_for_it_unless_it_says_otherwise(tmp_path):
-    from chaku.data.recipe import load_data
-
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("base: models/llama\ndata: {context: 128}\n")
-    assert load_data(recipe, {}).config.tokenizer == "models/llama"
-    assert load_data(recipe, {"tokenizer": "other"}).config.tokenizer == "other"
-    recipe.write_text("base: models/llama\ndata: {tokenizer: mine}\n")
-    assert load_data(recipe, {}).config.tokenizer == "mine"
-
-
-def test_one_recipe_is_one_set_by_every_command(tmp_path, tokenizer, monkeypatch):
-    from click.testing import CliRunner
-
-    from chaku.cli.data import data as commands
-    from chaku.cli.training_set import training_set
-    from chaku.train.config import read_recipe
-    from data.made import digests
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(build_module, "num_cores", lambda: 1)
-    source = write_lines(tmp_path / "in.jsonl", sharegpt(6))
-    recipe = tmp_path / "recipe.yaml"
-    section = f"{{inputs: [{source}], tokenizer: {tokenizer}, test_fraction: 0.2, context: 512}}"
-    recipe.write_text(f"name: kusi\ndata: {section}\ntrain: {{preset: vicuna-7b-16k}}\n")
-    by_training = training_set(read_recipe(recipe))
-    output = CliRunner().invoke(commands, ["build", "--recipe", str(recipe), "-o", "set", "--processes", "1"])
-    assert output.exit_code == 0, output.output
-    assert "template = vicuna_v1.1  (preset vicuna-7b-16k)" in output.output
-    assert digests(tmp_path / "set") == digests(by_training)
-
-
-def test_a_set_unlike_its_preset_is_told_apart():
-    from chaku.data.recipe import DataConfig, Recipe, differences
-
-    built = {"config": DataConfig(template="vicuna_v1.1").model_dump(mode="json")}
-    recipe = Recipe(data=Path("set"), train={"preset": "vicuna-7b-16k"})
-    assert differences(recipe, built) == ["the set has context 2048, preset vicuna-7b-16k has 16384"]
-    assert differences(Recipe(data=Path("set"), train={"preset": "vicuna-7b"}), built) == []
-
-
-def test_a_file_where_a_recipe_wants_a_set_is_called_a_file(tmp_path):
-    from chaku.data.recipe import Recipe, data_config
-
-    source = write_lines(tmp_path / "in.jsonl", sharegpt(1))
-    with pytest.raises(ConfigError, match=r"data is the file .*in\.jsonl"):
-        data_config(Recipe(data=source))
-
-
-def test_unknown_keys_in_a_recipe_name_the_nearest(tmp_path):
-    from chaku.data.recipe import load_data
-
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("name: x\ndata:\n  contxt: 128\n")
-    with pytest.raises(ConfigError, match="did you mean context"):
-        load_data(recipe, {})
-    recipe.write_text("name: x\ndata:\n  rules: {refusals: drop}\n")
-    with pytest.raises(ConfigError, match="did you mean refusal"):
-        load_data(recipe, {})
-    recipe.write_text("name: x\ndata:\n  context: 128\n  seed: 3\ntrain: {lr: 1}\n")
-    loaded = load_data(recipe, {"seed": 4})
-    assert loaded.config.tokenizer == "smollm2-135m"
-    assert (loaded.config.context, loaded.config.seed) == (128, 4)
-    assert (loaded.origins["context"], loaded.origins["seed"], loaded.origins["pack"]) == (
-        str(recipe),
-        "flag",
-        "default",
-    )
-
-
-def test_a_worker_does_not_outlive_a_killed_build(tmp_path, tokenizer):
-    source = write_json(tmp_path / "big.json", sharegpt(4000, most_rounds=9))
-    script = tmp_path / "run.py"
-    script.write_text(_RUN)
-    command = [sys.executable, str(script), str(tmp_path / "set"), str(tokenizer), "2", str(source)]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(SRC)}, start_new_session=True)
-    deadline = time.monotonic() + PATIENCE_S
-    while not list(tmp_path.glob("set/.work/*/prepare-*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    group = os.getpgid(process.pid)
-    process.kill()
-    process.wait()
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
-    os.killpg(group, signal.SIGKILL)
-    pytest.fail("workers lived on")
