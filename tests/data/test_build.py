@@ -1,4 +1,4 @@
-"""A build keeps the law, survives being killed, and gives the same bytes however many processes worked on it."""
+"""A build keeps the law, and gives the same bytes however many processes worked on it."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from chaku.errors import ModelError, UsageError
 from chaku.weights.convert import convert
 from chaku.weights.paddle import to_paddle
 from chaku.weights.tensors import open_tensors
+from in_process import run_here
 from processes import environment
 from weights.small_models import bits_of, llama, raw, save_bin, word_tokenizer
 
@@ -37,11 +38,6 @@ SEED_FILES = [
 def model(tmp_path):
     llama(50).save_pretrained(tmp_path / "model")
     return tmp_path / "model"
-
-
-def chaku(*arguments):
-    command = [sys.executable, "-m", "chaku", "weights", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment())
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
@@ -84,7 +80,7 @@ def test_the_command_says_what_it_wrote_and_what_is_wrong(tmp_path, model):
     assert done.exit_code == 0, done.output
     assert "model-00001-of-0000" in done.stdout
     assert {str(dtype) for dtype, *_ in bits_of(tmp_path / "out").values()} == {"torch.bfloat16"}
-    again = chaku("convert", model, "-o", tmp_path / "out")
+    again = run_here("weights", "convert", str(model), "-o", str(tmp_path / "out"), env=environment())
     assert (again.returncode, again.stderr.splitlines()[0]) == (2, f"error: {tmp_path}/out exists")
     wrong = in_process(model, "-o", tmp_path / "other", "--shard-size", "large")
     assert wrong.exit_code == 2 and "write 5GB, 500MB or 4GiB" in wrong.output

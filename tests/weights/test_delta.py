@@ -8,13 +8,12 @@ import sys
 
 import pytest
 import torch
-from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from chaku.cli.main import root
 from chaku.errors import ModelError, UsageError
 from chaku.weights.convert import convert
 from chaku.weights.delta import apply_delta, make_delta
+from in_process import run_here
 from processes import environment
 from weights.small_models import bits_of, llama, moved, raw, save_bin, word_tokenizer
 
@@ -284,24 +283,17 @@ make_delta(base, target, output, watch=watch)
 """
 
 
-def chaku(*arguments):
-    command = [sys.executable, "-W", "error", "-m", "chaku", "weights", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment())
-
-
 def test_the_commands_say_what_they_did(tmp_path, pair):
-    def in_process(*arguments):
-        result = CliRunner().invoke(root, ["weights", *map(str, arguments)], catch_exceptions=False)
-        assert result.exit_code == 0, result.output
-        return result.stdout
+    def weights(*arguments):
+        return run_here("weights", *map(str, arguments), env=environment())
 
     base, target = pair
-    lines = in_process("make-delta", base, target, "-o", tmp_path / "delta", "--format", "difference").splitlines()
+    lines = weights("make-delta", base, target, "-o", tmp_path / "delta", "--format", "difference").stdout.splitlines()
     assert lines[0].startswith(f"{tmp_path}/delta: difference delta of 21 tensors, ")
     assert "values (" in lines[1] and lines[1].endswith("will not come back bit for bit; --format xor is exact")
-    applied = in_process("apply-delta", base, tmp_path / "delta", "-o", tmp_path / "back")
-    assert applied == f"{tmp_path}/back: 21 tensors, each as recorded\n"
-    wrong = chaku("apply-delta", target, tmp_path / "delta", "-o", tmp_path / "other")
+    applied = weights("apply-delta", base, tmp_path / "delta", "-o", tmp_path / "back")
+    assert applied.stdout == f"{tmp_path}/back: 21 tensors, each as recorded\n"
+    wrong = weights("apply-delta", target, tmp_path / "delta", "-o", tmp_path / "other")
     assert wrong.returncode == 3
     assert "is not the base this delta was made from: lm_head.weight differs" in wrong.stderr
     assert not (tmp_path / "other").exists()
