@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from canned_engine import CannedEngine
 from chaku.engines.scripted import Reply
 from chaku.errors import ConfigError, NotFound
 from chaku.policies import GuestPolicy, Limits
@@ -78,6 +79,17 @@ async def test_a_guest_has_limits_and_no_api(database: Path) -> None:
         status, _, _ = await g.post("/v1/chat/completions", chat())
         assert status == 401
         assert all(exchange.key_id for exchange in g.exchanges if exchange.status == 200)
+
+
+async def test_a_message_that_moderation_refused_does_not_have_the_next_ones_refused(database: Path) -> None:
+    engine = CannedEngine({"content": "fine"})
+    async with page_gateway(database, engine, moderation={"patterns": {"secret": "project x"}}) as g, tab(g) as me:
+        chat_id = await me.chat()
+        _, refused = await me.ask(chat_id, "tell me of project x", model="canned")
+        _, answer = await me.ask(chat_id, "and the weather?", refused["id"], model="canned")
+    assert (refused["state"], refused["error"]["code"]) == ("failed", "content_filter")
+    assert (answer["state"], answer["content"]) == ("complete", "fine")
+    assert [message["content"] for message in engine.bodies[-1]["messages"]] == ["and the weather?"]
 
 
 async def test_a_blocked_guest_is_out_and_one_limit_of_its_own_wins(database: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any
 
 from chaku import tasks
@@ -307,9 +308,16 @@ def _finish(tree: Tree, ended: StoredMessage) -> StoredMessage:
 
 
 def prompt(system: str | None, path: Sequence[StoredMessage]) -> list[dict[str, Any]]:
-    """The messages that a model gets: the system prompt and those of the path. Empty answers are left out."""
+    """The messages that a model gets: the system prompt and those of the path.
+
+    Empty answers are left out, and so is a message that moderation refused: it would have all later ones refused too.
+    """
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
-    for message in path:
-        if message.content or message.extra:
+    for message, answer in zip_longest(path, path[1:]):
+        if (message.content or message.extra) and not (answer and _refused_prompt(answer)):
             messages.append({"role": message.role, "content": message.content, **(message.extra or {})})
     return messages
+
+
+def _refused_prompt(answer: StoredMessage) -> bool:
+    return not answer.content and (answer.error or {}).get("code") == "content_filter"

@@ -97,7 +97,7 @@ function limits(key) {
     name === "models" ? value.join(" ") : `${count(value)} ${name.replaceAll("_", " ")}`,
   );
   if (key.expires_at) parts.push(`until ${key.expires_at.slice(0, 10)}`);
-  return parts.join(", ") || "none";
+  return html`<span class="limits">${parts.join(", ") || "none"}</span>`;
 }
 
 /** @param {number} number */
