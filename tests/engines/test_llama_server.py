@@ -56,21 +56,32 @@ def test_the_program_may_lie_anywhere_and_its_gpus_count_in_the_plan(tmp_path: P
 
 @pytest.mark.model
 async def test_it_answers_as_the_wheel_does(tmp_path: Path, smollm2_path: Path) -> None:
-    engine = await started(smollm2_path, slots=2, context=512, program=make_program(tmp_path))
+    engine = await started(smollm2_path, slots=1, context=256, program=make_program(tmp_path))
     try:
         pid = engine.status().pid
         response = await whole(engine)
         assert "Paris" in text_of(response) and joined(await streamed(engine)) == text_of(response)
-        assert (engine.capabilities.context_tokens, engine.capabilities.slots) == (512, 2)
+        assert (engine.capabilities.context_tokens, engine.capabilities.slots) == (256, 1)
         begun = [*PARIS, {"role": "assistant", "content": "The capital of"}]
         assert (await engine.planner.plan(call(messages=begun))).path == "/v1/completions"  # others may repeat it
         assert text_of(await whole(engine, messages=begun)).startswith(" France")
-        async with engine.ask(call("embeddings", input=["a cat"])) as answer:
-            assert len((await answer.whole())["data"][0]["embedding"]) == 576
         assert engine.endpoint[1].encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
     finally:
         await engine.stop()
     assert pid is not None and not is_alive(pid)
+
+
+def test_embeddings_and_a_template_are_asked_for_in_its_words() -> None:
+    params = {"n_parallel": 2, "n_ctx": 4096, "n_batch": 2048, "n_ubatch": 2048, "embedding": True}
+    config = {"model": "m.gguf", "alias": "m", "key": "secret", "params": params, "kv_type": "f16", "lora": ["a", "b"],
+              "batch": None, "threads": 3, "gpu_layers": 0, "mmproj": None, "pooling": "cls"}  # fmt: skip
+    words = " ".join(program.command(Path("/llama-server"), config, 9))
+    for piece in ("--embedding --pooling cls", "--batch-size 2048 --ubatch-size 2048", "--gpu-layers 0", "--threads 3",
+                  "--lora a --lora b", "--host 127.0.0.1 --port 9"):  # fmt: skip
+        assert piece in words
+    assert "secret" not in words and program.environment(config)["LLAMA_API_KEY"] == "secret"
+    params["chat_template"] = "{{ messages }}"
+    assert program.environment(config)["LLAMA_ARG_CHAT_TEMPLATE"] == "{{ messages }}"
 
 
 @pytest.mark.parametrize(
