@@ -16,6 +16,8 @@ test("what stands under an answer names tokens, speed, first token and an end th
   const failed = { usage: { completion_tokens: 0 }, timings: null, state: "failed", finish_reason: null };
   assert.deepEqual(format.answerFacts(failed), []);
   assert.deepEqual(format.answerFacts({ usage: null, timings: null, state: "complete", finish_reason: "stop" }), []);
+  const held = { usage: null, timings: null, state: "complete", finish_reason: "content_filter" };
+  assert.deepEqual(format.answerFacts(held), ["held back by moderation"]);
 });
 
 test("a model's state is said in words", () => {

@@ -39,7 +39,7 @@ export function ago(time, now) {
 }
 
 /** @type {Record<string, string>} */
-const FINISH = { length: "stopped at the token limit", content_filter: "filtered", tool_calls: "tool call", edited: "edited" };
+const FINISH = { length: "stopped at the token limit", content_filter: "held back by moderation", tool_calls: "tool call", edited: "edited" };
 
 /**
  * What stands under an answer: tokens, speed, time to the first token, why it ended if not by itself.
