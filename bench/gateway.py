@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from chaku.ports import free_port
+
 NUM_CHUNKS = 64
 CHUNK_EVERY_S = 0.002
 PROMPT = "Tell me about the vicuña, its fibre and the round-up that is called chaku. " * 10
@@ -234,12 +236,9 @@ PEERS = {
 @contextlib.contextmanager
 def peer_gateway(name: str, upstream: str) -> Iterator[Target]:
     """Another gateway in front of the mock, as its own command starts it."""
-    import socket
     import urllib.request
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, "OPENAI_API_KEY": "none", "LITELLM_MASTER_KEY": "sk-bench"}
     with child(PEERS[name](upstream, port), env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as p:
         request = urllib.request.Request(

@@ -14,7 +14,6 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -30,6 +29,7 @@ from report import write_report
 from steps import PYTHON, TOY, Size, Step, Tour
 
 from chaku.engines.process import die_with_parent
+from chaku.ports import free_port
 from chaku.records import atomic_write
 
 PATIENCE_S = 300.0
@@ -163,12 +163,6 @@ def kill_a_worker(
             print(f"(tour) kill -9 {victim.pid}: worker-1 is gone", flush=True)
             return
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def main() -> None:

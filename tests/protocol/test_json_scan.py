@@ -118,3 +118,10 @@ def test_an_integer_that_64_bits_hold_is_exact_and_another_is_refused(rows: list
 def test_a_float_may_have_many_digits(number: bytes) -> None:
     check_small(number)
     assert loads(number) == float(number)
+
+
+@pytest.mark.parametrize("digit", [b"1", b"e", b"-"])
+def test_a_number_without_an_end_is_refused_before_it_is_read_again_and_again(digit: bytes) -> None:
+    slices = scan(digit * (8 << 20), NO_LIMITS)
+    with pytest.raises(InvalidRequest, match="number"):
+        next(slices), next(slices), next(slices), next(slices)

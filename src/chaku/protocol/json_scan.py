@@ -30,6 +30,7 @@ _ZEROS_FOR_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
 _LONG = b"0" * 19
 """No integer with fewer digits needs more than 64 bits."""
 _LONG_INTEGER = re.compile(rb"(?<![\d.eE+-])-?\d{19,}(?![\d.eE])")
+_MOST_DIGITS = 64 << 10
 _OF_NUMBERS = b"0123456789+-.eE"
 _STEPS = {**dict.fromkeys(_OPENERS, 1), **dict.fromkeys(_CLOSERS, -1)}
 
@@ -104,6 +105,8 @@ class _Counts:
     def _check_integers(self, structure: bytes, *, is_last: bool) -> None:
         whole = structure if is_last else structure.rstrip(_OF_NUMBERS)
         self._number = structure[len(whole) :]
+        if len(self._number) > _MOST_DIGITS:  # it is read again with every slice
+            raise InvalidRequest(f"the body holds a number of over {_MOST_DIGITS:,} digits", code="invalid_json")
         if _has_long_number(whole) and not all(map(_fits, _LONG_INTEGER.findall(whole))):
             raise InvalidRequest(
                 "the body holds an integer that does not fit in 64 bits", fix="send it as a text", code="invalid_json"
