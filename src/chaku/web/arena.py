@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
@@ -30,10 +30,9 @@ from chaku.settings import Contestant
 from chaku.store.battles import SIDES, UNDO, Battles, Side, StoredBattle, StoredVote
 from chaku.store.comparisons import ComparisonBook
 from chaku.store.database import Store
-from chaku.store.folding import plain_text
-from chaku.store.message_record import MessageState, StoredMessage
 from chaku.web import arena_shapes, shapes, streams
 from chaku.web.answers import KEEP_S, Answers
+from chaku.web.battle_record import is_streaming, paths_of, reveal_side, settle, side_state, texts_of
 from chaku.web.battle_turn import BattleTurn
 from chaku.web.messages import Opener
 from chaku.web.requests import Handler, id_in, json_response, read_json, visitor_of
@@ -42,8 +41,6 @@ RESULTS_S = 5.0
 """The votes from which pairs are drawn are counted again after so long."""
 HIDDEN_S = 2.0
 """So long after a turn its models count as answering it, since an engine takes a moment to stop."""
-ABANDONED = timedelta(seconds=10)
-"""A battle whose answers nobody writes for so long is nobody's. Before that another gateway may begin to ask."""
 _NOT_COUNTED = {
     "leaked": "an answer said which model wrote it",
     "moderated": "moderation ended an answer",
@@ -195,7 +192,7 @@ class Arena:
             await self._check_prompt(asked.content)
         book = self._book(request)
         battle = await self._settled(book, _battle_id(request))
-        if battle.id in self._running or await asyncio.to_thread(_is_streaming, book, battle):
+        if battle.id in self._running or await asyncio.to_thread(is_streaming, book, battle):
             raise Conflict(
                 "an answer is being written", fix="wait until both sides have ended", code="battle_answering"
             )
@@ -243,7 +240,7 @@ class Arena:
             if event != before:
                 before = event
                 yield None, dict(event)
-            if battle.state != "answering" and not await asyncio.to_thread(_is_streaming, book, battle):
+            if battle.state != "answering" and not await asyncio.to_thread(is_streaming, book, battle):
                 return
             await asyncio.sleep(KEEP_S)
 
@@ -261,11 +258,11 @@ class Arena:
     ) -> StoredVote:
         if battle.turn == 0:
             raise Conflict("nothing was asked yet", fix="send a message first", code="not_votable")
-        sides, paths = book.sides(battle), _paths(book, battle)
-        answers = {side: _texts(paths[side], "assistant") for side in SIDES}
+        sides, paths = book.sides(battle), paths_of(book, battle)
+        answers = {side: texts_of(paths[side], "assistant") for side in SIDES}
         if (turn := self._running.get(battle.id)) is not None:  # the store has what there was a second ago
             answers = {side: [*answers[side][: battle.turn - 1], turn.shown[side]] for side in SIDES}
-        prompts = _texts(paths["a"], "user")
+        prompts = texts_of(paths["a"], "user")
         names = {contestant.name for contestant in sides.values()}
         is_leaked = leaks_identity(
             [text for side in SIDES for text in answers[side]],
@@ -316,14 +313,14 @@ class Arena:
         """The battle; one whose turn was broken off by the end of its gateway is votable or has failed."""
         battle = await asyncio.to_thread(book.get, battle_id)
         if battle.state == "answering" and battle_id not in self._running:
-            return await asyncio.to_thread(_settle, book, battle)
+            return await asyncio.to_thread(settle, book, battle)
         return battle
 
     async def _shown(self, book: Battles, battle_id: str) -> arena_shapes.BattleShown:
         while True:  # until no turn ended or began while this read: what is shown is of one moment
             turn = self._running.get(battle_id)
             battle = await asyncio.to_thread(book.get, battle_id)
-            paths = await asyncio.to_thread(_paths, book, battle)
+            paths = await asyncio.to_thread(paths_of, book, battle)
             given = await asyncio.to_thread(book.vote_of, battle_id)
             revealed = None if given is None else await asyncio.to_thread(self._revealed, book, battle_id, given)
             if turn is self._running.get(battle_id):
@@ -332,9 +329,9 @@ class Arena:
             battle = turn.battle
 
         def show_side(side: Side) -> arena_shapes.SideShown:
-            answers = _texts(paths[side], "assistant")
+            answers = texts_of(paths[side], "assistant")
             if turn is None:
-                return {"state": _side_state(battle, paths[side]), "answers": answers}
+                return {"state": side_state(battle, paths[side]), "answers": answers}
             earlier = answers[: battle.turn - 1]
             return {"state": turn.state_of(side), "answers": [*earlier, turn.shown[side]]}
 
@@ -344,14 +341,14 @@ class Arena:
             "turn": battle.turn,
             "token": battle.token or None,
             "consent": {"keep": True, "publish": battle.publish},
-            "prompts": _texts(max(paths.values(), key=len), "user"),
+            "prompts": texts_of(max(paths.values(), key=len), "user"),
             "sides": {side: show_side(side) for side in SIDES},
             "revealed": revealed,
         }
 
     def _revealed(self, book: Battles, battle_id: str, given: StoredVote) -> arena_shapes.Revealed:
         battle = book.get(battle_id)
-        sides, paths = book.sides(battle), _paths(book, battle)
+        sides, paths = book.sides(battle), paths_of(book, battle)
         sizes = {row["id"]: row["num_parameters"] for row in self._models()}
         why_not = next((_NOT_COUNTED[flag] for flag in battle.flags if flag in _NOT_COUNTED), None)
         return {
@@ -359,62 +356,10 @@ class Arena:
             "choice": given.choice,
             "counted": why_not is None,
             "reason": why_not,
-            "sides": {side: _reveal(sides[side], paths[side], sizes.get(sides[side].model)) for side in SIDES},
+            "sides": {side: reveal_side(sides[side], paths[side], sizes.get(sides[side].model)) for side in SIDES},
             "reasons": given.reasons,
             "undo_until": shapes.show_time(given.created_at + UNDO),
         }
-
-
-def _reveal(
-    contestant: Contestant, path: Sequence[StoredMessage], num_parameters: int | None
-) -> arena_shapes.SideRevealed:
-    answers = [message for message in path if message.role == "assistant"]
-    rates = [message.timings["tokens_per_s"] for message in answers if message.timings]
-    tokens = [message.usage["completion_tokens"] for message in answers if message.usage]
-    return {
-        "contestant": contestant.name,
-        "model": contestant.model,
-        "tokens_per_s": next((rate for rate in reversed(rates) if rate is not None), None),
-        "num_tokens": sum(tokens) if tokens else None,
-        "num_parameters": num_parameters,
-        "parameters": {**({"system": contestant.system} if contestant.system else {}), **contestant.sampling},
-    }
-
-
-def _paths(book: Battles, battle: StoredBattle) -> dict[Side, list[StoredMessage]]:
-    """The messages of both sides."""
-    return {side: book.tree(battle, side).path() for side in SIDES}
-
-
-def _texts(path: Sequence[StoredMessage], role: str) -> list[str]:
-    return [plain_text(message.content) for message in path if message.role == role]
-
-
-def _is_streaming(book: Battles, battle: StoredBattle) -> bool:
-    """Whether a gateway writes an answer of this battle."""
-    return any(path and path[-1].state is MessageState.STREAMING for path in _paths(book, battle).values())
-
-
-def _settle(book: Battles, battle: StoredBattle) -> StoredBattle:
-    """A battle in `answering` that no gateway works on any more."""
-    paths = _paths(book, battle)
-    if any(path and path[-1].state is MessageState.STREAMING for path in paths.values()):
-        return battle
-    if _now() - battle.updated_at < ABANDONED:
-        return battle
-    texts = [_texts(path, "assistant") for path in paths.values()]
-    if battle.turn > 1 or all(answers and answers[-1].strip() for answers in texts):
-        book.flag(battle.id, "failed", now=_now())
-        return book.open_voting(battle.id, now=_now())
-    return book.flag(battle.id, "failed", now=_now(), state="failed")
-
-
-def _side_state(battle: StoredBattle, path: Sequence[StoredMessage]) -> arena_shapes.SideState:
-    if not path:
-        return "waiting"
-    if path[-1].role != "assistant" or path[-1].state is MessageState.STREAMING:
-        return "answering" if battle.state != "failed" else "failed"
-    return "failed" if path[-1].state is MessageState.FAILED else "ended"
 
 
 def _why_closed(ready: dict[str, Contestant]) -> str:
