@@ -53,7 +53,8 @@ def in_words(complaint: Any) -> str:
         case "none_required":
             return "only null is allowed"
         case "literal_error":
-            return f"one of {context['expected']} is needed"
+            expected = context["expected"]
+            return f"one of {expected} is needed" if " or " in expected else f"{expected} is needed"
         case "union_tag_invalid":
             return f"{_field(context)} must be one of {context['expected_tags']}"
         case "union_tag_not_found":

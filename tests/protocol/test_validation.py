@@ -48,6 +48,11 @@ def part(**fields: Any) -> Any:
         (lambda: chat(logit_bias={"a": 1}), "logit_bias.a", "a token id"),
         (lambda: chat(metadata={"a": 1}), "metadata.a", "a text is needed"),
         (lambda: chat(tool_choice="maybe"), "tool_choice", "'none', 'auto' or 'required'"),
+        (
+            lambda: chat(tools=[{"type": "x", "function": {"name": "f"}}]),
+            "tools.0.type",
+            "is 'x': 'function' is needed",
+        ),
         (lambda: chat(response_format={"type": "xml"}), "response_format", "type must be one of 'text'"),
         (
             lambda: chat(tools=[{"type": "function", "function": {"name": "no spaces"}}]),
