@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,6 +20,7 @@ from chaku.engines.base import Call, State
 from chaku.engines.opening import ENGINES, check_settings, choose_engine, open_engine, require_usable
 from chaku.engines.servers import commands, environments, rows
 from chaku.engines.servers.engine import ServerEngine
+from chaku.engines.servers.inside.chaku_guard import Guard
 from chaku.engines.servers.parsers import Parsers, parsers_for
 from chaku.engines.supervisor import BackOff
 from chaku.errors import ConfigError, ContextOverflow, EngineError, ModelError, UsageError
@@ -264,3 +268,68 @@ def test_auto_takes_vllm_for_a_folder_only_with_a_gpu_and_an_environment(
 def test_gpus_that_do_not_make_equal_stages_are_refused(tmp_path: Path, smollm2_folder: Path) -> None:
     with pytest.raises(ConfigError, match="3 GPUs are not 2 stages"):
         opened("vllm", make_python(tmp_path / "apart"), smollm2_folder, gpus=3, engine_args={"pipeline": 2})
+
+
+@pytest.mark.parametrize("end", ["it wakes", "it can't wake", "it died asleep"])
+async def test_an_idle_server_sleeps_and_the_next_call_wakes_it_or_starts_another(
+    tmp_path: Path, smollm2_folder: Path, end: str
+) -> None:
+    python = make_python(tmp_path / "apart", never_wakes=end == "it can't wake")
+    mark = tmp_path / "apart" / "asleep"
+    async with running(
+        opened("vllm", python, smollm2_folder, idle_unload_s=0.1, engine_args={"sleep": True})
+    ) as engine:
+        first = (await whole(engine))["choices"][0]["message"]["content"]
+        await until(lambda: engine.status().state is State.UNLOADED and mark.exists())
+        assert is_alive(int(first))
+        if end == "it died asleep":
+            os.kill(int(first), signal.SIGKILL)
+            mark.unlink()
+        answers = await asyncio.gather(*(whole(engine) for _ in range(3)))
+        (second,) = {answer["choices"][0]["message"]["content"] for answer in answers}
+        assert (second == first) is (end == "it wakes")
+        assert is_alive(int(second)) and (second == first or not is_alive(int(first)))
+        await until(mark.exists)
+    assert not is_alive(int(second))
+
+
+def test_sleep_is_for_an_idle_vllm(tmp_path: Path, smollm2_folder: Path) -> None:
+    python = make_python(tmp_path / "apart")
+    for engine, settings, words in (
+        ("vllm", {}, "none is ever idle"),
+        ("sglang", {"idle_unload_s": 9}, "vLLM's alone"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            opened(engine, python, smollm2_folder, engine_args={"sleep": True}, **settings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "headers", "passes"),
+    [
+        ("http", "/health", [], True),
+        ("http", "/sleep", [], False),
+        ("http", "/collective_rpc", [(b"authorization", b"Bearer other")], False),
+        ("http", "/wake_up", [(b"authorization", b"Bearer ours")], True),
+        ("http", "/v1/models", [], False),
+        ("websocket", "/v1/realtime", [], False),
+        ("lifespan", "", [], True),
+    ],
+)
+async def test_the_guard_inside_vllm_asks_for_the_key_on_every_route_but_health(
+    monkeypatch: pytest.MonkeyPatch, kind: str, path: str, headers: list[tuple[bytes, bytes]], passes: bool
+) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "ours")
+    passed, sent = [], []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        passed.append(scope["path"])
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await Guard(app)({"type": kind, "path": path, "headers": headers}, None, send)
+    assert passed == ([path] if passes else [])
+    assert passes or sent[0] in (
+        {"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]},
+        {"type": "websocket.close", "code": 1008},
+    )

@@ -32,7 +32,7 @@ was strict."""
 
 
 def make_python(folder: Path, **behaviour: object) -> Path:
-    """An interpreter for `--engine-python`. `behaviour`: slow_s, flood, dies_at_start, crashes_once, script."""
+    """An interpreter for `--engine-python`. `behaviour`: slow_s, flood, dies_at_start, crashes_once, never_wakes."""
     for module in ("vllm/entrypoints/cli/main", "sglang/launch_server"):
         file = folder / f"{module}.py"
         file.parent.mkdir(parents=True)
@@ -54,9 +54,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(200, {"object": "list", "data": [{"id": "base", "max_model_len": 2048}]})
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "null")
         if not self.is_allowed():
             return
+        if self.path.startswith(("/sleep", "/wake_up")):
+            self.lie_down_or_get_up()
+            return
+        if (HOME / "asleep").exists():  # a real one would not answer at all
+            os._exit(1)
         with (HOME / "requests.jsonl").open("a") as log:
             log.write(json.dumps(body) + "\n")
         if BEHAVIOUR.get("flood"):
@@ -79,6 +84,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
             choice = {"index": 0, "message": said, "finish_reason": "stop", "logprobs": None, "token_ids": None}
             self.answer(200, {"id": "c", "object": "chat.completion", "created": 1, "model": body["model"],
                               "choices": [choice], "usage": USAGE, "prompt_logprobs": None})  # fmt: skip
+
+    def lie_down_or_get_up(self) -> None:
+        """As vLLM in its development mode, which alone has these routes."""
+        mark = HOME / "asleep"
+        if os.environ.get("VLLM_SERVER_DEV_MODE") != "1" or "--enable-sleep-mode" not in sys.argv:
+            self.answer(404, {"detail": "Not Found"})
+        elif BEHAVIOUR.get("never_wakes") and self.path == "/wake_up":
+            mark.unlink()
+            self.answer(500, {"detail": "CUDA error"})
+        else:
+            mark.touch() if self.path == "/sleep?level=1" else mark.unlink()
+            self.answer(200, {})
 
     def stream(self, body: dict[str, object]) -> None:
         self.send_response(200)

@@ -19,12 +19,18 @@ class BaseEngine(Engine, Generic[Run]):
     ) -> None:
         """`name` is what clients call the base. `capabilities` are what is known of it before its child runs."""
         self.name = name
-        self._supervisor = ChildSupervisor(name, self._launch, idle_unload_s=idle_unload_s, back_off=back_off)
+        self._supervisor = ChildSupervisor(
+            name, self._launch, idle_unload_s=idle_unload_s, unload=self._unload, back_off=back_off
+        )
         self._capabilities = capabilities or Capabilities()
 
     @abstractmethod
     async def _launch(self) -> Run:
         """Start a child; return when it has generated a token, having set `_capabilities`."""
+
+    async def _unload(self, running: Run) -> None:
+        """Put an idle child away."""
+        await running.close()
 
     async def start(self) -> None:
         """Load and generate a token. Raises ModelError (model, memory, missing package) or EngineError."""

@@ -64,16 +64,19 @@ class ChildSupervisor(Generic[Run]):
         launch: Callable[[], Awaitable[Run]],
         *,
         idle_unload_s: float | None = None,
+        unload: Callable[[Run], Awaitable[None]] | None = None,
         back_off: BackOff | None = None,
         when_asked: bool = False,
     ) -> None:
         """`launch` starts a child and returns when it is ready. It raises ModelError if trying again is of no use.
 
+        `unload` puts away a child that is idle, by default by closing it. The next call launches.
         With `when_asked` there is no need to call `start`: the first `use` does.
         """
         self._name = name
         self._launch = launch
         self._idle_unload_s = idle_unload_s
+        self._unload = unload
         self._back_off = back_off or BackOff()
         self._state = State.UNLOADED if when_asked else State.STOPPED
         self._detail = ""
@@ -198,7 +201,7 @@ class ChildSupervisor(Generic[Run]):
                 if await self._idle_or(ended):
                     self._run = None
                     self._become(State.UNLOADED, f"unloaded after {self._idle_unload_s:g} s without a request")
-                    await run.close()
+                    await (run.close() if self._unload is None else self._unload(run))
                     return
                 words = run.child.last_words()
                 cause = f"the engine {await ended}" + (f" ({words})" if words else "")

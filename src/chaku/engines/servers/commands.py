@@ -13,6 +13,7 @@ LOOPBACK = "127.0.0.1"
 BASE = "base"
 """The base's name at its server; clients never see it."""
 _KEY = "CHAKU_ENGINE_KEY"
+INSIDE = Path(__file__).parent / "inside"
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The ranks that vLLM has room for."""
 _OURS = (
@@ -40,6 +41,8 @@ class Plan:
     pipeline: int = 1
     dtype: str = "auto"
     gpu_memory: float | None = None
+    sleeps: bool = False
+    """Whether an idle server keeps its process and leaves its GPUs; vLLM alone."""
     options: tuple[str, ...] = ()
     """Further words of the server's own command line."""
 
@@ -78,7 +81,11 @@ def vllm(plan: Plan, python: Path, port: int, key: str, template: Path | None) -
         rank = next((rank for rank in _LORA_RANKS if rank >= plan.rank), _LORA_RANKS[-1])
         argv += ["--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(len(plan.adapters))]
         argv += ["--lora-modules", *(f"{name}={path}" for name, path in plan.adapters.items())]
+    if plan.sleeps:  # the guard asks for the key on the routes of sleeping too
+        argv += ["--enable-sleep-mode", "--middleware", "chaku_guard.Guard"]
     env = {"VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1", "VLLM_HOST_IP": LOOPBACK}
+    if plan.sleeps:
+        env |= {"VLLM_SERVER_DEV_MODE": "1", "PYTHONPATH": str(INSIDE)}
     return Command([*argv, *plan.options], env)
 
 

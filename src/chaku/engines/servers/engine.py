@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import secrets
 import tempfile
@@ -27,7 +28,10 @@ from chaku.errors import ChakuError, EngineError, ModelError
 from chaku.http_out import Retries, Transport
 from chaku.ports import free_port
 
+_log = logging.getLogger(__name__)
+
 _LOAD_TIMEOUT_S = 1800.0
+_SLEEP_TIMEOUT_S = 300.0
 _LOOK_EVERY_S = 0.25
 _ONCE = Retries(limit=0, unanswered=False, statuses=frozenset())
 _FIRST_TOKEN = {"model": BASE, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
@@ -75,9 +79,12 @@ class _Running:
     child: Child
     http: Transport
     files: tempfile.TemporaryDirectory[str]
+    control: Transport
+    """Speaks to the routes beside /v1."""
 
     async def close(self) -> None:
         await self.http.close()
+        await self.control.close()
         await self.child.stop()
         self.files.cleanup()
 
@@ -94,6 +101,9 @@ class ServerEngine(BaseEngine[_Running]):
             capabilities=settings.capabilities,
         )
         self.settings = settings
+        self._asleep: _Running | None = None
+        self._sleeping = asyncio.Lock()
+        """Held while a server falls asleep or wakes."""
 
     @property
     def adapter_names(self) -> Iterable[str]:
@@ -133,7 +143,48 @@ class ServerEngine(BaseEngine[_Running]):
             body["tools"] = [_held_to_its_schema(tool) for tool in body["tools"]]
         return body, notes
 
+    async def _unload(self, running: _Running) -> None:
+        """Let an idle server sleep where it may, else end it."""
+        if not self.settings.plan.sleeps:
+            await super()._unload(running)
+            return
+        async with self._sleeping:
+            if await self._obeys(running, "/sleep?level=1"):
+                self._asleep = running
+
+    async def _wake(self) -> _Running | None:
+        """The server that sleeps, awake; None where none does, or where it is of no use any more."""
+        async with self._sleeping:
+            running, self._asleep = self._asleep, None
+            return running if running is not None and await self._obeys(running, "/wake_up") else None
+
+    async def _obeys(self, running: _Running, path: str) -> bool:
+        """Whether a server did what it was told; it is ended otherwise."""
+        try:
+            async with asyncio.timeout(_SLEEP_TIMEOUT_S), running.control.request("POST", path) as response:
+                if response.status == 200:
+                    return True
+                why = f"it answered {response.status}"
+        except (ChakuError, TimeoutError) as error:
+            why = str(error) or f"no answer within {_SLEEP_TIMEOUT_S:g} s"
+        except BaseException:
+            await running.close()
+            raise
+        _log.warning("the server is ended name=%s path=%s why=%r", self.name, path, why)
+        await running.close()
+        return False
+
+    async def stop(self) -> None:
+        """End the server, asleep or not."""
+        await super().stop()
+        async with self._sleeping:
+            running, self._asleep = self._asleep, None
+            if running is not None:
+                await running.close()
+
     async def _launch(self) -> _Running:
+        if (woken := await self._wake()) is not None:
+            return woken
         settings, key, port = self.settings, secrets.token_urlsafe(24), free_port()
         files = tempfile.TemporaryDirectory(prefix="chaku-server-")
         template = None
@@ -141,12 +192,15 @@ class ServerEngine(BaseEngine[_Running]):
             template = Path(files.name) / "template.jinja"
             template.write_text(settings.template)
         command = settings.server.command(settings.plan, settings.python, port, key, template)
-        http = Transport(
-            f"http://{LOOPBACK}:{port}/v1",
-            who=self.name,
-            headers={"Authorization": f"Bearer {key}"},
-            retries=_ONCE,
-            silence_s=None,
+        http, control = (
+            Transport(
+                f"http://{LOOPBACK}:{port}{prefix}",
+                who=self.name,
+                headers={"Authorization": f"Bearer {key}"},
+                retries=_ONCE,
+                silence_s=None,
+            )
+            for prefix in ("/v1", "")
         )
         try:
             child = await run_command(
@@ -155,9 +209,10 @@ class ServerEngine(BaseEngine[_Running]):
             )  # fmt: skip
         except BaseException:
             await http.close()
+            await control.close()
             files.cleanup()
             raise
-        return _Running(child, http, files)
+        return _Running(child, http, files, control)
 
     async def _first_token(self, http: Transport) -> None:
         """Return when a token has been generated."""

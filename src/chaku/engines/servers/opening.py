@@ -58,6 +58,8 @@ class ServerArgs(Frozen):
     """The server's parser of tool calls. Default: by the model's family and template; none: no tools."""
     reasoning_parser: str | None = None
     """The server's parser of thoughts. Default: by the model's family and template; none: thoughts stay text."""
+    sleep: bool = False
+    """An idle vLLM keeps its process, moves the weights to main memory and leaves its GPUs; needs --idle-unload."""
     options: str = ""
     """Further words of the server's own command line."""
 
@@ -92,6 +94,9 @@ def open_server(engine: str, name: str, config: ModelConfig, path: Path) -> Serv
     gpus = config.gpus or 1
     if gpus % args.pipeline:
         raise ConfigError(f"{name}: {gpus} GPUs are not {args.pipeline} stages of equal size", param="engine_args")
+    if args.sleep and (engine != "vllm" or config.idle_unload_s is None):
+        why = "is vLLM's alone" if engine != "vllm" else "is for an idle server, and none is ever idle"
+        raise ConfigError(f"{name}: sleep {why}", fix="set --idle-unload, or leave sleep out", param="engine_args")
     folder = model_folder(path)
     base = base_of(folder) if is_adapter(folder) else folder
     if not (base / CONFIG).is_file():
@@ -120,6 +125,7 @@ def open_server(engine: str, name: str, config: ModelConfig, path: Path) -> Serv
         pipeline=args.pipeline,
         dtype=args.dtype,
         gpu_memory=args.gpu_memory,
+        sleeps=args.sleep,
         options=tuple(shlex.split(args.options)),
     )
     return ServerEngine(

@@ -1,0 +1,1 @@
+"""Modules that run inside a server, in its environment: each imports the standard library alone."""
