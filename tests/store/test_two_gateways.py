@@ -46,8 +46,8 @@ async def test_two_gateways_run_each_request_of_a_batch_once(url, monkeypatch):
     lines = [{"custom_id": str(n), "method": "POST", "url": CHAT, "body": chat(f"n{n}")} for n in range(15)]
     content = "".join(json.dumps(line) + "\n" for line in lines).encode()
     async with (
-        page_gateway(url, scripted(slow), lease_s=1) as one,
-        page_gateway(url, scripted(slow), lease_s=1) as two,
+        page_gateway(url, scripted(slow), lease_s=30) as one,
+        page_gateway(url, scripted(slow), lease_s=30) as two,
         AsyncOpenAI(base_url=f"{one.url}/v1", api_key="any", max_retries=0) as first,
         AsyncOpenAI(base_url=f"{two.url}/v1", api_key="any", max_retries=0) as second,
     ):

@@ -161,7 +161,9 @@ class FakePage:
             task.cancel()
 
     def announce(self, event: dict[str, Any]) -> None:
-        """Tell every open page something, from any thread."""
+        """Tell every open page something, from any thread. Models are so from now on."""
+        if event["type"] == "models":
+            self.world.models[:] = event["models"]
         self._loop.call_soon_threadsafe(self._tell, event)
 
     def _tell(self, event: dict[str, Any]) -> None:

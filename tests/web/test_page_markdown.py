@@ -141,5 +141,6 @@ def test_a_streamed_answer_ends_as_the_same_one_that_is_read(browser, world, fak
         wait_for_answer(streamed)
         expect(streamed.locator("[aria-busy]")).to_have_count(0)
         expect(streamed.locator(".note")).to_have_count(2)
+        expect(page.get_by_role("button", name="Copied")).to_have_count(0)  # as an earlier test left it
         body = "document.querySelector('.answer-body').innerText"
         assert streamed.evaluate(body) == page.evaluate(body)

@@ -73,3 +73,20 @@ test("events change the data, and missed ones have it fetched again", async () =
   events.hear({ type: "unknown" });
   assert.equal(calls.length, 2);
 });
+
+test("a fetch under way never undoes what an event said meanwhile", async () => {
+  const { resource, calls } = asked();
+  const events = new EventStream();
+  resource.live(events, { renamed: (_, { name }) => name });
+  resource.take("before");
+  events.hear({ type: "missed" });
+  events.hear({ type: "renamed", name: "after" });
+  assert.deepEqual([resource.data, calls.length], ["after", 2]);
+  calls[0].answer("before");
+  await new Promise(setImmediate);
+  assert.equal(resource.data, "after");
+  calls[1].answer("after");
+  await new Promise(setImmediate);
+  events.hear({ type: "renamed", name: "later" });
+  assert.deepEqual([resource.data, calls.length], ["later", 2]);
+});

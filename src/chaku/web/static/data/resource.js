@@ -20,6 +20,7 @@ export class Resource extends Observable {
     /** @type {Problem | null} */
     this.problem = null;
     this._numAsked = 0;
+    this._isAsking = false;
     /** @type {Promise<void> | null} */
     this._loading = null;
   }
@@ -44,20 +45,29 @@ export class Resource extends Observable {
   /** Fetch it, or again; of several calls under way the newest counts. @throws {CallFailed} */
   async refresh() {
     const number = ++this._numAsked;
+    this._isAsking = true;
     try {
       const data = await this._fetch(this.data);
-      if (number === this._numAsked) this.take(data);
+      if (number === this._numAsked) this._have(data);
     } catch (error) {
       if (!(error instanceof CallFailed)) throw error;
       if (number !== this._numAsked) return;
       this.problem = error.problem;
       this.changed();
       throw error;
+    } finally {
+      if (number === this._numAsked) this._isAsking = false;
     }
   }
 
   /** Have new data, which came from elsewhere than a fetch. @param {Data} data */
   take(data) {
+    this._have(data);
+    if (this._isAsking) void this._renew(); // the call under way may be older
+  }
+
+  /** @param {Data} data */
+  _have(data) {
     this.data = data;
     this.problem = null;
     this.changed();
@@ -80,7 +90,7 @@ export class Resource extends Observable {
       const hearer = (/** @type {any} */ event) => {
         const data = this.data && change(this.data, event);
         if (data) this.take(data);
-        else void this._renew(); // a call under way may be older than the event
+        else void this._renew();
       };
       events.on({ [type]: hearer });
     }
