@@ -52,11 +52,15 @@ class SteadyStream:
 
     def _read(self, connection: socket.socket) -> None:
         self._last = time.perf_counter()
-        while not self._is_over and connection.recv(65536):
-            now = time.perf_counter()
-            self.longest_s = max(self.longest_s, now - self._last)
-            self._last = now
-            self.num_pieces += 1
+        try:
+            while not self._is_over and connection.recv(65536):
+                now = time.perf_counter()
+                self.longest_s = max(self.longest_s, now - self._last)
+                self._last = now
+                self.num_pieces += 1
+        except ConnectionError:
+            if not self._is_over:  # our own end resets it where something was not read yet
+                raise
 
 
 @contextlib.contextmanager
