@@ -148,7 +148,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"{file} is not YAML: {str(error).splitlines()[0]}", fix=_YAML_FIX) from None
     if content is None:
-        return {}
+        raise ConfigError(f"{file} is empty", fix=_YAML_FIX)
     if not isinstance(content, dict):
         raise ConfigError(f"{file} holds a {type(content).__name__}, not a mapping of keys to values", fix=_YAML_FIX)
     return content
