@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from chaku import tasks
 from chaku.engines.base import PROMPT_FIELD, Answer, Call, Capabilities, Engine, Route, State, Status
+from chaku.engines.chat_template import given_stops
 from chaku.engines.fastchat_answer import Asked, FastChatAnswer
 from chaku.engines.fastchat_text import Prompts
 from chaku.errors import (
@@ -167,7 +168,7 @@ class FastChatEngine(Engine):
     async def _asked(self, call: Call) -> Asked:
         assert self._prompts is not None, "a worker without a template is not ready"
         body, notes = call.body, []
-        stops = [body["stop"]] if isinstance(body.get("stop"), str) else list(body.get("stop") or ())
+        stops = given_stops(body)
         params: dict[str, Any] = {"model": self._model, "echo": False, "stop_token_ids": None}
         if call.route == "chat":
             prompt, was_broken = self._prompts.write(body["messages"])

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from chaku.engines.process import Child, python_argv
-from chaku.errors import EngineError, ModelError
+from chaku.errors import ChakuError, EngineError, ModelError
+from chaku.http_out import Retries, Transport
 
 NO_STALL = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
 """Environment of the child, read by libgomp when it is loaded. The threads of llama.cpp and torch meet at a barrier
 hundreds of times per token and by default spin there for 3 ms. If another process takes a core, each barrier costs a
 time slice, and a token takes seconds. Figures: bench/results/2026-11-28-stall.md."""
+_ONCE = Retries(limit=0, unanswered=False, statuses=frozenset())
+_LOADING = 503
+_LOOK_EVERY_S = 0.1
 
 WhyFailed = Callable[[Child, dict[str, Any]], Awaitable[ModelError | EngineError]]
 """The error that a child's end, or its last message, stands for."""
@@ -42,7 +47,7 @@ async def load(
 
 async def run_command(
     argv: list[str], *, env: Mapping[str, str], name: str, spins: bool = False, timeout_s: float,
-    ready: Callable[[], Awaitable[None]], why_failed: WhyFailed,
+    ready: Callable[[], Awaitable[object]], why_failed: WhyFailed,
 ) -> Child:  # fmt: skip
     """Run a command that is not ours, under the guard, until `ready` returns.
 
@@ -66,6 +71,19 @@ async def run_command(
         asking.cancel()
         await asyncio.gather(ended, asking, return_exceptions=True)
     return child
+
+
+async def answer_when_ready(http: Transport, path: str) -> tuple[int, Any]:
+    """Status and body of the first answer to a GET that is not 503. Its server may not listen yet.
+
+    It asks for ever: the end of the server is watched beside this, by `run_command`.
+    """
+    while True:
+        with contextlib.suppress(ChakuError):
+            status, body = await http.json("GET", path, retries=_ONCE)
+            if status != _LOADING:
+                return status, body
+        await asyncio.sleep(_LOOK_EVERY_S)
 
 
 def _environment(*, spins: bool) -> dict[str, str]:

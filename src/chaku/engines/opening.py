@@ -68,8 +68,14 @@ def _open_llamacpp(
     name: str, config: ModelConfig, reference: Reference, path: Path | None, resources: Resources
 ) -> Engine:
     assert path is not None, "a model file is pulled before its engine is opened"
-    chosen = choose_engine(name, config, reference).kind
-    return open_gguf(name, config, path, resources, program.find(config) if chosen.name == program.NAME else None)
+    return open_gguf(name, config, path, resources)
+
+
+def _open_llama_server(
+    name: str, config: ModelConfig, reference: Reference, path: Path | None, resources: Resources
+) -> Engine:
+    assert path is not None, "a model file is pulled before its engine is opened"
+    return open_gguf(name, config, path, resources, program.find(config))
 
 
 def _open_upstream(
@@ -167,7 +173,7 @@ _KINDS = (
         opens=_GGUF,
         settings=_OF_LLAMACPP,
         why_not="it is for upstreams",
-        open=_open_llamacpp,
+        open=_open_llama_server,
         why_auto=_why_llama_server,
         missing=_needs_program,
         args=LlamaServerArgs,

@@ -76,7 +76,7 @@ class ChildSupervisor(Generic[Run]):
         self._name = name
         self._launch = launch
         self._idle_unload_s = idle_unload_s
-        self._unload = unload
+        self._unload = unload or (lambda run: run.close())
         self._back_off = back_off or BackOff()
         self._state = State.UNLOADED if when_asked else State.STOPPED
         self._detail = ""
@@ -201,7 +201,7 @@ class ChildSupervisor(Generic[Run]):
                 if await self._idle_or(ended):
                     self._run = None
                     self._become(State.UNLOADED, f"unloaded after {self._idle_unload_s:g} s without a request")
-                    await (run.close() if self._unload is None else self._unload(run))
+                    await self._unload(run)
                     return
                 words = run.child.last_words()
                 cause = f"the engine {await ended}" + (f" ({words})" if words else "")

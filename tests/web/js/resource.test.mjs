@@ -59,6 +59,8 @@ test("what was fetched for somebody who has left does not come back", async () =
   calls[0].answer("theirs");
   await loading;
   assert.equal(resource.data, null);
+  resource.take("mine");
+  assert.equal(calls.length, 1);
 });
 
 test("events change the data, and missed ones have it fetched again", async () => {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import secrets
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +10,7 @@ from typing import Any, Literal
 
 from chaku.engines.llamacpp import program
 from chaku.engines.llamacpp.refusal import refusal
-from chaku.engines.model_child import load, run_command
+from chaku.engines.model_child import answer_when_ready, load, run_command
 from chaku.engines.process import Child
 from chaku.engines.supervisor import BackOff, NotEnoughMemory
 from chaku.errors import EngineError, ModelError
@@ -23,9 +21,6 @@ from chaku.ports import free_port
 EMBEDDING_SLOTS = 2
 _RETRIES = Retries(limit=2, budget_s=5.0, first_pause_s=0.02, statuses=frozenset())
 """Its server now and then closes a connection without a byte; sending the request again can't be noticed."""
-_ONCE = Retries(limit=0)
-_LOADING = 503
-_LOOK_EVERY_S = 0.1
 _MOST_EMBEDDED_TOKENS = 2048
 _OUT_OF_MEMORY = ("failed to allocate", "unable to allocate", "out of memory", "bad_alloc")
 
@@ -148,27 +143,16 @@ async def _start_program(path: Path, name: str, settings: Settings, config: dict
     """A llama-server of the user's, which listens before the model is loaded."""
     port = free_port()
     http = _transport(f"http://127.0.0.1:{port}", name, config["key"])
-
     try:
         child = await run_command(
             program.command(path, config, port), env=program.environment(config), name=name, spins=settings.spin,
-            timeout_s=settings.load_timeout_s, ready=partial(_loaded, http),
+            timeout_s=settings.load_timeout_s, ready=partial(answer_when_ready, http, "/health"),
             why_failed=partial(_load_failure, settings),
         )  # fmt: skip
     except BaseException:
         await http.close()
         raise
     return LlamaServer(child, http, config["key"])
-
-
-async def _loaded(http: Transport) -> None:
-    """Return when a llama-server has loaded its model. Its end is watched beside this."""
-    while True:
-        with contextlib.suppress(EngineError):  # it does not listen yet
-            status, _ = await http.json("GET", "/health", retries=_ONCE)
-            if status != _LOADING:
-                return
-        await asyncio.sleep(_LOOK_EVERY_S)
 
 
 def _transport(address: str, name: str, key: str) -> Transport:

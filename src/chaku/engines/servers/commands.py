@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ LOOPBACK = "127.0.0.1"
 BASE = "base"
 """The base's name at its server; clients never see it."""
 _KEY = "CHAKU_ENGINE_KEY"
-INSIDE = Path(__file__).parent / "inside"
+_INSIDE = Path(__file__).parent / "inside"
+"""Our modules that run inside a server."""
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The ranks that vLLM has room for."""
 _OURS = (
@@ -81,11 +83,11 @@ def vllm(plan: Plan, python: Path, port: int, key: str, template: Path | None) -
         rank = next((rank for rank in _LORA_RANKS if rank >= plan.rank), _LORA_RANKS[-1])
         argv += ["--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(len(plan.adapters))]
         argv += ["--lora-modules", *(f"{name}={path}" for name, path in plan.adapters.items())]
+    env = {"VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1", "VLLM_HOST_IP": LOOPBACK}
     if plan.sleeps:  # the guard asks for the key on the routes of sleeping too
         argv += ["--enable-sleep-mode", "--middleware", "chaku_guard.Guard"]
-    env = {"VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1", "VLLM_HOST_IP": LOOPBACK}
-    if plan.sleeps:
-        env |= {"VLLM_SERVER_DEV_MODE": "1", "PYTHONPATH": str(INSIDE)}
+        places = [str(_INSIDE), *filter(None, [os.environ.get("PYTHONPATH")])]
+        env |= {"VLLM_SERVER_DEV_MODE": "1", "PYTHONPATH": os.pathsep.join(places)}
     return Command([*argv, *plan.options], env)
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from chaku.chat.plain_text import BROKEN_APART, break_apart, spells_special
 from chaku.engines.adapters import BaseEngine
-from chaku.engines.base import Answer, Call, Capabilities
+from chaku.engines.base import Answer, Call, Capabilities, Route
 from chaku.engines.chat_template import given_stops
-from chaku.engines.model_child import run_command
+from chaku.engines.model_child import answer_when_ready, run_command
 from chaku.engines.openai_speaker import Dialect, OpenAiSpeaker
 from chaku.engines.process import Child
 from chaku.engines.servers.commands import BASE, LOOPBACK, Command, Plan
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 _LOAD_TIMEOUT_S = 1800.0
 _SLEEP_TIMEOUT_S = 300.0
-_LOOK_EVERY_S = 0.25
+_PATHS: Mapping[Route, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 _ONCE = Retries(limit=0, unanswered=False, statuses=frozenset())
 _FIRST_TOKEN = {"model": BASE, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
 _CAUSE = re.compile(r"\b\w*(?:Error|Exception|error):? .+")
@@ -79,12 +79,9 @@ class _Running:
     child: Child
     http: Transport
     files: tempfile.TemporaryDirectory[str]
-    control: Transport
-    """Speaks to the routes beside /v1."""
 
     async def close(self) -> None:
         await self.http.close()
-        await self.control.close()
         await self.child.stop()
         self.files.cleanup()
 
@@ -114,7 +111,7 @@ class ServerEngine(BaseEngine[_Running]):
     async def ask_model(self, model: str, call: Call) -> AsyncIterator[Answer]:
         """Ask the base or an adapter. Leaving early closes the connection, and the server ends its work."""
         body, notes = self._prepared(call)
-        dialect = Dialect(conforming=Conforming)
+        dialect = Dialect(paths=_PATHS, conforming=Conforming)
         async with self._supervisor.use() as running:
             speaker = OpenAiSpeaker(model, running.http, model=self.settings.at_server[model], dialect=dialect)
             async with speaker.ask(replace(call, body=body)) as answer:
@@ -161,7 +158,7 @@ class ServerEngine(BaseEngine[_Running]):
     async def _obeys(self, running: _Running, path: str) -> bool:
         """Whether a server did what it was told; it is ended otherwise."""
         try:
-            async with asyncio.timeout(_SLEEP_TIMEOUT_S), running.control.request("POST", path) as response:
+            async with asyncio.timeout(_SLEEP_TIMEOUT_S), running.http.request("POST", path) as response:
                 if response.status == 200:
                     return True
                 why = f"it answered {response.status}"
@@ -192,15 +189,12 @@ class ServerEngine(BaseEngine[_Running]):
             template = Path(files.name) / "template.jinja"
             template.write_text(settings.template)
         command = settings.server.command(settings.plan, settings.python, port, key, template)
-        http, control = (
-            Transport(
-                f"http://{LOOPBACK}:{port}{prefix}",
-                who=self.name,
-                headers={"Authorization": f"Bearer {key}"},
-                retries=_ONCE,
-                silence_s=None,
-            )
-            for prefix in ("/v1", "")
+        http = Transport(
+            f"http://{LOOPBACK}:{port}",
+            who=self.name,
+            headers={"Authorization": f"Bearer {key}"},
+            retries=_ONCE,
+            silence_s=None,
         )
         try:
             child = await run_command(
@@ -209,25 +203,17 @@ class ServerEngine(BaseEngine[_Running]):
             )  # fmt: skip
         except BaseException:
             await http.close()
-            await control.close()
             files.cleanup()
             raise
-        return _Running(child, http, files, control)
+        return _Running(child, http, files)
 
     async def _first_token(self, http: Transport) -> None:
         """Return when a token has been generated."""
-        while True:
-            try:
-                status, known = await http.json("GET", "/models")
-            except ChakuError:  # it does not listen yet; its end is watched beside this
-                status = 503
-            if status != 503:
-                break
-            await asyncio.sleep(_LOOK_EVERY_S)
+        status, known = await answer_when_ready(http, "/v1/models")
         if status != 200:
-            raise EngineError(f"{self.name}: {self.settings.server.title} answered {status} to GET /models")
+            raise EngineError(f"{self.name}: {self.settings.server.title} answered {status} to GET /v1/models")
         context = next((row.get("max_model_len") for row in known["data"] if row.get("id") == BASE), None)
-        status, answer = await http.json("POST", "/completions", _FIRST_TOKEN)
+        status, answer = await http.json("POST", "/v1/completions", _FIRST_TOKEN)
         if status != 200 or not (answer.get("usage") or {}).get("completion_tokens"):
             raise EngineError(f"{self.name}: {self.settings.server.title} loaded, but generated no token ({status})")
         if context is not None:

@@ -76,6 +76,7 @@ export class Resource extends Observable {
   /** Forget the data, and what is being fetched. */
   clear() {
     this._numAsked++;
+    this._isAsking = false;
     this.data = null;
     this.changed();
   }
