@@ -50,7 +50,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        if self.is_allowed():
+        if self.path != "/v1/models":
+            self.answer(404, {"detail": "Not Found"})
+        elif self.is_allowed():
             self.answer(200, {"object": "list", "data": [{"id": "base", "max_model_len": 2048}]})
 
     def do_POST(self) -> None:
@@ -59,6 +61,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         if self.path.startswith(("/sleep", "/wake_up")):
             self.lie_down_or_get_up()
+            return
+        if self.path != ("/v1/chat/completions" if "messages" in body else "/v1/completions"):
+            self.answer(404, {"detail": "Not Found"})
             return
         if (HOME / "asleep").exists():  # a real one would not answer at all
             os._exit(1)
