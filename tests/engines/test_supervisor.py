@@ -392,6 +392,26 @@ async def test_an_idle_child_is_unloaded_and_the_next_call_starts_it_for_all_who
         assert launches == 2
 
 
+async def test_a_call_while_an_idle_child_is_put_away_never_has_two_in_memory() -> None:
+    alive: list[Sleeper] = []
+
+    async def counted() -> Sleeper:
+        assert not [run for run in alive if run.child.is_running]
+        alive.append(await launch())
+        return alive[-1]
+
+    async def slowly(run: Sleeper) -> None:
+        await asyncio.sleep(0.1)
+        await run.close()
+
+    async with supervised(counted, idle_unload_s=0.05, unload=slowly) as supervisor:
+        await supervisor.start()
+        await until(lambda: supervisor.status().state is State.UNLOADED)
+        assert alive[0].child.is_running
+        async with supervisor.use() as run:
+            assert run is alive[1]
+
+
 async def test_what_starts_when_asked_needs_no_start() -> None:
     async with supervised(when_asked=True) as supervisor:
         assert supervisor.status().state is State.UNLOADED

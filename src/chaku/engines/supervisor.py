@@ -70,7 +70,7 @@ class ChildSupervisor(Generic[Run]):
     ) -> None:
         """`launch` starts a child and returns when it is ready. It raises ModelError if trying again is of no use.
 
-        `unload` puts away a child that is idle, by default by closing it. The next call launches.
+        `unload` puts away a child that is idle, by default by closing it. The next call launches, once that is done.
         With `when_asked` there is no need to call `start`: the first `use` does.
         """
         self._name = name
@@ -201,7 +201,8 @@ class ChildSupervisor(Generic[Run]):
                 if await self._idle_or(ended):
                     self._run = None
                     self._become(State.UNLOADED, f"unloaded after {self._idle_unload_s:g} s without a request")
-                    await self._unload(run)
+                    async with self._starting:  # the next child has to wait for the memory of this one
+                        await self._unload(run)
                     return
                 words = run.child.last_words()
                 cause = f"the engine {await ended}" + (f" ({words})" if words else "")

@@ -99,8 +99,6 @@ class ServerEngine(BaseEngine[_Running]):
         )
         self.settings = settings
         self._asleep: _Running | None = None
-        self._sleeping = asyncio.Lock()
-        """Held while a server falls asleep or wakes."""
 
     @property
     def adapter_names(self) -> Iterable[str]:
@@ -145,15 +143,13 @@ class ServerEngine(BaseEngine[_Running]):
         if not self.settings.plan.sleeps:
             await super()._unload(running)
             return
-        async with self._sleeping:
-            if await self._obeys(running, "/sleep?level=1"):
-                self._asleep = running
+        if await self._obeys(running, "/sleep?level=1"):
+            self._asleep = running
 
     async def _wake(self) -> _Running | None:
         """The server that sleeps, awake; None where none does, or where it is of no use any more."""
-        async with self._sleeping:
-            running, self._asleep = self._asleep, None
-            return running if running is not None and await self._obeys(running, "/wake_up") else None
+        running, self._asleep = self._asleep, None
+        return running if running is not None and await self._obeys(running, "/wake_up") else None
 
     async def _obeys(self, running: _Running, path: str) -> bool:
         """Whether a server did what it was told; it is ended otherwise."""
@@ -174,10 +170,9 @@ class ServerEngine(BaseEngine[_Running]):
     async def stop(self) -> None:
         """End the server, asleep or not."""
         await super().stop()
-        async with self._sleeping:
-            running, self._asleep = self._asleep, None
-            if running is not None:
-                await running.close()
+        running, self._asleep = self._asleep, None
+        if running is not None:
+            await running.close()
 
     async def _launch(self) -> _Running:
         if (woken := await self._wake()) is not None:
