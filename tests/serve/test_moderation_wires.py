@@ -117,6 +117,15 @@ async def test_a_whole_answer_is_cut_or_emptied(action: str, text: str) -> None:
     assert "output" in headers["x-chaku-moderation"]
 
 
+@pytest.mark.parametrize(("reasoning", "text"), [("I shall say it. ", "First "), (f"Not {BAD}. ", "")])
+async def test_a_whole_answer_with_thoughts_is_cut_at_the_same_word(reasoning: str, text: str) -> None:
+    engine = says(f"First {BAD} last", reasoning=reasoning)
+    async with gateway(engine, moderation={**PATTERN, "action": "hide"}) as g:
+        _, answer, _ = await g.post("/v1/chat/completions", chat())
+    assert answer["choices"][0]["message"]["content"] == text
+    assert BAD not in str(answer)
+
+
 async def test_a_stream_ends_with_content_filter_and_the_engine_is_stopped() -> None:
     engine = says(words(60) + f"now {BAD} follows " + words(300), token_delay_s=0.001)
     async with gateway(engine, moderation=PATTERN) as g:

@@ -61,7 +61,8 @@ class JudgedAnswer(Sink):
             decision = await self._moderator.decide(_text_of(holder, name), "output")
             if decision.action in ("hide", "refuse"):
                 text = holder.get(name) or ""
-                holder[name] = text[: decision.start] if decision.action == "hide" else ""
+                start = max(0, decision.start - len(holder.get("reasoning_content") or ""))  # thoughts are judged first
+                holder[name] = text[:start] if decision.action == "hide" else ""
                 for other in ("reasoning_content", "tool_calls"):
                     holder.pop(other, None)
                 choice["finish_reason"] = "content_filter"
