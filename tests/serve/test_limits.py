@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 import openai
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,9 +22,10 @@ from chaku.policies import Limits, Price
 from chaku.serve.endpoints import ENDPOINTS
 from chaku.serve.limits import estimate
 from chaku.store import keys
-from chaku.store.counters import Charge, Counters
+from chaku.store.counters import Charge, Counters, Standing
 from chaku.store.database import Store, open_store
 from chaku.store.keyring import KeyRing
+from chaku.store.tables import rate_counters
 from gateways import Running, chat, gateway, scripted
 
 WIRES: dict[str, Callable[[], dict[str, Any]]] = {
@@ -102,6 +105,12 @@ async def test_tokens_are_settled_by_the_engine_s_count(store: Store) -> None:
         assert used(store, key_id, "tokens_per_day") == 2 * answer["usage"]["total_tokens"]
 
 
+def in_table(store: Store) -> list[float]:
+    """What the database has of all counters, once they are counted."""
+    with store.read() as connection:
+        return list(connection.execute(sa.select(rate_counters.c.used)).scalars())
+
+
 class SlowCounters(Counters):
     """Counters in a database that takes a while to write."""
 
@@ -139,6 +148,29 @@ async def test_a_caller_who_hangs_up_keeps_the_debt(store: Store) -> None:
                 await asyncio.sleep(0.01)
         assert g.exchanges[0].status == 499
         assert used(store, key_id, "tokens_per_day") >= 400
+
+
+async def test_a_caller_who_leaves_while_the_database_counts_owes_nothing(store: Store) -> None:
+    begun, may_count = threading.Event(), threading.Event()
+
+    class Busy(Counters):
+        def reserve(self, *arguments: Any) -> Standing:
+            begun.set()
+            assert may_count.wait(60)
+            return super().reserve(*arguments)
+
+    async with limited(store, tokens_per_day=1000, counters=Busy(store)) as (g, headers, _):
+        asking = asyncio.create_task(g.post("/v1/chat/completions", chat(max_tokens=400), headers=headers))
+        await asyncio.to_thread(begun.wait, 60)
+        asking.cancel()
+        async with asyncio.timeout(60):
+            while not g.exchanges:
+                await asyncio.sleep(0.01)
+        assert g.exchanges[0].status == 499 and not g.exchanges[0].is_asked
+        may_count.set()
+        async with asyncio.timeout(60):
+            while not (counted := in_table(store)) or counted[0]:
+                await asyncio.sleep(0.01)
 
 
 async def test_a_request_that_no_engine_answered_costs_no_tokens(store: Store) -> None:

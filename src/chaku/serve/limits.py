@@ -7,11 +7,13 @@ hung up, the estimate stays as a debt. Every wire passes here, and so do the pag
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from chaku import tasks
 from chaku.engines.base import Route
 from chaku.errors import (
     ChakuError,
@@ -86,6 +88,7 @@ class RateLimits:
         self._prices = prices
         self._turns = turns
         self._input_characters = input_characters
+        self._returning: set[asyncio.Task[None]] = set()
 
     def price_of(self, model: str) -> Price:
         """The price of a model's tokens; without one it is free."""
@@ -160,8 +163,14 @@ class RateLimits:
                     fix="shorten the prompt, or lower max_tokens",
                     code="rate_limit_exceeded",
                 )
+        counting = asyncio.create_task(asyncio.to_thread(self._counters.reserve, caller.key_id, charges))
         try:
-            standing = await asyncio.to_thread(self._counters.reserve, caller.key_id, charges)
+            standing = await asyncio.shield(counting)
+        except asyncio.CancelledError:  # its thread counts on
+            returning = tasks.start(self._give_back(caller, counting, prompt + completion, dollars), "limits-return")
+            self._returning.add(returning)
+            returning.add_done_callback(self._returning.discard)
+            raise
         except StoreError as error:
             log.error("limits can't be checked: %s", error)
             raise StoreUnavailable("the limits of this API key can't be read now", retry_after_s=5) from None
@@ -182,14 +191,22 @@ class RateLimits:
         prompt, completion = _used(reservation, exchange, has_failed=has_failed)
         dollars = self.price_of(exchange.model).dollars(prompt, completion, min(exchange.cached_tokens, prompt))
         more_tokens = prompt + completion - reservation.prompt_tokens - reservation.completion_tokens
-        corrections = _charges(reservation.caller.limits, more_tokens, dollars - reservation.dollars, num_requests=0)
+        await self._correct(reservation.caller, more_tokens, dollars - reservation.dollars, reservation.standing)
+
+    async def _give_back(self, caller: Caller, counting: asyncio.Task[Standing], tokens: int, dollars: float) -> None:
+        """Give back what is reserved for a caller who left before it was; the request itself stays counted."""
+        with contextlib.suppress(StoreError):  # nothing was reserved
+            standing = await counting
+            if standing.refused_by is None:
+                await self._correct(caller, -tokens, -dollars, standing)
+
+    async def _correct(self, caller: Caller, more_tokens: int, more_dollars: float, standing: Standing) -> None:
+        corrections = _charges(caller.limits, more_tokens, more_dollars, num_requests=0)
         corrections = {kind: charge for kind, charge in corrections.items() if charge.amount}
         if not corrections:
             return
-        assert reservation.caller.key_id is not None and self._counters is not None
-        settling = asyncio.to_thread(
-            self._counters.settle, reservation.caller.key_id, corrections, reservation.standing.reserved_at
-        )
+        assert caller.key_id is not None and self._counters is not None
+        settling = asyncio.to_thread(self._counters.settle, caller.key_id, corrections, standing.reserved_at)
         try:
             await asyncio.shield(settling)
         except StoreError as error:
