@@ -52,6 +52,8 @@ def test_a_model_that_writes_the_word_usage_loses_nothing() -> None:
         (ROLE, 0),
         (ROLE + WORD + WORD, 2),
         (b'data: {"choices":[{"delta":{"reasoning_content":"hm"}}]}\n\n', 1),
+        (b'data: {"choices":[{"delta":{"reasoning":"hm"}}]}\n\n', 1),
+        (b'data: {"choices":[{"delta":{"reasoning":"hm","reasoning_content":"hm"}}]}\n\n', 1),
         (b'data: {"choices":[{"text":" x"}]}\n\n', 1),
         (b'data: {"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{}"}}]}}]}\n\n', 1),
     ],

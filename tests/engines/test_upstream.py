@@ -73,13 +73,15 @@ class RawServer:
 
 
 @contextlib.asynccontextmanager
-async def raw(server: RawServer, **config: Any) -> AsyncIterator[tuple[Running, UpstreamEngine]]:
+async def raw(
+    server: RawServer, *, moderation: Any = None, **config: Any
+) -> AsyncIterator[tuple[Running, UpstreamEngine]]:
     """A gateway in front of a raw server; yields the gateway and the engine."""
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
     engine = UpstreamEngine("scripted", ModelConfig(source=url, **{"upstream_model": "theirs", **config}))
     try:
-        async with gateway(engine) as g:
+        async with gateway(engine, moderation=moderation) as g:
             yield g, engine
     finally:
         listener.close()
@@ -97,6 +99,21 @@ async def test_requests_go_on_in_openais_words_under_the_name_that_is_known_ther
     sent = {"model": "theirs", "messages": chat("hey")["messages"], "seed": 5, "top_k": 3, **labels}
     assert server.posts == [sent]
     assert (refused, body["error"]["param"]) == (400, "min_p")
+
+
+@pytest.mark.parametrize("word", ["reasoning", "reasoning_content"])
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_an_upstreams_thoughts_are_moderated_whichever_word_it_has_for_them(word: str, is_stream: bool) -> None:
+    thoughts = word.encode() + b'":"a forbidden thought"'
+    answer = reply(200, WHOLE.replace(b'"content"', b'"' + thoughts + b',"content"'))
+    if is_stream:
+        answer = stream(WORD.replace(b'content":"hi"', thoughts) + WORD + END + USAGE + DONE)
+    async with (
+        raw(RawServer(answer), moderation={"patterns": {"secret": "forbidden"}, "action": "hide"}) as (g, _),
+        g.http.post(g.url + CHAT, json=chat("hey", stream=is_stream)) as response,
+    ):
+        text = await response.text()
+    assert "content_filter" in text and "forbidden" not in text
 
 
 async def test_embeddings_that_are_switched_off_are_not_asked_for() -> None:

@@ -13,6 +13,8 @@ from chaku.protocol.answers import DONE, event
 
 # Inside a JSON string the quotes would be escaped, so neither can be text of the model. Some servers write a space.
 _CONTENT = re.compile(rb'"(?:content|text|reasoning_content|arguments)": ?"[^"]')
+_THOUGHTS = re.compile(rb'"reasoning": ?"[^"]')
+"""OpenRouter's and newer vLLM's word; some servers send `reasoning_content` beside it."""
 _USAGE = re.compile(rb'"usage": ?\{')
 
 
@@ -34,7 +36,7 @@ def blocks_of_events(events: bytes) -> list[Block]:
         if before:
             blocks.append(_unparsed(b"".join(before)))
             before = []
-        num_tokens = len(_CONTENT.findall(text))
+        num_tokens = _count(text)
         blocks.append(Block(data, num_tokens=num_tokens, usage=chunk["usage"], is_usage_only=_is_bare(chunk)))
     if before:
         blocks.append(_unparsed(b"".join(before)))
@@ -61,7 +63,11 @@ def blocks_of_chunks(chunks: Iterable[dict[str, Any] | None]) -> Iterator[Block]
 
 
 def _unparsed(events: bytes) -> Block:
-    return Block(events, num_tokens=len(_CONTENT.findall(events)), is_last=events.endswith(DONE))
+    return Block(events, num_tokens=_count(events), is_last=events.endswith(DONE))
+
+
+def _count(events: bytes) -> int:
+    return len(_CONTENT.findall(events)) or len(_THOUGHTS.findall(events))
 
 
 def _is_bare(chunk: dict[str, Any]) -> bool:
@@ -76,5 +82,5 @@ def _num_tokens(chunk: dict[str, Any]) -> int:
 def _adds_something(choice: dict[str, Any]) -> bool:
     delta = choice.get("delta") or {}
     calls = delta.get("tool_calls") or ()
-    said = choice.get("text") or delta.get("content") or delta.get("reasoning_content")
+    said = choice.get("text") or delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning")
     return bool(said or any((call.get("function") or {}).get("arguments") for call in calls))

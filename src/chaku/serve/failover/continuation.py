@@ -17,6 +17,8 @@ from chaku.protocol.answers import DONE, CompletionUsage, event
 _FRAME = ("id", "created", "model", "system_fingerprint")
 _IN_THE_WAY = ("tools", "logprobs", "response_format")
 """Fields whose answers have a state that text alone does not carry."""
+_NOT_TEXT = ("reasoning_content", "reasoning", "tool_calls", "refusal")
+"""Parts of an answer that an engine can't continue."""
 _LIMITS = ("max_tokens", "max_completion_tokens")
 
 
@@ -53,7 +55,7 @@ class Continuation:
                 self._frame = {name: chunk[name] for name in _FRAME if name in chunk}
             for choice in chunk.get("choices", ()):
                 delta = choice.get("delta") or {}
-                if delta.get("reasoning_content") or delta.get("tool_calls") or delta.get("refusal"):
+                if any(delta.get(name) for name in _NOT_TEXT):
                     self._is_text_only = False
                 if text := delta.get("content"):
                     self._texts.append(text)

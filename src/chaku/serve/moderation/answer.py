@@ -15,6 +15,9 @@ from chaku.serve.failover.dispatch import Sink
 from chaku.serve.moderation.moderator import PASS, Decision, Moderator, header_of
 from chaku.serve.relay import Relay
 
+_THOUGHTS = ("reasoning_content", "reasoning")
+"""OpenRouter and newer vLLM say `reasoning`."""
+
 
 class Filtered(ChakuError):
     """The answer was ended by moderation; the client has its end. Not an error to be shown."""
@@ -61,9 +64,9 @@ class JudgedAnswer(Sink):
             decision = await self._moderator.decide(_text_of(holder, name), "output")
             if decision.action in ("hide", "refuse"):
                 text = holder.get(name) or ""
-                start = max(0, decision.start - len(holder.get("reasoning_content") or ""))  # thoughts are judged first
+                start = max(0, decision.start - len(_thoughts_of(holder)))
                 holder[name] = text[:start] if decision.action == "hide" else ""
-                for other in ("reasoning_content", "tool_calls"):
+                for other in (*_THOUGHTS, "tool_calls"):
                     holder.pop(other, None)
                 choice["finish_reason"] = "content_filter"
                 if choice.get("logprobs") is not None:
@@ -131,7 +134,11 @@ def _text_of(holder: dict[str, Any], name: str) -> str:
     """Everything in a message or a delta that a reader sees: text, thoughts, arguments of calls."""
     calls = holder.get("tool_calls") or ()
     arguments = "".join((call.get("function") or {}).get("arguments") or "" for call in calls)
-    return f"{holder.get('reasoning_content') or ''}{holder.get(name) or ''}{arguments}"
+    return f"{_thoughts_of(holder)}{holder.get(name) or ''}{arguments}"
+
+
+def _thoughts_of(holder: dict[str, Any]) -> str:
+    return "".join(holder.get(name) or "" for name in _THOUGHTS)
 
 
 def decision_header(decision: Decision) -> list[tuple[bytes, bytes]]:
