@@ -105,8 +105,12 @@ ERRORS: dict[int, str] = {
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """FastAPI's `responses` for these statuses."""
-    return {status: {"description": ERRORS[status], "model": ErrorBody} for status in statuses}
+    """FastAPI's `responses` for these statuses.
+
+    They name the shape of errors, which `describe` adds: FastAPI would build it for each route and status at start.
+    """
+    shape = {"application/json": {"schema": {"$ref": _REF.format(model=ErrorBody.__name__)}}}
+    return {status: {"description": ERRORS[status], "content": shape} for status in statuses}
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
