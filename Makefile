@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NAME := Kusi
 ORG := the chaku project
-LANES := --numprocesses 3 --dist loadgroup
+LANES := --numprocesses 3 --dist loadgroup --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 # The suite starts hundreds of Pythons; without compiled modules each costs half a second more.
