@@ -25,6 +25,12 @@ class Limits(Frozen):
     models: tuple[ModelName, ...] = ()
     """The models that it may ask; () is every model."""
 
+    @property
+    def are_counted(self) -> bool:
+        """Whether there is a limit for requests, tokens or dollars within some time."""
+        counted = (self.requests_per_minute, self.tokens_per_minute, self.tokens_per_day, self.dollars_per_month)
+        return counted != (None, None, None, None)
+
 
 class Price(Frozen):
     """The price of a model's tokens, in dollars per million."""

@@ -205,9 +205,10 @@ class Gateway:
     async def _run(self, exchange: Exchange, served: Served, work: _Work, relay: Relay) -> None:
         body = work.translation.body
         self._limits.check(work.caller, served.name, body)
-        served.fit(work.route, body)  # what no replica can honour is refused before anything is counted
+        fitting = served.fit(work.route, body)  # what no replica can honour is refused before anything is counted
         if has_images(messages := body.get("messages", ())):
             await asyncio.to_thread(clean_messages, messages, self._images)
+            fitting = served.fit(work.route, body)
         asked = work_of(served.name, body, num_answers(body))
         reservation = await self._limits.reserve(work.caller, work.route, served.name, body, asked.num_slots)
         if reservation is not None:
@@ -218,9 +219,10 @@ class Gateway:
             sink: Sink = relay
             if self._moderator is not None and served.name != self._moderator.policy.guard:
                 relay.add_headers(decision_header(await self._moderator.read_request(body)))
+                fitting = served.fit(work.route, body)  # texts may have been hidden in it
                 if self._moderator.policy.output:
                     sink = JudgedAnswer(self._moderator, relay, work.route, asked.num_slots)
-            await self._answer(exchange, served, work, served.fit(work.route, body), asked, sink)
+            await self._answer(exchange, served, work, fitting, asked, sink)
             await relay.end()
         except Filtered:
             pass  # the client has the end of its answer

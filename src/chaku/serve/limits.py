@@ -148,12 +148,11 @@ class RateLimits:
         Raises RateLimited, InvalidRequest for a request that no waiting makes possible, StoreUnavailable where the
         database is away.
         """
-        limits = caller.limits
+        if not caller.limits.are_counted:
+            return None
         prompt, completion = estimate(route, body, num_answers)
         dollars = self.price_of(model).dollars(prompt, completion)
-        charges = _charges(limits, prompt + completion, dollars, num_requests=1)
-        if not charges:
-            return None
+        charges = _charges(caller.limits, prompt + completion, dollars, num_requests=1)
         assert caller.key_id is not None and self._counters is not None, "limits without somebody to count for"
         for kind, charge in charges.items():
             if charge.amount > charge.limit:
