@@ -19,8 +19,9 @@ from openai import AsyncOpenAI
 from chaku.batch import BadLine, request_of
 from chaku.engines.scripted import Reply
 from chaku.policies import Limits
+from chaku.serve.batches import input as batch_input
 from chaku.serve.batches import runner
-from chaku.serve.batches.runner import faults_of
+from chaku.serve.batches.input import faults_of
 from chaku.store import keys
 from chaku.store.batches import Batches
 from chaku.store.database import open_store
@@ -138,7 +139,7 @@ def test_no_bad_line_is_lost_and_no_list_of_them_grows_without_end(monkeypatch: 
     faults, num_requests = faults_of(b"x\n" * 5000, CHAT)
     assert (len(faults), num_requests) == (1001, 5000)
     assert "4,000 more" in faults[-1]["message"]
-    monkeypatch.setattr(runner, "MAX_REQUESTS", 2)
+    monkeypatch.setattr(batch_input, "MAX_REQUESTS", 2)
     assert faults_of(jsonl(*(line(str(n)) for n in range(3))), CHAT)[0][0]["code"] == "too_many_requests"
 
 
@@ -179,6 +180,25 @@ async def test_a_batch_counts_towards_the_limits_of_its_key_and_waits_for_them(d
         answered = await rows_of(bob, cancelled.output_file_id)
     assert (cancelled.request_counts.completed, cancelled.request_counts.failed) == (1, 0)
     assert len(answered) == 1 and cancelled.cancelling_at <= cancelled.cancelled_at
+
+
+async def test_batches_of_a_key_at_its_limit_leave_their_places_to_others(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "MAX_BATCHES", 1)
+    monkeypatch.setattr(runner, "LOOK_EVERY_S", 0.05)
+    with open_store(f"sqlite:///{database}") as store:
+        now, tight = datetime.now(UTC), Limits(requests_per_minute=1)
+        bobs = keys.create(store, "bob", now=now, scopes=["infer"], limits=tight).token
+        anns = keys.create(store, "ann", now=now, scopes=["infer"]).token
+    async with page_gateway(database) as g, as_openai(g.url, bobs) as bob, as_openai(g.url, anns) as ann:
+        waiting = [await begin(bob, jsonl(line("a"), line("b"))) for _ in range(2)]
+        await until(bob, waiting[0].id, "in_progress")
+        await until(ann, (await begin(ann, jsonl(line("a")))).id, "completed")
+        for batch in waiting:  # at once, and not when its rest is over
+            await bob.batches.cancel(batch.id)
+            cancelled = await until(bob, batch.id, "cancelled")
+            assert cancelled.request_counts.completed + cancelled.request_counts.failed <= 1
 
 
 async def test_a_revoked_key_ends_its_batch(database: Path) -> None:

@@ -115,9 +115,13 @@ class Batches:
                 connection.execute(batches.update().where(mine).values(_reaching(batch, "cancelling", now)))
             return _pick(connection, mine, batch_id)
 
-    def claim(self, *, but: Iterable[str]) -> Claimed | None:
-        """Claim the oldest batch that is not over and that nobody runs, those in `but` left out; None without one."""
-        open_ = batches.c.state.not_in(ENDED) & batches.c.id.not_in(list(but))
+    def claim(self, *, but: Iterable[str], resting: Iterable[str] = ()) -> Claimed | None:
+        """Claim the oldest batch that is not over and that nobody runs; None without one.
+
+        Those in `but` are left out, and those in `resting` unless they are to be cancelled.
+        """
+        is_wanted = batches.c.id.not_in(list(resting)) | (batches.c.state == "cancelling")
+        open_ = batches.c.state.not_in(ENDED) & batches.c.id.not_in(list(but)) & is_wanted
         with self._store.read() as connection:
             if connection.execute(sa.select(batches.c.id).where(open_).limit(1)).one_or_none() is None:
                 return None

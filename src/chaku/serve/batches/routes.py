@@ -175,7 +175,9 @@ def add_batch_routes(app: FastAPI, runner: BatchRunner | None) -> None:
     async def cancel_batch(request: Request, batch_id: str) -> BatchObject:
         """Send no more of its requests; the answers so far are kept."""
         batches, owner = known(request)
-        return _batch(await asyncio.to_thread(batches.batches.cancel, owner, batch_id, now=_now()))
+        batch = await asyncio.to_thread(batches.batches.cancel, owner, batch_id, now=_now())
+        batches.wake()
+        return _batch(batch)
 
 
 async def _uploaded(request: Request) -> tuple[str, BinaryIO]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,11 +16,12 @@ import orjson
 
 from chaku import batch as batch_files
 from chaku import tasks
-from chaku.batch import BadLine, BatchRequest, has_failed, lines_of, request_of
+from chaku.batch import BatchRequest, has_failed, lines_of
 from chaku.engines.base import Route
 from chaku.errors import ChakuError, StoreError
 from chaku.http_out import Retries, Transport
 from chaku.serve.access import Access
+from chaku.serve.batches.input import fault, faults_of, read_line
 from chaku.serve.table import ModelTable
 from chaku.store.batches import Batch, Batches, Claimed, ClaimLost
 from chaku.store.database import Store
@@ -33,9 +34,6 @@ LOOK_EVERY_S = 2.0
 """Seconds between two looks for batches that another gateway left."""
 MAX_BATCHES = 4
 """Batches that one gateway runs side by side; their requests take turns."""
-MAX_REQUESTS = 50_000
-MAX_ERRORS = 1000
-"""Bad lines that are named."""
 _YIELD_S = 0.05
 _PAUSES_S = (0.2, 1.0, 5.0, 15.0)
 _LONGEST_PAUSE_S = 60.0
@@ -52,6 +50,10 @@ ENDPOINTS = tuple(_ROUTES)
 
 class _Ended(ChakuError):
     """No further request of the batch is sent."""
+
+
+class _Waits(ChakuError):
+    """The models are away, or a limit of the key is used up for long."""
 
 
 class BatchRunner:
@@ -78,6 +80,8 @@ class BatchRunner:
         self._turns = asyncio.Semaphore(parallel)
         self._begun: Counter[tuple[str, Route]] = Counter()
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._resting: dict[str, tuple[Batch, float]] = {}
+        """Batches that wait, and the time by the loop's clock at which each is tried again."""
         self._looking: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
 
@@ -87,7 +91,7 @@ class BatchRunner:
             self._looking = tasks.repeat(self._keep_looking, "batches")
 
     def wake(self) -> None:
-        """Look at once: there is a new batch."""
+        """Look at once: there is a batch that is new, or to be cancelled."""
         self._woken.set()
 
     def end_streams(self) -> None:
@@ -104,7 +108,7 @@ class BatchRunner:
         while True:
             self._woken.clear()
             while len(self._running) < MAX_BATCHES:
-                claimed = await asyncio.to_thread(self.batches.claim, but=tuple(self._running))
+                claimed = await self._claim()
                 if claimed is None:
                     break
                 batch_id = claimed.batch.id
@@ -112,6 +116,33 @@ class BatchRunner:
                 self._running[batch_id] = task
                 task.add_done_callback(lambda _, batch_id=batch_id: self._running.pop(batch_id))  # type: ignore[misc]
             await tasks.wait_for(self._woken, LOOK_EVERY_S)
+
+    async def _claim(self) -> Claimed | None:
+        """A batch to run, one that has waited last: many of a key at its limit must not hold up the others."""
+        resting, due = list(self._resting), self._due()
+        for left_out in (resting, [batch_id for batch_id in resting if batch_id not in due]):
+            claim = self.batches.claim
+            claimed = await asyncio.to_thread(claim, but=tuple(self._running), resting=left_out)
+            if claimed is not None:
+                self._resting.pop(claimed.batch.id, None)
+                return claimed
+        for batch_id in due:  # another gateway runs it, or it is over
+            self._resting.pop(batch_id, None)
+        return None
+
+    def _due(self) -> set[str]:
+        """Batches that have waited long enough, or have to end."""
+        now = asyncio.get_running_loop().time()
+        return {
+            batch_id
+            for batch_id, (batch, until) in self._resting.items()
+            if now >= until or is_late(batch) or not self.may_run(batch)
+        }
+
+    def rest(self, batch: Batch, asked_s: float | None) -> None:
+        """Leave a batch alone for a while; another has its place."""
+        rest_s = min(asked_s or _PAUSES_S[-1], _LONGEST_PAUSE_S)
+        self._resting[batch.id] = batch, asyncio.get_running_loop().time() + rest_s
 
     async def send(self, transport: Transport, request: BatchRequest, run: _Run) -> dict[str, Any]:
         """Answer one request, when it is its turn and nobody else waits for the model. Raises _Ended."""
@@ -173,10 +204,7 @@ class _Run:
     @property
     def is_ending(self) -> bool:
         """Whether no further request may be sent."""
-        return self._has_lost or self._batch.state == "cancelling" or self._is_late() or not self._may_run()
-
-    def _is_late(self) -> bool:
-        return datetime.now(UTC) >= self._batch.expires_at
+        return self._has_lost or self._batch.state == "cancelling" or is_late(self._batch) or not self._may_run()
 
     def _may_run(self) -> bool:
         return self._runner.may_run(self._batch)
@@ -188,6 +216,8 @@ class _Run:
             await self._advance()
         except ClaimLost:
             log.warning("batch runs elsewhere id=%s", self._batch.id)
+        except _Waits as waits:
+            self._runner.rest(self._batch, waits.retry_after_s)
         finally:
             await tasks.cancel(renewing)
             if not self._has_lost:
@@ -223,8 +253,8 @@ class _Run:
         if self._batch.state == "cancelling":
             await self._move("cancelled")
         elif not self._may_run():
-            await self._move("failed", errors=[_fault("invalid_api_key", "the key may not ask models any more")])
-        elif self._batch.state != "finalizing" and self._is_late():
+            await self._move("failed", errors=[fault("invalid_api_key", "the key may not ask models any more")])
+        elif self._batch.state != "finalizing" and is_late(self._batch):
             await self._expire(content)
             await self._move("expired")
         else:
@@ -236,35 +266,26 @@ class _Run:
         log.info("batch id=%s state=%s", self._batch.id, self._batch.state)
 
     async def _answer(self, content: bytes) -> None:
-        """Answer what has no recorded answer, until nothing is left or the batch ends."""
+        """Answer what has no recorded answer, until nothing is left or the batch ends. Raises _Waits."""
         transport = self._runner.transport_of(self._batch)
 
         async def answer(item: tuple[int, bytes]) -> None:
             number, line = item
-            answered = await self._runner.send(transport, _request(line, number), self)
+            answered = await self._runner.send(transport, read_line(line, number), self)
             await self._record(number, answered)
 
         try:
-            while not self.is_ending:
-                done = await asyncio.to_thread(self._batches.answered, self._batch)
-                missing = ((number, line) for number, line in lines_of(content) if number not in done)
-                try:
-                    await batch_files.run(missing, answer, parallel=self._runner.parallel)
-                    return
-                except (_Ended, ClaimLost):
-                    return  # whoever lost the claim hears of it with the next write
-                except ChakuError as error:  # the models are away, or a limit of the key is used up for long
-                    log.info("batch waits id=%s reason=%s", self._batch.id, error.for_log)
-                    await self._pause(error.retry_after_s)
+            done = await asyncio.to_thread(self._batches.answered, self._batch)
+            missing = ((number, line) for number, line in lines_of(content) if number not in done)
+            await batch_files.run(missing, answer, parallel=self._runner.parallel)
+        except (_Ended, ClaimLost):
+            return  # whoever lost the claim hears of it with the next write
+        except ChakuError as error:
+            if not self.is_ending:
+                log.info("batch waits id=%s reason=%s", self._batch.id, error.for_log)
+                raise _Waits(error.message, retry_after_s=error.retry_after_s) from error
         finally:
             await transport.close()
-
-    async def _pause(self, asked_s: float | None) -> None:
-        """Wait before the next try, but notice an end."""
-        left_s = min(asked_s or _PAUSES_S[-1], _LONGEST_PAUSE_S)
-        while not self.is_ending and left_s > 0:
-            await asyncio.sleep(min(1.0, left_s))
-            left_s -= 1.0
 
     async def _record(self, number: int, answered: dict[str, Any]) -> None:
         line = orjson.dumps(answered, option=orjson.OPT_APPEND_NEWLINE)
@@ -285,56 +306,19 @@ class _Run:
         why = {"code": "batch_expired", "message": "the request was not answered within the completion window"}
         for number, line in lines_of(content):
             if number not in done:
-                request = _request(line, number)
+                request = read_line(line, number)
                 expired = {"id": request.id, "custom_id": request.custom_id, "response": None, "error": why}
                 await self._record(number, expired)
 
 
-def faults_of(content: bytes, endpoint: str) -> tuple[list[dict[str, Any]], int]:
-    """What keeps an input from being run, line by line as OpenAI's API names it, and the number of requests."""
-    faults: list[dict[str, Any]] = []
-    seen: set[str] = set()
-    num_requests = num_bad = 0
-    for number, line in lines_of(content):
-        num_requests += 1
-        for fault in _faults_of_line(line, number, endpoint, seen):
-            num_bad += 1
-            if num_bad <= MAX_ERRORS:
-                faults.append(fault)
-    if num_bad > MAX_ERRORS:
-        faults.append(_fault("too_many_errors", f"{num_bad - MAX_ERRORS:,} more lines are at fault"))
-    if not num_requests:
-        faults.append(_fault("empty_file", "the file holds no requests", param="input_file_id"))
-    if num_requests > MAX_REQUESTS:
-        what = f"the file holds {num_requests:,} requests, a batch takes {MAX_REQUESTS:,}"
-        faults.append(_fault("too_many_requests", what, param="input_file_id"))
-    return faults, num_requests
+def is_late(batch: Batch) -> bool:
+    """Whether its time is over."""
+    return datetime.now(UTC) >= batch.expires_at
 
 
 def _queue_of(request: BatchRequest) -> tuple[str, Route]:
     """Model and route: requests that wait for the same slots."""
     return str(request.body["model"]), _ROUTES[request.url]
-
-
-def _request(line: bytes, number: int) -> BatchRequest:
-    return request_of(line, number, None, is_strict=True)
-
-
-def _faults_of_line(line: bytes, number: int, endpoint: str, seen: set[str]) -> Iterator[dict[str, Any]]:
-    try:
-        request = _request(line, number)
-    except BadLine as error:
-        yield _fault(error.code or "invalid_request_line", str(error), param=error.param, line=number)
-        return
-    if request.custom_id in seen:
-        yield _fault("duplicate_custom_id", f"custom_id {request.custom_id!r} is there twice", "custom_id", number)
-    seen.add(request.custom_id)
-    if request.url != endpoint:
-        yield _fault("mismatched_url", f"url is {request.url}, the batch is for {endpoint}", "url", number)
-
-
-def _fault(code: str, message: str, param: str | None = None, line: int | None = None) -> dict[str, Any]:
-    return {"code": code, "message": message, "param": param, "line": line}
 
 
 def _now() -> datetime:
