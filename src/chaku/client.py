@@ -169,7 +169,7 @@ class Client:
 def _body(messages: Sequence[Message], model: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     if fields.get("n") not in (None, 1):
         raise InvalidRequest(
-            f"n is {fields['n']!r}: this client takes one answer a call", fix="call it n times", param="n"
+            f"n is {fields['n']!r}: this client takes one answer per call", fix="call it n times", param="n"
         )
     given = {name: value for name, value in fields.items() if value is not None}
     return {"model": model, "messages": list(messages), **given}

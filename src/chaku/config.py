@@ -140,7 +140,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"can't read {file}: {error.strerror}", fix="check the path") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{file} is not UTF-8 text: byte {error.start} is none", fix=_YAML_FIX) from None
+        raise ConfigError(f"{file} is not UTF-8 text: byte {error.start} is invalid", fix=_YAML_FIX) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""

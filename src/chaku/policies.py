@@ -38,7 +38,7 @@ class Price(Frozen):
     prompt: float = Field(ge=0)
     completion: float = Field(ge=0)
     cached: float | None = Field(None, ge=0)
-    """Of prompt tokens that came out of a cache. Default: as `prompt`."""
+    """For prompt tokens that the engine had cached. Default: as `prompt`."""
 
     def dollars(self, prompt_tokens: float, completion_tokens: float, cached_tokens: int = 0) -> float:
         """The price of one request; `cached_tokens` are a part of `prompt_tokens`."""
@@ -51,7 +51,7 @@ class GuestPolicy(Frozen):
     """What visitors of the page may do who have no key."""
 
     limits: Limits = Limits(requests_per_minute=6, tokens_per_day=50_000, max_tokens=1024)
-    """Of one guest."""
+    """Limits of one guest."""
     new_per_hour: int = Field(20, ge=1)
     """Guests that may begin from one address within an hour."""
     keep_days: int | None = Field(30, ge=1)
@@ -105,8 +105,8 @@ class ModerationPolicy(Frozen):
     threshold: float | None = Field(None, ge=0, le=1)
     """Flag a category whose score at `url` reaches this. Default: those that it names."""
     actions: dict[str, ModerationAction] = Field(default_factory=dict)
-    """What is done, by category. warn: a header names it. hide: the flagged text is left out. refuse: the prompt is
-    refused, and nothing of the answer is kept that was not sent yet."""
+    """What is done, by category. warn: a header names it. hide: the flagged text is left out. refuse: a prompt is
+    refused, and the part of an answer that was not sent yet is dropped."""
     action: ModerationAction = "refuse"
     """What is done for other categories."""
     input: bool = True
@@ -114,7 +114,7 @@ class ModerationPolicy(Frozen):
     output: bool = True
     """Judge answers."""
     on_failure: Literal["open", "closed"] = "closed"
-    """Where the judge does not answer: open lets everything pass, closed refuses it."""
+    """If the judge does not answer: open lets everything pass, closed refuses it."""
     window: int = Field(200, ge=20, le=20_000)
     """Characters of a stream that are held back until they are judged."""
     timeout_s: float = Field(10.0, gt=0)

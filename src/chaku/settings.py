@@ -1,4 +1,4 @@
-"""What `chaku serve` can be told, of itself and of each model."""
+"""The settings of `chaku serve`, and of each model that it serves."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ class ModelConfig(Frozen):
     force: bool = False
     """Serve the model even if the memory plan says that it does not fit."""
     kv_type: Literal["f16", "q8_0"] = "f16"
-    """Number type of the key-value cache: q8_0 takes half the memory at the same speed, and rounds what it keeps."""
+    """Number format of the key-value cache: q8_0 takes half the memory at the same speed, and rounds the values."""
     quant: Literal["f16", "bf16", "q8_0", "q4_0"] | None = None
-    """Numbers of the weights: the model is requantised once and kept. Default: as the file is; q8_0 for a folder."""
+    """Number format of the weights, requantised once and kept. Default: as the file is; q8_0 for a folder."""
     template: str | None = None
     """A built-in chat template (vicuna_v1.1, chatml, ...) instead of the one in the file."""
     lora: tuple[Path, ...] = ()
@@ -78,7 +78,7 @@ class ModelConfig(Frozen):
     api_key_env: str | None = None
     """Environment variable that holds the key sent to an upstream."""
     upstream_model: ModelName | None = None
-    """The model's name at the upstream, where it differs."""
+    """The model's name at the upstream, if it differs."""
     extensions: tuple[str, ...] = ()
     """Sampling extensions (top_k, min_p, repetition_penalty, ignore_eos) that the upstream honours."""
 
@@ -124,9 +124,10 @@ _HEADERS_OF_CLIENTS = frozenset({"authorization", "cookie", "host", "origin", "x
 
 
 class ServeConfig(Frozen):
-    """Everything `chaku serve` can be told."""
+    """All settings of `chaku serve`."""
 
     models: tuple[ModelConfig, ...] = ()
+    """Models to serve, each with the keys of a model (see below)."""
     host: str = "127.0.0.1"
     """Address to bind. Anything but loopback needs an API key in the store."""
     port: int = Field(DEFAULT_PORT, ge=0, le=MAX_PORT)
@@ -136,7 +137,7 @@ class ServeConfig(Frozen):
     public_url: str | None = None
     """Address at which others reach this gateway, such as https://chat.example. Needs an API key in the store."""
     tls_cert: Path | None = None
-    """PEM file with the certificate that the server shows, and the authorities between it and the root: HTTPS."""
+    """PEM file with the server's certificate, followed by intermediate ones. chaku then serves HTTPS."""
     tls_key: Path | None = None
     """PEM file with its private key."""
     joins: bool = True
@@ -149,17 +150,17 @@ class ServeConfig(Frozen):
     """Networks (CIDR) of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
     user_header: str | None = None
     """Header in which a trusted proxy names the user whom it has logged in, such as X-Forwarded-User. Each such user
-    has chats of its own on the page. From any other address the header counts for nothing."""
+    has chats of its own on the page. From any other address the header is ignored."""
     max_connections: int = Field(1000, ge=1)
-    """Clients connected at the same time; the one that has waited longest without asking anything makes room."""
+    """Clients connected at the same time. For one more, the connection that has been idle longest is closed."""
     body_timeout_s: float = Field(30.0, gt=0)
-    """Longest time for a request's body to arrive, and a second more for each 64 KiB of it."""
+    """Longest time for a request's body to arrive. Each 64 KiB of it adds a second."""
     routing: RoutingPolicy = "prefix"
     """How a model's replica is chosen: prefix prefers one that has read the prompt's beginning, unless it is busy."""
     continue_answers: bool = False
-    """Continue answers that broke off at another replica, marked; x-chaku-continue: on or off in a request decides."""
+    """Let another replica continue an answer that broke off. The request's header x-chaku-continue (on, off) wins."""
     score_model: str | None = None
-    """Model that answers at /score where several are served and the request names none."""
+    """Model that answers at /score if several are served and the request names none."""
     batch_parallel: int = Field(2, ge=0)
     """Requests of batches (/v1/batches) that run at once, in slots that nobody else wants. 0 leaves batches to other
     gateways of the database."""
@@ -176,8 +177,8 @@ class ServeConfig(Frozen):
     image_limits: ImageLimits = Field(default_factory=ImageLimits)
     """The largest images that a request may carry. Metadata (place, time, camera) is always taken out of them."""
     keep: bool = True
-    """Keep what is said. If not, chats, battles, votes and thumbs are in memory alone, for a day at most, and the page
-    says so; usage is counted without contents, and batches are refused."""
+    """Keep what is said. If false, chats, battles, votes and thumbs are in memory alone, for a day at most. The page
+    says so. Usage is counted without contents, and batches are refused."""
     retention_days: Retention = Field(default_factory=Retention)
     """Days after which chats, battles, usage, the audit log and files are deleted. Default: they are kept."""
     ui: bool = True
@@ -195,6 +196,7 @@ class ServeConfig(Frozen):
     database: str | None = None
     """SQLAlchemy URL. Default: CHAKU_DATABASE, or an SQLite file in the data folder."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least important messages to log."""
     traces: bool = False
     """Send traces of requests by OpenTelemetry, without their contents. OTEL_EXPORTER_OTLP_ENDPOINT says where to."""
 

@@ -73,7 +73,7 @@ def test_names_can_be_hidden_and_a_column_added_and_taken_away(browser, world, f
         page.get_by_role("button", name="Add a column").click()
         expect(page.locator(".compare-column")).to_have_count(4)
         expect(page.get_by_role("button", name="Add a column")).to_be_disabled()
-        page.get_by_role("button", name="Take column 3 away").click()
+        page.get_by_role("button", name="Remove column 3").click()
         expect(page.locator(".compare-column")).to_have_count(3)
 
 

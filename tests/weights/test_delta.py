@@ -212,7 +212,7 @@ def test_a_damaged_delta_is_named_and_leaves_nothing(tmp_path, pair):
     data = bytearray(path.read_bytes())
     data[-1] ^= 4
     path.write_bytes(data)
-    with pytest.raises(ModelError, match="does not become what it was: the delta is damaged"):
+    with pytest.raises(ModelError, match="does not match its recorded hash: the delta is damaged"):
         apply_delta(base, tmp_path / "delta", tmp_path / "back")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "delta", "target"]
 

@@ -112,13 +112,13 @@ class JinjaTemplate:
         for message in conversation.messages:
             if message.parts or message.tool_calls or message.reasoning or message.role is Role.TOOL:
                 raise InvalidRequest(
-                    "the model's own template is used for text only, not for tool calls, results, reasoning or images",
+                    "chaku uses a model's own template for text only, not for tool calls, results, reasoning or images",
                     fix="choose a built-in template",
                     param="messages",
                 )
         if conversation.tools:
             raise InvalidRequest(
-                "the model's own template is used without functions", fix="choose a built-in template", param="tools"
+                "chaku passes no functions to a model's own template", fix="choose a built-in template", param="tools"
             )
         contents = [self._written(message) for message in conversation.messages]
         roles = tuple(message.role for message in conversation.messages)

@@ -61,7 +61,7 @@ def arena() -> None:
     type=click.Choice(["auto", "voter", "prompt", "day", "none"]),
     default="auto",
     show_default=True,
-    help="What is not independent: errors grow accordingly.",
+    help="Which games depend on each other: errors grow accordingly.",
 )
 @click.option("--prior", metavar="GAMES", type=float, default=0.0, show_default=True, help="Tied games per model.")
 @click.option(
@@ -146,7 +146,7 @@ def import_files(files: tuple[Path, ...], output: Path | None, database: str | N
 
 @arena.command("export")
 @click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), required=True, help="JSONL to write.")
-@click.option("--redact", is_flag=True, help="Replace voters by numbers of this file, and moments by days.")
+@click.option("--redact", is_flag=True, help="Replace voters by numbers and times by days.")
 @_from_store
 def export_games(
     output: Path,
@@ -158,7 +158,7 @@ def export_games(
 ) -> None:
     """Write the store's comparisons as JSON lines.
 
-    Those that are not counted have the reason. Prompts and answers are not in them.
+    A comparison that does not count has the reason. Prompts and answers are left out.
     """
     games = _Games((), database, since, until, examples)
     comparisons = games.reading.comparisons

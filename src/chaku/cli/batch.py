@@ -32,7 +32,9 @@ def batch() -> None:
 @click.argument("requests_file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("-o", "--output", metavar="FILE", type=_FILE, required=True, help="Answers, one JSON line for each.")
 @click.option("-m", "--model", metavar="MODEL", help="Model for the requests that name none.")
-@click.option("--parallel", metavar="N", type=click.IntRange(1, 1024), default=8, show_default=True, help="At once.")
+@click.option(
+    "--parallel", metavar="N", type=click.IntRange(1, 1024), default=8, show_default=True, help="Requests at once."
+)
 @click.option(
     "--requests-per-minute",
     metavar="N",

@@ -212,7 +212,7 @@ def _right(name: str) -> Any:
 @click.argument("identity", metavar="ID")
 @needs("data")
 def why(folder: Path, identity: str) -> None:
-    """Tell what became of one conversation.
+    """Show what happened to one conversation.
 
     ID is chaku's (FILE:LINE, or a segment's) or the original one.
     """

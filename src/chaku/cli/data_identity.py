@@ -27,7 +27,7 @@ from chaku.records import atomic_write
 )
 @click.option(
     "--ordinary", metavar="SHARE", type=click.FloatRange(0, 0.9), default=0.25, show_default=True,
-    help="Share of ordinary questions among all: they keep what the model knew.",
+    help="Share of ordinary questions among all, so that the model keeps what it knew.",
 )  # fmt: skip
 @click.option("--seed", metavar="SEED", type=int, default=0, show_default=True, help="Another seed, other words.")
 @click.option(

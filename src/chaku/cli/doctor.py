@@ -56,15 +56,15 @@ _CPU_FEATURES = (
     "--port", metavar="PORT", type=click.IntRange(1, 65535), default=config.DEFAULT_PORT, show_default=True,
     help="Port that chaku would listen on.",
 )  # fmt: skip
-@click.option("--exposed", metavar="URL", help="Ask the gateway there what a stranger would, instead.")
+@click.option("--exposed", metavar="URL", help="Check what a stranger can reach there, instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def doctor(port: int, exposed: str | None, as_json: bool) -> None:
     """Check this machine and installation, or what a gateway shows to strangers.
 
     Exits with 1 when something must be mended before chaku can serve.
 
-    With --exposed, sends requests without a key: is one needed, and is the way encrypted? What of API, page and
-    workers can a stranger reach? Exits with 1 when it is too much.
+    With --exposed, sends requests without a key. Reports whether a key is needed, whether the connection is encrypted,
+    and what a stranger can reach of the API, the page and the workers. Exits with 1 when something is open.
     """
     if exposed is not None:
         if not exposed.startswith(("http://", "https://")):

@@ -16,7 +16,7 @@ from chaku.errors import UsageError
 
 @group()
 def engines() -> None:
-    """List engines; install those that live apart."""
+    """List engines; install vLLM or SGLang."""
 
 
 @engines.command("list")
@@ -54,8 +54,8 @@ def list_engines(as_json: bool) -> None:
 def install(engine: str, python: str | None, dry_run: bool) -> None:
     """Make the environment of ENGINE: vllm or sglang.
 
-    It goes under chaku's cache, in a fixed version. One that was not finished does not count. uv makes it where uv is
-    on the PATH, else venv and pip. vLLM and SGLang take about 10 GB of disk.
+    It goes into chaku's cache, with a pinned version of the engine. An unfinished environment is not used. chaku makes
+    it with uv if uv is on the PATH, otherwise with venv and pip. vLLM and SGLang take about 10 GB of disk.
     """
     package = environments.package_of(engine)
     commands = environments.install_commands(package, python)

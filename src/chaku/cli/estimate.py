@@ -71,7 +71,7 @@ def _tokens(ctx: click.Context, param: click.Parameter, value: str | None) -> in
     help="Useful share of their arithmetic.",
 )
 @click.option(
-    "--prices", "price_list", show_default="the newest", metavar="LIST", help="A date that comes along, or a YAML file."
+    "--prices", "price_list", show_default="the newest", metavar="LIST", help="Date of a list in chaku, or a YAML file."
 )
 @click.option("--print-prices", is_flag=True, help="Print the price list, so that a copy can be edited.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
@@ -108,7 +108,9 @@ def _job(what: str | None, settings: tuple[str, ...], tokens: int | None) -> Job
     else:
         recipe = recipe_of({"name": what, "base": what, "train": {"preset": "vicuna-7b"}}, settings, where=what)
         if tokens is None:
-            raise UsageError(f"on how many tokens is {what} trained?", fix="say --tokens 350M, or name a recipe")
+            raise UsageError(
+                f"{what} is a model, without a number of tokens", fix="add --tokens 350M, or name a recipe"
+            )
     if recipe.base is None:
         raise UsageError("the recipe names no base model", fix="write it such as base: smollm2-135m", param="base")
     shape, config, data = _shape(recipe.base), train_config(recipe), data_config(recipe)

@@ -51,7 +51,7 @@ def _gateway_option(command: Command) -> Command:
 def fleet() -> None:
     """See and steer the workers of a gateway.
 
-    Where the gateway needs a key, OPENAI_API_KEY gives one: of scope metrics to look, of scope admin to steer.
+    If the gateway needs a key, set OPENAI_API_KEY: a key of scope metrics can look, one of scope admin can steer.
     """
 
 
@@ -70,7 +70,7 @@ def create_token(name: str, database: str | None) -> None:
     """Create a join token, and print it this once.
 
     Run it where the gateway runs: both use one database. A join token adds workers and does nothing else. It does not
-    make callers need a key. `chaku keys revoke NAME` ends it, and with it its workers' membership.
+    make callers need a key. `chaku keys revoke NAME` ends it: its workers leave the gateway.
     """
     with open_store(database or database_url()) as store:
         new = create(store, name, now=datetime.now(UTC), scopes={"join"})
@@ -83,7 +83,7 @@ def create_token(name: str, database: str | None) -> None:
 @_gateway_option
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def status(url: str, as_json: bool) -> None:
-    """List the workers and how they are."""
+    """List the workers and their states."""
     workers = _ask("GET", url, "/fleet")["workers"]
     if as_json:
         click.echo(json.dumps({"workers": workers}, indent=2))
@@ -111,7 +111,7 @@ def drain(name: str, url: str) -> None:
 def reload(name: str, url: str) -> None:
     """Restart the engine of a worker.
 
-    Its running requests may end first.
+    Its running requests finish first.
     """
     _ask_worker("POST", url, name, "reload")
     click.echo(f"{name} reloads its model")
@@ -128,7 +128,14 @@ def logs(name: str, url: str) -> None:
 
 @fleet.command()
 @_gateway_option
-@click.option("--every", metavar="SECONDS", type=click.FloatRange(0.2), default=1.0, show_default=True, help="Pause.")
+@click.option(
+    "--every",
+    metavar="SECONDS",
+    type=click.FloatRange(0.2),
+    default=1.0,
+    show_default=True,
+    help="Time between updates.",
+)
 def top(url: str, every: float) -> None:
     """Show the table of workers until Ctrl-C."""
     is_terminal = sys.stdout.isatty()

@@ -106,7 +106,7 @@ _port_option = click.option(
 def ps(port: int, as_json: bool) -> None:
     """Show what is served on this machine.
 
-    Asks the gateway on PORT. Where that needs a key, OPENAI_API_KEY gives one; without it, only states are shown.
+    Asks the gateway on PORT. If it needs a key, set OPENAI_API_KEY; without a key, only states are shown.
     """
     state = health(port)
     if as_json:
@@ -148,7 +148,7 @@ def _cell(value: object) -> str:
 def stop(port: int) -> None:
     """Stop the gateway on this machine.
 
-    Does what Ctrl-C does in its terminal: answers that are being written may end first.
+    Does the same as Ctrl-C in its terminal: running answers have five seconds to finish.
     """
     if health(port) is None:
         raise UsageError(f"no chaku answers on port {port}", fix="`chaku ps --port PORT` asks at another port")
@@ -160,7 +160,7 @@ def stop(port: int) -> None:
     while read_text(f"/proc/{found.pid}/cmdline"):  # empty for one that has ended and waits for its parent
         if time.monotonic() > deadline:
             raise ChakuError(
-                f"process {found.pid} has not ended after {_STOP_S:.0f} s", fix=f"look at it, or: kill -9 {found.pid}"
+                f"process {found.pid} has not ended after {_STOP_S:.0f} s", fix=f"wait, or end it: kill -9 {found.pid}"
             )
         time.sleep(_POLL_S)
     click.echo(f"the gateway on port {port} has stopped (process {found.pid})")

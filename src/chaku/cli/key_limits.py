@@ -80,7 +80,7 @@ _OPTIONS = (
         metavar="MODEL",
         multiple=True,
         show_default="every model",
-        help="A model that it may ask, or all; may be given again.",
+        help="A model that it may ask, or all; repeatable.",
     ),
     *(
         click.option(

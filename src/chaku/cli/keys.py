@@ -114,7 +114,7 @@ def create(
 @keys.command(name="list")
 @click.option("--json", "as_json", is_flag=True, help="Print the keys as JSON.")
 @click.option(
-    "--usage", "with_usage", is_flag=True, help="Add requests, and tokens of prompts, of them cached, and of answers."
+    "--usage", "with_usage", is_flag=True, help="Add requests, and tokens of prompts, of cached prompts and of answers."
 )
 @database_option()
 def list_command(as_json: bool, with_usage: bool, database: str | None) -> None:
@@ -189,7 +189,7 @@ def edit(which: str, scopes: tuple[str, ...], expires_at: Any, database: str | N
     default=("key",),
     show_default="key",
     type=click.Choice(["key", "model", "day"]),
-    help="Split by key, model or day (UTC); may be given again.",
+    help="Split by key, model or day (UTC); repeatable.",
 )
 @click.option("--since", metavar="DATE", type=MOMENT, help="Count from then on: 2026-01-31, or 30d.")
 @click.option("--json", "as_json", is_flag=True, help="Print the sums as JSON.")

@@ -49,7 +49,7 @@ def launch() -> None:
 @click.option(
     "--max-restarts",
     metavar="N",
-    show_default="as long as it gets on",
+    show_default="as long as it makes progress",
     type=click.IntRange(0),
     help="Give up after so many.",
 )
@@ -64,8 +64,8 @@ def launch() -> None:
 @click.option("--count", metavar="N", show_default="8", type=click.IntRange(1), help="GPUs of a node.")
 @click.option("--nodes", metavar="N", show_default="1", type=click.IntRange(1), help="Machines that train together.")
 @click.option("--spot/--on-demand", "spot", show_default="--spot", default=None, help="Kind of machine.")
-@click.option("--max-price", type=float, metavar="DOLLARS", help="Most that one node may cost an hour.")
-@click.option("--infra", multiple=True, metavar="CLOUD[/REGION[/ZONE]]", help="A place to look; repeatable.")
+@click.option("--max-price", type=float, metavar="DOLLARS", help="Most that one node may cost per hour.")
+@click.option("--infra", multiple=True, metavar="CLOUD[/REGION[/ZONE]]", help="Where to look for machines; repeatable.")
 @click.option(
     "--disk-gb",
     metavar="GB",
@@ -74,7 +74,7 @@ def launch() -> None:
     help="Local disk; checkpoints pass through it.",
 )
 @click.option("--name", "job_name", metavar="NAME", show_default="the recipe's", help="The job's name.")
-@click.option("--secret", "secrets", multiple=True, metavar="NAME", help="A variable to hand on, by its name.")
+@click.option("--secret", "secrets", multiple=True, metavar="NAME", help="Name of a variable to pass on.")
 @click.option("--wheel", metavar="FILE", type=_FILE, help="Install chaku from this file, not from the index.")
 @click.option("--setup", metavar="SHELL", help="Shell lines that install chaku, in place of ours.")
 @click.option("-o", "--output", metavar="FILE", type=_FILE, help="Write the task file; submit nothing.")

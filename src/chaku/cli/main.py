@@ -49,7 +49,7 @@ COMMANDS = {
     "eval": ("chaku.cli.eval:evaluate", "Judge the answers of models; check the judge."),
     "arena": ("chaku.cli.arena:arena", "Rate models from votes and verdicts."),
     "leaderboard": ("chaku.cli.arena:leaderboard", "Show the ratings of comparison files."),
-    "engines": ("chaku.cli.engines:engines", "List engines; install those that live apart."),
+    "engines": ("chaku.cli.engines:engines", "List engines; install vLLM or SGLang."),
     "doctor": ("chaku.cli.doctor:doctor", "Check this machine; say how to mend what is missing."),
     "paths": ("chaku.cli.paths:paths", "Show where chaku keeps its files."),
     "keys": ("chaku.cli.keys:keys", "Create, edit and revoke API keys; show their use."),

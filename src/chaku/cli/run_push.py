@@ -21,7 +21,7 @@ from chaku.weights.card import read_manifest
 @click.argument("repo", metavar="REPO_ID")
 @click.option(
     "--private/--public", "is_private", default=True, show_default=True,
-    help="Of a repository that is made now; one that is there stays as it is.",
+    help="Visibility of a new repository; an existing one stays as it is.",
 )  # fmt: skip
 @click.option("--base", metavar="ORG/NAME", help="Where others find the base model, if the run had it from a folder.")
 @click.option(
@@ -35,7 +35,7 @@ def push(
 ) -> None:  # fmt: skip
     """Upload a finished RUN to the hub.
 
-    Uploads model, tokenizer, template and card, and below run/ how it came about.
+    Uploads model, tokenizer, template and card, and below run/ config, manifest and log.
 
     HF_TOKEN (or `hf auth login`) says who you are, HF_ENDPOINT which hub. Paths of this machine are taken out.
     """

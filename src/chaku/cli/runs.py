@@ -135,7 +135,7 @@ def sparkline(steps: list[dict[str, Any]], width: int = 40) -> str:
     type=click.FloatRange(0.05),
     default=1.0,
     show_default=True,
-    help="Seconds.",
+    help="Time between updates.",
 )
 def watch(run: str, every_s: float) -> None:
     """Print steps as they are logged, until the run ends."""

@@ -62,7 +62,7 @@ max_connections_option = click.option(
 _FIRST_OPTIONS = (
     click.option("--config", "config_file", metavar="FILE", type=_FILE, help="YAML file; flags win over it."),
     click.option(
-        "--host", metavar="ADDRESS", show_default="127.0.0.1", help="Address to bind; others need an API key."
+        "--host", metavar="ADDRESS", show_default="127.0.0.1", help="Address to bind; any other needs an API key."
     ),
     click.option("--port", metavar="PORT", show_default=str(DEFAULT_PORT), type=int, help="Port; 0 takes a free one."),
     click.option("--print-config", is_flag=True, help="Print these settings as YAML for --config, and stop."),
@@ -105,7 +105,7 @@ _MODEL_OPTIONS = (
         help="Requantise the weights once.",
     ),
     click.option(
-        "--template", metavar="NAME", show_default="the file's own", help="Built-in chat template, as vicuna_v1.1."
+        "--template", metavar="NAME", show_default="the file's own", help="Built-in chat template, such as vicuna_v1.1."
     ),
     click.option("--lora", metavar="FILE", type=_FILE, multiple=True, help="GGUF LoRA adapter."),
     click.option(
@@ -117,10 +117,17 @@ _MODEL_OPTIONS = (
     ),
     click.option("--mmproj", metavar="FILE", type=_FILE, help="GGUF image projector."),
     click.option("--embeddings/--no-embeddings", default=None, help="Serve /v1/embeddings too."),
-    click.option("--idle-unload", "idle_unload_s", metavar="SECONDS", type=float, help="Stop an idle engine."),
+    click.option(
+        "--idle-unload", "idle_unload_s", metavar="SECONDS", type=float, help="Stop an engine without requests."
+    ),
     click.option("--queue-limit", metavar="N", show_default="64", type=int, help="Requests that may wait for a slot."),
     click.option(
-        "--deadline", "deadline_s", metavar="SECONDS", show_default="600", type=float, help="Longest request."
+        "--deadline",
+        "deadline_s",
+        metavar="SECONDS",
+        show_default="600",
+        type=float,
+        help="Longest time for one request.",
     ),
     click.option("--fallback", metavar="NAME", help="Model that answers while this one is down."),
     click.option("--upstream-key-env", "api_key_env", metavar="VARIABLE", help="Variable that holds its key."),
@@ -128,7 +135,9 @@ _MODEL_OPTIONS = (
     click.option("--extension", "extensions", metavar="NAME", multiple=True, help="Sampling extension it honours."),
 )
 _LAST_OPTIONS = (
-    click.option("--allowed-host", "allowed_hosts", metavar="NAME", multiple=True, help="Further Host to answer to."),
+    click.option(
+        "--allowed-host", "allowed_hosts", metavar="NAME", multiple=True, help="Further host name to answer to."
+    ),
     click.option("--public-url", metavar="URL", help="Address at which others reach it; needs an API key."),
     *_TLS_OPTIONS,
     click.option("--joins/--no-joins", default=None, show_default="joins", help="Let workers join with a join token."),

@@ -55,7 +55,7 @@ _place_option = click.option(
 def up(file: Path | None, place: Place, dry_run: bool, detach: bool, schema: bool) -> None:
     """Start the gateway and the workers that FILE names.
 
-    With --on local or ray it runs until Ctrl-C or `chaku down`, and are started again when they end by themselves.
+    With --on local or ray it runs until Ctrl-C or `chaku down`, and restarts a worker that ends by itself.
     """
     if schema:
         click.echo(json.dumps(FleetConfig.model_json_schema(), indent=2))

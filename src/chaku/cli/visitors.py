@@ -61,7 +61,7 @@ def list_command(as_json: bool, database: str | None) -> None:
 def limit(which: str, database: str | None, **limits: Any) -> None:
     """Set limits for one visitor.
 
-    They hold instead of the gateway's. The word none takes a limit back to the gateway's: --tokens-per-day none.
+    They replace the gateway's limits. The word none restores the gateway's limit: --tokens-per-day none.
     """
     given = changed(limits)
     if not given:

@@ -55,14 +55,12 @@ _SECTIONS = {"The engine": "engine", "A MODEL that is another API": "api_key_env
 @click.argument("model", metavar="[[NAME=]MODEL]", required=False)
 @click.option("--config", "config_file", metavar="FILE", type=_FILE, help="YAML file; flags win over it.")
 @click.option("--join", metavar="URL", multiple=True, help="Gateway to join; repeatable.")
-@click.option("--token", metavar="TOKEN", show_default=TOKEN_VARIABLE, help="Join token; other users may see options.")
+@click.option("--token", metavar="TOKEN", show_default=TOKEN_VARIABLE, help="Join token. Other users can see options.")
 @click.option("--advertise", metavar="URL", show_default="found", help="Address at which gateways reach this worker.")
 @click.option("--name", metavar="NAME", show_default="host and port", help="Name in the table of workers.")
 @click.option("--host", metavar="ADDRESS", show_default="as the gateway's", help="Address to bind.")
 @click.option("--port", metavar="PORT", show_default="a free one", type=int, help="Port to bind.")
-@click.option(
-    "--gateway-certificate", metavar="SHA256", help="Accept this certificate of the gateway, which nobody signed."
-)
+@click.option("--gateway-certificate", metavar="SHA256", help="Accept this self-signed certificate of the gateway.")
 @click.option("--spot-notice/--no-spot-notice", default=None, help="Drain when the cloud takes this machine back.")
 @tls_options
 @max_connections_option
@@ -80,8 +78,8 @@ def worker(
 ) -> None:
     """Serve a model for gateways on this machine or others.
 
-    MODEL is what `chaku serve` takes. The gateway calls the worker back, so it must reach it: by the address that is
-    found, by the one given with --advertise, or through a tunnel.
+    MODEL is what `chaku serve` takes. The gateway calls the worker back: at the address that the worker finds, at the
+    one given with --advertise, or through a tunnel.
     """
     if exit_with_parent:
         end_with_parent()

@@ -22,7 +22,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = orjson.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        fix = "run the same `chaku data build` again, it goes on where it stopped"
+        fix = "run the same `chaku data build` again, it resumes where it stopped"
         if not (folder / ".work").is_dir():
             fix = "give the folder that `chaku data build -o` wrote"
         raise UsageError(f"{folder} holds no finished set: no manifest.json", fix=fix) from None

@@ -62,7 +62,8 @@ class Workers:
                 yield first, future.result()
         except BrokenProcessPool:
             raise ChakuError(
-                "a worker process died (out of memory?)", fix="run the same command again; it goes on where it stopped"
+                "a worker process died (out of memory?)",
+                fix="run the same command again to resume, perhaps with fewer --processes",
             ) from None
         finally:
             begun = [future for _, future in waiting if not future.cancel()]

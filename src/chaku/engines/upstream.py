@@ -44,7 +44,7 @@ class UpstreamEngine(Engine):
         unknown = sorted(set(config.extensions) - EXTENSIONS)
         if unknown:
             raise ConfigError(
-                f"extensions of {name}: {unknown[0]!r} is none", fix=f"known: {', '.join(sorted(EXTENSIONS))}"
+                f"extensions of {name}: {unknown[0]!r} is not known", fix=f"known: {', '.join(sorted(EXTENSIONS))}"
             )
         headers = {}
         if config.api_key_env is not None:

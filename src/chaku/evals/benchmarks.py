@@ -64,7 +64,7 @@ def results_in(folder: Path) -> list[Result]:
     """The mean of every metric in lm-eval's samples. Raises UsageError where there are none."""
     files = sorted(folder.rglob("samples_*.jsonl"))
     if not files:
-        raise UsageError(f"lm-eval left no samples in {folder}", fix="look at what it printed")
+        raise UsageError(f"lm-eval left no samples in {folder}", fix="its own message is above")
     results = []
     for file in files:
         log = read_foreign_log(file)

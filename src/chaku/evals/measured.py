@@ -108,7 +108,9 @@ def matches(sources: Sequence[Source], *, metric: str | None = None, models: Seq
     if models:
         known = {one.model for one in measured}
         if missing := [name for name in models if name not in known]:
-            raise UsageError(f"{missing[0]} has no {metric}", fix=f"with it: {', '.join(sorted(known)) or 'none'}")
+            raise UsageError(
+                f"{missing[0]} has no {metric}", fix=f"models that have it: {', '.join(sorted(known)) or 'none'}"
+            )
         measured = [one for name in models for one in measured if one.model == name]
     if len(measured) < 2:
         raise UsageError(f"there are no two models with {metric}", fix="name two runs, or a run with two models")

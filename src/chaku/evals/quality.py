@@ -53,7 +53,7 @@ def relative_quality(pairs: Sequence[Pair], reference: str | None = None, level:
     scored = [pair for pair in pairs if pair.has_scores and pair.values_a.sum() > 0 and pair.values_b.sum() > 0]
     models = list(dict.fromkeys(name for pair in scored for name in (pair.model_a, pair.model_b)))
     if reference is not None and reference not in models:
-        raise UsageError(f"{reference} has no scores", fix=f"with scores: {', '.join(models) or 'none'}")
+        raise UsageError(f"{reference} has no scores", fix=f"models with scores: {', '.join(models) or 'none'}")
     if not models:
         return []
     found = _from(scored, reference or models[0], level)

@@ -28,7 +28,7 @@ class Image:
 
 def damaged(reason: str) -> InvalidRequest:
     """The error for a file that breaks the rules of its format."""
-    return InvalidRequest(f"the image is damaged: {reason}", fix="send it again, or save it anew", code="invalid_image")
+    return InvalidRequest(f"the image is damaged: {reason}", fix="save it again as PNG or JPEG", code="invalid_image")
 
 
 def take(content: bytes, start: int, length: int, what: str) -> bytes:

@@ -103,7 +103,7 @@ class _Files:
         """Bring along what a built set names by its path, to the same path."""
         if ".." in path.parts or path.parts[:1] == ("~",):
             raise UsageError(
-                f"{what} {path} has no such place on another machine", fix="build the set with an absolute path"
+                f"{what} {path} can't be copied to the same path elsewhere", fix="build the set with an absolute path"
             )
         if not path.exists():
             raise UsageError(f"{what}: there is no {path}", fix="check the path")
@@ -143,7 +143,9 @@ def render(recipe: Recipe, cluster: Cluster, name: str | None = None) -> Task:
 
 def _resources(cluster: Cluster) -> dict[str, Any]:
     if cluster.max_price is not None and cluster.max_price <= 0:
-        raise UsageError(f"--max-price {cluster.max_price:g} buys nothing", fix="give dollars an hour for one node")
+        raise UsageError(
+            f"--max-price is {cluster.max_price:g}, it must be above 0", fix="give dollars an hour for one node"
+        )
     price = {} if cluster.max_price is None else {"max_hourly_cost": cluster.max_price}
     recovery = {
         "max_restarts_on_errors": _RESTARTS_ON_ERRORS,
@@ -220,7 +222,7 @@ def _comes_with(base: str, source: str) -> bool:
     if not is_hub_id(source):
         return False
     if source != base:
-        raise UsageError(f"the tokenizer of {source} is fetched for no base but {source}", fix="give a folder of it")
+        raise UsageError(f"data.tokenizer is {source}, but the base is {base}", fix="leave it out, or name a folder")
     return True
 
 

@@ -152,7 +152,7 @@ def parse_reference(source: str) -> Reference:
         return LocalFile(shard_paths(Path(source).expanduser())[0])
     if source not in registry.BUILT_IN and (release := vicunas.find(source)):
         raise ModelError(
-            f"{release.name} is known, and does not come by its name: its weights are at hf.co/{release.hub_id}",
+            f"chaku can't fetch {release.name} by this name: its weights are at hf.co/{release.hub_id}",
             fix=f"`chaku models show {release.name}` says more; a GGUF of it: hf:ORG/REPOSITORY, or a path",
         )
     if model := registry.HUB_MODELS.get(source):

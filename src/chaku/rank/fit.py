@@ -136,7 +136,7 @@ def cluster_meat(games: Games, missed: Floats, features: Floats) -> Floats:
     _, cluster = np.unique(games.cluster, return_inverse=True)
     num_clusters = int(cluster.max()) + 1
     if num_clusters < 2:
-        raise UsageError("all games are of one cluster: there is no error to be had", fix="rate without clusters")
+        raise UsageError("all games are in one cluster, so errors can't be estimated", fix="use --cluster none")
     order = np.argsort(cluster, kind="stable")
     cluster, missed, features = cluster[order], missed[order], features[order]
     first, second = games.first[order], games.second[order]

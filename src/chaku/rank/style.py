@@ -63,7 +63,9 @@ def fit_with_style(games: Games, features: Floats, names: Sequence[str], *, prio
         if np.abs(step).max() < _TOLERANCE:
             break
         if np.abs(point).max() > _DECIDED:
-            raise UsageError("a feature decides every game: no effect can be told", fix="leave features out")
+            raise UsageError(
+                "a style feature decides every game, so its effect can't be estimated", fix="leave features out"
+            )
     else:
         raise UsageError("the ratings did not settle", fix="leave features out, or give a prior")
     point[:size] -= point[:size].mean()

@@ -156,7 +156,8 @@ async def _unpack(packed: bytes | bytearray, window: int, max_bytes: int) -> byt
                         _too_large(max_bytes)
                         if limit == max_bytes
                         else PayloadTooLarge(
-                            f"the body unpacks to over {MAX_UNPACKED_RATIO} times its size", fix="send it unpacked"
+                            f"the body decompresses to over {MAX_UNPACKED_RATIO} times its size",
+                            fix="send it uncompressed",
                         )
                     )
                 await asyncio.sleep(0)

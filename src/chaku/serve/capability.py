@@ -93,7 +93,7 @@ def fit(model: str, route: Route, body: dict[str, Any], capabilities: Capabiliti
     if route == "completions" and wanted.get("max_tokens") == 0:
         if not capabilities.scores_prompts:
             raise InvalidRequest(
-                f"max_tokens is 0, {model} does not score prompts", fix="ask for 1", param="max_tokens"
+                f"max_tokens is 0, {model} does not score prompts", fix="raise it to 1", param="max_tokens"
             )
         if not wanted.get("echo"):
             raise InvalidRequest("max_tokens is 0, which needs echo: true", param="max_tokens")
@@ -232,5 +232,5 @@ def _check_parts(model: str, messages: list[dict[str, Any]], capabilities: Capab
                 raise InvalidRequest(
                     "image_url must be a data:image/...;base64, URL",
                     param=param,
-                    fix="chaku fetches no URLs for callers",
+                    fix="send the image as base64: chaku fetches no URLs for callers",
                 )

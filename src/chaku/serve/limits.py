@@ -124,7 +124,7 @@ class RateLimits:
         if self._turns is not None and len(asked) > self._turns:
             raise InvalidRequest(
                 f"the conversation has {len(asked)} user messages, this server takes {self._turns}",
-                fix="begin a new one",
+                fix="begin a new conversation",
                 param="messages",
                 code="conversation_too_long",
             )

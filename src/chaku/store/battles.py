@@ -94,8 +94,8 @@ class Battles:
             begun = sorted(connection.execute(recent).scalars())
             if len(begun) >= per_hour:
                 raise Overloaded(
-                    f"{per_hour} battles an hour are enough",
-                    fix="come back later",
+                    f"a visitor may begin {per_hour} battles per hour",
+                    fix="wait, or raise arena_battles_per_hour on the server",
                     code="too_many_battles",
                     retry_after_s=(begun[-per_hour] + HOUR - now).total_seconds(),
                 )
@@ -221,12 +221,14 @@ class Battles:
         with self._store.write(durable=True) as connection:
             battle = self._one(connection, battle_id, lock=True)
             if battle.state == "voted":
-                raise Conflict("this battle has its vote", fix="begin another battle", code="already_voted")
+                raise Conflict("this battle has a vote already", fix="begin another battle", code="already_voted")
             if battle.state != "votable":
                 raise Conflict("both sides must begin before a vote", fix="wait for both answers", code="not_votable")
             if not secrets.compare_digest(battle.token.encode(), token.encode(errors="replace")):
                 raise Conflict(
-                    "the battle went on since this page was shown", fix="look at it again, then vote", code="stale_vote"
+                    "the battle has changed since this page was shown",
+                    fix="load it again, then vote",
+                    code="stale_vote",
                 )
             given = StoredVote(
                 new_id(now), battle.id, self.visitor, choice, list(reasons), battle.publish, token, now, None

@@ -261,7 +261,7 @@ def _migrate(store: Store) -> None:
         if version is not None and version not in known:
             raise StoreError(
                 f"{store.name} has version {version}, chaku {chaku.__version__} knows versions up to {HEAD}",
-                fix="upgrade chaku (pip install -U chaku), or choose another database with --database",
+                fix="upgrade chaku, or choose another database with --database",
             )
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -16,7 +16,7 @@ def add_adapters(causal: Any, config: TrainConfig) -> Any:
     import peft
 
     if "lm_head" in config.lora.targets:
-        raise UsageError("lora.targets names lm_head, which stays as it is here", fix="leave it out")
+        raise UsageError("lora.targets names lm_head, which LoRA can't train here", fix="leave it out")
     torch.manual_seed(config.seed)
     settings = peft.LoraConfig(
         r=config.lora.rank, lora_alpha=config.lora.alpha, lora_dropout=config.lora.dropout, bias="none",

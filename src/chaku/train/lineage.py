@@ -149,7 +149,7 @@ def _settle(parent: Parent | None, run: Path) -> tuple[Origin, str]:
         if origin is None or origin.sha256 != begun["sha256"]:
             raise TrainingError(
                 f"{begun['folder']}, with whose weights this run began, is not there or was changed",
-                fix="go on where `chaku train` was called before, or start anew with --overwrite",
+                fix="call `chaku train` in the folder where it ran before, or start again with --overwrite",
             )
         return origin, f"begins again with the weights of {origin.folder}"
     assert parent is not None

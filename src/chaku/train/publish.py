@@ -134,7 +134,9 @@ def _checkpoints(run: Path, known: Mapping[str, str]) -> list[Upload]:
     files = sorted(path for path in (run / "checkpoints").glob("step-*/*") if path.is_file())
     for path in files:
         if path.suffix != ".distcp" and any(place.encode() in path.read_bytes() for place in known):
-            raise UsageError(f"{path} names folders of this machine: an older chaku wrote it", fix="push it without")
+            raise UsageError(
+                f"{path} names folders of this machine: an older chaku wrote it", fix="push without --checkpoints"
+            )
     return [Upload(f"run/{path.relative_to(run).as_posix()}", path) for path in files]
 
 
@@ -149,7 +151,7 @@ def check_id(repo: str) -> None:
         validate_repo_id(repo)
     except HFValidationError as error:
         raise UsageError(
-            f"{repo!r} can't be a repository: {str(error).splitlines()[0]}", fix="such as ORG/NAME"
+            f"{repo!r} can't be a repository: {str(error).splitlines()[0]}", fix="write it as ORG/NAME"
         ) from None
 
 

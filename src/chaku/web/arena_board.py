@@ -117,7 +117,7 @@ class ArenaBoard:
         """The voted battles of a pair, in either order; their texts where the voter agreed."""
         names = [request.query_params.get(name, "") for name in ("model_a", "model_b")]
         if not all(names):
-            raise InvalidRequest("the battles of which pair?", fix="give model_a and model_b", param="model_a")
+            raise InvalidRequest("no pair of models is named", fix="give model_a and model_b", param="model_a")
         total, found = await asyncio.to_thread(self._battles.of_pair, names[0], names[1], limit=MOST_BATTLES)
         return json_response(arena_shapes.BattleList(battles=[_show_listed(one) for one in found], total=total))
 

@@ -70,7 +70,7 @@ def read_adapter(folder: Path) -> Adapter:
     starts = str(config.get("init_lora_weights")).lower()
     if starts.startswith(_MOVES_BASE):
         raise ModelError(
-            f"{folder} was begun with {starts}, which changes the base itself",
+            f"{folder} was initialised by {starts}, which changes the base itself",
             fix="merge it with peft",
         )
     tensors = open_tensors(folder)

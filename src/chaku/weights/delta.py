@@ -127,7 +127,9 @@ def apply_delta(
         values, before = deltas.load(name), bases.load(name)
         (_xor if format == "xor" else _add)(values, before)
         if record and tensor_hash(values) != record.result[name]:
-            raise ModelError(f"{delta}: {name} does not become what it was: the delta is damaged", fix="fetch it again")
+            raise ModelError(
+                f"{delta}: {name} does not match its recorded hash: the delta is damaged", fix="fetch it again"
+            )
         return values
 
     with new_folder(output, overwrite=overwrite) as folder:

@@ -126,7 +126,7 @@ def _in_order(path: Path, token_ids: Mapping[str, int]) -> list[str]:
     """Tokens by id. Ids without a token get a name that no text spells."""
     by_id = {token_id: text for text, token_id in token_ids.items()}
     if len(by_id) != len(token_ids) or not by_id or min(by_id) < 0 or max(by_id) > 4 * len(by_id):
-        raise ModelError(f"{path} gives ids twice or far beyond its size", fix="check the file")
+        raise ModelError(f"{path} uses an id twice, or ids far beyond its size", fix="check the file")
     return [by_id.get(token_id, _unused(token_id)) for token_id in range(max(by_id) + 1)]
 
 

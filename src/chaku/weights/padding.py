@@ -52,5 +52,5 @@ def _check_free(path: Path, tokenizer: dict[str, Any], pad_id: int) -> None:
         if its_id == pad_id or token == PAD:
             raise ModelError(
                 f"{path} has the token {token!r} with id {its_id}; {PAD} was to become {pad_id}",
-                fix="is this the base that the delta was made from?",
+                fix="use the base that the delta was made from",
             )

@@ -286,5 +286,5 @@ def judge_host_of(url: str | None, key: str | None, judge: str | None) -> Host |
             raise UsageError("--judge-key belongs to --judge-url, which is not given")
         return None
     if judge is None:
-        raise UsageError("--judge-url is given, and no judge", fix="name one with --judge")
+        raise UsageError("--judge-url is given without a judge", fix="name one with --judge")
     return Host(url, key or environment("OPENAI_API_KEY"))

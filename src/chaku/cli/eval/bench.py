@@ -59,7 +59,7 @@ def bench(
                     await process.wait()
 
     if code := run_until_ended(run()):
-        raise ChakuError(f"lm-eval exited with code {code}", fix="look at what it printed")
+        raise ChakuError(f"lm-eval exited with code {code}", fix="its own message is above")
     results = results_in(folder)
     if as_json:
         rows = [

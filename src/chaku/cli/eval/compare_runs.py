@@ -41,7 +41,7 @@ _UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010fff
     type=click.Choice(["question", "category"]),
     default="question",
     show_default=True,
-    help="What is not independent of each other.",
+    help="Which judgements depend on each other.",
 )
 @click.option(
     "--labels",

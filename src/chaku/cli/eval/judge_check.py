@@ -134,7 +134,7 @@ def _material(
     """What to show; the contestants' models by name; what other judges said of the same answers."""
     if not sources:
         if label_files:
-            raise UsageError("labels are of no use without the answers that they are about", fix="give --answers")
+            raise UsageError("--labels is given without the answers that people compared", fix="give --answers")
         material = material_of_references(load_suite(suite or "chaku-80"), seed=seed)
         return material, {}, []
     given = read_answers(sources, load_suite(suite) if suite else None)

@@ -56,7 +56,7 @@ def new(
 ) -> None:  # fmt: skip
     """Draft questions with a model; drop near duplicates.
 
-    Drafts are a start: read them, and delete what is no good. Questions that say what another one says are dropped.
+    Drafts are a start: read them, and delete bad ones. A question that nearly repeats another one is dropped.
     """
     known = read_questions(output) if output.exists() else []
     drafts = Drafts()

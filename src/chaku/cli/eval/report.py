@@ -31,8 +31,8 @@ _RUN = click.Path(path_type=Path, file_okay=False, exists=True)
 def report(folder: Path, output: Path | None, against: Path | None, as_json: bool) -> None:
     """Write a run as one HTML page.
 
-    The page opens from the disk and asks nobody for anything: scores by category, wins, the judge's health, cost, and
-    every question with the answers side by side.
+    The page is one file and loads nothing from elsewhere. It shows scores by category, wins, the judge's health, cost,
+    and every question with the answers side by side.
     """
     run = Run.load(folder)
     content = summary(run, Run.load(against) if against else None)

@@ -88,7 +88,8 @@ def _block(path: Path) -> str:
         raise UsageError(f"can't read {path}: {error.strerror}", fix="check the name of the file") from None
     except UnicodeDecodeError as error:
         raise UsageError(
-            f"{path} is not UTF-8 text: byte {error.start} is none", fix="name a text file, or a PNG, JPEG, WebP or GIF"
+            f"{path} is not UTF-8 text: byte {error.start} is invalid",
+            fix="name a text file, or a PNG, JPEG, WebP or GIF",
         ) from None
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))  # longer than any inside
     body = text.rstrip("\n")

@@ -30,10 +30,10 @@ SETTINGS = {
     "top_p": Setting(float, 0, 1, "take only tokens that together have this probability"),
     "max_tokens": Setting(int, 1, None, "longest answer, in tokens"),
     "seed": Setting(int, 0, None, "the same seed gives the same answer, where the engine can"),
-    "frequency_penalty": Setting(float, -2, 2, "against repeating a token the more often it came"),
-    "presence_penalty": Setting(float, -2, 2, "against repeating a token at all"),
+    "frequency_penalty": Setting(float, -2, 2, "penalise a token more, the more often it has come"),
+    "presence_penalty": Setting(float, -2, 2, "penalise each token that has come"),
     "top_k": Setting(int, 0, None, "take only the k likeliest tokens; an extension, not every server has it"),
-    "min_p": Setting(float, 0, 1, "take only tokens this likely against the likeliest; an extension"),
+    "min_p": Setting(float, 0, 1, "drop tokens below this share of the likeliest one; an extension"),
     "repetition_penalty": Setting(float, 0.01, 10, "above 1 against repetition; an extension"),
 }
 

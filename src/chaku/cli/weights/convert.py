@@ -31,7 +31,10 @@ from chaku.weights.paddle import to_paddle
     "--dtype", show_default="as they are", type=click.Choice(["f32", "f16", "bf16"]), help="What the weights become."
 )
 @click.option(
-    "--quant", show_default="q8_0", type=click.Choice(["f32", "f16", "bf16", "q8_0", "q4_0"]), help="Numbers of a GGUF."
+    "--quant",
+    show_default="q8_0",
+    type=click.Choice(["f32", "f16", "bf16", "q8_0", "q4_0"]),
+    help="Number format of a GGUF.",
 )
 @click.option("--progress-fd", type=int, hidden=True, help="Write lines of bytes done and in all there.")
 @shard_option

@@ -29,7 +29,7 @@ from chaku.weights.delta import make_delta as make
 @overwrite_option
 @needs("train")
 def make_delta(base: Path, target: Path, output: Path, format: str, shard_bytes: int, overwrite: bool) -> None:
-    """Write what turns the model BASE into the model TARGET, without which it says nothing.
+    """Write the delta that turns the model BASE into the model TARGET. It is useless without BASE.
 
     Both are folders with safetensors or .bin weights of one architecture, size and dtype.
     """

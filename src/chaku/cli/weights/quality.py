@@ -25,7 +25,7 @@ from chaku.weights.quality import compare
     metavar="FILE",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     required=True,
-    help="UTF-8 text to read: such as the model will see, and such as it was not trained on.",
+    help="UTF-8 text like that which the model will see. It must not be training text.",
 )
 @click.option(
     "--chunk",
@@ -51,7 +51,9 @@ def quality(a: Path, b: Path, text_file: Path, chunk_tokens: int, max_chunks: in
     try:
         text = text_file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{text_file} is not UTF-8 text: byte {error.start} is none", fix="convert it") from None
+        raise UsageError(
+            f"{text_file} is not UTF-8 text: byte {error.start} is invalid", fix="convert it to UTF-8"
+        ) from None
 
     def step(done: int, total: int) -> None:
         counting(done, total, "chunks")

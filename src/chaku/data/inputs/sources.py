@@ -156,7 +156,7 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
     except FileNotFoundError:
         raise UsageError(f"no such file: {path}", fix="check the path") from None
     except PermissionError:
-        raise UsageError(f"{path} may not be read", fix="check its permissions") from None
+        raise UsageError(f"can't read {path}: permission denied", fix="check its permissions") from None
 
 
 @contextlib.contextmanager

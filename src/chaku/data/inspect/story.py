@@ -40,7 +40,7 @@ def story(folder: Path, identity: str) -> list[Event]:
     events = [event for path in files for event in _events(path, exact, asked)]
     if not events:
         raise NotFound(
-            f"the ledger of {folder} knows no {identity!r}",
+            f"the ledger of {folder} has no {identity!r}",
             fix="ids look like FILE:LINE (messages/*.jsonl and `chaku data report` show them), or give the original id",
         )
     return events

@@ -107,7 +107,7 @@ class EndpointClassifier:
             time.sleep(0.25 * 2**attempt)
         raise ChakuError(
             f"the moderation model at {url} does not answer: {reason}",
-            fix="start it and run the same command again; the build goes on where it stopped",
+            fix="start it and run the same command again; the build resumes where it stopped",
         )
 
 

@@ -168,7 +168,9 @@ async def _load_failure(settings: Settings, child: Child, message: dict[str, Any
     how = await child.wait()
     model = settings.model.name
     if "SIGILL" in how:
-        return ModelError(f"the engine {how}: it was built for another CPU", fix="use another build of llama.cpp")
+        return ModelError(
+            f"the engine {how}: it was built for another CPU", fix="`chaku doctor` shows how to get another build"
+        )
     needed = f"{settings.slots} slots of {settings.context:,} tokens"
     if "SIGKILL" in how:
         cause = f"the engine {how} while it loaded {model}, as Linux does when memory runs out"

@@ -189,7 +189,9 @@ class Planner:
             self._tried_schemas[name] = not answer["choices"][0]["text"].startswith(NO_JSON)
         if not self._tried_schemas[name]:
             raise InvalidRequest(
-                f"{param}: llama.cpp can't compile this schema", fix="its parts may exclude each other", param=param
+                f"{param}: llama.cpp can't compile this schema",
+                fix="simplify it: its parts may contradict each other",
+                param=param,
             )
 
     async def render(self, body: dict[str, Any], *, without_thinking: bool = False) -> list[int]:

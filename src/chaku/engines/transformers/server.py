@@ -76,7 +76,9 @@ def _sizes(loaded: Loaded, context: int | None, slots: int) -> tuple[int, int]:
         share = int(free_bytes * _CACHE_SHARE / len(loaded.models))
         pages = min(pages, share // (loaded.kv_bytes_per_token * PAGE_TOKENS))
     if context is not None and pages * PAGE_TOKENS < context:
-        raise InvalidRequest(f"the cache has room for {pages * PAGE_TOKENS:,} tokens", fix="lower --context")
+        raise InvalidRequest(
+            f"context is {context:,}, the cache holds {pages * PAGE_TOKENS:,} tokens", fix="lower --context"
+        )
     return min(wanted, pages * PAGE_TOKENS), max(1, pages)
 
 
@@ -168,7 +170,7 @@ class Server:
             if num_prompt > room:
                 raise ContextOverflow(
                     f"the prompt is {num_prompt:,} tokens, {body['model']} takes {self._context:,} with the answer",
-                    fix="shorten it",
+                    fix="shorten it, or serve the model with a larger --context",
                     param="messages" if "messages" in body else "prompt",
                 )
             if not num_prompt:

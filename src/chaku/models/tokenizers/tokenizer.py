@@ -62,7 +62,7 @@ class LoadedTokenizer:
         if self.decode(ids) != _PROBE or not spellings.keys().isdisjoint(ids):
             raise ModelError(
                 f"{self.name} does not give text back as it was: {self.decode(ids)!r} for {_PROBE!r}",
-                fix="choose a tokenizer with bytes for everything",
+                fix="choose a tokenizer that encodes every byte",
             )
 
     def special_id(self, spelling: str) -> int | None:
@@ -141,7 +141,7 @@ def _from_json(path: Path, data: bytes, content: dict[str, Any]) -> LoadedTokeni
     swallowing = [token["content"] for token in added if token["lstrip"] or token["rstrip"]]
     if swallowing:
         raise ModelError(
-            f"{path}: {', '.join(swallowing[:3])} swallow the white space beside them", fix="choose another tokenizer"
+            f"{path}: {', '.join(swallowing[:3])} remove the white space beside them", fix="choose another tokenizer"
         )
     config = read_optional(path.with_name("tokenizer_config.json"))
     bos, eos = _token(config.get("bos_token")), _token(config.get("eos_token"))
@@ -183,7 +183,9 @@ def _take_space_prefix(path: Path, content: dict[str, Any]) -> frozenset[Before]
             before = frozenset((Before.START, Before.SPECIAL))
     for step in pretokenizers:
         if step.get("add_prefix_space") or step.get("prepend_scheme") == "always":
-            raise ModelError(f"{path} puts a space before text unless it has one", fix="choose another tokenizer")
+            raise ModelError(
+                f"{path} adds a space before text that does not begin with one", fix="choose another tokenizer"
+            )
         if step.get("prepend_scheme") == "first":
             step["prepend_scheme"] = "never"
             before = frozenset((Before.START,))

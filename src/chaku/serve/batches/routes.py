@@ -184,9 +184,9 @@ async def _uploaded(request: Request) -> tuple[str, BinaryIO]:
     """Name and content of the file in a form; the content is on disk where it is large. Raises InvalidRequest."""
     headers = request.headers
     if not headers.get("content-type", "").startswith("multipart/form-data"):
-        raise UnsupportedMedia("a file is uploaded as a form", fix="send multipart/form-data with file and purpose")
+        raise UnsupportedMedia("the file is not sent as a form", fix="send multipart/form-data with file and purpose")
     if headers.get("content-encoding", "identity") not in ("identity", ""):
-        raise UnsupportedMedia("a form is not unpacked here", fix="leave Content-Encoding out")
+        raise UnsupportedMedia("a compressed form is not accepted", fix="leave Content-Encoding out")
     is_whole = _Bounded(request.receive, MAX_FILE_BYTES + _FORM_BYTES)
     try:
         form = await Request(request.scope, is_whole).form(max_files=1, max_fields=8, max_part_size=_FORM_BYTES)

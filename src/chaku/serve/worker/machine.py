@@ -25,7 +25,7 @@ def address_toward(url: str) -> str:
             probe.connect(address)
             found: str = probe.getsockname()[0]
     except OSError as error:
-        raise UsageError(f"there is no way to {url}: {error.strerror or error}", fix="check the address") from None
+        raise UsageError(f"can't reach {url}: {error.strerror or error}", fix="check the address") from None
     return found.partition("%")[0]
 
 

@@ -113,7 +113,7 @@ function Opened({ screen, props }) {
     if (component) return;
     screen.load().then(
       (found) => (loaded.set(screen.name, found), redraw(0)),
-      () => setProblem({ message: `The files of ${screen.label} did not come.`, fix: "Check the connection and reload the page.", code: "unreachable" }),
+      () => setProblem({ message: `The files of ${screen.label} did not load.`, fix: "Check the connection and reload the page.", code: "unreachable" }),
     );
   }, [screen]);
   if (component) return html`<${component} ...${props} />`;

@@ -137,7 +137,7 @@ function Rounds({ terms, onPlayed, route, say, complain, isCovered }) {
         ? html`<${Composer}
             draftKey="arena"
             isRunning=${false}
-            blocked=${battle?.isAnswering ? "Both models answer first; you may vote already" : !battle && terms.limits.battles_left === 0 ? "No battles are left in this hour" : ""}
+            blocked=${battle?.isAnswering ? "Both models answer first; you can already vote" : !battle && terms.limits.battles_left === 0 ? "No battles are left in this hour" : ""}
             allowImages=${false}
             context=${{ path: [], system: "", limit: null }}
             onSend=${send}

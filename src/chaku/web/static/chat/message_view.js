@@ -41,7 +41,7 @@ export const MessageView = memo(
     const name = { user: "You", assistant: `Answer${model ? ` of ${model}` : ""}`, system: "System message", tool: "Tool result" }[role];
     const kind = { user: UserMessage, assistant: Answer, system: Told, tool: Told }[role] ?? Told;
     const broken = (/** @type {unknown} */ error) =>
-      html`<${ErrorCard} title="This message can't be shown" problem=${{ ...problemOf(error), fix: "The rest of the chat is not concerned. Export the chat to see the record." }} />`;
+      html`<${ErrorCard} title="This message can't be shown" problem=${{ ...problemOf(error), fix: "The rest of the chat is not affected. Export the chat to see the record." }} />`;
     return html`<article class=${`message ${role}`} data-message=${id} tabindex="-1">
       <h3 class="visually-hidden">${name ?? "Message"}</h3>
       <${Boundary} fallback=${broken}><${kind} ...${props} /><//>

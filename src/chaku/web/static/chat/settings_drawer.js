@@ -28,8 +28,8 @@ const SETTINGS = [
   { name: "top_k", label: "Top-k", help: "Keep this many tokens, 0 for all", min: 0, max: 1000, step: 1 },
   { name: "max_tokens", label: "Longest answer", help: "In tokens", min: 1, max: 1_000_000, step: 1 },
   { name: "repetition_penalty", label: "Repetition penalty", help: "1 is none", min: 0.5, max: 2, step: 0.01 },
-  { name: "presence_penalty", label: "Presence penalty", help: "Against what was said at all", min: -2, max: 2, step: 0.05 },
-  { name: "frequency_penalty", label: "Frequency penalty", help: "Against what was said often", min: -2, max: 2, step: 0.05 },
+  { name: "presence_penalty", label: "Presence penalty", help: "Against words used before", min: -2, max: 2, step: 0.05 },
+  { name: "frequency_penalty", label: "Frequency penalty", help: "Against words used often", min: -2, max: 2, step: 0.05 },
   { name: "seed", label: "Seed", help: "The same seed, the same answer", min: 0, max: 2_147_483_647, step: 1 },
 ];
 
@@ -204,7 +204,7 @@ function StopWords({ value, usual, onSet }) {
     onSet("stop", words.length ? words : null);
   });
   return html`<div class="setting">
-    <label for=${id}>Stop words<small>One a line, four at most</small></label>
+    <label for=${id}>Stop words<small>One per line, 4 at most</small></label>
     <textarea id=${id} rows="2" placeholder=${usual === undefined ? "model default" : `default ${usual}`} ...${field}></textarea>
   </div>`;
 }

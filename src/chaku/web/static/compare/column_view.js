@@ -37,7 +37,7 @@ export function ColumnView({ column, place, models, isBlind, onClose, onSettings
       <label class="addressed"><input type="checkbox" checked=${column.isAddressed} onChange=${onAddressed} /> Write here</label>
       ${conversation.running && html`<${IconButton} icon="stop" label=${`Stop answer ${place}`} onClick=${() => column.stop()} />`}
       ${!isBlind && html`<${IconButton} icon="gear" label=${`Settings of column ${place}`} onClick=${onSettings} />`}
-      ${onClose && html`<${IconButton} icon="close" label=${`Take column ${place} away`} onClick=${onClose} />`}
+      ${onClose && html`<${IconButton} icon="close" label=${`Remove column ${place}`} onClick=${onClose} />`}
     </header>
     <${Messages}
       conversation=${conversation}

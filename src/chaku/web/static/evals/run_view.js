@@ -60,7 +60,7 @@ function Health({ health, judge }) {
   return html`<dl class="health">
     <dt>Judgements that failed or could not be read</dt><dd>${told(health.unread)}</dd>
     <dt>Another winner when the sides were exchanged</dt><dd>${told(health.flips)}</dd>
-    <dt>Winners that were shown first</dt><dd>${told(health.first)}${isBiased && html` <strong class="complaint">The place decides with it: half is fair.</strong>`}</dd>
+    <dt>Winners that were shown first</dt><dd>${told(health.first)}${isBiased && html` <strong class="complaint">The order sways this judge: half is fair.</strong>`}</dd>
   </dl>
   ${judge && html`<p class="hint"><code>chaku eval judge-check ${judge}</code> tells more.</p>`}`;
 }

@@ -60,7 +60,7 @@ function Tables({ data, onExclude, onLift }) {
     html`<h2>${title}</h2>${rows.length ? html`<${Table} label=${title} columns=${columns} rows=${rows} keyOf=${keyOf} />` : html`<p class="hint">${none}</p>`}`;
   return html`<p class="hint">Battles: ${states.join(", ") || "none yet"}. Exclusions and their reasons are shown to everybody.</p>
     ${part("Voters", voters, data.voters, (one) => one.id, "Nobody has voted yet.")}
-    <p class="hint">An e-value of 20 or more says: these votes fit those of the others too badly for chance.</p>
+    <p class="hint">An e-value of 20 or more: chance hardly explains how these votes differ from the others.</p>
     ${part("Flagged battles", flagged, data.flagged, (one) => one.id, "No battle is flagged.")}
     ${part("Exclusions", exclusions, data.exclusions, (one) => `${one.kind} ${one.id} ${one.created_at}`, "Nothing is excluded.")}
     ${part("Sampling", sampling, data.sampling, (one) => `${one.model_a}\n${one.model_b}`, "No pair can be drawn.")}`;

@@ -92,7 +92,7 @@ export function OverTime({ months }) {
 export function Foundations({ board }) {
   const left = Object.entries(board.excluded);
   return html`<section class="foundations">
-    <h2>What this rests on</h2>
+    <h2>How this is computed</h2>
     <p>${board.method || "No ratings were fitted."}</p>
     ${board.note && html`<p>${board.note}</p>`}
     ${Object.keys(board.style).length > 0 &&

@@ -77,7 +77,7 @@ export class TextView {
   _showPlain(source) {
     this._version++;
     const rest = source.length - PLAIN;
-    const note = `This text is too tangled to be drawn; it is shown as it was written${rest > 0 ? ", up to here" : ""}.`;
+    const note = `This text is too complex to format; it is shown as written${rest > 0 ? ", up to here" : ""}.`;
     const hint = document.createElement("p");
     hint.className = "hint";
     hint.textContent = note;

@@ -48,7 +48,7 @@ export function RunView({ name, others, runs }) {
     <h1 dir="auto">${name}</h1>
     <div class="row overlays">
       ${shown.map(
-        (other) => html`<span class="chip">${other} <button type="button" aria-label=${`Take ${other} off`} onClick=${() => overlay(shown.filter((n) => n !== other))}>×</button></span>`,
+        (other) => html`<span class="chip">${other} <button type="button" aria-label=${`Remove ${other}`} onClick=${() => overlay(shown.filter((n) => n !== other))}>×</button></span>`,
       )}
       ${free.length > 0 &&
       shown.length < MAX_OVERLAYS &&
