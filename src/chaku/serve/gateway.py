@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
-import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from functools import partial
@@ -109,7 +109,7 @@ class Gateway:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         given_id = headers.get(b"x-request-id", b"")
-        request_id = given_id.decode() if _REQUEST_ID.fullmatch(given_id) else f"req-{secrets.token_hex(8)}"
+        request_id = given_id.decode() if _REQUEST_ID.fullmatch(given_id) else f"req-{os.urandom(8).hex()}"
         logs.request_id.set(request_id)
         base_headers: Headers = [(b"x-request-id", request_id.encode())]
         exchange = Exchange(request_id, "other")
