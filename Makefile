@@ -53,7 +53,7 @@ words: $(VENV)/.dev ## pages in step with the code, and in plain English
 	$(BIN)/python scripts/write-docs --check
 	$(BIN)/python scripts/check-words
 
-docs: $(VENV)/.dev ## write docs/cli.md and docs/settings.md from the code
+docs: $(VENV)/.dev ## write the reference pages of docs/ from the code
 	$(BIN)/python scripts/write-docs
 
 format: $(VENV)/.dev ## let ruff format and fix

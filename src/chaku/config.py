@@ -157,13 +157,15 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 def explain(error: ValidationError, kind: type[BaseModel], *, where: str) -> ConfigError:
     """Turn pydantic's first complaint into one line that names the key, the value and the nearest known key."""
     first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"])
+    inner = _nested(kind)
+    path = ".".join(_keys(first["loc"], inner))
     if first["type"] == "extra_forbidden":
         unknown = str(first["loc"][-1])
-        known = sorted({*kind.model_fields, *_nested_keys(kind)})
+        known = sorted({key for model in (kind, *inner) for key in model.model_fields})
         fix = did_you_mean(unknown, known, f"known keys: {', '.join(sorted(kind.model_fields))}")
         return ConfigError(f"{where}: unknown key {path!r}", fix=fix, param=path)
-    fix = _example(first, "{key}: {example}") or f"known keys: {', '.join(sorted(kind.model_fields))}"
+    examples = getattr(kind, "EXAMPLES", _EXAMPLES)
+    fix = _example(first, "{key}: {example}", examples) or f"known keys: {', '.join(sorted(kind.model_fields))}"
     if first["type"] == "missing":
         return ConfigError(f"{where}: {path} is missing", fix=fix, param=path)
     found = f"{path} is {shown(first['input'])}" if path else f"it is {shown(first['input'])}"
@@ -172,9 +174,9 @@ def explain(error: ValidationError, kind: type[BaseModel], *, where: str) -> Con
 
 def _explain_flag(error: ValidationError, names: Mapping[str, str]) -> ConfigError:
     first = error.errors()[0]
-    key = _key(first)
+    key = _key(first, _EXAMPLES)
     flag = names.get(key, "--" + key.replace("_", "-"))
-    fix = _example(first, flag + " {example}")
+    fix = _example(first, flag + " {example}", _EXAMPLES)
     return ConfigError(f"{flag} is {shown(first['input'])}, {in_words(first)}", fix=fix, param=key)
 
 
@@ -205,28 +207,35 @@ _EXAMPLES = {
 }  # fmt: skip
 
 
-def _key(complaint: Any) -> str:
-    """The last key on the way to the value at fault; indices of lists are none."""
-    return next((part for part in reversed(complaint["loc"]) if part in _EXAMPLES), str(complaint["loc"][0]))
+def _key(complaint: Any, examples: Mapping[str, str]) -> str:
+    """The last key with an example on the way to the value at fault."""
+    return next((part for part in reversed(complaint["loc"]) if part in examples), str(complaint["loc"][0]))
 
 
-def _example(complaint: Any, form: str) -> str | None:
-    key = _key(complaint) if complaint["loc"] else ""
-    if key not in _EXAMPLES:
+def _example(complaint: Any, form: str, examples: Mapping[str, str]) -> str | None:
+    key = _key(complaint, examples) if complaint["loc"] else ""
+    if key not in examples:
         return None
-    example = _EXAMPLES[key] if "{key}" in form else _EXAMPLES[key].strip("[]{}").removeprefix("{source: ")
+    example = examples[key] if "{key}" in form else examples[key].strip("[]{}").removeprefix("{source: ")
     return "write it such as " + form.format(key=key, example=example)
 
 
-def _nested_keys(kind: type[BaseModel]) -> set[str]:
-    """Keys of the models that a model's fields hold, at any depth."""
-    keys: set[str] = set()
+def _keys(place: tuple[int | str, ...], inner: list[type[BaseModel]]) -> list[str]:
+    """A place without the branches of unions, which pydantic names among the keys (a model, or last a plain type)."""
+    branches = {model.__name__ for model in inner}
+    keys = [str(part) for part in place if part not in branches]
+    return keys[:-1] if len(keys) > 1 and keys[-1] in ("bool", "str", "int", "float") else keys
+
+
+def _nested(kind: type[BaseModel]) -> list[type[BaseModel]]:
+    """The models that a model's fields hold, at any depth."""
+    models: list[type[BaseModel]] = []
     waiting: list[Any] = [field.annotation for field in kind.model_fields.values()]
     while waiting:
         annotation = waiting.pop()
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            keys.update(annotation.model_fields)
+            models.append(annotation)
             waiting.extend(field.annotation for field in annotation.model_fields.values())
         else:
             waiting.extend(get_args(annotation))
-    return keys
+    return models

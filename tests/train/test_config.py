@@ -56,11 +56,18 @@ def test_settings_win_over_the_file_and_the_file_over_the_preset(tmp_path: Path)
         ({"preset": "vicuna7b"}, "did you mean vicuna-7b"),
         ({"lr": -1}, "lr is -1, more than 0 is needed"),
         ({"keep_best": True, "evaluate_every": 0}, "keep_best needs held-out losses"),
+        ({"compile": 3}, "compile is 3, true or false is needed: write it such as compile: true"),
+        ({"lora": {"rank": 0}}, r"lora\.rank is 0, at least 1 is needed: write it such as lora: {rank: 16}"),
     ],
 )
 def test_a_wrong_value_is_named(train: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         train_config(Recipe(train=train))
+
+
+def test_an_unknown_key_is_named_as_it_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'data\.contxt': did you mean context"):
+        read_recipe(write(tmp_path, "data: {contxt: 512}"))
 
 
 def test_a_setting_without_a_value_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -25,34 +25,35 @@ class DataConfig(Frozen):
     template: str | None = None
     """Name of a chat template. Default: the one that belongs to the tokenizer."""
     context: int = Field(2048, ge=16, le=1 << 20)
-    """Tokens; no segment is longer when rendered whole."""
+    """Most tokens of a segment, rendered with the template."""
     pack: bool = True
     """Put several short segments into one row."""
     pack_length: int | None = Field(None, ge=16, le=1 << 20)
     """Tokens of a packed row. Default: context."""
     seed: int = Field(0, ge=0)
-    """Orders the rows, and chooses the test set."""
+    """Decides the order of the rows, and the test set."""
     test_fraction: float = Field(0.01, ge=0, lt=1)
     """Share of conversations for the test set, by hash: adding data moves none of them."""
     system: str | None = None
-    """System prompt for conversations that bring none."""
+    """System prompt for conversations without one."""
     train_on: Literal["all", "last"] = "all"
     """Which answers carry loss."""
     overlong: Literal["cut", "reject"] = "cut"
-    """What becomes of one round that is longer than the context."""
+    """What happens to a round that is longer than the context."""
     oasst_paths: Literal["best", "all"] = "best"
-    """Paths taken through a message tree: the best-ranked, or every one that ends with an answer."""
+    """Paths through a message tree: the best-ranked one, or every one that ends with an answer."""
     languages: tuple[str, ...] = ()
     """ISO 639-1 codes to keep. Empty keeps all."""
     near_duplicate_similarity: float = Field(0.85, ge=0.3, le=1)
-    """Estimated Jaccard similarity of word triples from which two conversations count as the same."""
+    """Two conversations whose word triples have this Jaccard similarity (estimated) count as the same."""
     decontaminate: tuple[Path, ...] = ()
     """Question files (FastChat's question.jsonl, or anything the importer reads) that must not be trained on."""
     contamination_overlap: float = Field(0.5, gt=0, le=1)
-    """Share of a question's word 8-grams found in one user turn from which it counts as contaminated."""
+    """A user turn that holds this share of a question's word 8-grams counts as contaminated."""
     moderation: ModerationConfig | None = None
+    """A moderation model that judges every turn. Default: none."""
     rules: dict[str, str] = Field(default_factory=dict)
-    """Actions (drop, flag, redact, off) that differ from the table in docs/data.md, by rule name."""
+    """Rule name to action (drop, flag, redact, off), for actions that differ from the table in docs/data.md."""
 
     @field_validator("rules")
     @classmethod
@@ -69,17 +70,24 @@ class DataConfig(Frozen):
 class Recipe(Frozen):
     """One file for data and training."""
 
+    EXAMPLES: ClassVar[dict[str, str]] = {
+        "name": "my-run", "base": "smollm2-135m", "data": "{inputs: [shares.json]}", "train": "{preset: tiny}",
+        "inputs": "[shares.json]", "context": "2048", "pack_length": "2048", "languages": "[en]",
+        "rules": "{refusal: drop}", "moderation": "{url: 'http://127.0.0.1:8000/v1'}",
+    }  # fmt: skip
+    """What an error about a key shows."""
     name: str = "unnamed"
+    """Name of the run and of its folder."""
     base: str | None = None
-    """The model that training starts from."""
+    """The model that training starts from: a built-in name, a folder, a GGUF, or a hub id."""
     developer: str | None = None
-    """Who makes the model; stands in its card."""
+    """Who makes the model, for its card."""
     licence: str | None = None
-    """Under which terms the result is given on, such as apache-2.0. Default: the base's."""
+    """Licence of the result, such as apache-2.0. Default: the base's."""
     data: DataConfig | Path = DataConfig()
     """How to build the set, or the folder of a built one."""
     train: dict[str, Any] = Field(default_factory=dict)
-    """Training's own section; the data pipeline leaves it alone."""
+    """How to train. The data pipeline does not read it."""
 
 
 def data_config(recipe: Recipe) -> DataConfig | Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -20,8 +20,11 @@ class LoraConfig(Frozen):
     """Low-rank adapters, in peft's words."""
 
     rank: int = Field(16, ge=1, le=1024)
+    """Rank of the matrices."""
     alpha: int = Field(32, ge=1)
+    """Their product is scaled by alpha / rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout before the adapters."""
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """Names of the linear layers that get adapters."""
 
@@ -30,90 +33,109 @@ class DpoConfig(Frozen):
     """Direct preference optimisation."""
 
     beta: float = Field(0.1, gt=0)
-    """How closely the model is held to the reference; less lets it go further."""
+    """How close the model stays to the reference: a smaller value allows more change."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """Probability with which a label is taken to be wrong."""
+    """Assumed share of wrong labels."""
     length_normalised: bool = False
-    """Divide each answer's log ratio by its tokens. beta then is larger, such as 5."""
+    """Divide each answer's log ratio by its number of tokens. Then use a larger beta, such as 5."""
 
 
 class TrainConfig(Frozen):
     """How a set becomes a model."""
 
+    EXAMPLES: ClassVar[dict[str, str]] = {
+        "lr": "2e-5", "epochs": "3", "batch_rows": "128", "micro_rows": "2", "max_steps": "100", "compile": "true",
+        "lora": "{rank: 16}", "dpo": "{beta: 0.1}", "sample_prompts": "[Who are you?]", "betas": "[0.9, 0.999]",
+    }  # fmt: skip
+    """What an error about a key shows."""
     preset: str | None = None
-    """Values to start from; see `chaku.train.presets`."""
+    """Named set of defaults; `chaku train --presets` lists them."""
     output: Path = Path("runs")
-    """Folder that holds the run's own folder."""
+    """Folder in which the run's own folder is made."""
     continue_from: Path | None = None
-    """A run (or one checkpoint in it) whose weights this one begins with; `base` stays the one that it had."""
+    """A run, or one of its checkpoints, whose weights this run begins with. `base` stays that run's base."""
     objective: Literal["supervised", "dpo"] = "supervised"
     """supervised: learn the answers of conversations. dpo: prefer the chosen answers of pairs."""
     dpo: DpoConfig = DpoConfig()
+    """Settings of objective dpo."""
     method: Literal["full", "lora", "qlora"] = "full"
+    """full: train all weights. lora: train adapters. qlora: train adapters on a base in 4 bits."""
     lora: LoraConfig = LoraConfig()
+    """Settings of the adapters."""
     precision: Literal["fp32", "bf16"] = "bf16"
-    """Of the arithmetic. Weights that learn, and sums of gradients over processes, stay fp32."""
+    """Number format of the arithmetic. Trained weights, and gradients summed over processes, stay fp32."""
     rope_scaling: Literal["linear"] | None = None
-    """How positions beyond those that the base was trained for are reached."""
+    """Scale positions, for rows longer than the base was trained for."""
     epochs: int = Field(3, ge=1)
+    """Passes over the training rows."""
     max_steps: int | None = Field(None, ge=1)
-    """Stop after so many steps, whatever the epochs say."""
+    """Stop after so many steps, even if epochs remain."""
     batch_rows: int = Field(128, ge=1)
-    """Rows of a step, over all processes and micro-batches."""
+    """Rows per step, over all processes and micro-batches."""
     micro_rows: int = Field(1, ge=1)
-    """Rows that one process holds in memory at the same time."""
+    """Rows per micro-batch: those that one process computes at once."""
     lr: float = Field(2e-5, gt=0)
+    """Highest learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
     warmup: float = Field(0.03, ge=0, lt=1)
-    """Share of the steps over which the rate rises from 0."""
+    """Share of the steps in which the learning rate rises from 0."""
     weight_decay: float = Field(0.0, ge=0)
-    """On matrices only."""
+    """AdamW's weight decay, on matrices only."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's betas."""
     eps: float = Field(1e-8, gt=0)
+    """AdamW's epsilon."""
     max_grad_norm: float = Field(1.0, gt=0)
+    """Larger gradients are scaled down to this norm."""
     seed: int = Field(0, ge=0, lt=1 << 31)
-    """Order of the rows, start of adapters, dropout."""
+    """Decides the order of the rows, the first values of adapters, and dropout."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda if torch sees a GPU, otherwise cpu."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of one process. Default: torch's own choice."""
     attention: Literal["auto", "sdpa", "varlen"] = "auto"
     """sdpa: a mask keeps documents apart. varlen: flash attention by document, GPU only. auto: varlen on a GPU."""
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    """Recompute activations to save memory. selective: keep those of matrix products and attention."""
     compile: bool | Literal["auto"] = "auto"
     """Compile the layers with torch.compile. auto: on CUDA, except for qlora."""
     reshard_after_forward: bool | Literal["auto"] = "auto"
-    """Several processes: free a layer's gathered weights after its forward. auto: unless a fifth of a GPU holds all."""
+    """Several processes: free a layer's gathered weights after its forward. auto: unless all fill under a fifth."""
     frozen_base: Literal["auto", "sharded", "replicated"] = "auto"
-    """On several processes with lora: where the frozen base lies. auto: on each GPU whole where it fits."""
+    """Several processes with lora: where the base is. auto: whole on each GPU if it fills under 40 % of one."""
     fused_optimiser: bool = True
+    """Use PyTorch's fused AdamW."""
     loss_chunk_tokens: int = Field(2048, ge=0)
     """Supervised tokens whose logits exist at the same time; 0: all."""
     prefetch_steps: int = Field(2, ge=0)
-    """Batches made ahead by a thread; 0: none."""
+    """Batches that a thread prepares ahead; 0: none."""
     save_every: int = Field(100, ge=1)
-    """Steps between checkpoints; the end always has one."""
+    """Steps between checkpoints. The last step always has one."""
     keep_last: int = Field(2, ge=1)
+    """Newest checkpoints to keep."""
     keep_best: bool = False
-    """Keep the checkpoint with the least held-out loss too."""
+    """Keep the checkpoint with the lowest held-out loss too."""
     save_in_background: bool = True
+    """Continue training while a checkpoint is written."""
     final_dtype: Literal["bf16", "fp16", "fp32"] | None = None
-    """Of the weights in final/. Default: that of `precision`; adapters stay fp32."""
+    """Number format of the weights in final/. Default: that of `precision`; adapters stay fp32."""
     evaluate_every: int = Field(100, ge=0)
     """Steps between held-out losses; 0: only at the end."""
     evaluate_rows: int = Field(64, ge=1)
-    """Most rows of the test part that are measured."""
+    """Most test rows for a held-out loss."""
     sample_prompts: tuple[str, ...] = ()
     """Questions that the model answers at the start and at the end."""
     sample_every: int = Field(0, ge=0)
-    """Steps between these answers in between; 0: none."""
+    """Answer them every so many steps too; 0: only at the start and the end."""
     track: Literal["trackio", "wandb", "tensorboard"] | None = None
-    """Show the log's numbers there as well."""
+    """Send the log's numbers to this tool too."""
     dollars_per_hour: float | None = Field(None, ge=0)
-    """What the machines cost together; the log adds it up."""
+    """Price of all machines together. The log sums up the cost."""
     peak_tflops: float | None = Field(None, gt=0)
-    """Of one process's device in bf16, for the useful MFU. Default: what the table says of the GPU; none for a CPU."""
+    """Peak of one process's device in bf16, for the useful MFU. Default: from the table of GPUs; none for a CPU."""
     spot_notice: bool = False
-    """Heed the cloud's notice that it takes this machine back as SIGTERM is heeded."""
+    """When the cloud gives notice that it takes this machine back, save and exit as after SIGTERM."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:

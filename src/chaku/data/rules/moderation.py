@@ -28,13 +28,15 @@ class ModerationConfig(Frozen):
     url: str
     """Base URL, such as http://127.0.0.1:8000/v1."""
     model: str = "omni-moderation-latest"
+    """The model's name there."""
     api_key_env: str | None = None
     """Environment variable that holds the key."""
     threshold: float | None = Field(None, ge=0, le=1)
-    """Flag where a category's score reaches this. Default: the model's own `flagged`."""
+    """Flag a text if a category's score reaches this. Default: the model's own `flagged`."""
     concurrency: int = Field(8, ge=1, le=64)
     """Requests at the same time, for each process."""
     timeout_s: float = Field(30.0, gt=0)
+    """Longest time for one request."""
 
 
 @dataclass(frozen=True)
