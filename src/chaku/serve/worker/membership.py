@@ -10,6 +10,8 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -35,6 +37,8 @@ LONGEST_RETRY_S = 30.0
 _ONCE = Retries(limit=0, unanswered=False, statuses=frozenset())
 _REFUSALS = (AuthenticationFailed, PermissionRefused, InvalidRequest, Conflict)
 """Answers that waiting does not change by itself."""
+
+Answer = TypeVar("Answer", Joined, Heard)
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,10 @@ class Membership:
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
-        await asyncio.gather(*(bond.run(self._closing) for bond in self._bonds))
+        # One by one: what goes wrong with one gateway must not keep beats from the others.
+        await asyncio.gather(
+            *(tasks.repeat(partial(bond.run, self._closing), f"beats {bond.url}") for bond in self._bonds)
+        )
 
 
 class _Bond:
@@ -181,14 +188,14 @@ class _Bond:
 
     async def _join(self, transport: Transport) -> None:
         message = self._member.join(self.url)
-        joined = Joined.model_validate(await _post(transport, "/fleet/join", message))
+        joined = await _ask(transport, "/fleet/join", message, Joined)
         self.lease, self.told_state, self._has_joined = joined.lease, message.state, True
         log.info("joined gateway=%s url=%s", self.url, message.url)
 
     async def _send_beat(self, transport: Transport) -> None:
         beat = self._beat()
         self._logs_wanted = False
-        heard = Heard.model_validate(await _post(transport, "/fleet/beat", beat))
+        heard = await _ask(transport, "/fleet/beat", beat, Heard)
         self.told_state = beat.state
         for command in heard.commands:
             log.info("command from gateway=%s command=%s", self.url, command)
@@ -202,6 +209,14 @@ class _Bond:
         return self._member.beat().model_copy(update={"lease": self.lease, "logs": lines})
 
 
+async def _ask(transport: Transport, path: str, message: Beat, kind: type[Answer]) -> Answer:
+    """The gateway's answer. Raises as `_post`, and EngineError for an answer that is not chaku's."""
+    try:
+        return kind.model_validate(await _post(transport, path, message))
+    except ValidationError:
+        raise EngineError(f"{transport.who} answered {path} with something that is not chaku's answer") from None
+
+
 async def _post(transport: Transport, path: str, message: Beat | Leave) -> object:
     """The gateway's answer. Raises the error that it answered, or as Transport."""
     async with transport.request("POST", path, as_json(message)) as response:
@@ -209,7 +224,4 @@ async def _post(transport: Transport, path: str, message: Beat | Leave) -> objec
             return None
         if response.status != 200:
             raise await refusal(response)
-        try:
-            return await read_json(response, who=transport.who)
-        except ValidationError:
-            raise EngineError(f"{transport.who} answered something that is not chaku's answer") from None
+        return await read_json(response, who=transport.who)
