@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -34,6 +35,8 @@ from chaku.store.leases import LEASE_S
 from chaku.web.application import mount
 from chaku.web.arena import ArenaSettings
 from chaku.web.page import NOT_KEPT, STATIC, PageFiles
+
+page_files = functools.cache(PageFiles)  # they are read and compressed once
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,7 @@ async def page_gateway(
                 serving.access,
                 models=models,
                 base_url=f"{url}/v1",
-                page=PageFiles(static, note=None if keep else NOT_KEPT),
+                page=page_files(static, note=None if keep else NOT_KEPT),
                 lease_s=lease_s,
                 runs=runs,
                 evals=evals,

@@ -45,10 +45,24 @@ class Watch:
     violations: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
+    def begin(self, origin: str) -> None:
+        """Watch a page of this origin, which has done nothing yet."""
+        self.origin = origin
+        for noted in (self.outside, self.violations, self.errors):
+            noted.clear()
+
     def assert_clean(self) -> None:
         assert self.outside == []
         assert self.violations == []
         assert self.errors == []
+
+
+SAY_VIOLATIONS = """addEventListener('securitypolicyviolation',
+  e => console.warn('Content Security Policy:', e.violatedDirective, e.blockedURI))"""
+LASTING = ("on", "once", "add_init_script", "add_locator_handler", "emulate_media", "expose_binding", "expose_function")
+LASTING += ("set_extra_http_headers", "set_viewport_size")
+"""What outlives a page's document."""
+FORGET = "localStorage.clear(), sessionStorage.clear(), (name = ''), /native code/.test(setTimeout)"
 
 
 @contextlib.contextmanager
@@ -73,7 +87,7 @@ def follow(page: Page, origin: str) -> Watch:
     seen = Watch(origin)
 
     def on_request(request: Any) -> None:
-        if not request.url.startswith((origin, "data:", "blob:")):
+        if not request.url.startswith((seen.origin, "data:", "blob:")):
             seen.outside.append(request.url)
 
     def on_console(message: Any) -> None:
@@ -83,11 +97,61 @@ def follow(page: Page, origin: str) -> Watch:
     page.on("request", on_request)
     page.on("console", on_console)
     page.on("pageerror", lambda error: seen.errors.append(str(error)))
-    page.expose_function("noteViolation", lambda what: seen.violations.append(what))
-    page.add_init_script(
-        "addEventListener('securitypolicyviolation', e => noteViolation(e.violatedDirective + ' ' + e.blockedURI))"
-    )
+    page.add_init_script(SAY_VIOLATIONS)
     return seen
+
+
+class WarmPage:
+    """One page that tests take in turns. Its scripts stay compiled, so it opens for half the CPU; nothing else stays.
+
+    A test that listens to the page, adds scripts to it, turns its clock, opens a second one or wants another size
+    opens its own with `open_page`.
+    """
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._page: Page | None = None
+
+    @contextlib.contextmanager
+    def at(self, url: str, path: str = "/") -> Iterator[Page]:
+        """The page at this address, as if it were new. At the end it must have been quiet."""
+        page, self._page = self._page or self._new(), None
+        seen: Watch = page.seen  # type: ignore[attr-defined]
+        seen.begin(url)
+        try:
+            page.goto(url + path)
+            page.mouse.move(0, 0)  # where a new page has it
+            yield page
+            seen.assert_clean()
+            self._forget(page, url)
+        except BaseException:
+            page.context.close()
+            raise
+        self._page = page
+
+    def _new(self) -> Page:
+        context = self._browser.new_context(viewport=WIDE)
+        context.set_default_timeout(PATIENCE_MS)
+        page = context.new_page()
+        page.seen = follow(page, "")  # type: ignore[attr-defined]
+        for name in LASTING:
+            setattr(page, name, _refuse)
+        return page
+
+    def _forget(self, page: Page, url: str) -> None:
+        page.unroute_all(behavior="ignoreErrors")
+        page.goto(f"{url}/assets/-/icon.svg")  # the same origin, without the page's scripts
+        assert page.evaluate(FORGET), "a test turned the clock of the page that tests share: use open_page"
+        session = page.context.new_cdp_session(page)
+        session.send("Storage.clearDataForOrigin", {"origin": url, "storageTypes": "all"})
+        session.send("Page.resetNavigationHistory")
+        session.detach()
+        page.context.clear_cookies()
+        assert page.context.pages == [page], "a test opened a second page: use open_page"
+
+
+def _refuse(*args: Any, **options: Any) -> None:
+    raise AssertionError("this would stay for the next test: use open_page")
 
 
 def ask(page: Page, text: str) -> None:
@@ -98,11 +162,17 @@ def ask(page: Page, text: str) -> None:
 
 def wait_for_answer(page: Page, num: int = 1) -> None:
     """Until `num` answers stand there whole."""
-    page.wait_for_function(
+    wait_until(
+        page,
         "num => document.querySelectorAll('.message.assistant .facts').length >= num "
         "&& !document.querySelector('[aria-label=\"Stop the answer\"]')",
-        arg=num,
+        num,
     )
+
+
+def wait_until(page: Page, script: str, arg: Any = None) -> None:
+    """Until the script returns something true. Asked 20 times a second: asking at every frame has frames drawn."""
+    page.wait_for_function(script, arg=arg, polling=50)
 
 
 LONG_TASKS = """window.longTasks = []; new PerformanceObserver(list => {

@@ -7,8 +7,9 @@ from asyncio.events import _get_running_loop, _set_running_loop
 import pytest
 from playwright.sync_api import sync_playwright
 
-from web.browser import launch
+from web.browser import WarmPage, launch
 from web.fake_page import FakePage, World
+from web.page_host import PageHost
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +22,17 @@ def chromium():
         yield browser, loop
         _set_running_loop(loop)
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def warm_page(chromium):
+    return WarmPage(chromium[0])
+
+
+@pytest.fixture
+def warm(browser, warm_page):
+    """The page that tests take in turns; see `WarmPage`."""
+    return warm_page
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +49,13 @@ def world():
     return World()
 
 
+@pytest.fixture(scope="session")
+def page_host():
+    with PageHost().running() as host:
+        yield host
+
+
 @pytest.fixture
-def fake(world):
-    with FakePage(world).running() as server:
+def fake(world, page_host):
+    with FakePage(world).shown_by(page_host) as server:
         yield server

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import threading
@@ -14,7 +15,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
@@ -26,6 +26,9 @@ from chaku.web.fleet import FleetPage
 from chaku.web.machine import Machine
 from chaku.web.page import PageFiles
 from web.fake_fleet import FakeFleet
+from web.page_host import PageHost
+
+page_files = functools.cache(PageFiles)  # they are read and compressed once
 
 
 @dataclass
@@ -120,7 +123,7 @@ class World:
 
 
 class FakePage:
-    """The server. Stopping it breaks every connection, and half answers are found failed by the next one."""
+    """The server's answers. Stopping it breaks every connection, and half answers are found failed by the next one."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -134,29 +137,22 @@ class FakePage:
     @contextlib.contextmanager
     def running(self, port: int = 0) -> Iterator[FakePage]:
         """Serve on loopback until the block ends."""
+        with PageHost().running(port) as host, self.shown_by(host):
+            yield self
+
+    @contextlib.contextmanager
+    def shown_by(self, host: PageHost) -> Iterator[FakePage]:
+        """Let this server answer at its address until the block ends."""
         for chat in self.world.chats.values():
             for message in chat["messages"]:
                 if message["state"] == "streaming":
                     error = {"message": "the gateway was restarted", "code": "restarted"}
                     message |= {"state": "failed", "error": error}
-        config = uvicorn.Config(self._app(), port=port, log_config=None, lifespan="off", timeout_graceful_shutdown=0)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=lambda: asyncio.run(self._serve(server)), daemon=True)
-        thread.start()
-        while not server.started and thread.is_alive():
-            pass
-        self.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        try:
+        self.url, self._loop = host.url, host.loop
+        with host.showing(self._app(), self._cancel):
             yield self
-        finally:
-            server.should_exit = True
-            server.force_exit = True
-            thread.join(10)
-            assert not thread.is_alive()
 
-    async def _serve(self, server: uvicorn.Server) -> None:
-        self._loop = asyncio.get_running_loop()
-        await server._serve()
+    def _cancel(self) -> None:
         for task in self._tasks:
             task.cancel()
 
@@ -203,7 +199,7 @@ class FakePage:
                 )
                 for method, path, handler in part.routes()
             ),
-            *PageFiles().routes(),
+            *page_files().routes(),
         ]
         return Starlette(routes=routes, exception_handlers={ChakuError: refused})
 

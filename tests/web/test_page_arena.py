@@ -128,8 +128,8 @@ def test_a_whole_battle_is_played_by_keyboard_against_the_real_engine(browser, t
         expect(page.get_by_role("heading", name="Which model is better?")).to_be_visible()
 
 
-def test_a_vote_stops_what_still_runs_and_a_reload_shows_the_battle_as_it_is(browser, gateway):
-    with open_page(browser, gateway.url, path="/arena") as page:
+def test_a_vote_stops_what_still_runs_and_a_reload_shows_the_battle_as_it_is(warm, gateway):
+    with warm.at(gateway.url, "/arena") as page:
         expect(page.get_by_role("heading", name="Arena")).to_be_visible()
         expect(page.get_by_text("3 models")).to_be_visible()
         agree(page)
@@ -153,8 +153,8 @@ def test_a_vote_stops_what_still_runs_and_a_reload_shows_the_battle_as_it_is(bro
         assert all(name in NAMES for name in page.locator(".revealed-name strong").all_inner_texts())
 
 
-def test_digits_that_are_written_are_no_votes(browser, gateway):
-    with open_page(browser, gateway.url, path="/arena") as page:
+def test_digits_that_are_written_are_no_votes(warm, gateway):
+    with warm.at(gateway.url, "/arena") as page:
         expect(page.get_by_role("heading", name="Arena")).to_be_visible()
         agree(page)
         ask(page, "hello")
@@ -166,8 +166,8 @@ def test_digits_that_are_written_are_no_votes(browser, gateway):
         page.get_by_label("Message", exact=True).fill("")
 
 
-def test_the_board_shows_ranks_intervals_and_counts_and_a_cell_leads_to_its_battles(browser, gateway):
-    with open_page(browser, gateway.url, path="/leaderboard") as page:
+def test_the_board_shows_ranks_intervals_and_counts_and_a_cell_leads_to_its_battles(warm, gateway):
+    with warm.at(gateway.url, "/leaderboard") as page:
         row = page.get_by_role("region", name="Ratings").locator("tr", has_text="zebrafish-7b")
         expect(row.locator(".interval")).to_be_visible()
         expect(page.locator("tr", has_text="newcomer-13b")).to_contain_text("collecting")
@@ -190,8 +190,8 @@ def test_the_board_shows_ranks_intervals_and_counts_and_a_cell_leads_to_its_batt
         assert rows[0].startswith("model,rating,low,high") and len(rows) == 5
 
 
-def test_an_operator_excludes_a_voter_with_a_reason_that_everybody_reads(browser, gateway):
-    with open_page(browser, gateway.url, path="/leaderboard?view=operator") as page:
+def test_an_operator_excludes_a_voter_with_a_reason_that_everybody_reads(warm, gateway):
+    with warm.at(gateway.url, "/leaderboard?view=operator") as page:
         voters = page.get_by_role("region", name="Voters")
         expect(voters.get_by_role("button", name="Exclude…").first).to_be_visible()
         voters.get_by_role("button", name="Exclude…").first.click()

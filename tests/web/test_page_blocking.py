@@ -6,14 +6,15 @@ The limit is five times what an idle machine may show (200 ms, which bench/page.
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import expect
 
-from web.browser import LONG_TASKS, longest_task_ms, open_page
+from web.browser import LONG_TASKS, longest_task_ms, open_page, wait_until
 from web.fake_page import FakePage, World
 from web.hostile_texts import BLOCKING
 
 LIMIT_MS = 1000
 GO = "path => { history.pushState(null, '', path); dispatchEvent(new PopStateEvent('popstate')) }"
+
+BEGUN = "name => document.title === `${name} · chaku` && document.querySelector('.answer-body > *')"
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +32,8 @@ def page(browser):
 def test_no_answer_that_is_read_holds_up_the_tab(page, name):
     chat = page.world.add_chat(name, [("user", "Go"), ("assistant", BLOCKING[name])])
     page.evaluate("longTasks.length = 0")
-    page.evaluate(
-        "path => { history.pushState(null, '', path); dispatchEvent(new PopStateEvent('popstate')) }", f"/chat/{chat}"
-    )
-    expect(page.locator(".answer-body > *").first).to_be_attached()
+    page.evaluate(GO, f"/chat/{chat}")
+    wait_until(page, BEGUN, name)  # `expect` would look at each of the thousands of blocks
     longest = longest_task_ms(page)
     print(f"{name}: {longest:.0f} ms")
     assert longest <= LIMIT_MS

@@ -9,8 +9,8 @@ import zlib
 
 from playwright.sync_api import expect
 
-from web.browser import ask, open_page, wait_for_answer
-from web.fake_page import FakePage, model
+from web.browser import ask, wait_for_answer, wait_until
+from web.fake_page import model
 
 MARKDOWN = """## Head
 
@@ -41,9 +41,9 @@ def png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + part(b"IDAT", zlib.compress(b"\0\x96\x47\x1a")) + part(b"IEND", b"")
 
 
-def test_a_first_prompt_makes_a_chat_whose_answer_is_drawn_as_markdown(browser, world, fake):
+def test_a_first_prompt_makes_a_chat_whose_answer_is_drawn_as_markdown(warm, world, fake):
     world.say("Go", MARKDOWN, reasoning="Let me think.", chunk=3)
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         expect(page.get_by_role("heading", name="What shall we talk about?")).to_be_visible()
         ask(page, "Go")
         wait_for_answer(page)
@@ -66,9 +66,9 @@ def test_a_first_prompt_makes_a_chat_whose_answer_is_drawn_as_markdown(browser, 
         assert "/chat/" in page.url and page.title() == "Go · chaku"
 
 
-def test_an_answer_can_be_stopped_given_again_by_another_model_and_every_version_stays(browser, world, fake):
+def test_an_answer_can_be_stopped_given_again_by_another_model_and_every_version_stays(warm, world, fake):
     world.say("Count", " ".join(map(str, range(3000))), delay_s=0.01)
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         ask(page, "Count")
         expect(page.locator(".answer-body")).to_contain_text("5 6 7")
         page.get_by_role("button", name="Stop the answer").click()
@@ -84,9 +84,9 @@ def test_an_answer_can_be_stopped_given_again_by_another_model_and_every_version
         expect(page.locator(".siblings")).to_have_text("1 / 2")
 
 
-def test_editing_a_message_starts_a_branch_and_keeps_the_old_one(browser, world, fake):
+def test_editing_a_message_starts_a_branch_and_keeps_the_old_one(warm, world, fake):
     chat = world.add_chat("Old", [("user", "one"), ("assistant", "first"), ("user", "two"), ("assistant", "second")])
-    with open_page(browser, fake.url, path=f"/chat/{chat}") as page:
+    with warm.at(fake.url, f"/chat/{chat}") as page:
         page.locator(".message.user").nth(1).hover()
         page.locator(".message.user").nth(1).get_by_role("button", name="Edit").click()
         page.get_by_label("Edit the message").fill("other")
@@ -97,8 +97,8 @@ def test_editing_a_message_starts_a_branch_and_keeps_the_old_one(browser, world,
         expect(page.locator(".answer-body").last).to_have_text("second")
 
 
-def test_only_settings_that_were_set_are_sent_and_the_code_shows_the_same(browser, world, fake):
-    with open_page(browser, fake.url) as page:
+def test_only_settings_that_were_set_are_sent_and_the_code_shows_the_same(warm, world, fake):
+    with warm.at(fake.url) as page:
         page.get_by_role("button", name="Chat settings").click()
         page.get_by_role("button", name="Brief").click()
         page.get_by_label("Temperature").fill("0.3")
@@ -126,9 +126,9 @@ def test_only_settings_that_were_set_are_sent_and_the_code_shows_the_same(browse
         assert world.requests[-1][1]["settings"] == {}
 
 
-def test_changing_the_model_keeps_the_chat_and_the_picker_shows_states_as_they_change(browser, world, fake):
+def test_changing_the_model_keeps_the_chat_and_the_picker_shows_states_as_they_change(warm, world, fake):
     chat = world.add_chat("Old", [("user", "one"), ("assistant", "first")])
-    with open_page(browser, fake.url, path=f"/chat/{chat}") as page:
+    with warm.at(fake.url, f"/chat/{chat}") as page:
         expect(page.locator(".answer-body")).to_have_text("first")
         page.get_by_role("button", name="Model: vicuna-7b").click()
         page.get_by_role("menuitemradio", name="alpaca-7b").click()
@@ -144,10 +144,10 @@ def test_changing_the_model_keeps_the_chat_and_the_picker_shows_states_as_they_c
         expect(page.get_by_role("menuitemradio", name="vicuna-7b")).to_contain_text("busy, 2 in line")
 
 
-def test_chats_are_found_named_pinned_deleted_and_brought_back(browser, world, fake, tmp_path):
+def test_chats_are_found_named_pinned_deleted_and_brought_back(warm, world, fake, tmp_path):
     for title in ("Apples", "Pears", "Plums"):
         world.add_chat(title, [("user", f"about {title}")])
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         titles = page.locator(".chat-list li a")
         expect(titles).to_have_count(3)
         page.keyboard.press("Control+k")
@@ -181,12 +181,12 @@ def test_chats_are_found_named_pinned_deleted_and_brought_back(browser, world, f
         expect(page.locator(".toast")).to_contain_text("1 chat imported")
 
 
-def test_text_files_are_quoted_and_pictures_go_only_to_models_that_see(browser, world, fake, tmp_path):
+def test_text_files_are_quoted_and_pictures_go_only_to_models_that_see(warm, world, fake, tmp_path):
     picture = tmp_path / "dot.png"
     picture.write_bytes(png())
     script = tmp_path / "a.py"
     script.write_text("x = '```'\n")
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         chooser = page.locator(".composer input[type=file]")
         chooser.set_input_files(picture)
         expect(page.locator(".toast")).to_contain_text("this model reads text only")
@@ -205,10 +205,10 @@ def test_text_files_are_quoted_and_pictures_go_only_to_models_that_see(browser, 
         expect(page.locator(".message.user img")).to_be_visible()
 
 
-def test_a_failed_answer_is_a_card_that_says_what_why_and_what_to_do(browser, world, fake):
+def test_a_failed_answer_is_a_card_that_says_what_why_and_what_to_do(warm, world, fake):
     problem = {"message": "prompt is 9,120 tokens, vicuna-7b takes 8,192", "code": "context_length_exceeded"}
     world.say("Too much", "Half an ans", error=problem)
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text }")
         ask(page, "Too much")
         card = page.get_by_role("group", name="The answer broke off")
@@ -223,17 +223,17 @@ def test_a_failed_answer_is_a_card_that_says_what_why_and_what_to_do(browser, wo
         expect(page.locator(".answer-body")).to_have_text("All of it.")
 
 
-def test_a_prompt_in_the_address_is_never_sent(browser, world, fake):
+def test_a_prompt_in_the_address_is_never_sent(warm, world, fake):
     for path in ("/?q=hello", "/?prompt=hello&submit=1", "/#/?q=hello", "/#q=hello"):
-        with open_page(browser, fake.url, path=path) as page:
+        with warm.at(fake.url, path) as page:
             expect(page.get_by_label("Message", exact=True)).to_have_value("")
             page.wait_for_timeout(100)
     assert world.requests == [] and world.chats == {}
 
 
-def test_with_keys_the_page_asks_for_one_and_takes_only_the_right_one(browser, world):
+def test_with_keys_the_page_asks_for_one_and_takes_only_the_right_one(warm, world, fake):
     world.key = "ck-right"
-    with FakePage(world).running() as fake, open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         page.get_by_label("API key").fill("ck-wrong")
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_contain_text("That key is not known here.")
@@ -244,9 +244,9 @@ def test_with_keys_the_page_asks_for_one_and_takes_only_the_right_one(browser, w
         expect(page.get_by_label("Message", exact=True)).to_be_visible()
 
 
-def test_the_keyboard_alone_reaches_everything(browser, world, fake):
+def test_the_keyboard_alone_reaches_everything(warm, world, fake):
     world.say("Count", " ".join(map(str, range(3000))), delay_s=0.01)
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         press, type_ = page.keyboard.press, page.keyboard.type
         focused = "document.activeElement.getAttribute('aria-label')"
         expect(page.get_by_label("Message", exact=True)).to_be_focused()
@@ -300,8 +300,8 @@ def test_the_keyboard_alone_reaches_everything(browser, world, fake):
         expect(page.get_by_role("heading", name="What shall we talk about?")).to_be_visible()
 
 
-def test_screen_readers_hear_that_an_answer_began_and_ended_and_not_its_text(browser, world, fake):
-    with open_page(browser, fake.url) as page:
+def test_screen_readers_hear_that_an_answer_began_and_ended_and_not_its_text(warm, world, fake):
+    with warm.at(fake.url) as page:
         page.evaluate(
             """() => { window.heard = []; new MutationObserver(() => {
               const text = document.querySelector('.chat-panel > [role=status]').textContent;
@@ -311,15 +311,15 @@ def test_screen_readers_hear_that_an_answer_began_and_ended_and_not_its_text(bro
         world.say("Hi", "one two three four five six seven", delay_s=0.02)
         ask(page, "Hi")
         wait_for_answer(page)
-        page.wait_for_function("() => heard.length >= 2")
+        wait_until(page, "() => heard.length >= 2")
         assert page.evaluate("heard") == ["Answer started", "Answer finished, 7 tokens"]
         assert page.locator("[role=log]").get_attribute("aria-live") == "off"
 
 
-def test_what_a_models_makers_advise_is_applied_and_shown_until_something_else_is_set(browser, world, fake):
+def test_what_a_models_makers_advise_is_applied_and_shown_until_something_else_is_set(warm, world, fake):
     advice = {"system": "You are a helpful assistant.", "temperature": 0.2, "repetition_penalty": 1.1, "top_p": None}
     world.models[0]["recommended"] = advice
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         page.get_by_role("button", name="Chat settings", exact=True).click()
         expect(page.get_by_label("Temperature")).to_have_attribute("placeholder", "default 0.2")
         expect(page.get_by_label("System prompt")).to_have_attribute("placeholder", re.compile("You are a helpful"))

@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from chaku.web.page import STATIC
 from web import node_tools
-from web.browser import ask, open_page, wait_for_answer
+from web.browser import ask, open_page, wait_for_answer, wait_until
 from web.test_page_looks import LONG, NARROW, axe, look, pictures
 
 __all__ = ["axe", "pictures"]
@@ -18,11 +18,11 @@ PROMPT = "How does attention work?"
 HIGHLIGHTED = "() => [...(CSS.highlights.get('differs') ?? [])].map(range => range.toString())"
 
 
-def test_one_message_goes_to_every_column_and_each_streams_by_itself(browser, world, fake):
+def test_one_message_goes_to_every_column_and_each_streams_by_itself(warm, world, fake):
     """A slow column holds up nobody: the other one ends, and can be asked again, while it still writes."""
     world.say_as("vicuna-7b", PROMPT, "quick", delay_s=0.0)
     world.say_as("alpaca-7b", PROMPT, "slow " * 400, delay_s=0.1)
-    with open_page(browser, fake.url, path="/compare") as page:
+    with warm.at(fake.url, "/compare") as page:
         columns = page.locator(".compare-column")
         expect(columns).to_have_count(2)
         ask(page, PROMPT)
@@ -42,8 +42,8 @@ def test_one_message_goes_to_every_column_and_each_streams_by_itself(browser, wo
         expect(columns.nth(1).locator(".message.user")).to_have_count(1)
 
 
-def test_a_choice_between_named_answers_is_sent_once_for_the_answers_it_is_about(browser, world, fake):
-    with open_page(browser, fake.url, path="/compare") as page:
+def test_a_choice_between_named_answers_is_sent_once_for_the_answers_it_is_about(warm, world, fake):
+    with warm.at(fake.url, "/compare") as page:
         ask(page, PROMPT)
         wait_for_answer(page, 2)
         page.get_by_role("button", name="2 is best").click()
@@ -60,8 +60,8 @@ def test_a_choice_between_named_answers_is_sent_once_for_the_answers_it_is_about
         expect(page.get_by_role("button", name="2 is best")).to_be_visible()
 
 
-def test_names_can_be_hidden_and_a_column_added_and_taken_away(browser, world, fake):
-    with open_page(browser, fake.url, path="/compare?models=alpaca-7b,vicuna-7b") as page:
+def test_names_can_be_hidden_and_a_column_added_and_taken_away(warm, world, fake):
+    with warm.at(fake.url, "/compare?models=alpaca-7b,vicuna-7b") as page:
         ask(page, PROMPT)
         wait_for_answer(page, 2)
         expect(page.get_by_role("button", name="Model: alpaca-7b")).to_be_visible()
@@ -77,15 +77,15 @@ def test_names_can_be_hidden_and_a_column_added_and_taken_away(browser, world, f
         expect(page.locator(".compare-column")).to_have_count(3)
 
 
-def test_differences_are_marked_and_columns_scroll_together(browser, world, fake):
+def test_differences_are_marked_and_columns_scroll_together(warm, world, fake):
     body = "\n\n".join(f"paragraph {i}" for i in range(80))
     world.say_as("vicuna-7b", PROMPT, f"The **red** fox runs\n\n{body}")
     world.say_as("alpaca-7b", PROMPT, f"The brown fox runs home\n\n{body}")
-    with open_page(browser, fake.url, path="/compare") as page:
+    with warm.at(fake.url, "/compare") as page:
         ask(page, PROMPT)
         wait_for_answer(page, 2)
         page.get_by_role("switch", name="Mark differences").check()
-        page.wait_for_function(f"() => ({HIGHLIGHTED})().length === 3")
+        wait_until(page, f"() => ({HIGHLIGHTED})().length === 3")
         assert page.evaluate(HIGHLIGHTED) == ["red", "brown", "home"]
         expect(page.get_by_text("2 of 165 words of answer 2 are not in answer 1.")).to_be_visible()
         boxes = page.locator(".messages")
@@ -94,12 +94,12 @@ def test_differences_are_marked_and_columns_scroll_together(browser, world, fake
         # In shares of their lengths: a browser estimates the heights of what it has not drawn.
         share = "box => box.scrollTop / (box.scrollHeight - box.clientHeight)"
         gap = f"boxes => Math.abs(({share})(boxes[0]) - ({share})(boxes[1]))"
-        page.wait_for_function("() => document.querySelector('.messages').scrollTop > 0")
-        page.wait_for_function(f"() => ({gap})([...document.querySelectorAll('.messages')]) < 0.02")
+        wait_until(page, "() => document.querySelector('.messages').scrollTop > 0")
+        wait_until(page, f"() => ({gap})([...document.querySelectorAll('.messages')]) < 0.02")
         page.get_by_role("switch", name="Scroll together").uncheck()
         boxes.nth(0).hover()
         page.mouse.wheel(0, -400)
-        page.wait_for_function(f"() => ({gap})([...document.querySelectorAll('.messages')]) > 0.06")
+        wait_until(page, f"() => ({gap})([...document.querySelectorAll('.messages')]) > 0.06")
 
 
 def test_compare_fits_wide_and_narrow_screens(browser, world, fake, pictures, axe):

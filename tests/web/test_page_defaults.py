@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import Page, expect
 
-from web.browser import ask, open_page, wait_for_answer
+from web.browser import ask, wait_for_answer
 from web.fake_page import model
 
 BRIEF = {"system": "Be brief.", "temperature": 0.1, "stop": ["END"]}
@@ -16,9 +16,9 @@ def open_settings(page: Page) -> None:
     expect(page.get_by_role("dialog", name="Chat settings")).to_be_visible()
 
 
-def test_the_settings_show_what_the_default_of_the_model_is(browser, world, fake):
+def test_the_settings_show_what_the_default_of_the_model_is(warm, world, fake):
     world.models[:] = [model("vicuna-7b", recommended=BRIEF), model("alpaca-7b")]
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         open_settings(page)
         dialog = page.get_by_role("dialog")
         expect(dialog).to_contain_text('Default of vicuna-7b: temperature 0.1, stop words "END".')
@@ -30,8 +30,8 @@ def test_the_settings_show_what_the_default_of_the_model_is(browser, world, fake
         expect(dialog).to_contain_text("Default of alpaca-7b: its server decides.")
 
 
-def test_new_chats_begin_as_the_reader_has_set_until_they_take_it_back(browser, world, fake):
-    with open_page(browser, fake.url) as page:
+def test_new_chats_begin_as_the_reader_has_set_until_they_take_it_back(warm, world, fake):
+    with warm.at(fake.url) as page:
         page.locator(".model-picker button").click()
         page.get_by_role("menuitemradio", name="alpaca-7b").or_(page.get_by_role("menuitem", name="alpaca-7b")).click()
         open_settings(page)
@@ -61,8 +61,8 @@ def test_new_chats_begin_as_the_reader_has_set_until_they_take_it_back(browser, 
         assert (newest["system"], newest["settings"]) == ("", {})
 
 
-def test_a_default_model_that_is_gone_gives_way_to_one_that_is_served(browser, world, fake):
-    with open_page(browser, fake.url) as page:
+def test_a_default_model_that_is_gone_gives_way_to_one_that_is_served(warm, world, fake):
+    with warm.at(fake.url) as page:
         kept = '{"model": "gone", "settings": {"seed": 1, "odd": {}}, "system": 7}'
         page.evaluate("kept => localStorage.setItem('chaku.defaults', kept)", kept)
         page.reload()
@@ -71,8 +71,8 @@ def test_a_default_model_that_is_gone_gives_way_to_one_that_is_served(browser, w
         assert (world.chats["c1"]["model"], world.chats["c1"]["settings"]) == ("vicuna-7b", {"seed": 1})
 
 
-def test_a_preset_carries_its_sampling(browser, world, fake):
-    with open_page(browser, fake.url) as page:
+def test_a_preset_carries_its_sampling(warm, world, fake):
+    with warm.at(fake.url) as page:
         open_settings(page)
         page.get_by_label("System prompt").fill("Count slowly.")
         page.get_by_label("Top-k").fill("5")

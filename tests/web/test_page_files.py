@@ -22,7 +22,7 @@ def export(page: Page, title: str, label: str, folder: Path) -> Path:
     return path
 
 
-def test_a_chat_is_exported_as_markdown(browser, world, fake, tmp_path):
+def test_a_chat_is_exported_as_markdown(warm, world, fake, tmp_path):
     chat = world.add_chat("Plums", [("user", "Why?"), ("assistant", ANSWER)], system="Be kind.")
     world.new_message(
         world.chats[chat],
@@ -31,7 +31,7 @@ def test_a_chat_is_exported_as_markdown(browser, world, fake, tmp_path):
         "",
         extra={"tool_calls": [{"function": {"name": "f"}}]},
     )
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         path = export(page, "Plums", "Export as Markdown", tmp_path)
         text = path.read_text()
     assert path.name == "Plums.md"
@@ -45,9 +45,9 @@ def test_a_chat_is_exported_as_markdown(browser, world, fake, tmp_path):
     assert "Be kind." in text and ANSWER in text and '"name": "f"' in text
 
 
-def test_a_chat_is_exported_as_a_page_that_stands_alone(browser, world, fake, tmp_path):
+def test_a_chat_is_exported_as_a_page_that_stands_alone(browser, warm, world, fake, tmp_path):
     world.add_chat("Plums & <b>pears</b>", [("user", "Why <i>?"), ("assistant", ANSWER)])
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         path = export(page, "Plums", "Export as HTML", tmp_path)
     with open_page(browser, path.as_uri(), path="") as page:
         assert page.title() == "Plums & <b>pears</b>"
@@ -60,10 +60,10 @@ def test_a_chat_is_exported_as_a_page_that_stands_alone(browser, world, fake, tm
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_a_hostile_chat_is_inert_as_a_page_too(browser, world, fake, tmp_path):
+def test_a_hostile_chat_is_inert_as_a_page_too(browser, warm, world, fake, tmp_path):
     short = [text for text in TEXTS if len(text) < 2000]
     world.add_chat("Evil", [pair for text in short for pair in (("user", text), ("assistant", text))])
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         path = export(page, "Evil", "Export as HTML", tmp_path)
     with open_page(
         browser, path.as_uri(), path="", watch=False, bypass_csp=True
@@ -77,12 +77,12 @@ def test_a_hostile_chat_is_inert_as_a_page_too(browser, world, fake, tmp_path):
         )
 
 
-def test_an_import_says_what_came_in_what_was_left_out_and_what_was_repaired(browser, world, fake, tmp_path):
+def test_an_import_says_what_came_in_what_was_left_out_and_what_was_repaired(warm, world, fake, tmp_path):
     world.skipped = [{"line": 3, "reason": "the speaker is 'alien'"}]
     world.repaired = {"a branch that was not open was left out": 2}
     file = tmp_path / "conversations.json"
     file.write_text('{"title": "From elsewhere"}')
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         page.get_by_label("File of chats").set_input_files(file)
         toast = page.locator(".toast")
         expect(toast).to_contain_text("1 chat imported; 1 record left out: the speaker is 'alien' (number 3)")

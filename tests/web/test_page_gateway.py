@@ -91,8 +91,8 @@ def gateway(tmp_path_factory):
         yield running
 
 
-def test_a_chat_over_the_real_gateway_is_kept_branched_and_found_again(browser, gateway):
-    with open_page(browser, gateway.url) as page:
+def test_a_chat_over_the_real_gateway_is_kept_branched_and_found_again(warm, gateway):
+    with warm.at(gateway.url) as page:
         ask(page, "Think")
         wait_for_answer(page)
         expect(page.locator(".answer-body strong")).to_have_text("bold")
@@ -161,7 +161,7 @@ def test_a_gateway_that_is_killed_and_comes_back_has_kept_what_was_said(browser,
             page.context.close()
 
 
-def test_each_key_has_its_own_chats(browser, tmp_path, scripted):
+def test_each_key_has_its_own_chats(warm, tmp_path, scripted):
     create = [sys.executable, "-m", "chaku", "keys", "create", "--json", "--database", f"sqlite:///{tmp_path}/chaku.db"]
     keys = {}
     for name in ("ana", "ben"):
@@ -169,7 +169,7 @@ def test_each_key_has_its_own_chats(browser, tmp_path, scripted):
         keys[name] = next(value for value in json.loads(done.stdout).values() if str(value).startswith("ck-"))
     with serving(tmp_path, scripted) as g:
         for name, key in keys.items():
-            with open_page(browser, g.url) as page:
+            with warm.at(g.url) as page:
                 page.get_by_label("API key").fill(key)
                 page.keyboard.press("Enter")
                 expect(page.get_by_text("Your chats will be listed here.")).to_be_visible()

@@ -7,8 +7,10 @@ import threading
 import pytest
 from playwright.sync_api import expect
 
-from web.browser import ask, open_page, wait_for_answer
+from web.browser import ask, open_page, wait_for_answer, wait_until
 from web.hostile_texts import HTML, IMAGES, TEXTS
+
+LINKS = "links => links.map(link => ['href', 'target', 'rel'].map(name => link.getAttribute(name)))"
 
 
 @pytest.mark.parametrize("is_streamed", [False, True], ids=["read from history", "streamed"])
@@ -22,10 +24,8 @@ def test_hostile_texts_run_nothing_load_nothing_and_break_no_rule(browser, world
             for i, text in enumerate(TEXTS):
                 world.say(f"Say {i}", text, chunk=max(7, len(text) // 60))
                 ask(page, f"Say {i}")
-                page.wait_for_function(
-                    "n => document.querySelectorAll('.assistant .facts').length >= n", arg=min(i + 1, 15)
-                )
-                page.wait_for_function("() => !document.querySelector('[aria-label=\"Stop the answer\"]')")
+                wait_until(page, "n => document.querySelectorAll('.assistant .facts').length >= n", min(i + 1, 15))
+                wait_until(page, "() => !document.querySelector('[aria-label=\"Stop the answer\"]')")
         else:
             messages = [pair for i, text in enumerate(TEXTS) for pair in (("user", text), ("assistant", text))]
             chat = world.add_chat(TEXTS[1], messages, system=TEXTS[0])
@@ -36,10 +36,10 @@ def test_hostile_texts_run_nothing_load_nothing_and_break_no_rule(browser, world
                 button.click()
             expect(page.locator(".message")).to_have_count(2 * len(TEXTS))
         page.wait_for_timeout(500)
-        for link in page.locator(".answer-body a").all()[:200]:
-            assert link.get_attribute("href").startswith(("http://", "https://", "mailto:"))
-            assert link.get_attribute("target") == "_blank"
-            assert {"noopener", "noreferrer"} <= set(link.get_attribute("rel").split())
+        for href, target, rel in page.locator(".answer-body a").evaluate_all(LINKS):
+            assert href.startswith(("http://", "https://", "mailto:"))
+            assert target == "_blank"
+            assert {"noopener", "noreferrer"} <= set(rel.split())
         assert page.evaluate("window.pwned") is None
         assert dialogs == []
         assert seen.outside == []
@@ -57,7 +57,7 @@ def test_the_count_would_notice_if_the_page_let_something_through(browser, world
         seen = page.seen
         page.route("https://evil.example/**", lambda route: route.abort())
         page.evaluate("html => { document.body.insertAdjacentHTML('beforeend', html) }", HTML[1] + HTML[2])
-        page.wait_for_function("() => window.pwned === 1")
+        wait_until(page, "() => window.pwned === 1")
         assert seen.outside == ["https://evil.example/leak.png"]
     with open_page(browser, fake.url, watch=False) as page:
         seen = page.seen
@@ -67,18 +67,18 @@ def test_the_count_would_notice_if_the_page_let_something_through(browser, world
         assert any("img-src" in what for what in seen.violations)
 
 
-def test_a_remote_picture_becomes_a_link_that_names_its_host(browser, world, fake):
+def test_a_remote_picture_becomes_a_link_that_names_its_host(warm, world, fake):
     world.say("Show", IMAGES[0])
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         ask(page, "Show")
         chip = page.locator(".image-chip")
         expect(chip).to_have_text("load image from evil.example: a")
         assert chip.get_attribute("rel") == "noopener noreferrer nofollow"
 
 
-def test_a_giant_table_shows_its_beginning_and_the_rest_when_asked(browser, world, fake):
+def test_a_giant_table_shows_its_beginning_and_the_rest_when_asked(warm, world, fake):
     world.say("Table", "| n |\n|---|\n" + "\n".join(f"| {i} |" for i in range(5000)), chunk=2000)
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         ask(page, "Table")
         rows = page.locator(".answer-body tbody tr")
         page.get_by_role("button", name="Show the rest").click()
@@ -98,11 +98,11 @@ CLICK_AT_END = """() => {
 
 
 @pytest.mark.parametrize("when", ["before the end", "at the end", "after the end"])
-def test_a_reader_who_asked_for_the_rest_keeps_it_whenever_they_asked(browser, world, fake, when):
+def test_a_reader_who_asked_for_the_rest_keeps_it_whenever_they_asked(warm, world, fake, when):
     gate = threading.Event()
     table = "| n |\n|---|\n" + "\n".join(f"| {i} |" for i in range(5000))
     world.say("Table", table, chunk=25_000, gate=gate)
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         ask(page, "Table")
         rest = page.get_by_role("button", name="Show the rest")
         expect(rest).to_be_visible()
@@ -174,26 +174,26 @@ def paragraphs(first: int, end: int) -> str:
     [(rows_of, [(False, True), (True, True), (True, False)]), (paragraphs, [(True, False)])],
     ids=["rows", "paragraphs"],
 )
-def test_what_a_reader_asked_to_see_holds_when_the_text_is_given_anew_and_longer(browser, fake, write, calls):
+def test_what_a_reader_asked_to_see_holds_when_the_text_is_given_anew_and_longer(warm, fake, write, calls):
     """A stopped, resumed or continued answer, or one whose stream was taken up again, is the same text and more."""
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         for first, second in calls:
             texts = [(write(0, 4000), first, 4000), (write(0, 4100), second, 4100), (write(0, 4100), True, 4100)]
             assert page.evaluate(SET, texts) == [4000, 4100, 4100], (first, second)
 
 
 @pytest.mark.parametrize("is_whole", [False, True], ids=["more may come", "finished"])
-def test_a_click_counts_at_every_moment_while_a_longer_text_is_drawn(browser, fake, is_whole):
-    with open_page(browser, fake.url) as page:
+def test_a_click_counts_at_every_moment_while_a_longer_text_is_drawn(warm, fake, is_whole):
+    with warm.at(fake.url) as page:
         for wait_ms in (0, 15, 40, 80):
             asked = [rows_of(0, 4000), rows_of(4000, 5000), wait_ms, is_whole, 5000]
             assert page.evaluate(APPEND, asked) == 5000, wait_ms
 
 
-def test_characters_that_turn_the_reading_direction_can_be_seen(browser, world, fake):
+def test_characters_that_turn_the_reading_direction_can_be_seen(warm, world, fake):
     text = "a\u202eb\n\n```py\nif x:\u2066 # \u2069\n```"
     world.say("Bidi", text)
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text }")
         ask(page, "Bidi")
         expect(page.locator(".answer-body p")).to_have_text("a⟨U+202E⟩b")

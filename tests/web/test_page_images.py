@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from chaku.images.data_url import clean
 from images.pictures import saved
-from web.browser import ask, open_page, wait_for_answer
+from web.browser import ask, wait_for_answer
 from web.test_page_gateway import serving
 
 SCRIPT = "vision: true\nreplies: [{text: 'I see {images}'}]\n"
@@ -33,11 +33,11 @@ def url(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("kind", "form"), [("paste", "PNG"), ("drop", "JPEG")])
-def test_what_is_pasted_or_dropped_is_seen_without_its_metadata(browser, url, kind, form):
+def test_what_is_pasted_or_dropped_is_seen_without_its_metadata(warm, url, kind, form):
     before = saved(form, orientation=6)
     after = clean(before).content
     media_type = f"image/{form.lower()}"
-    with open_page(browser, url) as page:
+    with warm.at(url) as page:
         box = page.locator(".composer textarea")
         expect(box).to_be_enabled()
         expect(page.get_by_role("button", name="Attach pictures or text files")).to_be_attached()

@@ -26,10 +26,10 @@ def old_chat(world: World) -> str:
     return world.add_chat("Old", pairs)
 
 
-def test_an_answer_at_its_token_limit_is_continued_in_the_same_message(browser, world, fake):
+def test_an_answer_at_its_token_limit_is_continued_in_the_same_message(warm, world, fake):
     world.models[0]["capabilities"] = CONTINUES
     world.say("Count", "one two three four five six", limit=13)
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         ask(page, "Count")
         wait_for_answer(page)
         expect(page.locator(".answer-body")).to_have_text("one two three")
@@ -63,19 +63,19 @@ def test_a_stopped_answer_goes_on_and_other_tabs_see_it(browser, world, fake):
             expect(tab.locator(".continue")).to_have_count(0)
 
 
-def test_a_model_that_can_not_continue_is_named_and_no_button_promises_it(browser, world, fake):
+def test_a_model_that_can_not_continue_is_named_and_no_button_promises_it(warm, world, fake):
     world.models[0]["capabilities"] = ["chat"]
     world.say("Count", "one two three", limit=7)
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         ask(page, "Count")
         expect(page.locator(".continue")).to_contain_text("vicuna-7b can't continue an answer")
         expect(page.get_by_role("button", name="Continue")).to_have_count(0)
 
 
-def test_the_first_thumb_asks_for_consent_and_later_ones_do_not(browser, world, fake):
+def test_the_first_thumb_asks_for_consent_and_later_ones_do_not(warm, world, fake):
     chat = old_chat(world)
     first, second = (m for m in world.chats[chat]["messages"] if m["role"] == "assistant")
-    with open_page(browser, fake.url, path=f"/chat/{chat}") as page:
+    with warm.at(fake.url, f"/chat/{chat}") as page:
         good = page.get_by_role("button", name="Good answer")
         good.first.click()
         asked = page.get_by_role("group", name="May ratings be used?")
@@ -105,9 +105,9 @@ def test_the_first_thumb_asks_for_consent_and_later_ones_do_not(browser, world, 
         assert second["feedback"] is None
 
 
-def test_an_answer_can_be_rewritten_and_the_old_version_stays(browser, world, fake):
+def test_an_answer_can_be_rewritten_and_the_old_version_stays(warm, world, fake):
     chat = old_chat(world)
-    with open_page(browser, fake.url, path=f"/chat/{chat}") as page:
+    with warm.at(fake.url, f"/chat/{chat}") as page:
         more(page, 1, "Edit this answer")
         field = page.get_by_label("Edit the answer")
         expect(field).to_have_value("first *answer*")
@@ -122,9 +122,9 @@ def test_an_answer_can_be_rewritten_and_the_old_version_stays(browser, world, fa
         expect(page.locator(".message")).to_have_count(4)
 
 
-def test_a_deleted_message_takes_what_follows_says_so_and_comes_back(browser, world, fake):
+def test_a_deleted_message_takes_what_follows_says_so_and_comes_back(warm, world, fake):
     chat = old_chat(world)
-    with open_page(browser, fake.url, path=f"/chat/{chat}") as page:
+    with warm.at(fake.url, f"/chat/{chat}") as page:
         more(page, 2, "Delete this message and the message after it")
         expect(page.locator(".message")).to_have_count(2)
         expect(page.get_by_label("Message", exact=True)).to_be_focused()
@@ -134,9 +134,9 @@ def test_a_deleted_message_takes_what_follows_says_so_and_comes_back(browser, wo
         expect(page.locator(".answer-body").last).to_have_text("second")
 
 
-def test_the_source_of_an_answer_is_shown_as_it_was_written(browser, world, fake):
+def test_the_source_of_an_answer_is_shown_as_it_was_written(warm, world, fake):
     chat = old_chat(world)
-    with open_page(browser, fake.url, path=f"/chat/{chat}") as page:
+    with warm.at(fake.url, f"/chat/{chat}") as page:
         more(page, 1, "Show the source")
         source = page.get_by_role("region", name="Source of the answer")
         expect(source).to_have_text("first *answer*")
@@ -145,14 +145,14 @@ def test_the_source_of_an_answer_is_shown_as_it_was_written(browser, world, fake
         expect(page.locator(".answer-body em")).to_have_text("answer")
 
 
-def test_times_are_relative_and_whole_when_asked(browser, world, fake):
+def test_times_are_relative_and_whole_when_asked(warm, world, fake):
     chat = old_chat(world)
     messages = world.chats[chat]["messages"]
     now = datetime.now(UTC)
     ages = (timedelta(days=30), timedelta(hours=49), timedelta(minutes=5, seconds=2), timedelta())
     for message, age in zip(messages, ages, strict=True):
         message["created_at"] = (now - age).isoformat()
-    with open_page(browser, fake.url, path=f"/chat/{chat}") as page:
+    with warm.at(fake.url, f"/chat/{chat}") as page:
         times = page.locator("time")
         expect(times.nth(0)).to_have_text(re.compile(r"^\w+ \d+, \d{4} · "))
         expect(times.nth(1)).to_have_text(re.compile("^[23] days ago · "))

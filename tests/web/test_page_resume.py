@@ -14,9 +14,9 @@ from web.fake_page import FakePage, model
 NUMBERS = " ".join(map(str, range(400)))
 
 
-def test_a_reload_in_mid_answer_loses_nothing_and_the_answer_goes_on(browser, world, fake):
+def test_a_reload_in_mid_answer_loses_nothing_and_the_answer_goes_on(warm, world, fake):
     world.say("Count", NUMBERS, delay_s=0.005)
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         ask(page, "Count")
         expect(page.locator(".answer-body")).to_contain_text("18 19 20")
         page.reload()

@@ -11,7 +11,7 @@ import yaml
 from playwright.sync_api import expect
 
 from web.browser import open_page
-from web.fake_page import FakePage, model
+from web.fake_page import model
 from web.test_page_looks import NARROW, axe, look, pictures
 
 __all__ = ["axe", "pictures"]
@@ -56,8 +56,8 @@ def runs(world, tmp_path):
     return world.runs
 
 
-def test_the_rail_leads_to_each_screen_and_back_and_each_has_an_address(browser, runs, world, fake):
-    with open_page(browser, fake.url) as page:
+def test_the_rail_leads_to_each_screen_and_back_and_each_has_an_address(warm, runs, world, fake):
+    with warm.at(fake.url) as page:
         rail = page.get_by_role("navigation", name="Screens")
         screens = ["Chat", "Compare", "Arena", "Ratings", "Training", "Evals", "Models", "Fleet"]
         expect(rail.get_by_role("link")).to_have_text(screens)
@@ -71,21 +71,21 @@ def test_the_rail_leads_to_each_screen_and_back_and_each_has_an_address(browser,
         page.go_back()
         page.go_back()
         expect(page.get_by_label("Message", exact=True)).to_have_value("not sent yet")
-    with open_page(browser, fake.url, path="/nowhere/at/all") as page:
+    with warm.at(fake.url, "/nowhere/at/all") as page:
         expect(page.get_by_role("heading", name="There is nothing here")).to_be_visible()
 
 
-def test_training_is_for_the_user_of_the_machine(browser, world, runs):
+def test_training_is_for_the_user_of_the_machine(warm, world, runs, fake):
     world.key = "ck-1"
-    with FakePage(world).running() as fake, open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         page.get_by_label("API key").fill("ck-1")
         page.keyboard.press("Enter")
         rail = page.get_by_role("navigation", name="Screens")
         expect(rail.get_by_role("link")).to_have_text(["Chat", "Compare", "Arena", "Ratings", "Models"])
 
 
-def test_a_run_is_shown_while_it_goes_and_others_are_laid_over_it(browser, world, runs, fake):
-    with open_page(browser, fake.url, path="/training") as page:
+def test_a_run_is_shown_while_it_goes_and_others_are_laid_over_it(warm, world, runs, fake):
+    with warm.at(fake.url, "/training") as page:
         rows = page.locator("tbody tr")
         expect(rows).to_have_count(3)
         page.get_by_role("button", name="Steps").click()
@@ -109,8 +109,8 @@ def test_a_run_is_shown_while_it_goes_and_others_are_laid_over_it(browser, world
         expect(page.get_by_role("region", name="Loss")).to_contain_text("identity-bb")
 
 
-def test_models_show_what_is_served_and_how_busy_it_is(browser, world, fake):
-    with open_page(browser, fake.url, path="/library") as page:
+def test_models_show_what_is_served_and_how_busy_it_is(warm, world, fake):
+    with warm.at(fake.url, "/library") as page:
         served = page.get_by_role("region", name="Served models")
         expect(served.locator("tbody tr")).to_have_count(2)
         fake.announce({"type": "models", "models": [model("vicuna-7b", running=3, waiting=2, capabilities=["vision"])]})

@@ -6,7 +6,7 @@ import re
 
 from playwright.sync_api import expect
 
-from web.browser import ask, open_page, wait_for_answer
+from web.browser import ask, wait_for_answer, wait_until
 from web.fake_page import World
 
 MARKED = "[...(CSS.highlights.get('found') ?? [])].map(range => range.toString())"
@@ -26,11 +26,11 @@ def long_chat(world: World) -> tuple[str, list[dict]]:
     return chat, [*messages[:120], other]
 
 
-def test_a_search_leads_to_the_place_by_keyboard_alone(browser, world, fake):
+def test_a_search_leads_to_the_place_by_keyboard_alone(warm, world, fake):
     world.add_chat("Trees", [("user", "oaks")])
     _, messages = long_chat(world)
     world.add_chat("Guanaco in the title", [("user", "nothing")])
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         press, hits = page.keyboard.press, page.locator(".chat-list li a")
         expect(hits).to_have_count(3)
         press("Control+k")
@@ -49,7 +49,7 @@ def test_a_search_leads_to_the_place_by_keyboard_alone(browser, world, fake):
         press("Enter")
         found = page.locator(f"[data-message='{messages[11]['id']}']")
         expect(found).to_be_focused()
-        page.wait_for_function(f"() => {MARKED}.length === 2")
+        wait_until(page, f"() => {MARKED}.length === 2")
         assert page.evaluate(MARKED) == ["Guanaco", "guanaco"]
         assert page.url.endswith(f"?msg={messages[11]['id']}&find=guanaco")
         page.wait_for_timeout(300)
@@ -58,9 +58,9 @@ def test_a_search_leads_to_the_place_by_keyboard_alone(browser, world, fake):
         expect(page.locator(".message").last).to_be_in_viewport()
 
 
-def test_enter_in_the_search_field_opens_the_first_hit(browser, world, fake):
+def test_enter_in_the_search_field_opens_the_first_hit(warm, world, fake):
     _, messages = long_chat(world)
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         page.get_by_label("Search chats").fill("alpaca")
         expect(page.locator(".chat-list small")).to_contain_text("alpaca")
         page.keyboard.press("Enter")
@@ -68,18 +68,18 @@ def test_enter_in_the_search_field_opens_the_first_hit(browser, world, fake):
         expect(page.locator(".siblings")).to_have_text("2 / 2")  # its branch was opened
 
 
-def test_a_link_to_a_message_opens_its_branch_and_one_to_nowhere_says_so(browser, world, fake):
+def test_a_link_to_a_message_opens_its_branch_and_one_to_nowhere_says_so(warm, world, fake):
     chat, messages = long_chat(world)
-    with open_page(browser, fake.url, path=f"/chat/{chat}?msg={messages[-1]['id']}") as page:
+    with warm.at(fake.url, f"/chat/{chat}?msg={messages[-1]['id']}") as page:
         expect(page.locator(f"[data-message='{messages[-1]['id']}']")).to_be_focused()
         expect(page.locator(".message")).to_have_count(2)
-    with open_page(browser, fake.url, path=f"/chat/{chat}?msg=gone") as page:
+    with warm.at(fake.url, f"/chat/{chat}?msg=gone") as page:
         expect(page.locator(".toast")).to_contain_text("not in this chat any more")
 
 
-def test_the_link_of_a_message_is_copied(browser, world, fake):
+def test_the_link_of_a_message_is_copied(warm, world, fake):
     chat = world.add_chat("Old", [("user", "one"), ("assistant", "two")])
-    with open_page(browser, fake.url, path=f"/chat/{chat}") as page:
+    with warm.at(fake.url, f"/chat/{chat}") as page:
         page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text }")
         page.locator(".message.assistant").get_by_role("button", name="More actions").click()
         page.get_by_role("menuitem", name="Copy a link to this message").click()
@@ -88,9 +88,9 @@ def test_the_link_of_a_message_is_copied(browser, world, fake):
         assert page.evaluate("copied") == f"{fake.url}/chat/{chat}?msg={answer}"
 
 
-def test_the_meter_says_before_sending_how_full_the_context_is(browser, world, fake):
+def test_the_meter_says_before_sending_how_full_the_context_is(warm, world, fake):
     world.models[0]["context_tokens"] = 1000
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         expect(page.get_by_label("Message", exact=True)).to_be_visible()
         expect(page.locator(".meter")).to_have_count(0)
         page.get_by_label("Message", exact=True).fill("a word " * 100)  # 700 characters

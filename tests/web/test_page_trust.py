@@ -28,11 +28,11 @@ def long_chat(world: World, num: int = 12) -> str:
     return world.add_chat("Long", pairs)
 
 
-def test_every_menu_opens_where_it_can_be_seen(browser, world, fake):
+def test_every_menu_opens_where_it_can_be_seen(warm, world, fake):
     for i in range(20):
         world.add_chat(f"Chat {i}")
     chat = long_chat(world)
-    with open_page(browser, fake.url, path=f"/chat/{chat}") as page:
+    with warm.at(fake.url, f"/chat/{chat}") as page:
         again = page.get_by_role("button", name="Answer again with another model")
         expect(again).to_have_count(6)
         rows = page.locator(".chat-list li")
@@ -59,16 +59,16 @@ def test_a_primary_button_keeps_its_label_when_it_is_pointed_at(browser, world, 
         assert button.evaluate(paint) == before and before[0] != before[1]
 
 
-def test_export_all_asks_for_every_branch(browser, world, fake):
-    with open_page(browser, fake.url) as page:
+def test_export_all_asks_for_every_branch(warm, world, fake):
+    with warm.at(fake.url) as page:
         page.get_by_role("button", name="More", exact=True).click()
         with page.expect_download():
             page.get_by_role("menuitem", name="Export all chats").click()
     assert ("export", {"all": "1"}) in world.requests
 
 
-def test_a_paste_that_is_hard_to_quote_is_sent_and_the_composer_lives(browser, world, fake):
-    with open_page(browser, fake.url) as page:
+def test_a_paste_that_is_hard_to_quote_is_sent_and_the_composer_lives(warm, world, fake):
+    with warm.at(fake.url) as page:
         expect(page.get_by_label("Message", exact=True)).to_be_visible()
         page.evaluate(PASTE, [".composer textarea", "`" * 150_000])
         expect(page.locator(".attachments li")).to_have_text(re.compile("pasted-1.txt"))
@@ -81,18 +81,18 @@ def test_a_paste_that_is_hard_to_quote_is_sent_and_the_composer_lives(browser, w
         expect(page.locator(".message.user .attachments")).to_contain_text("pasted-1.txt")
 
 
-def test_a_paste_over_the_limit_is_refused_aloud_and_nothing_is_lost(browser, world, fake):
-    with open_page(browser, fake.url) as page:
+def test_a_paste_over_the_limit_is_refused_aloud_and_nothing_is_lost(warm, world, fake):
+    with warm.at(fake.url) as page:
         page.get_by_label("Message", exact=True).fill("Mine")
         page.evaluate(PASTE, [".composer textarea", "x" * 1_000_001])
         expect(page.locator(".toast")).to_contain_text("1,000,001 bytes; a text may have 1,000,000")
         expect(page.get_by_label("Message", exact=True)).to_have_value("Mine")
 
 
-def test_drafts_outlive_another_chat_a_reload_and_a_new_chat(browser, world, fake):
+def test_drafts_outlive_another_chat_a_reload_and_a_new_chat(warm, world, fake):
     world.add_chat("One")
     world.add_chat("Two")
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         field = page.get_by_label("Message", exact=True)
         field.fill("new draft")
         page.evaluate(PASTE, [".composer textarea", "y" * 7_000])
@@ -118,9 +118,9 @@ def test_drafts_outlive_another_chat_a_reload_and_a_new_chat(browser, world, fak
         expect(field).to_have_value("")
 
 
-def test_a_reload_while_a_message_is_under_way_brings_it_back(browser, world, fake):
+def test_a_reload_while_a_message_is_under_way_brings_it_back(warm, world, fake):
     chat = world.add_chat("Old", [("user", "one"), ("assistant", "two")])
-    with open_page(browser, fake.url, path=f"/chat/{chat}") as page:
+    with warm.at(fake.url, f"/chat/{chat}") as page:
         page.route("**/messages", lambda route: None)
         ask(page, "precious")
         expect(page.get_by_label("Message", exact=True)).to_have_value("")
@@ -129,7 +129,7 @@ def test_a_reload_while_a_message_is_under_way_brings_it_back(browser, world, fa
         expect(page.get_by_label("Message", exact=True)).to_have_value("precious\n\nmore")
 
 
-def test_odd_records_break_neither_the_chat_nor_its_settings(browser, world, fake):
+def test_odd_records_break_neither_the_chat_nor_its_settings(warm, world, fake):
     chat = world.add_chat("Odd", [("user", "one"), ("assistant", "two")], settings={"stop": "END", "top_p": {"a": 1}})
     _, answer = world.chats[chat]["messages"]
     parent = answer["id"]
@@ -141,7 +141,7 @@ def test_odd_records_break_neither_the_chat_nor_its_settings(browser, world, fak
     ]
     for role, content, more in odd:
         parent = world.new_message(world.chats[chat], parent, role, content, **more)["id"]
-    with open_page(browser, fake.url, path=f"/chat/{chat}") as page:
+    with warm.at(fake.url, f"/chat/{chat}") as page:
         expect(page.locator(".answer-body", has_text="six")).to_be_visible()
         expect(page.locator(".said", has_text="three")).to_be_visible()
         expect(page.get_by_role("group", name="This message can't be shown")).to_have_count(1)
@@ -152,10 +152,10 @@ def test_odd_records_break_neither_the_chat_nor_its_settings(browser, world, fak
         expect(page.locator(".answer-body", has_text="You said: seven")).to_be_visible()
 
 
-def test_who_scrolls_up_while_an_answer_is_written_stays_there(browser, world, fake):
+def test_who_scrolls_up_while_an_answer_is_written_stays_there(warm, world, fake):
     chat = long_chat(world)
     world.say("Go", "line of words\n\n" * 600, chunk=15, delay_s=0.01)
-    with open_page(browser, fake.url, path=f"/chat/{chat}") as page:
+    with warm.at(fake.url, f"/chat/{chat}") as page:
         ask(page, "Go")
         expect(page.locator(".answer-body").last).to_contain_text("line of words")
         page.locator(".messages").hover()
@@ -170,18 +170,18 @@ def test_who_scrolls_up_while_an_answer_is_written_stays_there(browser, world, f
         assert page.evaluate(FROM_END) <= 4
 
 
-def test_a_chat_opens_at_its_true_end_though_formulas_are_drawn_late(browser, world, fake):
+def test_a_chat_opens_at_its_true_end_though_formulas_are_drawn_late(warm, world, fake):
     formulas = "\n\n".join(f"$$\\sum_{{i=0}}^{{{n}}} \\frac{{x^i}}{{i!}}$$" for n in range(30))
     chat = world.add_chat("Sums", [("user", "Sums"), ("assistant", formulas)] * 4)
-    with open_page(browser, fake.url, path=f"/chat/{chat}") as page:
+    with warm.at(fake.url, f"/chat/{chat}") as page:
         expect(page.locator(".katex").last).to_be_visible()
         page.wait_for_timeout(500)
         assert page.evaluate(FROM_END) <= 4
 
 
-def test_earlier_messages_come_above_what_is_read(browser, world, fake):
+def test_earlier_messages_come_above_what_is_read(warm, world, fake):
     chat = long_chat(world, 80)
-    with open_page(browser, fake.url, path=f"/chat/{chat}") as page:
+    with warm.at(fake.url, f"/chat/{chat}") as page:
         expect(page.locator(".message")).to_have_count(30)
         page.locator(".earlier").scroll_into_view_if_needed()
         page.wait_for_timeout(300)
@@ -213,9 +213,9 @@ def test_the_toast_leaves_the_composer_free_and_waits_for_who_looks_at_it(browse
         expect(toast).to_have_count(0)
 
 
-def test_files_stay_files_while_their_message_is_edited(browser, world, fake, tmp_path):
+def test_files_stay_files_while_their_message_is_edited(warm, world, fake, tmp_path):
     (tmp_path / "a.py").write_text("x = 1\n")
-    with open_page(browser, fake.url) as page:
+    with warm.at(fake.url) as page:
         page.locator(".composer input[type=file]").set_input_files(tmp_path / "a.py")
         ask(page, "Why?")
         wait_for_answer(page)
@@ -266,23 +266,23 @@ def test_a_thousand_messages_that_are_shown_cost_little_with_each_event(browser,
         assert (script_ms() - before) / 20 <= 50  # 100 ms before, about 5 on an idle machine
 
 
-def test_a_chat_without_a_model_takes_the_one_that_is_served(browser, world, fake):
+def test_a_chat_without_a_model_takes_the_one_that_is_served(warm, world, fake):
     chat = world.add_chat("Imported", [("user", "one"), ("assistant", "two")], model=None)
-    with open_page(browser, fake.url, path=f"/chat/{chat}") as page:
+    with warm.at(fake.url, f"/chat/{chat}") as page:
         expect(page.locator(".model-picker")).to_contain_text("vicuna-7b")
         ask(page, "three")
         wait_for_answer(page, 2)
         assert world.requests[-1][1]["model"] == "vicuna-7b"
 
 
-def test_system_messages_and_tools_are_shown_as_what_they_are(browser, world, fake):
+def test_system_messages_and_tools_are_shown_as_what_they_are(warm, world, fake):
     chat = world.add_chat("Tools", [("system", "Be **kind**."), ("user", "Weather?")])
     messages = world.chats[chat]["messages"]
     call = {"id": "c", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Cusco"}'}}
     called = world.new_message(world.chats[chat], messages[-1]["id"], "assistant", "", extra={"tool_calls": [call]})
     told = world.new_message(world.chats[chat], called["id"], "tool", "12 °C", extra={"tool_call_id": "c"})
     world.new_message(world.chats[chat], told["id"], "assistant", "It is cold.")
-    with open_page(browser, fake.url, path=f"/chat/{chat}") as page:
+    with warm.at(fake.url, f"/chat/{chat}") as page:
         expect(page.get_by_text("It is cold.")).to_be_visible()
         notes = page.locator(".told")
         expect(notes).to_have_count(3)

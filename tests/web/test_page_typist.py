@@ -134,8 +134,8 @@ def test_what_is_typed_while_a_message_is_under_way_stays_and_a_message_that_fai
     expect(field).to_have_value("")
 
 
-def test_an_example_fills_the_field_each_time_and_takes_the_focus(browser, fake):
-    with open_page(browser, fake.url) as page:
+def test_an_example_fills_the_field_each_time_and_takes_the_focus(warm, fake):
+    with warm.at(fake.url) as page:
         field = page.get_by_label("Message", exact=True)
         for _ in range(2):
             page.locator(".examples button").first.click()
