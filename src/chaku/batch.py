@@ -59,9 +59,10 @@ def read_requests(path: Path, model: str | None) -> list[BatchRequest]:
         except BadLine as error:
             raise UsageError(f"{path}:{number}: {error.message}", fix=error.fix) from None
         if requests.setdefault(request.custom_id, request) is not request:
-            raise UsageError(f"{path}:{number}: custom_id {request.custom_id!r} is there twice")
+            what = f"{path}:{number}: custom_id {request.custom_id!r} is there twice"
+            raise UsageError(what, fix="give each request its own custom_id, or none")
     if not requests:
-        raise UsageError(f"{path} holds no requests")
+        raise UsageError(f"{path} holds no requests", fix='write one per line, such as {"prompt": "Hello"}')
     return list(requests.values())
 
 

@@ -191,7 +191,8 @@ class Transport:
                 method, self.base_url + path, data=body, headers=sent_along.get(), allow_redirects=False
             )
         except aiohttp.InvalidURL:
-            raise ConfigError(f"{self.base_url!r} is not an http(s) address") from None
+            fix = "write it such as http://127.0.0.1:8000/v1"
+            raise ConfigError(f"{self.base_url!r} is not an http(s) address", fix=fix) from None
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             reason = _reason(error) if isinstance(error, aiohttp.ClientConnectorError) else "no connection in time"
             fix = "check the address, and that the server is running"

@@ -154,7 +154,7 @@ def append_only(path: Path) -> Iterator[AppendOnly]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(f"another run writes {path}") from None
+            raise UsageError(f"another run writes {path}", fix="wait for its end, or name another output") from None
         file.seek(0)
         content = file.read()
         whole = content[: content.rfind(b"\n") + 1]

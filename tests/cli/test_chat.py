@@ -58,7 +58,7 @@ def test_an_answer_cut_by_the_limit_says_so_beside_the_answer(ask, server):
     [
         (["--temperature", "3", "hi"], None, 2, "temperature is 3, out of range", "0 to 2"),
         (["--max-tokens", "many", "hi"], None, 2, "max_tokens is 'many', not a whole number", "1 or more"),
-        ([], None, 2, "nothing to ask", ""),
+        ([], None, 2, "nothing to ask", "give a prompt"),
         (["hi"], refusal(401, "wrong key", code="invalid_api_key"), 1, "wrong key", "--api-key"),
         (["-m", "fak", "hi"], refusal(404, "no model fak", code="model_not_found"), 1, "no model fak", "mean fake?"),
         (["-m", "x", "hi"], refusal(404, "no model x", code="model_not_found"), 1, "no model x", "models here: fake"),

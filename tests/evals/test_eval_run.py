@@ -118,7 +118,7 @@ def test_the_judge_may_be_elsewhere_with_a_key_that_nobody_else_gets(
         assert other.keys == {"Bearer secret": 2, "Bearer from-environment": 2}
     assert server.keys == {"": 2, "Bearer near": 2}
     lonely = evaluate(server, "run", suite, "-m", "loud", "--judge-url", "http://127.0.0.1:9/v1", fails=True)
-    assert "no judge" in str(lonely.exception)
+    assert "without a judge" in str(lonely.exception)
 
 
 @pytest.mark.parametrize(

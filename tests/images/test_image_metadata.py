@@ -148,7 +148,7 @@ def test_limits_name_the_value_the_limit_and_the_way_out() -> None:
 )
 def test_other_addresses_are_refused(url: str) -> None:
     messages = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
-    with pytest.raises(InvalidRequest, match="no data:image"):
+    with pytest.raises(InvalidRequest, match="neither a data:image"):
         clean_messages(messages, ImageLimits())
 
 

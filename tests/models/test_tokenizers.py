@@ -225,7 +225,7 @@ def test_a_llama_tokenizer_json_gives_sentencepieces_ids(llama_json: Path) -> No
     ("change", "reason"),
     [
         ({"model": {"type": "Unigram"}}, "is of type Unigram"),
-        ({"pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "always"}}, "puts a space before text unless"),
+        ({"pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "always"}}, "adds a space before text"),
     ],
 )
 def test_a_tokenizer_that_would_change_text_is_refused(

@@ -78,7 +78,7 @@ def test_a_feature_that_never_differs_or_decides_all_is_refused() -> None:
     games = play(TRUTH, 300, 0, ties=0)
     with pytest.raises(UsageError, match="bold is the same in all games"):
         fit_with_style(games, np.zeros((300, 1)), ["bold"])
-    with pytest.raises(UsageError, match="a feature decides every game"):
+    with pytest.raises(UsageError, match="a style feature decides every game"):
         fit_with_style(games, (2 * games.score - 1)[:, None], ["oracle"])
 
 

@@ -225,6 +225,6 @@ def test_qlora_is_not_spread() -> None:
 
 
 def test_a_model_without_tokens_is_refused() -> None:
-    with pytest.raises(ChakuError, match="on how many tokens"):
+    with pytest.raises(ChakuError, match="without a number of tokens"):
         chaku("estimate", "vicuna-7b-v1.1")
     assert "is not a number of tokens" in chaku("estimate", "vicuna-7b-v1.1", "--tokens", "many").output

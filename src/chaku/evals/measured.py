@@ -164,7 +164,7 @@ def _pair(a: Measured, b: Measured) -> Pair:
         )
     shared = tuple(question for question in a.values if question in b.values)
     if not shared:
-        raise UsageError(f"{name_a} and {name_b} have no question in common")
+        raise UsageError(f"{name_a} and {name_b} have no question in common", fix="compare runs of one suite")
     values_a = np.array([a.values[question] for question in shared])
     values_b = np.array([b.values[question] for question in shared])
     return Pair.of_values(name_a, name_b, shared, values_a, values_b)

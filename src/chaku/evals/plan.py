@@ -123,7 +123,7 @@ def _shown_together(models: Sequence[str], judging: Judging) -> list[tuple[str, 
         return [(model,) for model in models]
     if judging.baseline is not None:
         if judging.baseline not in models:
-            raise UsageError(f"the baseline {judging.baseline} is none of the contestants: {', '.join(models)}")
+            raise UsageError(f"the baseline {judging.baseline} is not asked", fix=f"choose among {', '.join(models)}")
         pairs = [(model, judging.baseline) for model in models if model != judging.baseline]
     else:
         pairs = list(combinations(models, 2))

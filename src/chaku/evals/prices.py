@@ -33,7 +33,9 @@ def load_prices(path: Path) -> dict[str, Price]:
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is not YAML: {error}") from None
     if not isinstance(content, dict):
-        raise UsageError(f"{path} is not a mapping of models to prices")
+        raise UsageError(
+            f"{path} is not a mapping of models to prices", fix="write MODEL: {prompt: 0.15, completion: 0.6}"
+        )
     prices = {}
     for model, row in content.items():
         try:

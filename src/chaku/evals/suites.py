@@ -94,7 +94,7 @@ def read_questions(path: Path) -> list[Question]:
         if questions.setdefault(question.id, question) is not question:
             raise UsageError(f"{path}:{number}: a second question has the id {question.id!r}")
     if not questions:
-        raise UsageError(f"{path} holds no questions")
+        raise UsageError(f"{path} holds no questions", fix='write one per line, such as {"prompt": "What is 2 + 2?"}')
     return list(questions.values())
 
 

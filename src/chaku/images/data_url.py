@@ -95,7 +95,7 @@ def _cleaned(url: str, limits: ImageLimits) -> str:
     head = _HEAD.match(url)
     if head is None:
         raise InvalidRequest(
-            "image_url is no data:image/...;base64, URL, and no address of a web server", code="invalid_image"
+            "image_url is neither a data:image/...;base64, URL nor an http(s) address", code="invalid_image"
         )
     max_bytes = int(limits.megabytes * 1e6)
     if (num_bytes := (len(url) - head.end()) * 3 // 4) > max_bytes + 1000:  # without decoding; lines may be broken

@@ -283,7 +283,7 @@ def judge_host_of(url: str | None, key: str | None, judge: str | None) -> Host |
     """The host of --judge-url. Raises UsageError for one without a judge."""
     if url is None:
         if key is not None:
-            raise UsageError("--judge-key belongs to --judge-url, which is not given")
+            raise UsageError("--judge-key is given without --judge-url", fix="add --judge-url, or give --api-key")
         return None
     if judge is None:
         raise UsageError("--judge-url is given without a judge", fix="name one with --judge")

@@ -96,7 +96,7 @@ def judge_check(
     if own is None and judge in contestants.values():
         own = next(name for name, model in contestants.items() if model == judge)
     elif own is not None and own not in material.names:
-        raise UsageError(f"{own} is none of the contestants: {', '.join(material.names)}")
+        raise UsageError(f"--own {own} is not a contestant", fix=f"contestants: {', '.join(material.names)}")
     probes = plan_probes(material, judging, num_cases=items, seed=seed)
     if not probes:
         raise UsageError("there are no two answers to one question", fix="give answers of two contestants")

@@ -64,10 +64,13 @@ def question_of(prompt: str | None, attached: str) -> str | None:
     try:
         piped = sys.stdin.buffer.read().decode().strip("\n")
     except UnicodeDecodeError as error:
-        raise UsageError(f"standard input is not UTF-8 text: byte {error.start} is invalid") from None
+        what = f"standard input is not UTF-8 text: byte {error.start} is invalid"
+        raise UsageError(what, fix="convert it to UTF-8") from None
     question = "\n\n".join(part for part in (prompt, attached, piped) if part)
     if not question:
-        raise UsageError("nothing to ask: there is no prompt and nothing on standard input")
+        raise UsageError(
+            "nothing to ask: there is no prompt and nothing on standard input", fix='give a prompt: chaku chat "…"'
+        )
     return question
 
 

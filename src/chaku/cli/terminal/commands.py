@@ -179,14 +179,14 @@ def _regen(session: ChatSession, rest: str) -> Outcome:
 def _undo(session: ChatSession, rest: str) -> Outcome:
     text = session.transcript.undo()
     if text is None:
-        raise UsageError("there is nothing to take back")
+        raise UsageError("there is nothing to take back", fix="ask something first")
     return Outcome(f"Taken back: {_first_words(text)}")
 
 
 def _edit(session: ChatSession, rest: str) -> Outcome:
     text = session.take_back()
     if text is None:
-        raise UsageError("there is nothing to edit")
+        raise UsageError("there is nothing to edit", fix="ask something first")
     return Outcome(prefill=text)
 
 
