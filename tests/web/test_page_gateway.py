@@ -10,11 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
+from chaku.store import keys
+from chaku.store.database import open_store
 from processes import PATIENCE_S, environment
 from web.browser import ask, open_page, wait_for_answer
 from web.cable import Cable
@@ -161,16 +164,13 @@ def test_a_gateway_that_is_killed_and_comes_back_has_kept_what_was_said(browser,
             page.context.close()
 
 
-def test_each_key_has_its_own_chats(warm, tmp_path, scripted):
-    create = [sys.executable, "-m", "chaku", "keys", "create", "--json", "--database", f"sqlite:///{tmp_path}/chaku.db"]
-    keys = {}
-    for name in ("ana", "ben"):
-        done = subprocess.run([*create, name], env=environment(), capture_output=True, text=True, check=True)
-        keys[name] = next(value for value in json.loads(done.stdout).values() if str(value).startswith("ck-"))
+def test_each_key_has_its_own_chats(warm, database, tmp_path, scripted):
+    with open_store(f"sqlite:///{database}") as store:
+        tokens = {name: keys.create(store, name, now=datetime.now(UTC)).token for name in ("ana", "ben")}
     with serving(tmp_path, scripted) as g:
-        for name, key in keys.items():
+        for name, token in tokens.items():
             with warm.at(g.url) as page:
-                page.get_by_label("API key").fill(key)
+                page.get_by_label("API key").fill(token)
                 page.keyboard.press("Enter")
                 expect(page.get_by_text("Your chats will be listed here.")).to_be_visible()
                 ask(page, f"Secret of {name}")
