@@ -48,7 +48,7 @@ def main() -> None:
                 print("| body | MiB | status | pause, ms: median (longest) | memory, MiB |")
                 print("|---|---|---|---|---|")
                 for hostile in (*HOSTILE, BOMB):
-                    for size in (1, hostile.largest_mib):
+                    for size in sorted({1, hostile.largest_mib}):
                         pauses, peaks, status = [], [], 0
                         request = request_of(hostile, size * MiB)
                         for _ in range(args.rounds):

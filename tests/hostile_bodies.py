@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+MESSAGES, RESPONSES, OLLAMA, SCORE = "/v1/messages", "/v1/responses", "/ollama/api/chat", "/score"
+MODERATIONS = "/v1/moderations"
 MiB = 2**20
 
 
@@ -22,7 +24,7 @@ class Hostile:
     @property
     def largest_mib(self) -> int:
         """The largest body that is read on its path."""
-        return 32 if self.path == CHAT else 8
+        return {CHAT: 32, MESSAGES: 32, OLLAMA: 32, MODERATIONS: 1}.get(self.path, 8)
 
 
 def _fields(path: str, inner: bytes) -> bytes:
@@ -60,6 +62,24 @@ def _image(fill: bytes) -> Callable[[int], bytes]:
     return make
 
 
+def _many(before: bytes, item: bytes, after: bytes, num: int, filled: bytes = b"") -> Callable[[int], bytes]:
+    """`num` items, as many as pass the scan. FILL is text up to the size, or to the 8 MiB of text that are read."""
+
+    def make(size: int) -> bytes:
+        fill = (min(size, 8 * MiB - (64 << 10)) - len(filled)) // num - len(item)
+        return before + filled + b",".join([item.replace(b"FILL", b"x" * max(fill, 1))] * num) + after
+
+    return make
+
+
+_ASKED = b'{"model":"scripted",'
+_OLLAMA_CALLS = b"".join(
+    b'{"role":"assistant","content":"","tool_calls":['
+    + b",".join([b'{"function":{"name":"%s","arguments":{}}}' % name] * 100)
+    + b"]},"
+    for name in (b"a", b"b")
+    for _ in range(22)
+)
 HOSTILE = (
     *(Hostile(f"arrays {path[4:]}", path, _items(path, b"[]")) for path in (CHAT, COMPLETIONS, EMBEDDINGS)),
     *(Hostile(f"objects {path[4:]}", path, _items(path, b"{}")) for path in (CHAT, COMPLETIONS, EMBEDDINGS)),
@@ -90,6 +110,22 @@ HOSTILE = (
     Hostile("a number of many digits", COMPLETIONS, lambda size: _fields(COMPLETIONS, b"[0." + b"1" * size + b"]")),
     Hostile("image", CHAT, _image(b"A")),
     Hostile("image with escaped slashes", CHAT, _image(b"A" * 60 + b"\\/")),
+    Hostile("turns", MESSAGES, _many(
+        _ASKED + b'"max_tokens":8,"messages":[', b'{"role":"user","content":"FILL"}', b"]}", 19_000)),
+    Hostile("results of tools", MESSAGES, _many(
+        _ASKED + b'"max_tokens":8,"messages":[{"role":"user","content":[',
+        b'{"type":"tool_result","tool_use_id":"a","content":"FILL"}', b"]}]}", 1000)),
+    Hostile("thoughts", RESPONSES, _many(
+        _ASKED + b'"store":false,"input":[',
+        b'{"type":"reasoning","summary":[{"type":"summary_text","text":"FILL"}]}', b"]}", 6500)),
+    Hostile("items without a role", RESPONSES, _many(
+        _ASKED + b'"store":false,"input":[', b'{"content":"FILL"}', b"]}", 19_000)),
+    Hostile("results of the later calls", OLLAMA, _many(
+        _ASKED + b'"messages":[', b'{"role":"tool","tool_name":"b","content":"FILL"}', b"]}", 2200, _OLLAMA_CALLS)),
+    Hostile("texts, the last one wrong", SCORE, _many(
+        b'{"input_data":{"input_string":[', b'"FILL"', b",1]}}", 2000)),
+    Hostile("texts of one letter", SCORE, _many(b'{"input_data":{"input_string":[', b'"a"', b"]}}", 8000)),
+    Hostile("a text to judge", MODERATIONS, _many(b'{"input":', b'"FILL"', b"}", 1)),
     Hostile("no JSON", CHAT, lambda size: b"\xff" * size),
 )  # fmt: skip
 BOMB = Hostile("gzip bomb", CHAT, lambda size: gzip.compress(b" " * size, 1), "gzip")

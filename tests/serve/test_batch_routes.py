@@ -140,7 +140,19 @@ def test_no_bad_line_is_lost_and_no_list_of_them_grows_without_end(monkeypatch: 
     assert (len(faults), num_requests) == (1001, 5000)
     assert "4,000 more" in faults[-1]["message"]
     monkeypatch.setattr(batch_input, "MAX_REQUESTS", 2)
-    assert faults_of(jsonl(*(line(str(n)) for n in range(3))), CHAT)[0][0]["code"] == "too_many_requests"
+    faults, _ = faults_of(jsonl(line("a"), line("b"), "a line that is only counted"), CHAT)
+    assert [fault["code"] for fault in faults] == ["too_many_requests"]
+
+
+@pytest.mark.parametrize(
+    ("inside", "why"),
+    [(b"[]," * 30_000, "arrays and objects"), (b"1," * 400_000, "values"), (b" " * (33 << 20), "over 32 MiB")],
+)
+def test_a_line_that_would_cost_much_is_never_parsed(inside: bytes, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_input, "request_of", None)
+    ((fault,), _) = faults_of(b'{"body":{"messages":[' + inside + b"1]}}", CHAT)
+    assert fault["code"] == "invalid_json_line"
+    assert why in fault["message"]
 
 
 async def test_each_owner_sees_only_what_is_the_owners(database: Path) -> None:

@@ -169,7 +169,7 @@ class CustomTool(Shape):
     strict: bool | None = None
     eager_input_streaming: bool | None = None
     """Arguments are always sent as the model writes them."""
-    allowed_callers: list[Literal["direct"]] | None = None
+    allowed_callers: Annotated[list[Literal["direct"]], Field(fail_fast=True)] | None = None
     cache_control: CacheControl | None = None
 
 

@@ -100,12 +100,12 @@ class GenerateRequest(Request):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     max_new_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     """256 if it is left out."""
-    stop: str | Annotated[list[str], Field(max_length=64)] | None = None
-    stop_token_ids: list[int | None] | None = None
+    stop: str | Annotated[list[str], Field(max_length=64, fail_fast=True)] | None = None
+    stop_token_ids: Annotated[list[int | None], Field(max_length=64, fail_fast=True)] | None = None
     echo: bool | None = None
     """Whether the prompt begins the text. It does, if this is left out."""
     logprobs: int | None = None
-    images: list[str] | None = None
+    images: Annotated[list[str], Field(fail_fast=True)] | None = None
     best_of: int | None = None
     use_beam_search: bool | None = None
     user: str | None = None
@@ -122,7 +122,7 @@ class EmbeddingsRequest(Request):
     """POST /worker_get_embeddings."""
 
     model: ModelName
-    input: Annotated[list[str], Field(min_length=1, max_length=2048)]
+    input: Annotated[list[str], Field(min_length=1, max_length=2048, fail_fast=True)]
     encoding_format: str | None = None
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from chaku.batch import BadLine, BatchRequest, lines_of, request_of
+from chaku.errors import InvalidRequest, PayloadTooLarge
+from chaku.protocol.json_scan import check_small, scan
+from chaku.serve.body import CHAT_LIMITS, SMALL_BYTES, TEXT_LIMITS, MiB
 
 MAX_REQUESTS = 50_000
 MAX_ERRORS = 1000
 """Bad lines that are named."""
+_LINE_LIMITS = replace(CHAT_LIMITS, structure_bytes=TEXT_LIMITS.structure_bytes, num_values=TEXT_LIMITS.num_values)
+"""A line is a chat or a text completion."""
 
 
 def faults_of(content: bytes, endpoint: str) -> tuple[list[dict[str, Any]], int]:
@@ -19,6 +25,8 @@ def faults_of(content: bytes, endpoint: str) -> tuple[list[dict[str, Any]], int]
     num_requests = num_bad = 0
     for number, line in lines_of(content):
         num_requests += 1
+        if num_requests > MAX_REQUESTS:
+            continue  # the file is refused: its other lines are only counted
         for found in _faults_of_line(line, number, endpoint, seen):
             num_bad += 1
             if num_bad <= MAX_ERRORS:
@@ -35,7 +43,22 @@ def faults_of(content: bytes, endpoint: str) -> tuple[list[dict[str, Any]], int]
 
 def read_line(line: bytes, number: int) -> BatchRequest:
     """The request in a line. Raises BadLine."""
+    _measure(line)
     return request_of(line, number, None, is_strict=True)
+
+
+def _measure(line: bytes) -> None:
+    """Raises BadLine for what no request may cost: a thread that parses it would hold up every stream."""
+    try:
+        if len(line) > _LINE_LIMITS.body_bytes:
+            raise PayloadTooLarge(f"the line is over {_LINE_LIMITS.body_bytes // MiB} MiB")
+        if len(line) <= SMALL_BYTES:
+            check_small(line)
+        else:
+            for _ in scan(line, _LINE_LIMITS):
+                pass
+    except (InvalidRequest, PayloadTooLarge) as error:
+        raise BadLine(error.message.replace("the body", "the line"), code="invalid_json_line") from None
 
 
 def _faults_of_line(line: bytes, number: int, endpoint: str, seen: set[str]) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,7 +76,7 @@ def _format(wanted: str | dict[str, Any]) -> dict[str, Any]:
 
 def _messages(messages: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Ollama's tool results name the tool, OpenAI's the call: the oldest open call of that tool is meant."""
-    open_calls: deque[tuple[str, str]] = deque()
+    open_calls = _OpenCalls()
     num_calls = 0
     for index, message in enumerate(messages):
         said: dict[str, Any] = {"role": message["role"], "content": message.get("content") or ""}
@@ -90,7 +90,7 @@ def _messages(messages: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             for call in message["tool_calls"]:
                 num_calls += 1
                 call_id, name = call.get("id") or f"call_{num_calls}", call["function"]["name"]
-                open_calls.append((call_id, name))
+                open_calls.add(num_calls, call_id, name)
                 function = {"name": name, "arguments": orjson.dumps(call["function"]["arguments"]).decode()}
                 said["tool_calls"].append({"id": call_id, "type": "function", "function": function})
         if message["role"] == "tool":
@@ -98,13 +98,34 @@ def _messages(messages: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield said
 
 
-def _answered(open_calls: deque[tuple[str, str]], message: dict[str, Any], index: int) -> str:
-    name = message.get("tool_name")
-    call = next((call for call in open_calls if name in (None, call[1])), None)
-    if call is None:
+def _answered(open_calls: _OpenCalls, message: dict[str, Any], index: int) -> str:
+    call_id = open_calls.answer(message.get("tool_name"))
+    if call_id is None:
         raise InvalidRequest("a tool's result follows no call of it", param=f"messages.{index}.tool_name")
-    open_calls.remove(call)
-    return call[0]
+    return call_id
+
+
+class _OpenCalls:
+    """Calls without a result yet, the oldest first. Each is looked at once, however many there are."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[int, str] = OrderedDict()
+        self._of_tool: defaultdict[str, deque[int]] = defaultdict(deque)
+
+    def add(self, number: int, call_id: str, name: str) -> None:
+        """A further call of a tool; `number` is greater than that of the last."""
+        self._ids[number] = call_id
+        self._of_tool[name].append(number)
+
+    def answer(self, name: str | None) -> str | None:
+        """Take out the oldest call of a tool, or of any tool; its id. None where there is none."""
+        if name is None:
+            return self._ids.popitem(last=False)[1] if self._ids else None
+        numbers = self._of_tool[name]
+        while numbers:
+            if (call_id := self._ids.pop(numbers.popleft(), None)) is not None:
+                return call_id
+        return None
 
 
 def _image(content: str, index: int) -> dict[str, Any]:

@@ -71,6 +71,9 @@ def _messages(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
                 messages.append(answer)
             _add(answer, kind, item)
     messages = [message for message in messages if message["role"] != "assistant" or message.keys() & _SAID]
+    for message in messages:
+        if "reasoning_content" in message:
+            message["reasoning_content"] = "".join(message["reasoning_content"])
     if not messages:
         raise InvalidRequest("input holds nothing but thoughts: send a message", param="input")
     return messages
@@ -79,8 +82,8 @@ def _messages(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def _add(answer: dict[str, Any], kind: str, item: dict[str, Any]) -> None:
     if kind == "reasoning":
         texts = item.get("content") or item.get("summary") or ()
-        if thoughts := "".join(part["text"] for part in texts):
-            answer["reasoning_content"] = answer.get("reasoning_content", "") + thoughts
+        if thoughts := [part["text"] for part in texts if part["text"]]:
+            answer.setdefault("reasoning_content", []).extend(thoughts)  # joined once they are all there
     elif kind == "message":
         answer["content"] = _content(item["content"])
     else:
