@@ -177,7 +177,7 @@ class Sent:
 
     def __init__(self) -> None:
         self.texts: dict[int, str] = {}
-        self.reasons: dict[int, str] = {}
+        self.reasons: list[tuple[int, str]] = []
 
     async def __call__(self, message: Any) -> None:
         for line in message.get("body", b"").split(b"\n\n"):
@@ -186,7 +186,42 @@ class Sent:
                     index = choice["index"]
                     self.texts[index] = self.texts.get(index, "") + (choice["delta"].get("content") or "")
                     if choice["finish_reason"]:
-                        self.reasons[index] = choice["finish_reason"]
+                        self.reasons.append((index, choice["finish_reason"]))
+
+
+def part(index: int, content: str = "", finish_reason: str | None = None, **more: Any) -> dict[str, Any]:
+    """One chunk of the choice at `index`; `more` goes into its delta."""
+    delta = ({"content": content} if content else {}) | more
+    choice = {"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
+    return {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+
+
+async def was_filtered(chunks: list[Any], sent: Sent, num_answers: int) -> bool:
+    """Judge these chunks and the end of their stream, with <x…> forbidden."""
+    policy = ModerationPolicy(patterns={"x": "<x+>"}, window=44)
+    relay = Relay(Exchange("r", "chat"), sent, [], PassedThrough({}, True, (), False))
+    answer = JudgedAnswer(Moderator(policy), relay, "chat", num_answers)
+    try:
+        for chunk in [*chunks, None]:
+            for block in blocks_of_chunks([chunk]):
+                await answer.block(block, ())
+    except Filtered:
+        return True
+    return False
+
+
+async def test_a_choice_that_has_ended_is_not_ended_again_by_the_judgement_of_another() -> None:
+    sent = Sent()
+    flagged = [part(1, "ab " * 10) for _ in range(20)] + [part(1, "<xx>"), part(1, "ab " * 40)]
+    assert await was_filtered([part(0, "short"), part(0, "", "stop"), *flagged], sent, 2)
+    assert sent.reasons == [(0, "stop"), (1, "content_filter")]
+    assert sent.texts[0] == "short"
+
+
+async def test_a_choice_whose_end_was_still_held_ends_as_filtered() -> None:
+    sent = Sent()
+    assert await was_filtered([part(0, "short"), part(0, "", "stop"), part(1, "<xx>" + "ab " * 40)], sent, 2)
+    assert sent.reasons == [(0, "content_filter"), (1, "content_filter")]
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -203,36 +238,11 @@ def test_a_passage_of_half_a_window_never_gets_out_however_a_stream_is_cut(
     text = f"{before}<{passage}>{after}"
     cuts = sorted(data.draw(st.sets(st.integers(1, len(text) - 1), max_size=30)) if len(text) > 1 else set())
     pieces = [text[i:j] for i, j in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    policy = ModerationPolicy(patterns={"x": "<x+>"}, window=44)
     sent = Sent()
-
-    def chunk(content: str, finish_reason: str | None = None) -> list[dict[str, Any]]:
-        delta = {"content": content} if content else {}
-        return [
-            {
-                "id": "1",
-                "object": "chat.completion.chunk",
-                "created": 1,
-                "model": "m",
-                "choices": [{"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": None}],
-            }
-            for index in range(num_answers)
-        ]
-
-    async def run() -> bool:
-        relay = Relay(Exchange("r", "chat"), sent, [], PassedThrough({}, True, (), False))
-        answer = JudgedAnswer(Moderator(policy), relay, "chat", num_answers)
-        chunks: list[Any] = [one for piece in pieces for one in chunk(piece)]
-        try:
-            for one in [*chunks, *chunk("", "stop"), None]:
-                for block in blocks_of_chunks([one]):
-                    await answer.block(block, ())
-        except Filtered:
-            return True
-        return False
-
-    assert asyncio.run(run())
-    assert set(sent.reasons.values()) == {"content_filter"}
+    indices = range(num_answers)
+    chunks = [part(index, piece) for piece in pieces for index in indices]
+    assert asyncio.run(was_filtered(chunks + [part(index, "", "stop") for index in indices], sent, num_answers))
+    assert sent.reasons == [(index, "content_filter") for index in indices]
     for said in sent.texts.values():
         assert (before + "<").startswith(said) or before.startswith(said)
         assert "x" not in said

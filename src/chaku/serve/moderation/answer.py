@@ -6,7 +6,7 @@ A flagged answer ends with `finish_reason: content_filter`, on every wire: this 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, NamedTuple
 
 from chaku.engines.base import Block, Route
 from chaku.errors import ChakuError
@@ -23,6 +23,15 @@ class Filtered(ChakuError):
     """The answer was ended by moderation; the client has its end. Not an error to be shown."""
 
 
+class _Held(NamedTuple):
+    """A block that waits for its judgement."""
+
+    block: Block
+    num_characters: int
+    finished: set[int]
+    """The choices that it ends."""
+
+
 class JudgedAnswer(Sink):
     """Stands between replicas and the relay of one request."""
 
@@ -30,7 +39,7 @@ class JudgedAnswer(Sink):
         self._moderator = moderator
         self._relay = relay
         self._route = route
-        self._held: deque[tuple[Block, int]] = deque()
+        self._held: deque[_Held] = deque()
         self._notes: tuple[str, ...] = ()
         self._num_held = 0
         self._window = moderator.policy.window * max(1, num_answers)
@@ -39,21 +48,22 @@ class JudgedAnswer(Sink):
         """What may still matter of each answer: twice the window at most."""
         self._frame: dict[str, Any] = {}
         self._finished: set[int] = set()
+        """The choices whose finish reason the client has."""
         self._warned = PASS
 
     async def block(self, block: Block, notes: tuple[str, ...]) -> None:
         """Hold a block back, and send those that are judged. Raises Filtered."""
         self._notes = notes
-        num_new = self._read(block)
-        self._held.append((block, num_new))
-        self._num_held += num_new
-        self._unjudged += num_new
+        held = self._read(block)
+        self._held.append(held)
+        self._num_held += held.num_characters
+        self._unjudged += held.num_characters
         if block.is_last:
             await self.flush()
             return
         if self._unjudged >= self._window // 2:
             await self._judge()
-        while self._held and self._num_held - self._held[0][1] >= self._window:
+        while self._held and self._num_held - self._held[0].num_characters >= self._window:
             await self._send_first()
 
     async def whole(self, answer: dict[str, Any], notes: tuple[str, ...]) -> None:
@@ -85,13 +95,15 @@ class JudgedAnswer(Sink):
             await self._send_first()
 
     async def _send_first(self) -> None:
-        block, num_characters = self._held.popleft()
-        self._num_held -= num_characters
-        await self._relay.block(block, self._notes)
+        held = self._held.popleft()
+        self._num_held -= held.num_characters
+        self._finished |= held.finished
+        await self._relay.block(held.block, self._notes)
 
-    def _read(self, block: Block) -> int:
-        """Take the texts of a block; the number of their characters."""
+    def _read(self, block: Block) -> _Held:
+        """Take the texts of a block."""
         num_new = 0
+        finished: set[int] = set()
         for chunk in chunks_of(block.data):
             self._frame = self._frame or {name: chunk[name] for name in chunk if name not in ("choices", "usage")}
             for choice in chunk.get("choices", ()):
@@ -100,8 +112,8 @@ class JudgedAnswer(Sink):
                 self._texts[index] = self._texts.get(index, "") + text
                 num_new += len(text)
                 if choice.get("finish_reason") is not None:
-                    self._finished.add(index)
-        return num_new
+                    finished.add(index)
+        return _Held(block, num_new, finished)
 
     async def _judge(self) -> None:
         self._unjudged = 0
@@ -116,11 +128,14 @@ class JudgedAnswer(Sink):
             self._texts[index] = text[-2 * self._window :]
 
     async def _end(self) -> None:
-        """End the stream without what is held. Raises Filtered, so that the engine is stopped."""
-        num_tokens = sum(block.num_tokens for block, _ in self._held)
+        """End the stream without what is held. Raises Filtered, so that the engine is stopped.
+
+        A choice whose finish reason was sent keeps it: all of its text was sent before, and nothing is cut off.
+        """
+        num_tokens = sum(held.block.num_tokens for held in self._held)
         self._held.clear()
         opening: dict[str, Any] = {"delta": {}} if self._route == "chat" else {"text": ""}
-        for index in sorted(self._texts):
+        for index in sorted(self._texts.keys() - self._finished):
             choice = {"index": index, **opening, "finish_reason": "content_filter", "logprobs": None}
             await self._relay.block(
                 Block(event({**self._frame, "choices": [choice]}), num_tokens=num_tokens), self._notes
