@@ -211,7 +211,7 @@ class _Run:
 
     async def to_its_end(self) -> None:
         """Run it. Where that fails, the batch stays as it is, for whoever claims it next."""
-        renewing = tasks.start(self._keep_claim(), "batch-claim")
+        renewing = tasks.repeat(self._keep_claim, "batch-claim")
         try:
             await self._advance()
         except ClaimLost:
