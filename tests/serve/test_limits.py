@@ -17,7 +17,9 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaku.engines.scripted import Reply
+from chaku.engines.base import Answer, Call, State, Status
+from chaku.engines.scripted import Reply, Script, ScriptedEngine
+from chaku.errors import EngineError
 from chaku.policies import Limits, Price
 from chaku.serve.endpoints import ENDPOINTS
 from chaku.serve.limits import estimate
@@ -205,6 +207,31 @@ async def test_a_key_asks_and_sees_its_models_only(store: Store) -> None:
             assert [row["id"] for row in (await response.json())["data"]] == ["one"]
         async with g.http.get(g.url + "/v1/models/two", headers=headers) as response:
             assert response.status == 404
+
+
+class Down(ScriptedEngine):
+    """Down, once a test says so."""
+
+    is_down = False
+
+    def status(self) -> Status:
+        return Status(State.RESTARTING, "as the test says") if self.is_down else super().status()
+
+
+@pytest.mark.parametrize(
+    ("models", "status", "named"),
+    [(("main",), 503, "main"), (("spare",), 403, "main"), (("main", "spare"), 200, "spare")],
+)
+async def test_a_key_gets_a_fallback_only_where_it_may_ask_both(
+    store: Store, models: tuple[str, ...], status: int, named: str
+) -> None:
+    main, spare = Down("main", Script()), scripted(name="spare")
+    async with limited(store, main, spare, models=models, model={"fallback": "spare"}) as (g, headers, _):
+        main.is_down = True
+        got, answer, _ = await g.post("/v1/chat/completions", chat() | {"model": "main"}, headers=headers)
+        assert got == status, answer
+        assert named in (answer["model"] if status == 200 else answer["error"]["message"])
+        assert [exchange.is_known_model for exchange in g.exchanges] == [True]
 
 
 async def test_an_answer_is_no_longer_than_the_key_allows(store: Store) -> None:

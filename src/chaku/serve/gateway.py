@@ -169,8 +169,11 @@ class Gateway:
         if "model" not in translation.body:
             translation.body["model"] = self._table.default_name()
         asked = exchange.model = translation.body["model"]
-        served = await self._table.find_soon(asked)
+        self._table.get(asked)
         exchange.is_known_model = True
+        self._limits.check_model(work.caller, asked)
+        may_ask = partial(self._limits.may_ask, work.caller)
+        served = await self._table.find_soon(asked, may_ask)
         headers = headers + note_headers(translation.notes)
         try:
             async with client_watch(receive), asyncio.timeout(served.config.deadline_s):
@@ -182,10 +185,8 @@ class Gateway:
                         await self._run(exchange, served, work, Relay(exchange, send, headers, translation))
                         return
                     except EngineError:
-                        another = self._table.fallback_of(served)
+                        another = self._table.fallback_of(served, may_ask)
                         if exchange.has_headers_sent or served.refresh() or another is None:
-                            raise
-                        if not self._limits.may_ask(work.caller, another.name):
                             raise
                         served = another
         except TimeoutError:
@@ -204,7 +205,7 @@ class Gateway:
 
     async def _run(self, exchange: Exchange, served: Served, work: _Work, relay: Relay) -> None:
         body = work.translation.body
-        self._limits.check(work.caller, served.name, body)
+        self._limits.check_body(work.caller, body)
         fitting = served.fit(work.route, body)  # what no replica can honour is refused before anything is counted
         if has_images(messages := body.get("messages", ())):
             await asyncio.to_thread(clean_messages, messages, self._images)

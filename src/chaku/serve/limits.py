@@ -98,17 +98,16 @@ class RateLimits:
         """Whether the caller may ask a model."""
         return not caller.limits.models or model in caller.limits.models
 
-    def check(self, caller: Caller, model: str, body: dict[str, Any]) -> None:
-        """Refuse a model that the caller may not ask, or a longer answer than it may have; cap one without a length.
+    def check_model(self, caller: Caller, model: str) -> None:
+        """Raise PermissionRefused for a model that the caller may not ask."""
+        if not self.may_ask(caller, model):
+            fix = f"it may ask {', '.join(caller.limits.models)}"
+            raise PermissionRefused(f"this API key may not ask {model!r}", fix=fix, param="model")
 
-        Raises PermissionRefused or InvalidRequest.
-        """
+    def check_body(self, caller: Caller, body: dict[str, Any]) -> None:
+        """Raise InvalidRequest for a conversation or an answer that is too long; cap an answer without a length."""
         limits = caller.limits
         self._check_conversation(body.get("messages", ()))
-        if not self.may_ask(caller, model):
-            raise PermissionRefused(
-                f"this API key may not ask {model!r}", fix=f"it may ask {', '.join(limits.models)}", param="model"
-            )
         if limits.max_tokens is None or "input" in body:
             return
         name = next((name for name in _LENGTHS if body.get(name) is not None), None)

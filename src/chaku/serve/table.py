@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from chaku.engines.base import Engine
-from chaku.errors import EngineUnavailable, InvalidRequest, NotFound
+from chaku.errors import InvalidRequest, NotFound
 from chaku.nearest import did_you_mean
 from chaku.serve.served import LOOK_EVERY_S, Replica, Served
 from chaku.settings import ModelConfig
@@ -57,38 +57,44 @@ class ModelTable:
     def __len__(self) -> int:
         return len(self._served)
 
-    def find(self, name: str, *, may_fall_back: bool = False) -> Served:
-        """The model of that name, or with `may_fall_back` its fallback, with a replica that takes requests.
-
-        Raises NotFound with the nearest name, or EngineUnavailable with when to come back.
-        """
+    def get(self, name: str) -> Served:
+        """The model of that name, whether it takes requests or not. Raises NotFound with the nearest name."""
         served = self._served.get(name)
         if served is None:
             fix = did_you_mean(name, self._served, f"models here: {', '.join(self._served) or 'none'}")
             raise NotFound(f"no model {name!r} is served here", fix=fix, param="model", code="model_not_found")
-        if served.refresh():
-            return served
-        fallback = self.fallback_of(served) if may_fall_back else None
-        if fallback is None:
-            raise served.unavailable()
-        return fallback
+        return served
 
-    async def find_soon(self, name: str) -> Served:
-        """The model of that name or its fallback; waits for workers that were there a moment ago. Raises as `find`."""
+    def find(self, name: str) -> Served:
+        """The model of that name, with a replica that takes requests.
+
+        Raises NotFound, or EngineUnavailable with when to come back.
+        """
+        served = self.get(name)
+        if not served.refresh():
+            raise served.unavailable()
+        return served
+
+    async def find_soon(self, name: str, may_ask: Callable[[str], bool]) -> Served:
+        """The model of that name, or a fallback that the caller `may_ask`; waits for workers that were just there.
+
+        Raises as `find`.
+        """
         while True:
-            try:
-                return self.find(name, may_fall_back=True)
-            except EngineUnavailable:
-                if not self._served[name].was_just_there:
-                    raise
+            served = self.get(name)
+            found = served if served.refresh() else self.fallback_of(served, may_ask)
+            if found is not None:
+                return found
+            if not served.was_just_there:
+                raise served.unavailable()
             await asyncio.sleep(LOOK_EVERY_S)
 
-    def fallback_of(self, served: Served) -> Served | None:
-        """The first of a model's fallbacks, and theirs, that takes requests."""
+    def fallback_of(self, served: Served, may_ask: Callable[[str], bool]) -> Served | None:
+        """The first of a model's fallbacks, and theirs, that takes requests and that the caller `may_ask`."""
         seen = {served.name}
         following = self._served.get(served.config.fallback or "")
         while following is not None and following.name not in seen:
-            if following.refresh():
+            if may_ask(following.name) and following.refresh():
                 return following
             seen.add(following.name)
             following = self._served.get(following.config.fallback or "")
