@@ -175,6 +175,44 @@ async def test_a_caller_who_leaves_while_the_database_counts_owes_nothing(store:
                 await asyncio.sleep(0.01)
 
 
+class Dying(ScriptedEngine):
+    """Goes down with its first call."""
+
+    state = State.READY
+    comes_back = False
+
+    def status(self) -> Status:
+        return Status(self.state, "as the test says")
+
+    @asynccontextmanager
+    async def ask(self, call: Call) -> AsyncIterator[Answer]:
+        self.state = State.RESTARTING if self.comes_back else State.FAILED
+        raise EngineError("gone in this moment")
+        yield
+
+
+@pytest.mark.parametrize("comes_back", [False, True], ids=["in the queue of a fallback", "until a replica is back"])
+async def test_a_caller_who_leaves_after_a_failure_while_nothing_runs_owes_nothing(
+    store: Store, comes_back: bool
+) -> None:
+    main = Dying("scripted", Script())
+    main.comes_back = comes_back
+    spare = ScriptedEngine("spare", Script(slots=1))
+    async with limited(store, main, spare, tokens_per_day=1000, model={"fallback": "spare"}) as (g, headers, key_id):
+        admission = g.serving.table.find("spare").admission
+        async with admission.hold(1):
+            asking = asyncio.create_task(g.post("/v1/chat/completions", chat(max_tokens=400), headers=headers))
+            async with asyncio.timeout(60):
+                while main.state is State.READY or not (comes_back or admission.num_waiting):
+                    await asyncio.sleep(0.01)
+            asking.cancel()
+            async with asyncio.timeout(60):
+                while not g.exchanges:
+                    await asyncio.sleep(0.01)
+        assert g.exchanges[0].status == 499
+        assert used(store, key_id, "tokens_per_day") == 0
+
+
 async def test_a_request_that_no_engine_answered_costs_no_tokens(store: Store) -> None:
     broken = scripted(Reply(text="", fault="refuse"))
     async with limited(store, broken, tokens_per_day=1000, requests_per_minute=5) as (g, headers, key_id):

@@ -28,7 +28,7 @@ class Exchange:
     """The code, or for an upstream's error the code of its class: one of a closed set, for metrics."""
     has_headers_sent: bool = False
     is_asked: bool = False
-    """An engine may have worked on it."""
+    """An engine may be working on it, or has worked on what the client got."""
     has_usage: bool = False
     """The token counts are the engine's own."""
     is_complete: bool = False

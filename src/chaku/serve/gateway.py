@@ -240,7 +240,7 @@ class Gateway:
         async with served.admission_of(work.route).hold(asked.num_slots) as hold:
             exchange.queue_s = exchange.since_start_s()
             request = Request(served, fitting, asked, exchange.is_stream, exchange.request_id, continues=work.continues)
-            exchange.is_asked = True
+            exchange.is_asked = True  # until it ends: a client may leave at any moment
             try:
                 await self._dispatcher.run(request, hold, sink)
             except (EngineError, Overloaded):
@@ -248,6 +248,7 @@ class Gateway:
                     await sink.flush()  # what the client was not sent yet, so that nothing is lost but the rest
                 raise
             finally:
+                exchange.is_asked = request.is_asked
                 exchange.num_retries = request.num_retries
                 exchange.num_continued = request.num_continued
 

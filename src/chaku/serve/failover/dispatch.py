@@ -60,6 +60,8 @@ class Request:
     request_id: str
     continues: bool
     """Whether an answer that broke off may be continued."""
+    is_asked: bool = False
+    """A replica may be working on it, or has worked on what the client got."""
     num_retries: int = 0
     num_attempts: int = 0
     num_unreached: int = 0
@@ -142,6 +144,7 @@ class Dispatcher:
         its_hold = Hold()
         call = Call(request.fitting.route, attempt.body, request.is_stream, request.request_id, its_hold)
         self._watched(attempt)
+        request.is_asked = True
         try:
             with replica.running(attempt.entry, its_hold):
                 try:
@@ -158,6 +161,7 @@ class Dispatcher:
                 finally:
                     hold.keep_while(its_hold)
         except (EngineError, Overloaded) as error:
+            request.is_asked = request.has_begun
             if isinstance(error, EngineError):
                 replica.breaker.fail(attempt.began)
             else:
