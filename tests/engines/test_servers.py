@@ -180,7 +180,7 @@ async def test_several_greedy_answers_are_asked_for_as_vllm_takes_them(tmp_path:
             assert (last["temperature"], last.get("top_k")) == sent
 
 
-PLAN = commands.Plan(Path("/m"), {"a": Path("/a")}, 12, 16, Parsers("hermes", "qwen3"), 4096, gpus=4, pipeline=2)
+PLAN = commands.LaunchPlan(Path("/m"), {"a": Path("/a")}, 12, 16, Parsers("hermes", "qwen3"), 4096, gpus=4, pipeline=2)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
 
 import orjson
 import pytest
 from pydantic import ValidationError
 
 from canned_engine import CannedEngine
+from chaku.cli.serve import _recorder
 from chaku.engines.base import Answer, Call
 from chaku.engines.scripted import Reply, Script, ScriptedEngine
 from chaku.errors import ModelError
@@ -30,6 +34,16 @@ async def test_an_answer_comes_whole_and_is_accounted_for() -> None:
     assert answer["usage"]["completion_tokens"] == 4
     assert headers["x-request-id"].startswith("req-")
     assert (g.exchanges[0].prompt_tokens, g.exchanges[0].completion_tokens, g.exchanges[0].status) == (2, 4, 200)
+
+
+async def test_usage_is_booked_at_the_arrival_of_its_request() -> None:
+    rows: list[Any] = []
+    async with gateway(scripted(Reply(text="a b c d", token_delay_s=0.05))) as g:
+        await g.post(CHAT, chat())
+        ended = time.time()
+    _recorder(SimpleNamespace(put=rows.append))(g.exchanges[0])  # type: ignore[arg-type]
+    assert rows[0].duration_s > 0.1
+    assert ended - rows[0].time.timestamp() >= rows[0].duration_s - 0.01
 
 
 async def test_a_given_request_id_is_kept_and_a_hostile_one_is_not() -> None:

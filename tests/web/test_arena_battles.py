@@ -21,6 +21,7 @@ from chaku.store.database import open_store
 from chaku.store.message_record import MessageState
 from chaku.store.tables import comparisons, votes
 from chaku.web.arena import ArenaSettings
+from chaku.web.battle_turn import BattleTurn
 from gateways import page_gateway, scripted
 from processes import PATIENCE_S
 from tabs import Refused, Tab, tab
@@ -285,6 +286,20 @@ async def test_a_side_that_fails_is_replaced_and_the_battle_not_counted(database
         revealed = await voted(me, battle)
         assert (revealed["counted"], revealed["reason"]) == (False, "a side failed and was replaced")
         assert "broken-9b" not in {row["contestant"] for row in revealed["sides"].values()}
+
+
+async def test_a_battle_fails_and_its_readers_hear_of_the_end_whatever_it_raises(
+    database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def planted(*_: object) -> bool:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(BattleTurn, "_answer", planted)
+    async with arena(database, engine(NAMES[0]), engine(NAMES[1])) as me:
+        battle = await begun(me)
+        await played(me, battle)
+        assert (await shown(me, battle))["state"] == "failed"
+    assert f"task=battle-{battle}" in caplog.text and "RuntimeError: planted" in caplog.text
 
 
 async def test_a_battle_without_two_answers_has_failed(database: Path) -> None:

@@ -27,7 +27,7 @@ _OURS = (
 
 
 @dataclass(frozen=True)
-class Plan:
+class LaunchPlan:
     """One model as its server is to hold it."""
 
     folder: Path
@@ -66,7 +66,7 @@ def forbidden(options: str) -> str | None:
     return None
 
 
-def vllm(plan: Plan, python: Path, port: int, key: str, template: Path | None) -> Command:
+def vllm(plan: LaunchPlan, python: Path, port: int, key: str, template: Path | None) -> Command:
     """vLLM's server. It reads its key from the environment."""
     argv = [
         str(python), "-m", "vllm.entrypoints.cli.main", "serve", str(plan.folder),
@@ -99,7 +99,7 @@ _SGLANG = (
 """SGLang takes its key on the command line alone, which every user of the machine can read: it is added inside."""
 
 
-def sglang(plan: Plan, python: Path, port: int, key: str, template: Path | None) -> Command:
+def sglang(plan: LaunchPlan, python: Path, port: int, key: str, template: Path | None) -> Command:
     """SGLang's server."""
     argv = [
         str(python), "-c", _SGLANG, "--model-path", str(plan.folder),

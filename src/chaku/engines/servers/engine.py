@@ -21,7 +21,7 @@ from chaku.engines.chat_template import given_stops
 from chaku.engines.model_child import answer_when_ready, run_command
 from chaku.engines.openai_speaker import Dialect, OpenAiSpeaker
 from chaku.engines.process import Child
-from chaku.engines.servers.commands import BASE, LOOPBACK, Command, Plan
+from chaku.engines.servers.commands import BASE, LOOPBACK, Command, LaunchPlan
 from chaku.engines.servers.conform import Conforming
 from chaku.engines.supervisor import BackOff, NotEnoughMemory
 from chaku.errors import ChakuError, EngineError, ModelError
@@ -42,11 +42,11 @@ _NO_MEMORY = ("out of memory", "No available memory", "KV cache", "Not enough me
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerKind:
     """A kind of server: how it is started, and where it differs."""
 
     title: str
-    command: Callable[[Plan, Path, int, str, Path | None], Command]
+    command: Callable[[LaunchPlan, Path, int, str, Path | None], Command]
     adapter: str
     """What it calls an adapter, with {name} in it."""
 
@@ -55,9 +55,9 @@ class Server:
 class Settings:
     """Settings of one base model at its server."""
 
-    server: Server
+    server: ServerKind
     python: Path
-    plan: Plan
+    plan: LaunchPlan
     capabilities: Capabilities
     """As far as they are known before the server has loaded the model."""
     at_server: Mapping[str, str]

@@ -16,7 +16,7 @@ from chaku.config import Frozen
 from chaku.engines.base import Capabilities
 from chaku.engines.chat_template import stops_of
 from chaku.engines.servers import commands, environments
-from chaku.engines.servers.engine import Server, ServerEngine, Settings
+from chaku.engines.servers.engine import ServerEngine, ServerKind, Settings
 from chaku.engines.servers.parsers import Parsers, parsers_for
 from chaku.errors import ConfigError, ModelError
 from chaku.models.fetch.folders import base_of, is_adapter, model_folder
@@ -25,8 +25,8 @@ from chaku.models.tokenizers.tokenizer import load_tokenizer
 from chaku.settings import ModelConfig
 
 SERVERS = {
-    "vllm": Server("vLLM", commands.vllm, "{name}"),
-    "sglang": Server("SGLang", commands.sglang, commands.BASE + ":{name}"),
+    "vllm": ServerKind("vLLM", commands.vllm, "{name}"),
+    "sglang": ServerKind("SGLang", commands.sglang, commands.BASE + ":{name}"),
 }
 _SLOTS = 128
 PARAMETERS = frozenset({
@@ -114,7 +114,7 @@ def open_server(engine: str, name: str, config: ModelConfig, path: Path) -> Serv
     template = jinja or tokenizer.chat_template
     found = parsers_for(engine, described.get("model_type"), template)
     parsers = Parsers(_asked(args.tool_parser, found.tools), _asked(args.reasoning_parser, found.reasoning))
-    plan = commands.Plan(
+    plan = commands.LaunchPlan(
         base,
         {one: place.absolute() for one, place in adapters.items()},
         max((rank for rank in ranks if isinstance(rank, int)), default=0),
@@ -148,7 +148,7 @@ def _asked(asked: str | None, found: str | None) -> str | None:
     return found if asked is None else None if asked == "none" else asked
 
 
-def _capabilities(engine: str, plan: commands.Plan, template: str | None, *, has_vision: bool) -> Capabilities:
+def _capabilities(engine: str, plan: commands.LaunchPlan, template: str | None, *, has_vision: bool) -> Capabilities:
     parameters = PARAMETERS | (OF_VLLM if engine == "vllm" else frozenset())
     why_not = dict(WHY_NOT)
     if plan.parsers.tools is not None:
