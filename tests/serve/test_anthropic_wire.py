@@ -17,6 +17,7 @@ from chaku.engines.scripted import Reply
 from chaku.protocol.anthropic import MessagesRequest
 from chaku.protocol.openai import ChatRequest
 from chaku.protocol.validation import check, read_request
+from chaku.serve.routing.breaker import FAILURES_TO_OPEN
 from chaku.serve.wires.anthropic_requests import chat_body
 from gateways import DOT, Keys, Running, gateway, scripted
 
@@ -276,11 +277,31 @@ async def test_an_unknown_model_and_an_engine_that_fails_have_anthropics_classes
                 await stream.get_final_message()
 
 
-async def test_a_call_with_arguments_that_are_cut_is_a_failure_not_a_call() -> None:
-    engine = CannedEngine(tool_call(0, "call_1", "weather", '{"town":'), finish_reason="length")
-    async with served(engine) as (client, _):
-        with pytest.raises(anthropic.InternalServerError, match="not a JSON object"):
-            await client.messages.create(model="canned", max_tokens=5, messages=HELLO, tools=[WEATHER])
+@pytest.mark.parametrize("arguments", ["", '{"town":'])
+async def test_a_call_that_max_tokens_cut_off_comes_without_input_whole_and_streamed(arguments: str) -> None:
+    deltas = {"content": "I look."}, tool_call(0, "call_1", "weather", arguments)
+    asked: Any = {"model": "canned", "max_tokens": 5, "messages": HELLO, "tools": [WEATHER]}
+    async with served(CannedEngine(*deltas, finish_reason="length")) as (client, _):
+        whole = await client.messages.create(**asked)
+        async with client.messages.stream(**asked) as stream:
+            streamed = await stream.get_final_message()
+    assert whole.stop_reason == streamed.stop_reason == "max_tokens"
+    text, call = (block.model_dump() for block in whole.content)
+    assert text["text"] == "I look."
+    assert (call["id"], call["name"], call["input"]) == ("call_1", "weather", {})
+    assert [block.model_dump() for block in streamed.content][1]["input"] in ({}, "")
+
+
+async def test_a_call_that_no_client_could_read_is_no_fault_of_the_replica_and_asked_once() -> None:
+    engines = [CannedEngine(tool_call(0, "call_1", "weather", "Paris"), finish_reason="tool_calls") for _ in range(2)]
+    async with served(*engines) as (client, g):
+        for _ in range(FAILURES_TO_OPEN * 2):
+            with pytest.raises(anthropic.InternalServerError, match="not a JSON object"):
+                await client.messages.create(model="canned", max_tokens=5, messages=HELLO, tools=[WEATHER])
+        replicas = [replica for served in g.serving.table for replica in served.replicas]
+    assert sum(len(engine.bodies) for engine in engines) == FAILURES_TO_OPEN * 2
+    assert [exchange.num_retries for exchange in g.exchanges] == [0] * FAILURES_TO_OPEN * 2
+    assert len(replicas) == 2 and not any(replica.breaker.is_open for replica in replicas)
 
 
 texts = st.text(max_size=5)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from canned_engine import CannedEngine, tool_call
 from chaku.engines.base import Block
 from chaku.engines.scripted import Reply
 from chaku.errors import InvalidRequest
@@ -136,3 +137,17 @@ def test_a_call_comes_whole_however_its_arguments_are_cut(cuts: list[int], argum
     call, last = (json.loads(line) for line in asked.piece(block).splitlines())
     assert call["message"]["tool_calls"] == [{"function": {"name": "f", "arguments": arguments}}]
     assert (last["done"], last["done_reason"]) == (True, "stop")
+
+
+async def test_a_call_that_the_limit_cut_off_is_left_out_and_the_reason_says_so() -> None:
+    calls = tool_call(0, "a", "weather", '{"town": "Paris"}'), tool_call(1, "b", "weather", '{"town": ')
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}]
+    async with (
+        gateway(CannedEngine(*calls, finish_reason="length")) as g,
+        ollama.AsyncClient(host=f"{g.url}/ollama") as client,
+    ):
+        whole = await client.chat("canned", TALK, tools=tools)
+        pieces = [piece async for piece in await client.chat("canned", TALK, tools=tools, stream=True)]
+    for message in (whole.message, pieces[0].message):
+        assert [call.function.arguments for call in message.tool_calls or ()] == [{"town": "Paris"}]
+    assert whole.done_reason == pieces[-1].done_reason == "length"

@@ -49,6 +49,22 @@ class Sink(Protocol):
         """Send a complete answer."""
 
 
+class _NotDelivered(Exception):
+    """The sink could not send what a replica said. The replica is not at fault, and another would not help."""
+
+    def __init__(self, error: ChakuError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+async def _delivered(sending: Awaitable[None]) -> None:
+    """Wait for the sink. Its errors, unlike the engine's, must not look like the replica's."""
+    try:
+        await sending
+    except (EngineError, Overloaded) as error:
+        raise _NotDelivered(error) from error
+
+
 @dataclass
 class Request:
     """A request that has its slots, and what became of it so far."""
@@ -117,6 +133,8 @@ class Dispatcher:
             try:
                 with self._traces.attempt(request.served.name, attempt.replica.status().detail, request.num_attempts):
                     await self._try(attempt, hold, sink)
+            except _NotDelivered as failure:
+                raise failure.error from None
             except (EngineError, Overloaded) as error:
                 log.warning("replica failed model=%s why=%r", request.served.name, error.for_log)
                 await self._prepare_next(request, attempt, error, sink)
@@ -157,7 +175,7 @@ class Dispatcher:
                         else:
                             whole = await wait(answer.whole())
                             self._note_first(attempt)
-                            await sink.whole(whole, answer.notes)
+                            await _delivered(sink.whole(whole, answer.notes))
                 finally:
                     hold.keep_while(its_hold)
         except (EngineError, Overloaded) as error:
@@ -188,11 +206,11 @@ class Dispatcher:
                 request.has_begun = True
             for part in (*held, block):
                 if continuation is None:
-                    await sink.block(part, notes)
+                    await _delivered(sink.block(part, notes))
                     continue
                 for adapted in continuation.adapt(part):
                     continuation.note(adapted)  # first: what is cut off while it is sent was sent
-                    await sink.block(adapted, notes)
+                    await _delivered(sink.block(adapted, notes))
             held.clear()
 
     def _note_first(self, attempt: _Attempt) -> None:

@@ -126,7 +126,7 @@ class _Message:
     _is_begun: bool = False
 
     def whole(self, answer: dict[str, Any]) -> bytes:
-        """A message object. Raises EngineError for a call whose arguments are not JSON."""
+        """A message object. Raises EngineError for a call that the model ended with arguments that are not JSON."""
         choice = answer["choices"][0]
         delta = delta_of_choice(choice, choice["message"], answer.get("usage"))
         self._note(delta)
@@ -135,7 +135,10 @@ class _Message:
             content.append({"type": "thinking", "thinking": delta.reasoning, "signature": ""})
         if text := delta.text or delta.refusal:
             content.append({"type": "text", "text": text})
-        content += [_tool_use(call, arguments_of(call)) for call in delta.tool_calls]
+        for call in delta.tool_calls:
+            arguments = arguments_of(call, delta.finish_reason)
+            # A call that was cut off stays, without input: Anthropic's clients find it beside the stop reason.
+            content.append(_tool_use(call, {} if arguments is None else arguments))
         return orjson.dumps(_head(answer) | {"content": content, **self._ending(), "usage": _counts(self._usage)})
 
     def piece(self, block: Block) -> bytes:

@@ -22,6 +22,8 @@ from chaku.protocol.validation import ReadRequest
 Headers = Mapping[bytes, bytes]
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 """Content-Type of server-sent events."""
+_CUT_OFF = ("length", "content_filter")
+"""Finish reasons of answers that the model did not end itself."""
 
 
 class Translation(Protocol):
@@ -77,18 +79,20 @@ def renamed(error: ChakuError, name: str) -> str:
     return re.sub(rf"\b{re.escape(error.param or '')}\b", name, str(error))
 
 
-def arguments_of(call: ToolCallPart) -> orjson.Fragment:
-    """The arguments of a whole call, on one line, for orjson: every number stays as the model wrote it.
+def arguments_of(call: ToolCallPart, finish_reason: str | None) -> orjson.Fragment | None:
+    """The arguments of a call, on one line, for orjson: every number stays as the model wrote it.
 
-    Raises EngineError for what is not a JSON object.
+    None if the answer was cut off before they were complete. Raises EngineError if the model ended the call, and they
+    are not a JSON object.
     """
-    text = call.arguments or "{}"
+    was_cut_off = finish_reason in _CUT_OFF
+    text = call.arguments or ("" if was_cut_off else "{}")
     try:
         is_object = isinstance(orjson.loads(text), dict)
     except orjson.JSONDecodeError:
         is_object = False
     if not is_object:
-        raise EngineError(
-            f"the model's call of {call.name} has arguments that are not a JSON object", fix="raise max_tokens"
-        )
+        if was_cut_off:
+            return None
+        raise EngineError(f"the model's call of {call.name} has arguments that are not a JSON object", fix="ask again")
     return orjson.Fragment(text.replace("\n", " ").replace("\r", " "))  # JSON has line ends between its values alone

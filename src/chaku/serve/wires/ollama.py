@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -106,12 +106,13 @@ class _Answer:
     _usage: TokenUsage | None = None
 
     def whole(self, answer: dict[str, Any]) -> bytes:
-        """The answer. Raises EngineError for a call whose arguments are not JSON."""
+        """The answer. Raises EngineError for a call that the model ended with arguments that are not JSON."""
         choice = answer["choices"][0]
         delta = _delta(choice, choice.get("message"))
         self._finish_reason = delta.finish_reason
         self._usage = usage_of(answer.get("usage"))
-        return orjson.dumps(self._object(delta.text or delta.refusal, delta.reasoning, delta.tool_calls) | self._end())
+        calls = self._complete(delta.tool_calls)
+        return orjson.dumps(self._object(delta.text or delta.refusal, delta.reasoning, calls) | self._end())
 
     def piece(self, block: Block) -> bytes:
         """The lines that a block adds."""
@@ -136,20 +137,25 @@ class _Answer:
                 if text or delta.reasoning:
                     yield self._object(text, delta.reasoning) | {"done": False}
         if block.is_last:
-            if self._calls:  # Ollama's calls come whole
-                yield self._object("", "", tuple(self._calls.values())) | {"done": False}
+            if calls := self._complete(self._calls.values()):  # Ollama's calls come whole
+                yield self._object("", "", calls) | {"done": False}
             yield self._object("", "") | self._end()
 
-    def _object(self, text: str, thoughts: str, calls: tuple[ToolCallPart, ...] = ()) -> dict[str, Any]:
+    def _complete(self, calls: Iterable[ToolCallPart]) -> list[dict[str, Any]]:
+        """Calls in Ollama's words. One that was cut off is left out: Ollama's clients run every call they get."""
+        pairs = [(call.name, arguments_of(call, self._finish_reason)) for call in calls]
+        return [
+            {"function": {"name": name, "arguments": arguments}} for name, arguments in pairs if arguments is not None
+        ]
+
+    def _object(self, text: str, thoughts: str, calls: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
         head = {"model": self.body["model"], "created_at": _now()}
         thinking = {"thinking": thoughts} if thoughts else {}
         if not self.is_chat:
             return head | {"response": text} | thinking
         message: dict[str, Any] = {"role": "assistant", "content": text} | thinking
         if calls:
-            message["tool_calls"] = [
-                {"function": {"name": call.name, "arguments": arguments_of(call)}} for call in calls
-            ]
+            message["tool_calls"] = calls
         return head | {"message": message}
 
     def _end(self) -> dict[str, Any]:
