@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -277,6 +278,28 @@ async def test_a_fallback_answers_while_every_replica_is_down() -> None:
         _, answer, headers = await g.post(CHAT, chat())
         assert (answer["model"], headers["x-chaku-fallback"]) == ("spare", "spare")
     assert [exchange.model for exchange in g.exchanges] == ["scripted", "spare", "spare"]
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_every_wire_names_the_fallback_that_answers(is_stream: bool) -> None:
+    main, spare = good(), ScriptedEngine("spare", Script())
+    talk = chat()["messages"]
+    bodies: dict[str, dict[str, Any]] = {
+        CHAT: {"messages": talk},
+        "/v1/completions": {"prompt": "x"},
+        "/v1/messages": {"messages": talk, "max_tokens": 5},
+        "/v1/responses": {"input": "x", "store": False},
+        "/ollama/api/chat": {"messages": talk},
+        "/ollama/api/generate": {"prompt": "x"},
+    }
+    async with gateway(main, spare, model={"fallback": "spare"}) as g:
+        main.is_frozen = True
+        for path, body in bodies.items():
+            asked = {"model": "scripted", "stream": is_stream, **body}
+            async with g.http.post(g.url + path, json=asked) as response:
+                text = await response.text()
+            assert response.status == 200, text
+            assert set(re.findall(r'"model": ?"(\w+)"', text)) == {"spare"}, path
 
 
 async def test_fallbacks_in_a_circle_end() -> None:

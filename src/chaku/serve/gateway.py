@@ -179,7 +179,7 @@ class Gateway:
             async with client_watch(receive), asyncio.timeout(served.config.deadline_s):
                 while True:
                     if served.name != asked:
-                        exchange.model = served.name
+                        exchange.model = translation.body["model"] = served.name
                         headers = [*headers, (b"x-chaku-fallback", served.name.encode())]
                     try:
                         await self._run(exchange, served, work, Relay(exchange, send, headers, translation))
