@@ -17,6 +17,9 @@ from chaku.records import atomic_write
 SCHEMA = 1
 Outcome = Literal["a", "b", "tie", "both_bad"]
 _SCORES = {"a": 1.0, "b": 0.0, "tie": 0.5, "both_bad": 0.5}
+_MAX_COUNT = 2**53
+"""Every reader of JSON tells whole numbers apart up to here."""
+_Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
 
 
 class Style(BaseModel):
@@ -24,10 +27,10 @@ class Style(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    tokens: Annotated[int, Field(ge=0)]
-    headers: Annotated[int, Field(ge=0)] = 0
-    lists: Annotated[int, Field(ge=0)] = 0
-    bold: Annotated[int, Field(ge=0)] = 0
+    tokens: _Count
+    headers: _Count = 0
+    lists: _Count = 0
+    bold: _Count = 0
 
 
 class Comparison(BaseModel):
@@ -46,7 +49,7 @@ class Comparison(BaseModel):
     """Games with the same one are not independent: a prompt, a voter or a day."""
     category: str | None = None
     language: str | None = None
-    turn: Annotated[int, Field(ge=1)] = 1
+    turn: Annotated[int, Field(ge=1, le=_MAX_COUNT)] = 1
     judge: str | None = None
     """The judging model and a hash of its prompt."""
     voter: str | None = None
