@@ -100,7 +100,10 @@ def test_the_same_game_in_two_files_counts_once(tmp_path: Path) -> None:
         ({**CLEANED, "turn": "two"}, "a field has another shape"),
         ({**CLEANED, "turn": 10**30}, "a field has another shape"),
         ({**CLEANED, "conv_metadata": {"sum_assistant_a_tokens": "many"}}, "a field has another shape"),
-        ({**CLEANED, "conv_metadata": {f"sum_assistant_{side}_tokens": 10**30 for side in "ab"}}, "a field has another"),
+        (
+            {**CLEANED, "conv_metadata": {f"sum_assistant_{side}_tokens": 10**30 for side in "ab"}},
+            "a field has another",
+        ),
         ({**logged("leftvote"), "states": [{}]}, "a vote needs two sides"),
         ({**logged("leftvote"), "states": 7}, "a field has another shape"),
         ({"schema": 9, "outcome": "a"}, "a field has another shape (schema 9"),

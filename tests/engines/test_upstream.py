@@ -226,6 +226,28 @@ async def test_streams_in_every_spelling_are_renamed_and_counted(sent: bytes) ->
     assert (g.exchanges[0].completion_tokens, g.exchanges[0].status) == (1, 200)
 
 
+ODD_USAGE: list[Any] = [
+    "many", [1], None, {}, {"prompt_tokens": "many", "completion_tokens": 2}, {"prompt_tokens": -1},
+    {"prompt_tokens": 1e300}, {"prompt_tokens": 3, "completion_tokens": True}, {"prompt_tokens": {"a": 1}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/v1/responses", "/ollama/api/chat"])
+async def test_token_counts_that_are_none_cost_no_answer_and_are_not_counted(path: str) -> None:
+    asked = {"model": "scripted", "input": "hi"} if path == "/v1/responses" else chat()
+    asked |= {"max_tokens": 5} if path == "/v1/messages" else {}
+    answers = []
+    for usage in ODD_USAGE:
+        last = b"data: " + orjson.dumps({**orjson.loads(USAGE[6:]), "usage": usage}) + b"\n\n"
+        answers += [reply(200, orjson.dumps({**orjson.loads(WHOLE), "usage": usage})), stream(WORD + END + last + DONE)]
+    async with raw(RawServer(*answers)) as (g, _):
+        for number in range(len(answers)):
+            async with g.http.post(g.url + path, json={**asked, "stream": bool(number % 2)}) as response:
+                assert (response.status, "hi" in await response.text()) == (200, True)
+    counted = {(each.status, each.prompt_tokens, each.has_usage) for each in g.exchanges}
+    assert (len(g.exchanges), counted) == (len(answers), {(200, 0, False)})
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 async def test_redirects_are_not_followed(status: int) -> None:
     server = RawServer(reply(status, b"", "Location: http://127.0.0.1:9/steal"))

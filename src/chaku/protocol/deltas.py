@@ -11,6 +11,8 @@ import orjson
 from chaku.errors import EngineError
 from chaku.protocol.errors import error_in_stream
 
+_MAX_COUNT = 2**53
+
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
@@ -20,6 +22,8 @@ class TokenUsage:
     completion_tokens: int
     cached_tokens: int = 0
     """Prompt tokens that did not have to be computed again."""
+    reasoning_tokens: int = 0
+    """Completion tokens that are thoughts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +109,24 @@ def delta_of_choice(choice: Mapping[str, Any], message: Mapping[str, Any], usage
     )
 
 
-def usage_of(usage: Mapping[str, Any] | None) -> TokenUsage | None:
-    """OpenAI's usage object; None where there is none yet (every chunk but one)."""
-    if not usage:
+def usage_of(usage: Any) -> TokenUsage | None:
+    """OpenAI's usage object, from whatever a server sent in its place.
+
+    None where there is none yet (every chunk but one), or where a count in it is none: then nobody has counted. What
+    is absent or null is 0.
+    """
+    if not usage or not isinstance(usage, dict):
         return None
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    return TokenUsage(int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0), int(cached))
+    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    if prompt is None or completion is None:
+        return None
+    cached = _count(usage.get("prompt_tokens_details"), "cached_tokens") or 0
+    thoughts = _count(usage.get("completion_tokens_details"), "reasoning_tokens") or 0
+    return TokenUsage(prompt, completion, min(cached, prompt), min(thoughts, completion))
+
+
+def _count(holder: Any, name: str) -> int | None:
+    number = holder.get(name) if isinstance(holder, dict) else None
+    if number is None:
+        return 0
+    return number if type(number) is int and 0 <= number <= _MAX_COUNT else None

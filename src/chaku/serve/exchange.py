@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from chaku.protocol.deltas import usage_of
 
 
 @dataclass(slots=True)
@@ -58,10 +59,11 @@ class Exchange:
         self.status = status
         self.has_headers_sent = True
 
-    def take_usage(self, usage: Mapping[str, Any] | None) -> None:
-        """Note the token counts that the engine reported."""
-        if usage:
+    def take_usage(self, usage: Any) -> None:
+        """Note the token counts that the engine reported, if there are any."""
+        counted = usage_of(usage)
+        if counted is not None:
             self.has_usage = True
-            self.prompt_tokens = usage.get("prompt_tokens") or 0
-            self.completion_tokens = usage.get("completion_tokens") or 0
-            self.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+            self.prompt_tokens = counted.prompt_tokens
+            self.completion_tokens = counted.completion_tokens
+            self.cached_tokens = counted.cached_tokens

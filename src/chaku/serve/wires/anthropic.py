@@ -16,7 +16,7 @@ from chaku.protocol.deltas import Delta, TokenUsage, ToolCallPart, delta_of_choi
 from chaku.protocol.validation import ReadRequest
 from chaku.serve.body import CHAT_LIMITS
 from chaku.serve.wires.anthropic_requests import chat_body
-from chaku.serve.wires.base import EVENT_STREAM, Headers, Translation, arguments_of, renamed
+from chaku.serve.wires.base import EVENT_STREAM, Headers, Translation, arguments_of, prompt_tokens_of, renamed
 
 _ERROR_TYPES = {
     400: "invalid_request_error",
@@ -97,7 +97,7 @@ class _Count:
 
     def whole(self, answer: dict[str, Any]) -> bytes:
         """The count, of which cached tokens are a part."""
-        return orjson.dumps({"input_tokens": answer["usage"]["prompt_tokens"]})
+        return orjson.dumps({"input_tokens": prompt_tokens_of(answer)})
 
     def piece(self, block: Block) -> bytes:
         """A count is never streamed."""

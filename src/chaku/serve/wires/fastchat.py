@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import orjson
 
 from chaku.engines.base import Block, Route
 from chaku.errors import ChakuError, InvalidRequest
-from chaku.protocol.answers import CompletionUsage, chunks_of
+from chaku.protocol.answers import chunks_of
+from chaku.protocol.deltas import TokenUsage, usage_of
 from chaku.protocol.fastchat import (
     CountRequest,
     EmbeddingsRequest,
@@ -20,7 +21,7 @@ from chaku.protocol.fastchat import (
 )
 from chaku.protocol.validation import ReadRequest
 from chaku.serve.body import TEXT_LIMITS
-from chaku.serve.wires.base import Headers, Translation
+from chaku.serve.wires.base import Headers, Translation, prompt_tokens_of
 
 _DEFAULT_TOKENS = 256
 _SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "presence_penalty", "frequency_penalty")
@@ -124,7 +125,7 @@ class _Generation:
     media_type = _MEDIA_TYPE
     _text: str = ""
     _finish: str | None = None
-    _usage: CompletionUsage | None = field(default=None)
+    _usage: TokenUsage | None = None
 
     @property
     def route(self) -> Route:
@@ -134,17 +135,17 @@ class _Generation:
     def whole(self, answer: dict[str, Any]) -> bytes:
         """The only object, or the number of tokens."""
         if self.counts_only:
-            return orjson.dumps({"count": answer["usage"]["prompt_tokens"], "error_code": 0})
+            return orjson.dumps({"count": prompt_tokens_of(answer), "error_code": 0})
         choice = answer["choices"][0]
         self._text = choice["message"]["content"] or "" if "message" in choice else choice["text"]
-        self._finish, self._usage = choice["finish_reason"], answer["usage"]
+        self._finish, self._usage = choice["finish_reason"], usage_of(answer.get("usage"))
         return orjson.dumps(self._content())
 
     def piece(self, block: Block) -> bytes:
         """One object for each block that adds text; the last one says why the answer ended."""
         added = block.text
         self._text += added
-        self._usage = block.usage or self._usage
+        self._usage = usage_of(block.usage) or self._usage
         for chunk in chunks_of(block.data):
             for choice in chunk.get("choices", ()):
                 self._finish = choice.get("finish_reason") or self._finish
@@ -153,11 +154,15 @@ class _Generation:
         return frame({"text": self.beginning + self._text, "error_code": 0, "finish_reason": None}) if added else b""
 
     def _content(self) -> dict[str, Any]:
-        usage: dict[str, Any] = dict(self._usage) if self._usage else {}
+        usage = self._usage or TokenUsage(0, 0)
         return {
             "text": self.beginning + self._text,
             "error_code": 0,
-            "usage": {name: usage.get(name, 0) for name in ("prompt_tokens", "completion_tokens", "total_tokens")},
+            "usage": {
+                "prompt_tokens": usage.prompt_tokens,
+                "completion_tokens": usage.completion_tokens,
+                "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+            },
             "finish_reason": "length" if self._finish == "length" else "stop",
         }
 
@@ -180,7 +185,7 @@ class _Vectors:
         """The vectors in the order of their texts."""
         rows = sorted(answer["data"], key=lambda row: row["index"])
         vectors = [row["embedding"] for row in rows]
-        return orjson.dumps({"embedding": vectors, "token_num": answer["usage"]["prompt_tokens"]})
+        return orjson.dumps({"embedding": vectors, "token_num": prompt_tokens_of(answer)})
 
     def piece(self, block: Block) -> bytes:
         """Embeddings are never streamed."""

@@ -188,7 +188,7 @@ class _Vectors:
             "model": self.body["model"],
             "embeddings": [row["embedding"] for row in rows],
             "total_duration": _nanoseconds(self._since),
-            "prompt_eval_count": (answer.get("usage") or {}).get("prompt_tokens") or 0,
+            "prompt_eval_count": (usage_of(answer.get("usage")) or TokenUsage(0, 0)).prompt_tokens,
         })  # fmt: skip
 
     def piece(self, block: Block) -> bytes:

@@ -12,7 +12,7 @@ import orjson
 from chaku.engines.base import Block, Route
 from chaku.errors import ChakuError
 from chaku.protocol.answers import chunks_of
-from chaku.protocol.deltas import Delta, delta_of_choice
+from chaku.protocol.deltas import Delta, TokenUsage, delta_of_choice, usage_of
 from chaku.protocol.errors import body_of
 from chaku.protocol.responses import ResponsesRequest
 from chaku.protocol.validation import ReadRequest
@@ -81,14 +81,14 @@ class _Response:
     _head: dict[str, Any] = field(default_factory=dict)
     _number: str = ""
     _finish_reason: str | None = None
-    _usage: dict[str, Any] | None = None
+    _usage: TokenUsage | None = None
     _num_events: int = 0
 
     def whole(self, answer: dict[str, Any]) -> bytes:
         """A response object."""
         self._begin(answer)
         choice = answer["choices"][0]
-        self._usage = answer.get("usage")
+        self._usage = usage_of(answer.get("usage"))
         for _ in self._take(delta_of_choice(choice, choice["message"], None)):
             pass  # a whole answer is what its events add up to
         for _ in self._close(*self._open):
@@ -121,7 +121,7 @@ class _Response:
                 self._begin(chunk)
                 yield {"type": "response.created", "response": self._response("in_progress")}
                 yield {"type": "response.in_progress", "response": self._response("in_progress")}
-            self._usage = chunk.get("usage") or self._usage
+            self._usage = usage_of(chunk.get("usage")) or self._usage
             for choice in chunk["choices"]:
                 yield from self._take(delta_of_choice(choice, choice.get("delta") or {}, None))
         if block.is_last:
@@ -215,15 +215,13 @@ def _logprobs(part_type: str) -> dict[str, Any]:
     return {"logprobs": []} if part_type == "output_text" else {}
 
 
-def _counts(usage: dict[str, Any] | None) -> dict[str, Any] | None:
-    if not usage:
+def _counts(usage: TokenUsage | None) -> dict[str, Any] | None:
+    if usage is None:
         return None
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    thoughts = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
     return {
-        "input_tokens": usage["prompt_tokens"],
-        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
-        "output_tokens": usage["completion_tokens"],
-        "output_tokens_details": {"reasoning_tokens": thoughts},
-        "total_tokens": usage["prompt_tokens"] + usage["completion_tokens"],
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
     }
