@@ -6,6 +6,7 @@ Each service is told here with its own task; those of engines, store and page st
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,13 +14,16 @@ from typing import Any
 
 import pytest
 
+from chaku import tasks
 from chaku.engines.fastchat import FastChatEngine
+from chaku.launch.fleet.keeper import Keeper
 from chaku.serve.batches.runner import BatchRunner, _Run
 from chaku.serve.failover.dispatch import Dispatcher
 from chaku.serve.fastchat.registry import FastChatWorkers
 from chaku.serve.fleet.registry import Fleet
 from chaku.serve.server import _Ending
 from chaku.serve.table import ModelTable
+from chaku.serve.worker.membership import Membership
 from chaku.store.database import open_store
 
 PATIENCE_S = 20
@@ -148,3 +152,40 @@ async def test_a_drain_that_fails_ends_the_server_all_the_same(caplog: pytest.Lo
     await ending.draining
     assert server.should_exit and not server.force_exit
     assert "task=drain" in caplog.text and "RuntimeError: planted" in caplog.text
+
+
+async def test_the_keeper_of_a_fleet_watches_and_asks_again(
+    caplog: pytest.LogCaptureFixture, without_pauses: None
+) -> None:
+    async def nothing() -> object:
+        return SimpleNamespace(url="http://127.0.0.1:9")
+
+    workers: Any = SimpleNamespace(open=nothing)
+    keeper: Any = Keeper(SimpleNamespace(workers=()), None, workers, None, str)  # type: ignore[arg-type]
+    keeper._start_gateway, keeper._follow, keeper._tell, keeper._end = nothing, str, str, tasks.cancel
+    keeper._watch_gateway, keeper._keep_asking = watching, asking = FailsOnce(), FailsOnce()
+    running = asyncio.create_task(keeper.run())
+    async with asyncio.timeout(PATIENCE_S):
+        await watching.again.wait()
+        await asking.again.wait()
+    keeper.stop()
+    await asyncio.wait_for(running, PATIENCE_S)
+    assert "task=fleet-gateway" in caplog.text and "task=fleet-asker" in caplog.text
+
+
+async def test_a_worker_goes_on_beating(caplog: pytest.LogCaptureFixture, without_pauses: None) -> None:
+    membership = Membership(("http://127.0.0.1:9",), None, None)  # type: ignore[arg-type]
+    runs: list[int] = []
+    again = threading.Event()
+
+    async def run(closing: threading.Event) -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            raise RuntimeError("planted")
+        again.set()
+
+    membership._bonds[0].run = run  # type: ignore[method-assign]
+    membership.begin()
+    assert await asyncio.to_thread(again.wait, PATIENCE_S)
+    await membership.leave()
+    assert "task=beats http://127.0.0.1:9" in caplog.text and "RuntimeError: planted" in caplog.text
