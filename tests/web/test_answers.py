@@ -230,9 +230,27 @@ async def test_two_gateways_over_one_database_show_and_stop_each_others_answers(
     one, two = page_gateway(database, scripted(slower)), page_gateway(database)
     async with one as first, two as second, tab(first) as here, tab(second) as there:
         chat, answer = await begun(here, "slow")
-        async with there.stream(f"{path_of(chat, answer)}/stream") as events:
+        path = f"{path_of(chat, answer)}/stream"
+
+        async def moved() -> str:
+            """What a reader has on its screen that goes to the other gateway and back, with the id it heard last."""
+            heard: list[dict] = []
+            after = ""
+            for reader, num_events in ((here, 3), (there, 2), (here, None)):
+                async with reader.stream(path + after) as events:
+                    taken = 0
+                    async for number, event in events:
+                        heard.append(event)
+                        after, taken = f"?after={number}", taken + 1
+                        if taken == num_events:
+                            break
+            return text_of(heard[:-1])
+
+        moving = asyncio.create_task(moved())
+        async with there.stream(path) as events:
             heard = [event async for _, event in events]
-        assert heard[-1]["type"] == "done" and heard[-1]["message"]["content"] == WORDS
+        on_screen = await moving
+        assert heard[-1]["type"] == "done" and heard[-1]["message"]["content"] == on_screen == WORDS
         assert [event["type"] for event in heard].count("snapshot") >= 2
         chat, answer = await begun(here, "slow")
         await until_it_says(here, chat, answer, 10)

@@ -37,6 +37,10 @@ _LAST_SAVE_PAUSES_S = (0.5,)
 
 _LAST_WORDS_S = 2.0
 
+_ELSEWHERE = 2**53 - 1
+"""The id of what is read from the store. No answer has so many events, so the gateway that writes the answer takes the
+id as unknown: a reader that comes there gets a snapshot, not deltas on top of a text it has. JavaScript can hold it."""
+
 
 class Answers:
     """The answers under way in this process. `tell` hears of each that begins or ends, with its owner."""
@@ -193,13 +197,13 @@ class Answers:
             return
         tree = Tree(self._store, owner_id, chat_id)
         message = await asyncio.to_thread(tree.get, message_id)
-        yield 0, {"type": "snapshot", "message": show_message(message)}
+        yield _ELSEWHERE, {"type": "snapshot", "message": show_message(message)}
         while message.state is MessageState.STREAMING:  # another gateway's: what it writes down is what there is to see
             await asyncio.sleep(KEEP_S)
             before, message = message, await asyncio.to_thread(tree.get, message_id)
             if message.content != before.content or message.reasoning != before.reasoning:
-                yield 0, {"type": "snapshot", "message": show_message(message)}
-        yield 0, last_event(message)
+                yield _ELSEWHERE, {"type": "snapshot", "message": show_message(message)}
+        yield _ELSEWHERE, last_event(message)
 
     async def _run(self, owner_id: str | None, answer: RunningAnswer) -> None:
         """Wait for the end, and write it down. Whatever fails on the way, the followers hear of the end."""
