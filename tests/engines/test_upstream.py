@@ -101,10 +101,20 @@ async def test_requests_go_on_in_openais_words_under_the_name_that_is_known_ther
     assert (refused, body["error"]["param"]) == (400, "min_p")
 
 
-@pytest.mark.parametrize("word", ["reasoning", "reasoning_content"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        '"reasoning":"a forbidden thought"',
+        '"reasoning_content":"a forbidden thought"',
+        '"reasoning_details":[{"type":"reasoning.text","text":"a forbidden thought","signature":null,"index":0}]',
+        '"reasoning_details":[{"type":"reasoning.encrypted","data":"x"},'
+        '{"type":"reasoning.summary","summary":"a forbidden thought"}]',
+        '"refusal":"not the forbidden"',
+    ],
+)
 @pytest.mark.parametrize("is_stream", [False, True])
-async def test_an_upstreams_thoughts_are_moderated_whichever_word_it_has_for_them(word: str, is_stream: bool) -> None:
-    thoughts = word.encode() + b'":"a forbidden thought"'
+async def test_an_upstreams_words_are_moderated_wherever_it_puts_them(said: str, is_stream: bool) -> None:
+    thoughts = said.removeprefix('"').encode()
     answer = reply(200, WHOLE.replace(b'"content"', b'"' + thoughts + b',"content"'))
     if is_stream:
         answer = stream(WORD.replace(b'content":"hi"', thoughts) + WORD + END + USAGE + DONE)

@@ -197,8 +197,8 @@ def part(index: int, content: str = "", finish_reason: str | None = None, **more
 
 
 async def was_filtered(chunks: list[Any], sent: Sent, num_answers: int) -> bool:
-    """Judge these chunks and the end of their stream, with <x…> forbidden."""
-    policy = ModerationPolicy(patterns={"x": "<x+>"}, window=44)
+    """Judge these chunks and the end of their stream, with <x…> and a word forbidden."""
+    policy = ModerationPolicy(patterns={"x": f"<x+>|{BAD}"}, window=44)
     relay = Relay(Exchange("r", "chat"), sent, [], PassedThrough({}, True, (), False))
     answer = JudgedAnswer(Moderator(policy), relay, "chat", num_answers)
     try:
@@ -246,6 +246,19 @@ def test_a_passage_of_half_a_window_never_gets_out_however_a_stream_is_cut(
     for said in sent.texts.values():
         assert (before + "<").startswith(said) or before.startswith(said)
         assert "x" not in said
+
+
+@pytest.mark.parametrize(
+    "thought",
+    [
+        lambda text: {"reasoning": text, "reasoning_content": text},
+        lambda text: {"reasoning": text, "reasoning_details": [{"type": "reasoning.text", "text": text}]},
+    ],
+)
+async def test_a_passage_in_thoughts_under_two_names_is_found_however_it_is_cut(thought: Any) -> None:
+    sent = Sent()
+    assert await was_filtered([part(0, **thought(letter)) for letter in f"a {BAD} thought " + "ab " * 40], sent, 1)
+    assert sent.reasons == [(0, "content_filter")]
 
 
 @asynccontextmanager

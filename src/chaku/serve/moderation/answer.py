@@ -15,8 +15,8 @@ from chaku.serve.failover.dispatch import Sink
 from chaku.serve.moderation.moderator import PASS, Decision, Moderator, header_of
 from chaku.serve.relay import Relay
 
-_THOUGHTS = ("reasoning_content", "reasoning")
-"""OpenRouter and newer vLLM say `reasoning`."""
+_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
+"""OpenRouter and newer vLLM say `reasoning`. OpenRouter repeats it in parts, some of which may be encrypted."""
 
 
 class Filtered(ChakuError):
@@ -44,8 +44,8 @@ class JudgedAnswer(Sink):
         self._num_held = 0
         self._window = moderator.policy.window * max(1, num_answers)
         self._unjudged = 0
-        self._texts: dict[int, str] = {}
-        """What may still matter of each answer: twice the window at most."""
+        self._texts: dict[tuple[int, str], str] = {}
+        """What may still matter of each answer's thoughts, text and calls: twice the window at most."""
         self._frame: dict[str, Any] = {}
         self._finished: set[int] = set()
         """The choices whose finish reason the client has."""
@@ -71,13 +71,15 @@ class JudgedAnswer(Sink):
         strongest = PASS
         for choice in answer.get("choices", ()):
             holder, name = (choice["message"], "content") if "message" in choice else (choice, "text")
-            decision = await self._moderator.decide(_text_of(holder, name), "output")
+            decision = await self._moderator.decide("".join(_texts_of(holder, name).values()), "output")
             if decision.action in ("hide", "refuse"):
                 text = holder.get(name) or ""
-                start = max(0, decision.start - len(_thoughts_of(holder)))
+                start = max(0, decision.start - sum(map(len, _thoughts_of(holder).values())))
                 holder[name] = text[:start] if decision.action == "hide" else ""
                 for other in (*_THOUGHTS, "tool_calls"):
                     holder.pop(other, None)
+                if holder.get("refusal"):
+                    holder["refusal"] = None
                 choice["finish_reason"] = "content_filter"
                 if choice.get("logprobs") is not None:
                     choice["logprobs"] = None
@@ -108,16 +110,17 @@ class JudgedAnswer(Sink):
             self._frame = self._frame or {name: chunk[name] for name in chunk if name not in ("choices", "usage")}
             for choice in chunk.get("choices", ()):
                 holder, name = (choice["delta"], "content") if "delta" in choice else (choice, "text")
-                index, text = choice.get("index", 0), _text_of(holder or {}, name)
-                self._texts[index] = self._texts.get(index, "") + text
-                num_new += len(text)
+                index, texts = choice.get("index", 0), _texts_of(holder or {}, name)
+                for place, text in texts.items():
+                    self._texts[index, place] = self._texts.get((index, place), "") + text
+                num_new += _num_characters(texts)
                 if choice.get("finish_reason") is not None:
                     finished.add(index)
         return _Held(block, num_new, finished)
 
     async def _judge(self) -> None:
         self._unjudged = 0
-        for index, text in self._texts.items():
+        for place, text in self._texts.items():
             decision = await self._moderator.decide(text, "output", must_count=False)
             if decision.action in ("hide", "refuse"):
                 self._moderator.count("output", decision)
@@ -125,7 +128,7 @@ class JudgedAnswer(Sink):
             elif decision.action == "warn" and decision.categories != self._warned.categories:
                 self._warned = decision
                 self._moderator.count("output", decision)
-            self._texts[index] = text[-2 * self._window :]
+            self._texts[place] = text[-2 * self._window :]
 
     async def _end(self) -> None:
         """End the stream without what is held. Raises Filtered, so that the engine is stopped.
@@ -135,7 +138,7 @@ class JudgedAnswer(Sink):
         num_tokens = sum(held.block.num_tokens for held in self._held)
         self._held.clear()
         opening: dict[str, Any] = {"delta": {}} if self._route == "chat" else {"text": ""}
-        for index in sorted(self._texts.keys() - self._finished):
+        for index in sorted({index for index, _ in self._texts} - self._finished):
             choice = {"index": index, **opening, "finish_reason": "content_filter", "logprobs": None}
             await self._relay.block(
                 Block(event({**self._frame, "choices": [choice]}), num_tokens=num_tokens), self._notes
@@ -145,15 +148,31 @@ class JudgedAnswer(Sink):
         raise Filtered("the answer was ended by moderation")
 
 
-def _text_of(holder: dict[str, Any], name: str) -> str:
-    """Everything in a message or a delta that a reader sees: text, thoughts, arguments of calls."""
+def _texts_of(holder: dict[str, Any], name: str) -> dict[str, str]:
+    """Everything in a message or a delta that a reader sees, by its place: thoughts, text, refusal, arguments of calls.
+
+    Texts of two places are never joined in a stream: their pieces come in turns, and would tear each other apart.
+    """
     calls = holder.get("tool_calls") or ()
     arguments = "".join((call.get("function") or {}).get("arguments") or "" for call in calls)
-    return f"{_thoughts_of(holder)}{holder.get(name) or ''}{arguments}"
+    text, refusal = holder.get(name) or "", holder.get("refusal") or ""
+    return _thoughts_of(holder) | {name: text, "refusal": refusal, "tool_calls": arguments}
 
 
-def _thoughts_of(holder: dict[str, Any]) -> str:
-    return "".join(holder.get(name) or "" for name in _THOUGHTS)
+def _thoughts_of(holder: dict[str, Any]) -> dict[str, str]:
+    return {place: _thought(holder.get(place)) for place in _THOUGHTS}
+
+
+def _thought(value: Any) -> str:
+    """A thought that is a text, or a list of parts."""
+    parts = [value] if isinstance(value, str) else [part.get("text") or part.get("summary") for part in value or ()]
+    return "".join(part for part in parts if isinstance(part, str))
+
+
+def _num_characters(texts: dict[str, str]) -> int:
+    """New characters, where the same thought under several names is one."""
+    thought = max(len(texts[place]) for place in _THOUGHTS)
+    return thought + sum(len(text) for place, text in texts.items() if place not in _THOUGHTS)
 
 
 def decision_header(decision: Decision) -> list[tuple[bytes, bytes]]:
