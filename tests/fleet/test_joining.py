@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaku.errors import AuthenticationFailed, InvalidRequest, PermissionRefused
-from chaku.protocol.fleet import Join, Proof, as_json, is_proof, proof_of
+from chaku.errors import AuthenticationFailed, EngineUnavailable, InvalidRequest, PermissionRefused
+from chaku.protocol.fleet import Beat, Heard, Join, Proof, as_json, is_proof, proof_of
 from chaku.serve.access import Access
 from chaku.serve.fleet import registry
 from chaku.serve.fleet.addresses import CheckedResolver, check_url, why_not
@@ -300,6 +300,55 @@ async def test_logs_and_reload_reach_the_worker() -> None:
         await soon(lambda: before not in next(iter(w.serving.table)).replicas)
         await soon(lambda: states(g) == {"w": "ready"})
         assert await said(g) == "You said: hi"
+
+
+@pytest.mark.parametrize("lost", ["answer", "worker"])
+async def test_a_command_is_given_until_it_is_acknowledged_and_taken_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, lost: str
+) -> None:
+    caplog.set_level(logging.INFO, "chaku.serve.worker")
+    losses: list[str] = []
+
+    def beat(fleet: registry.Fleet, told: Beat) -> Heard:
+        heard = beat_of(fleet, told)
+        if heard.commands and len(losses) < 2:
+            losses.append(lost)
+            if lost == "worker":
+                fleet._lose(fleet.find("w"), "the test says so")
+            raise EngineUnavailable("this answer is lost")
+        return heard
+
+    beat_of = registry.Fleet.beat
+    monkeypatch.setattr(registry.Fleet, "beat", beat)
+    async with gateway_without_models() as g, worker_here(g.url) as w:
+        ends: list[str] = []
+        w.serving.end = lambda: ends.append("drain")
+        await soon(lambda: states(g) == {"w": "ready"})
+        engine = next(iter(w.serving.table)).replicas[0]
+        for command in ("reload", "drain"):
+            assert (await g.post(f"/fleet/workers/w/{command}", {}))[0] == 202
+        await soon(lambda: ends and not g.serving.fleet.find("w").commands)  # type: ignore[union-attr]
+        await soon(lambda: engine not in next(iter(w.serving.table)).replicas)
+        assert (await g.post("/fleet/workers/w/drain", {}))[0] == 202
+        await soon(lambda: not g.serving.fleet.find("w").commands)  # type: ignore[union-attr]
+        assert (losses, ends, states(g)) == ([lost] * 2, ["drain"], {"w": "draining"})
+        assert sum(line.startswith("reloading") for line in caplog.messages) == 1
+
+
+async def test_log_lines_whose_beat_is_lost_come_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = [EngineUnavailable("this beat is lost")]
+
+    def beat(fleet: registry.Fleet, told: Beat) -> Heard:
+        if told.logs is not None and losses:
+            raise losses.pop()
+        return beat_of(fleet, told)
+
+    beat_of = registry.Fleet.beat
+    monkeypatch.setattr(registry.Fleet, "beat", beat)
+    async with gateway_without_models() as g, worker_here(g.url):
+        await soon(lambda: states(g) == {"w": "ready"})
+        async with g.http.get(g.url + "/fleet/workers/w/logs") as response:
+            assert (response.status, losses) == (200, [])
 
 
 @pytest.mark.parametrize(

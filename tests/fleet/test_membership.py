@@ -28,15 +28,19 @@ class StandIn:
     joined: Any = field(default_factory=lambda: {"lease": "lease"})
     heard: Any = field(default_factory=lambda: {"commands": []})
     num_joins: int = 0
-    num_beats: int = 0
+    beats: list[Any] = field(default_factory=list)
     url: str = ""
+
+    @property
+    def num_beats(self) -> int:
+        return len(self.beats)
 
     async def join(self, request: web.Request) -> web.Response:
         self.num_joins += 1
         return web.json_response(self.joined)
 
     async def beat(self, request: web.Request) -> web.Response:
-        self.num_beats += 1
+        self.beats.append(await request.json())
         return web.json_response(self.heard)
 
     async def leave(self, request: web.Request) -> web.Response:
@@ -50,7 +54,9 @@ def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def joined(*gateways: StandIn, beat: Any = lambda: BEAT) -> AsyncIterator[None]:
+async def joined(
+    *gateways: StandIn, beat: Any = lambda: BEAT, on_command: Any = lambda command: None
+) -> AsyncIterator[None]:
     """A worker that joins them."""
     runners = []
     for gateway in gateways:
@@ -60,7 +66,7 @@ async def joined(*gateways: StandIn, beat: Any = lambda: BEAT) -> AsyncIterator[
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         gateway.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    member = Member(join=lambda url: JOIN, beat=beat, logs=lambda: (), on_command=lambda command: None)
+    member = Member(join=lambda url: JOIN, beat=beat, logs=lambda: (), on_command=on_command)
     worker = Membership(tuple(gateway.url for gateway in gateways), None, member)
     worker.begin()
     try:
@@ -88,10 +94,19 @@ async def test_a_gateway_that_answers_something_else_is_asked_again_and_others_h
 
 
 async def test_a_command_of_a_newer_gateway_does_not_end_the_beats() -> None:
-    newer = StandIn(heard={"commands": ["dance"]})
+    newer = StandIn(heard={"commands": [{"id": "1", "kind": "dance"}]})
     async with joined(newer):
         await until(lambda: newer.num_beats > 2)
     assert newer.num_joins == 1
+
+
+async def test_a_command_that_is_given_again_is_taken_once_and_acknowledged_each_time() -> None:
+    gateway = StandIn(heard={"commands": [{"id": "1", "kind": "reload"}]})
+    taken: list[str] = []
+    async with joined(gateway, on_command=taken.append):
+        await until(lambda: gateway.num_beats > 2)
+    assert taken == ["reload"]
+    assert [beat["taken"] for beat in gateway.beats[:3]] == [[], ["1"], ["1"]]
 
 
 async def test_a_beat_that_can_not_be_made_is_made_later() -> None:

@@ -18,6 +18,8 @@ MISSED_BEATS = 3
 """So many beats that did not come end a lease."""
 WORKER_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 MAX_LOG_LINES = 200
+MAX_TAKEN = 16
+"""A worker remembers so many commands of a gateway."""
 
 WorkerName = Annotated[str, Field(pattern=f"^{WORKER_NAME}$")]
 Text = Annotated[str, Field(max_length=300)]
@@ -68,6 +70,8 @@ class Beat(Told):
     uptime_s: float = Field(0.0, ge=0)
     logs: Annotated[tuple[Annotated[str, Field(max_length=2000)], ...], Field(max_length=MAX_LOG_LINES)] | None = None
     """Its last log lines, where the gateway asked for them."""
+    taken: Annotated[tuple[Text, ...], Field(max_length=MAX_TAKEN)] = ()
+    """Ids of this gateway's last commands that it has taken."""
 
 
 class Join(Beat):
@@ -97,10 +101,17 @@ class Joined(Told):
     lease_s: float = BEAT_EVERY_S * MISSED_BEATS
 
 
-class Heard(Told):
-    """A gateway's answer to a beat: the commands for the worker."""
+class Command(Told):
+    """What a worker shall do, once, however often it is given."""
 
-    commands: tuple[CommandKind, ...] = ()
+    id: Text
+    kind: CommandKind
+
+
+class Heard(Told):
+    """A gateway's answer to a beat: the commands that the worker has not acknowledged yet."""
+
+    commands: tuple[Command, ...] = ()
 
 
 class Leave(Told):

@@ -129,21 +129,24 @@ class Fleet:
         engine = WorkerEngine(join, resolver, silence_s=served.config.deadline_s, on_call=self.recent.sent)
         replica = Replica(engine)
         served.replicas.append(replica)
-        served.refresh()
         worker = Worker(join, engine, served, replica, secrets.token_urlsafe(32), time.monotonic(), key_id)
-        self._workers.pop(join.name, None)
+        gone = self._workers.pop(join.name, None)
+        if gone is not None and gone.join.generation == join.generation:  # the same process: its commands still hold
+            worker.is_draining = replica.is_draining = gone.is_draining
+            worker.commands = gone.commands
+            worker.acknowledge(join.taken)
         self._workers[join.name] = worker
+        served.refresh()
         return worker
 
     def beat(self, beat: Beat) -> Heard:
-        """Take a beat; the answer has the commands for the worker.
+        """Take a beat; the answer has the commands that the worker has not acknowledged.
 
         Raises NotFound for a worker that has to join again, Conflict for one that another process has replaced.
         """
         worker = self._find(beat)
         self._take_beat(worker, beat)
-        commands, worker.commands = tuple(dict.fromkeys(worker.commands)), []
-        return Heard(commands=commands)
+        return Heard(commands=tuple(worker.commands.values()))
 
     def leave(self, leave: Leave) -> None:
         """Let a worker go: what runs there may end. Raises as `beat`."""
@@ -165,6 +168,7 @@ class Fleet:
     def _take_beat(self, worker: Worker, beat: Beat) -> None:
         before = worker.state
         worker.heard_at = time.monotonic()
+        worker.acknowledge(beat.taken)
         worker.engine.hear(beat)
         worker.replica.load.hear(beat.running + beat.waiting)
         worker.served.refresh()
@@ -181,12 +185,12 @@ class Fleet:
         worker = self.find(name)
         worker.is_draining = worker.replica.is_draining = True
         worker.served.refresh()
-        worker.commands.append("drain")
+        worker.command("drain")
         log.info("worker drains worker=%s", name)
 
     def reload(self, name: str) -> None:
         """Have a worker restart its engine, once its running requests are over. Raises NotFound."""
-        self.find(name).commands.append("reload")
+        self.find(name).command("reload")
         log.info("worker reloads worker=%s", name)
 
     async def logs(self, name: str) -> tuple[str, ...]:
@@ -194,7 +198,7 @@ class Fleet:
         worker = self.find(name)
         wanted: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
         worker.logs_wanted.append(wanted)
-        worker.commands.append("logs")
+        worker.command("logs")
         try:
             async with asyncio.timeout(LOGS_S):
                 return await wanted

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from dataclasses import dataclass, field
 
 from typing_extensions import TypedDict
 
 from chaku.engines.worker import WorkerEngine
-from chaku.protocol.fleet import CommandKind, Join
+from chaku.protocol.fleet import Command, CommandKind, Join
 from chaku.serve.served import Replica, Served
 
 
@@ -49,7 +50,8 @@ class Worker:
     is_draining: bool = False
     """By this gateway's command."""
     why_gone: str | None = None
-    commands: list[CommandKind] = field(default_factory=list)
+    commands: dict[CommandKind, Command] = field(default_factory=dict)
+    """Given with every answer to a beat, until a beat acknowledges them: an answer may be lost."""
     logs_wanted: list[asyncio.Future[tuple[str, ...]]] = field(default_factory=list)
 
     @property
@@ -65,6 +67,14 @@ class Worker:
         if self.engine.is_lost:
             return "suspect"
         return "draining" if self.is_draining else self.engine.beat.state
+
+    def command(self, kind: CommandKind) -> None:
+        """Have it do something; what it has not acknowledged yet is not commanded twice."""
+        self.commands.setdefault(kind, Command(id=secrets.token_hex(8), kind=kind))
+
+    def acknowledge(self, taken: tuple[str, ...]) -> None:
+        """Drop the commands with these ids."""
+        self.commands = {kind: command for kind, command in self.commands.items() if command.id not in taken}
 
     def row(self, now: float) -> WorkerRow:
         """The row of GET /fleet; `now` is in monotonic seconds."""

@@ -217,7 +217,8 @@ class Worker:
 
     def _take_command(self, command: CommandKind) -> None:
         def act() -> None:
-            if command == "drain":
+            if command == "drain" and not self._is_draining:  # a second end would not wait
+                self._is_draining = True
                 self._serving.end()
             elif command == "reload" and (self._reloading is None or self._reloading.done()):
                 self._reloading = tasks.start(self._reload(), "reload")

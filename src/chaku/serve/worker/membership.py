@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +27,7 @@ from chaku.errors import (
     PermissionRefused,
 )
 from chaku.http_out import Retries, Transport, read_json, refusal
-from chaku.protocol.fleet import BEAT_EVERY_S, Beat, CommandKind, Heard, Join, Joined, Leave, as_json
+from chaku.protocol.fleet import BEAT_EVERY_S, MAX_TAKEN, Beat, CommandKind, Heard, Join, Joined, Leave, as_json
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,8 @@ class _Bond:
         self._member = member
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._logs_wanted = False
+        self._taken: deque[str] = deque(maxlen=MAX_TAKEN)
+        """Ids of the last commands that were taken."""
         self._has_joined = False
         self._num_failures = 0
         self._is_replaced = False
@@ -187,26 +190,29 @@ class _Bond:
         return min(RETRY_S * (2.0 ** (self._num_failures - 1) if is_refusal else 1.0), LONGEST_RETRY_S)
 
     async def _join(self, transport: Transport) -> None:
-        message = self._member.join(self.url)
+        message = self._member.join(self.url).model_copy(update={"taken": tuple(self._taken)})
         joined = await _ask(transport, "/fleet/join", message, Joined)
         self.lease, self.told_state, self._has_joined = joined.lease, message.state, True
         log.info("joined gateway=%s url=%s", self.url, message.url)
 
     async def _send_beat(self, transport: Transport) -> None:
         beat = self._beat()
-        self._logs_wanted = False
         heard = await _ask(transport, "/fleet/beat", beat, Heard)
         self.told_state = beat.state
+        self._logs_wanted = False
         for command in heard.commands:
-            log.info("command from gateway=%s command=%s", self.url, command)
-            if command == "logs":
+            if command.id in self._taken:
+                continue
+            self._taken.append(command.id)
+            log.info("command from gateway=%s command=%s", self.url, command.kind)
+            if command.kind == "logs":
                 self._logs_wanted = True
             else:
-                self._member.on_command(command)
+                self._member.on_command(command.kind)
 
     def _beat(self) -> Beat:
         lines = self._member.logs() if self._logs_wanted else None
-        return self._member.beat().model_copy(update={"lease": self.lease, "logs": lines})
+        return self._member.beat().model_copy(update={"lease": self.lease, "logs": lines, "taken": tuple(self._taken)})
 
 
 async def _ask(transport: Transport, path: str, message: Beat, kind: type[Answer]) -> Answer:
