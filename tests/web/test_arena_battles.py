@@ -214,7 +214,14 @@ async def test_two_gateways_on_one_database_play_one_battle_and_count_one_vote(d
         battle = await begun(here)
         await here.call("POST", f"/arena/battles/{battle}/turns", {"content": "Count"})
         assert await refusal(begun(there)) == (429, "too_many_battles")  # while the other gateway still writes
-        events = await events_of(here, battle)
+        playing = asyncio.create_task(events_of(here, battle))
+        path, last = f"/arena/battles/{battle}/events", None
+        for gateway in (here, there, here):  # a tab that moves, and says which event it heard last, as browsers do
+            async with gateway.stream(path if last is None else f"{path}?after={last}") as heard:
+                number, event = await anext(heard)
+            last = number or last
+            assert event["kind"] == "snapshot"
+        events = await playing
         assert [event["kind"] for event in events].count("ended") == 2
         (event,) = await events_of(there, battle)
         assert event["battle"]["sides"]["a"]["answers"] == ["one two three four five six"]

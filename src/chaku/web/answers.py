@@ -24,7 +24,7 @@ from chaku.store.message_record import MessageState, StoredMessage
 from chaku.store.tree import Tree
 from chaku.web.running_answer import RunningAnswer, last_event
 from chaku.web.shapes import show_error, show_message
-from chaku.web.streams import Numbered
+from chaku.web.streams import ELSEWHERE, Numbered
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +36,6 @@ _LAST_SAVE_PAUSES_S = (0.5,)
 """When the gateway stops."""
 
 _LAST_WORDS_S = 2.0
-
-_ELSEWHERE = 2**53 - 1
-"""The id of what is read from the store. No answer has so many events, so the gateway that writes the answer takes the
-id as unknown: a reader that comes there gets a snapshot, not deltas on top of a text it has. JavaScript can hold it."""
 
 
 class Answers:
@@ -197,13 +193,13 @@ class Answers:
             return
         tree = Tree(self._store, owner_id, chat_id)
         message = await asyncio.to_thread(tree.get, message_id)
-        yield _ELSEWHERE, {"type": "snapshot", "message": show_message(message)}
+        yield ELSEWHERE, {"type": "snapshot", "message": show_message(message)}
         while message.state is MessageState.STREAMING:  # another gateway's: what it writes down is what there is to see
             await asyncio.sleep(KEEP_S)
             before, message = message, await asyncio.to_thread(tree.get, message_id)
             if message.content != before.content or message.reasoning != before.reasoning:
-                yield _ELSEWHERE, {"type": "snapshot", "message": show_message(message)}
-        yield _ELSEWHERE, last_event(message)
+                yield ELSEWHERE, {"type": "snapshot", "message": show_message(message)}
+        yield ELSEWHERE, last_event(message)
 
     async def _run(self, owner_id: str | None, answer: RunningAnswer) -> None:
         """Wait for the end, and write it down. Whatever fails on the way, the followers hear of the end."""

@@ -239,7 +239,7 @@ class Arena:
             event = await snapshot()
             if event != before:
                 before = event
-                yield None, dict(event)
+                yield streams.ELSEWHERE, dict(event)
             if battle.state != "answering" and not await asyncio.to_thread(is_streaming, book, battle):
                 return
             await asyncio.sleep(KEEP_S)
