@@ -31,15 +31,17 @@ def in_words(complaint: Any) -> str:
     context = complaint.get("ctx", {})
     match complaint["type"]:
         case "greater_than_equal":
-            return f"at least {context['ge']} is needed"
+            return f"at least {_limit(context['ge'])} is needed"
         case "greater_than":
-            return f"more than {context['gt']:g} is needed"
+            return f"more than {_limit(context['gt'])} is needed"
         case "less_than_equal":
-            return f"at most {context['le']} is allowed"
+            return f"at most {_limit(context['le'])} is allowed"
         case "int_type" | "int_parsing" | "int_from_float" | "int_parsing_size":
             return "a whole number is needed"
-        case "float_type" | "float_parsing" | "finite_number":
+        case "float_type" | "float_parsing":
             return "a number is needed"
+        case "finite_number":
+            return "a finite number is needed"
         case "bool_type" | "bool_parsing":
             return "true or false is needed"
         case "string_type" | "path_type":
@@ -72,6 +74,10 @@ def in_words(complaint: Any) -> str:
         case "value_error":
             return str(context["error"])
     return str(complaint["msg"])
+
+
+def _limit(number: float) -> str:
+    return str(number).removesuffix(".0")
 
 
 def _field(context: Any) -> str:

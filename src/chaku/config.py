@@ -12,13 +12,19 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 
 from chaku.complaints import MODEL_NAME, in_words, shown
 from chaku.errors import ConfigError
 from chaku.nearest import did_you_mean
 
 DEFAULT_PORT, MAX_PORT = 8000, 65535
+MAX_COUNT = 1_000_000
+"""The most of anything that a setting counts."""
+MAX_DAYS = 36_500
+MAX_WAIT_S = 86_400 * 365
+"""The longest time in seconds that a setting takes. Clocks and databases overflow far above it."""
 MAX_MODEL_NAME = 256
 ModelName = Annotated[str, Field(pattern=MODEL_NAME, max_length=MAX_MODEL_NAME)]
 """The rule for a model's name, wherever it is given: on the command line, in a file, in a request, on the page."""
@@ -55,9 +61,21 @@ def environment(name: str) -> str | None:
 
 
 class Frozen(BaseModel):
-    """Base of every configuration model: immutable, and an unknown key is an error."""
+    """Base of every configuration model: immutable; an unknown key is an error, and so are nan and inf."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_true_for_1(cls, value: Any, known: ValidationInfo) -> Any:
+        if isinstance(value, bool) and is_number(cls.model_fields[str(known.field_name)]):
+            raise ValueError("a number is needed")
+        return value
+
+
+def is_number(field: FieldInfo) -> bool:
+    """Whether a setting takes a number, and nothing else but null."""
+    return {*(get_args(field.annotation) or (field.annotation,))} - {type(None)} in ({int}, {float})
 
 
 Config = TypeVar("Config", bound=Frozen)
@@ -165,7 +183,7 @@ def explain(error: ValidationError, kind: type[BaseModel], *, where: str) -> Con
         fix = did_you_mean(unknown, known, f"known keys: {', '.join(sorted(kind.model_fields))}")
         return ConfigError(f"{where}: unknown key {path!r}", fix=fix, param=path)
     examples = getattr(kind, "EXAMPLES", _EXAMPLES)
-    fix = _example(first, "{key}: {example}", examples) or f"known keys: {', '.join(sorted(kind.model_fields))}"
+    fix = _example(first, examples) or f"known keys: {', '.join(sorted(kind.model_fields))}"
     if first["type"] == "missing":
         return ConfigError(f"{where}: {path} is missing", fix=fix, param=path)
     found = f"{path} is {shown(first['input'])}" if path else f"it is {shown(first['input'])}"
@@ -174,9 +192,10 @@ def explain(error: ValidationError, kind: type[BaseModel], *, where: str) -> Con
 
 def _explain_flag(error: ValidationError, names: Mapping[str, str]) -> ConfigError:
     first = error.errors()[0]
-    key = _key(first, _EXAMPLES)
+    keys = [part for part in first["loc"] if isinstance(part, str)]
+    key = next((key for key in keys if key not in ("models", "model")), keys[0])  # a model's settings have flags too
     flag = names.get(key, "--" + key.replace("_", "-"))
-    fix = _example(first, flag + " {example}", _EXAMPLES)
+    fix = f"write it such as {flag} {_FLAG_EXAMPLES[key]}" if key in _FLAG_EXAMPLES else None
     return ConfigError(f"{flag} is {shown(first['input'])}, {in_words(first)}", fix=fix, param=key)
 
 
@@ -205,6 +224,12 @@ _EXAMPLES = {
     "database": "sqlite:///chaku.db", "log_level": "INFO", "traces": "true",
     "match": "hello", "replies": "[{text: hello}]",
 }  # fmt: skip
+_FLAG_EXAMPLES = {key: example.strip("[]") for key, example in _EXAMPLES.items()} | {
+    "models": "smollm2-135m", "engine_args": "batch=512", "adapters": "legal=runs/legal/final",
+    "contestants": "terse=smollm2-135m", "image_limits": "megabytes=10", "retention_days": "chats=90",
+    "prices": "my-model=0.15/0.6",
+}  # fmt: skip
+"""Where the command line has another form than a file."""
 
 
 def _key(complaint: Any, examples: Mapping[str, str]) -> str:
@@ -212,12 +237,9 @@ def _key(complaint: Any, examples: Mapping[str, str]) -> str:
     return next((part for part in reversed(complaint["loc"]) if part in examples), str(complaint["loc"][0]))
 
 
-def _example(complaint: Any, form: str, examples: Mapping[str, str]) -> str | None:
+def _example(complaint: Any, examples: Mapping[str, str]) -> str | None:
     key = _key(complaint, examples) if complaint["loc"] else ""
-    if key not in examples:
-        return None
-    example = examples[key] if "{key}" in form else examples[key].strip("[]{}").removeprefix("{source: ")
-    return "write it such as " + form.format(key=key, example=example)
+    return f"write it such as {key}: {examples[key]}" if key in examples else None
 
 
 def _keys(place: tuple[int | str, ...], inner: list[type[BaseModel]]) -> list[str]:

@@ -7,20 +7,24 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from chaku.config import Frozen, ModelName
+from chaku.config import MAX_COUNT, MAX_DAYS, MAX_WAIT_S, Frozen, ModelName
+
+MAX_TOKENS = 10**15
+"""A double and every database hold it exactly."""
+MAX_DOLLARS = 10**9
 
 
 class Limits(Frozen):
     """The limits of one caller: a key, or a guest. None or () is no limit."""
 
-    requests_per_minute: int | None = Field(None, ge=1)
-    tokens_per_minute: int | None = Field(None, ge=1)
+    requests_per_minute: int | None = Field(None, ge=1, le=MAX_COUNT)
+    tokens_per_minute: int | None = Field(None, ge=1, le=MAX_TOKENS)
     """Tokens of prompts and answers."""
-    tokens_per_day: int | None = Field(None, ge=1)
+    tokens_per_day: int | None = Field(None, ge=1, le=MAX_TOKENS)
     """The same within a day (UTC)."""
-    dollars_per_month: float | None = Field(None, gt=0)
+    dollars_per_month: float | None = Field(None, gt=0, le=MAX_DOLLARS)
     """At the prices of the served models, within a month (UTC)."""
-    max_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     """Tokens of one answer."""
     models: tuple[ModelName, ...] = ()
     """The models that it may ask; () is every model."""
@@ -35,9 +39,9 @@ class Limits(Frozen):
 class Price(Frozen):
     """The price of a model's tokens, in dollars per million."""
 
-    prompt: float = Field(ge=0)
-    completion: float = Field(ge=0)
-    cached: float | None = Field(None, ge=0)
+    prompt: float = Field(ge=0, le=MAX_DOLLARS)
+    completion: float = Field(ge=0, le=MAX_DOLLARS)
+    cached: float | None = Field(None, ge=0, le=MAX_DOLLARS)
     """For prompt tokens that the engine had cached. Default: as `prompt`."""
 
     def dollars(self, prompt_tokens: float, completion_tokens: float, cached_tokens: int = 0) -> float:
@@ -52,35 +56,35 @@ class GuestPolicy(Frozen):
 
     limits: Limits = Limits(requests_per_minute=6, tokens_per_day=50_000, max_tokens=1024)
     """Limits of one guest."""
-    new_per_hour: int = Field(20, ge=1)
+    new_per_hour: int = Field(20, ge=1, le=MAX_COUNT)
     """Guests that may begin from one address within an hour."""
-    keep_days: int | None = Field(30, ge=1)
+    keep_days: int | None = Field(30, ge=1, le=MAX_DAYS)
     """The chats and battles of a guest are deleted after so many days without a visit. None: they are kept."""
 
 
 class Retention(Frozen):
     """Days after which data of a kind is deleted. None: it is kept."""
 
-    chats: int | None = Field(None, ge=1)
+    chats: int | None = Field(None, ge=1, le=MAX_DAYS)
     """Chats of the page with their thumbs, since the last message."""
-    battles: int | None = Field(None, ge=1)
+    battles: int | None = Field(None, ge=1, le=MAX_DAYS)
     """Battles with their texts and votes, and votes of the Compare and Evals screens."""
-    usage: int | None = Field(None, ge=1)
+    usage: int | None = Field(None, ge=1, le=MAX_DAYS)
     """Rows of usage: time, key, model, tokens."""
-    audit: int | None = Field(None, ge=1)
+    audit: int | None = Field(None, ge=1, le=MAX_DAYS)
     """Entries of the audit log."""
-    files: int | None = Field(None, ge=1)
+    files: int | None = Field(None, ge=1, le=MAX_DAYS)
     """Files of /v1/files, and batches that are over."""
 
 
 class ImageLimits(Frozen):
     """The largest images that a request may carry."""
 
-    megabytes: float = Field(20.0, gt=0)
+    megabytes: float = Field(20.0, gt=0, le=MAX_COUNT)
     """Size of one image as a file, in 10^6 bytes."""
-    megapixels: float = Field(50.0, gt=0)
+    megapixels: float = Field(50.0, gt=0, le=MAX_COUNT)
     """Pixels of one image, all its frames together, as its header gives them."""
-    count: int = Field(32, ge=1)
+    count: int = Field(32, ge=1, le=MAX_COUNT)
     """Images of one request, with those of earlier messages."""
 
 
@@ -117,7 +121,7 @@ class ModerationPolicy(Frozen):
     """If the judge does not answer: open lets everything pass, closed refuses it."""
     window: int = Field(200, ge=20, le=20_000)
     """Characters of a stream that are held back until they are judged."""
-    timeout_s: float = Field(10.0, gt=0)
+    timeout_s: float = Field(10.0, gt=0, le=MAX_WAIT_S)
 
     @model_validator(mode="after")
     def _has_a_judge(self) -> ModerationPolicy:

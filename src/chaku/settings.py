@@ -12,10 +12,23 @@ import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from chaku.complaints import in_words
-from chaku.config import DEFAULT_PORT, HOST_NAME, MAX_PORT, ORIGIN, Frozen, ModelName
+from chaku.config import (
+    DEFAULT_PORT,
+    HOST_NAME,
+    MAX_COUNT,
+    MAX_PORT,
+    MAX_WAIT_S,
+    ORIGIN,
+    Frozen,
+    ModelName,
+)
 from chaku.errors import ConfigError
 from chaku.policies import GuestPolicy, ImageLimits, ModerationPolicy, Price, Retention
 
+MAX_CONTEXT = 100_000_000
+MAX_THREADS = 512
+"""As llama.cpp takes them at most (GGML_MAX_N_THREADS)."""
+MAX_CHARACTERS = 100_000_000
 RoutingPolicy = Literal["prefix", "least_loaded", "round_robin", "lottery"]
 
 
@@ -39,17 +52,17 @@ class ModelConfig(Frozen):
     """Python of an environment that has the engine, in place of the one that `chaku engines install` makes."""
     gpus: int | None = Field(None, ge=1, le=64)
     """GPUs that hold the model together (tensor parallel). Default: one."""
-    context: int | None = Field(None, ge=64)
+    context: int | None = Field(None, ge=64, le=MAX_CONTEXT)
     """Tokens that ONE request may use, prompt and answer together. Default: what the model was trained for, as far as
     memory allows."""
     slots: int | None = Field(None, ge=1, le=256)
     """Requests decoded at the same time; more wait in the queue."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, le=MAX_THREADS)
     """CPU threads for decoding. Default: physical cores."""
     spin: bool = False
     """Let the engine's threads spin while they wait for each other: faster on an idle machine, but answers stall for
     seconds as soon as another program needs a core."""
-    gpu_layers: int | None = Field(None, ge=0)
+    gpu_layers: int | None = Field(None, ge=0, le=MAX_COUNT)
     """Layers put on the GPU. Default: all that fit."""
     force: bool = False
     """Serve the model even if the memory plan says that it does not fit."""
@@ -67,11 +80,11 @@ class ModelConfig(Frozen):
     """GGUF image projector that goes with a vision model."""
     embeddings: bool = True
     """Serve /v1/embeddings from this model too (mean of the last hidden states unless the file says otherwise)."""
-    idle_unload_s: float | None = Field(None, gt=0)
+    idle_unload_s: float | None = Field(None, gt=0, le=MAX_WAIT_S)
     """Stop the engine after so many seconds without a request; the next request starts it again."""
-    queue_limit: int = Field(64, ge=0)
+    queue_limit: int = Field(64, ge=0, le=MAX_COUNT)
     """Requests that may wait for a slot; one more gets a 429."""
-    deadline_s: float = Field(600.0, gt=0)
+    deadline_s: float = Field(600.0, gt=0, le=MAX_WAIT_S)
     """Longest time for one request, waiting included."""
     fallback: ModelName | None = None
     """Model that answers while every replica of this one is down; the header x-chaku-fallback says so."""
@@ -151,9 +164,9 @@ class ServeConfig(Frozen):
     user_header: str | None = None
     """Header in which a trusted proxy names the user whom it has logged in, such as X-Forwarded-User. Each such user
     has chats of its own on the page. From any other address the header is ignored."""
-    max_connections: int = Field(1000, ge=1)
+    max_connections: int = Field(1000, ge=1, le=MAX_COUNT)
     """Clients connected at the same time. For one more, the connection that has been idle longest is closed."""
-    body_timeout_s: float = Field(30.0, gt=0)
+    body_timeout_s: float = Field(30.0, gt=0, le=MAX_WAIT_S)
     """Longest time for a request's body to arrive. Each 64 KiB of it adds a second."""
     routing: RoutingPolicy = "prefix"
     """How a model's replica is chosen: prefix prefers one that has read the prompt's beginning, unless it is busy."""
@@ -161,7 +174,7 @@ class ServeConfig(Frozen):
     """Let another replica continue an answer that broke off. The request's header x-chaku-continue (on, off) wins."""
     score_model: str | None = None
     """Model that answers at /score if several are served and the request names none."""
-    batch_parallel: int = Field(2, ge=0)
+    batch_parallel: int = Field(2, ge=0, le=MAX_COUNT)
     """Requests of batches (/v1/batches) that run at once, in slots that nobody else wants. 0 leaves batches to other
     gateways of the database."""
     prices: dict[ModelName, Price] = Field(default_factory=dict)
@@ -170,9 +183,9 @@ class ServeConfig(Frozen):
     """Let visitors use the page without a key, each with limits and chats of their own. Default: not at all."""
     moderation: ModerationPolicy | None = None
     """How prompts and answers are judged. Default: not at all."""
-    conversation_turns: int | None = Field(None, ge=1)
+    conversation_turns: int | None = Field(None, ge=1, le=MAX_COUNT)
     """User messages that one chat may have."""
-    input_characters: int | None = Field(None, ge=1)
+    input_characters: int | None = Field(None, ge=1, le=MAX_CHARACTERS)
     """Characters that the last user message may have."""
     image_limits: ImageLimits = Field(default_factory=ImageLimits)
     """The largest images that a request may carry. Metadata (place, time, camera) is always taken out of them."""
@@ -189,9 +202,9 @@ class ServeConfig(Frozen):
     """Folder whose evaluation runs the page shows, to the local user alone."""
     contestants: tuple[Contestant, ...] = ()
     """Who stands in the arena. Default: every model that answers chats, as it is."""
-    arena_battles_per_hour: int = Field(60, ge=1)
+    arena_battles_per_hour: int = Field(60, ge=1, le=MAX_COUNT)
     """Battles that one visitor may begin."""
-    arena_turns: int = Field(10, ge=1)
+    arena_turns: int = Field(10, ge=1, le=MAX_COUNT)
     """Turns of one battle."""
     database: str | None = None
     """SQLAlchemy URL. Default: CHAKU_DATABASE, or an SQLite file in the data folder."""

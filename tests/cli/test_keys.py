@@ -142,7 +142,15 @@ def test_limits_are_given_changed_and_lifted(url):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--tokens-per-day", "0"), ("--tokens-per-day", "-1"), ("--dollars-per-month", "nan"), ("--expires", "soon")],
+    [
+        ("--tokens-per-day", "0"),
+        ("--tokens-per-day", "-1"),
+        ("--tokens-per-day", "9" * 20),
+        ("--max-tokens", "1.5"),
+        ("--dollars-per-month", "nan"),
+        ("--dollars-per-month", "1e300"),
+        ("--expires", "soon"),
+    ],
 )
 def test_an_odd_limit_is_refused_by_the_option_s_name(url, option, value):
     result = run("create", "demo", option, value)

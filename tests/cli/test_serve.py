@@ -9,16 +9,20 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
+from annotated_types import Ge, Gt, Le
 from click.testing import CliRunner
 
 from chaku import packages
 from chaku.cli import serve as serve_module
-from chaku.config import load
+from chaku.cli.serve_options import FLAGS
+from chaku.config import Frozen, is_number, load
 from chaku.errors import ConfigError, UsageError
+from chaku.policies import GuestPolicy, ImageLimits, Limits, ModerationPolicy, Price, Retention
 from chaku.serve import server
 from chaku.settings import ModelConfig, ServeConfig
 from chaku_server import chaku_environment, run_chaku, serving
@@ -163,13 +167,33 @@ def test_each_reason_not_to_listen_has_its_own_way_out(monkeypatch: pytest.Monke
             "--deadline is 0.0, more than 0 is needed",
             "write it such as --deadline 600",
         ),
+        (
+            {"prices": ("m=-1/2",)},
+            "--price is '-1', at least 0 is needed",
+            "write it such as --price my-model=0.15/0.6",
+        ),
+        (
+            {"image_limits": ("count=1.5",)},
+            "--image-limit is 1.5, a whole number is needed",
+            "write it such as --image-limit megabytes=10",
+        ),
+        (
+            {"retention_days": ("chats=0",)},
+            "--retention-days is '0', at least 1 is needed",
+            "write it such as --retention-days chats=90",
+        ),
+        (
+            {"contestants": ("",)},
+            "--contestant is '', printable characters are needed, none of them a line break, and no space first",
+            "write it such as --contestant terse=smollm2-135m",
+        ),
     ],
 )
 def test_a_flag_that_is_wrong_is_named_with_its_limit_and_an_example(
     flags: dict[str, object], message: str, fix: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        load(ServeConfig, flags=flags, flag_names={"deadline_s": "--deadline"})
+        load(ServeConfig, flags=flags, flag_names=FLAGS)
     assert (caught.value.message, caught.value.fix) == (message, fix)
 
 
@@ -194,6 +218,47 @@ def test_a_value_in_a_file_that_is_wrong_is_named_with_its_limit_and_an_example(
         load(ServeConfig, file)
     assert caught.value.message.startswith(f"{file}: {message}")
     assert caught.value.fix == f"write it such as {fix}"
+
+
+PLACES: dict[str, tuple[type[Frozen], str]] = {
+    "": (ServeConfig, "{%s}"),
+    "models.0.": (ModelConfig, "{models: [{source: 'scripted:', %s}]}"),
+    "guests.": (GuestPolicy, "{guests: {%s}}"),
+    "guests.limits.": (Limits, "{guests: {limits: {%s}}}"),
+    "retention_days.": (Retention, "{retention_days: {%s}}"),
+    "image_limits.": (ImageLimits, "{image_limits: {%s}}"),
+    "moderation.": (ModerationPolicy, "{moderation: {rules: true, %s}}"),
+    "prices.m.": (Price, "{prices: {m: {prompt: 1, completion: 1, %s}}}"),
+}
+"""The mappings of a file: what begins their keys in an error, their kind, and a file with one of them."""
+NUMBERS = [
+    (place, key) for place, (kind, _) in PLACES.items() for key, field in kind.model_fields.items() if is_number(field)
+]
+
+
+@pytest.mark.parametrize(("place", "key"), NUMBERS, ids=str)
+def test_a_number_of_a_file_is_within_two_limits_or_one_error(tmp_path: Path, place: str, key: str) -> None:
+    file = tmp_path / "serve.yaml"
+    kind, form = PLACES[place]
+
+    def loaded(value: object) -> ServeConfig:
+        file.write_text(form % f"{key}: {value}")
+        return load(ServeConfig, file).config
+
+    limits = {type(limit): next(iter(asdict(limit).values())) for limit in kind.model_fields[key].metadata}
+    for limit in limits.values():
+        if limit != limits.get(Gt):
+            loaded(limit)
+    least, most = limits.get(Ge, limits.get(Gt)), limits[Le]
+    for value, limit in ((least - 1, least), (-(10**30), least), (most + 1, most), (10**30, most)):
+        with pytest.raises(ConfigError) as caught:
+            loaded(value)
+        assert caught.value.message.startswith(f"{file}: {place}{key} is {value}, ")
+        assert f" {str(limit).removesuffix('.0')} is " in caught.value.message and caught.value.fix
+    for value in ("true", "false", ".nan", ".inf", "-.inf", "1e999", "٣", "[]", "{}", "''"):
+        with pytest.raises(ConfigError, match=r"number(, not true or false)? is needed") as caught:
+            loaded(value)
+        assert caught.value.message.startswith(f"{file}: {place}{key} is ") and caught.value.fix
 
 
 def test_chat_talks_to_the_server_it_starts_where_the_store_has_keys(tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import click
+from pydantic import ValidationError
 
 from chaku.cli.help_page import option_group
+from chaku.complaints import in_words
+from chaku.policies import Limits
 from chaku.store.keys import Key
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -19,7 +22,7 @@ UNCHANGED: Any = object()
 
 
 class _Amount(click.ParamType[Any]):
-    """A number above 0, or the word none."""
+    """A limit of `policies.Limits`, or the word none."""
 
     def __init__(self, kind: Callable[[str], float]) -> None:
         self.name = "number"
@@ -36,6 +39,11 @@ class _Amount(click.ParamType[Any]):
             number = 0
         if not 0 < number < float("inf"):
             self.fail(f"{value!r} is not a number above 0, nor none", param, context)
+        assert param is not None and param.name is not None
+        try:
+            Limits.model_validate({param.name: number})
+        except ValidationError as error:
+            self.fail(f"{value!r}: {in_words(error.errors()[0])}, or none", param, context)
         return number
 
 
