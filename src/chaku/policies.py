@@ -127,6 +127,11 @@ class ModerationPolicy(Frozen):
     def _has_a_judge(self) -> ModerationPolicy:
         if not (self.rules or self.patterns or self.url or self.guard):
             raise ValueError("a moderation policy needs rules, patterns, url or guard")
+        if not (self.input or self.output):
+            raise ValueError("a moderation policy without input and output judges nothing")
+        for_url = next((key for key in ("url_model", "api_key_env", "threshold") if key in self.model_fields_set), None)
+        if for_url and not self.url:
+            raise ValueError(f"{for_url} of a moderation policy has no effect without url")
         return self
 
     @field_validator("patterns")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -220,6 +221,28 @@ def test_a_value_in_a_file_that_is_wrong_is_named_with_its_limit_and_an_example(
     assert caught.value.fix == f"write it such as {fix}"
 
 
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        (["--no-ui", "--guests"], "guests is .*no effect where ui is false"),
+        (["--no-ui", "--contestant", "m"], "contestants is .*no effect where ui is false"),
+        (["--no-ui", "--arena-turns", "3"], "arena_turns is 3, .*no effect where ui is false"),
+        (["--no-keep", "--batch-parallel", "3"], "batch_parallel is 3, .*no effect where keep is false"),
+        (["--no-keep", "--retention-days", "chats=5"], "retention_days.chats is 5, .*no effect where keep is false"),
+        (["--moderation", "{rules: true, input: false, output: false}"], "judges nothing"),
+        (["--moderation", "{rules: true, threshold: 0.5}"], "threshold of a moderation policy .*without url"),
+        (["--no-ui", "--arena-turns", "10", "--no-keep", "--batch-parallel", "0", "--retention-days", "usage=5"], None),
+    ],
+)
+def test_a_flag_that_another_one_leaves_without_effect_is_refused(flags: list[str], error: str | None) -> None:
+    result = CliRunner().invoke(serve_module.serve, ["m=scripted:", *flags, "--print-config"])
+    if error is None:
+        assert result.exception is None
+    else:
+        assert isinstance(result.exception, ConfigError) and re.search(error, result.exception.message)
+        assert result.exception.fix
+
+
 PLACES: dict[str, tuple[type[Frozen], str]] = {
     "": (ServeConfig, "{%s}"),
     "models.0.": (ModelConfig, "{models: [{source: 'scripted:', %s}]}"),
@@ -227,7 +250,7 @@ PLACES: dict[str, tuple[type[Frozen], str]] = {
     "guests.limits.": (Limits, "{guests: {limits: {%s}}}"),
     "retention_days.": (Retention, "{retention_days: {%s}}"),
     "image_limits.": (ImageLimits, "{image_limits: {%s}}"),
-    "moderation.": (ModerationPolicy, "{moderation: {rules: true, %s}}"),
+    "moderation.": (ModerationPolicy, "{moderation: {url: 'https://a.example/v1', %s}}"),
     "prices.m.": (Price, "{prices: {m: {prompt: 1, completion: 1, %s}}}"),
 }
 """The mappings of a file: what begins their keys in an error, their kind, and a file with one of them."""

@@ -20,6 +20,7 @@ import uvloop
 import yaml
 
 from chaku import logs, packages, tasks
+from chaku.cli.contradictions import check_effects
 from chaku.cli.help_page import command
 from chaku.cli.progress.fetching import fetching
 from chaku.cli.serve_options import FLAGS, PER_MODEL, SECTIONS, VARIABLES, serve_options
@@ -98,6 +99,7 @@ def run(
     # What another command of chaku starts is as that command says.
     variables = None if exit_with_parent else VARIABLES
     loaded = load(ServeConfig, config_file, given, flag_names=FLAGS, variables=variables)
+    check_effects(loaded.config)
     if print_config:
         for name, model, reference in name_models(loaded.config):
             click.echo(f"# {describe_choice(name, model, reference)}")
