@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from chaku.cli.serve import noting_admins
+from chaku.cli.gateway import noting_admins
 from chaku.engines.base import Engine
 from chaku.engines.scripted import Reply, Script, ScriptedEngine
 from chaku.policies import GuestPolicy, Limits

@@ -15,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from canned_engine import CannedEngine
-from chaku.cli.serve import _recorder
+from chaku.cli.gateway import recorder
 from chaku.engines.base import Answer, Call
 from chaku.engines.scripted import Reply, Script, ScriptedEngine
 from chaku.errors import ModelError
@@ -41,7 +41,7 @@ async def test_usage_is_booked_at_the_arrival_of_its_request() -> None:
     async with gateway(scripted(Reply(text="a b c d", token_delay_s=0.05))) as g:
         await g.post(CHAT, chat())
         ended = time.time()
-    _recorder(SimpleNamespace(put=rows.append))(g.exchanges[0])  # type: ignore[arg-type]
+    recorder(SimpleNamespace(put=rows.append))(g.exchanges[0])  # type: ignore[arg-type]
     assert rows[0].duration_s > 0.1
     assert ended - rows[0].time.timestamp() >= rows[0].duration_s - 0.01
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from chaku import tasks
-from chaku.cli.serve import retention_job
+from chaku.cli.gateway import retention_job
 from chaku.policies import Limits
 from chaku.serve.retention import EVERY_S, RetentionJob
 from chaku.settings import ServeConfig

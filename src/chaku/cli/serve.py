@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import json
 import os
 import signal
 import threading
 import time
 import webbrowser
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import yaml
 
 from chaku import logs, packages, tasks
 from chaku.cli.contradictions import check_effects
+from chaku.cli.gateway import open_gateway
 from chaku.cli.help_page import command
 from chaku.cli.progress.fetching import fetching
 from chaku.cli.serve_options import FLAGS, PER_MODEL, SECTIONS, VARIABLES, serve_options
@@ -34,26 +33,12 @@ from chaku.errors import UsageError
 from chaku.models.plan.free_memory import available_bytes
 from chaku.models.reference import Host, HubFile, Reference, Upstream, parse
 from chaku.serve import server
-from chaku.serve.access import is_loopback_host
-from chaku.serve.app import describe_model
-from chaku.serve.batches.mount import add_batches
-from chaku.serve.exchange import Exchange
-from chaku.serve.fleet.routes import NoteAdmin
-from chaku.serve.gateway import UsageSink
-from chaku.serve.retention import RetentionJob
 from chaku.serve.server import Serving
 from chaku.serve.table import ModelTable
-from chaku.serve.traces import open_traces
 from chaku.settings import ModelConfig, ServeConfig
-from chaku.store import audit, retention
-from chaku.store.counters import Counters
-from chaku.store.database import Store, open_memory_store, open_store, without_password
+from chaku.store.database import Store, open_store, without_password
 from chaku.store.keyring import KeyRing
-from chaku.store.usage import UsageRow
 from chaku.store.usage_writer import UsageWriter
-from chaku.web.application import mount
-from chaku.web.arena import ArenaSettings
-from chaku.web.page import NOT_KEPT, PageFiles
 
 Named = tuple[str, ModelConfig, Reference]
 """A model's name, settings and reference."""
@@ -113,7 +98,6 @@ def run(
 
     database = loaded.config.database or database_url()
     with open_store(database) as store, KeyRing(store) as keys, UsageWriter(store) as usage:
-        audit.record_settings(store, _rules(loaded.config))
         _serve(loaded.config, named, store, keys, usage, opens_page=opens_page, ready_fd=ready_fd)
 
 
@@ -205,20 +189,7 @@ def _serve(
     ready_fd: int | None,
 ) -> None:
     table = ModelTable()
-    traces = open_traces() if config.traces else None
-    serving = server.build(config, table, keys, _recorder(usage), Counters(store), noting_admins(store), traces=traces)
-    listener = server.bind(config.host, config.port)  # before anything is fetched: a mistake shows at once
-    port = listener.getsockname()[1]
-    own_host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - not bound here
-    scheme = "https" if serving.tls else "http"
-    url = f"{scheme}://[{own_host}]:{port}" if ":" in own_host else f"{scheme}://{own_host}:{port}"
-    if serving.own_api is not None:
-        serving.own_api.base_url = f"{url}/v1"
-    said = store if config.keep else open_memory_store()
-    serving.companions.append(retention_job(config, store, said))
-    add_batches(serving, store, f"{url}/v1", config)
-    if config.ui:
-        _mount_page(serving, store, said, keys, f"{url}/v1", config)
+    serving, listener, url = open_gateway(config, table, store, keys, usage)
 
     def announce() -> None:
         click.echo(f"chaku is at {url}  (API: {url}/v1, API page: {url}/docs); Ctrl-C stops it", err=True)
@@ -267,96 +238,6 @@ async def _announce_ready(serving: Serving, url: str) -> None:
             click.echo(f"{row.name} is not served: {status.detail}", err=True)
     click.echo("in another terminal, try: chaku chat", err=True)
     click.echo(f"ready: {url} (Ctrl-C stops it)", err=True)
-
-
-def _mount_page(serving: Serving, store: Store, said: Store, keys: KeyRing, base_url: str, config: ServeConfig) -> None:
-    page = PageFiles(note=None if config.keep else NOT_KEPT)
-    if page.missing is not None:
-        click.echo(f"there is an API but no page: {page.missing}", err=True)
-
-    def models() -> list[Any]:
-        return [describe_model(row) for row in serving.table]
-
-    application = mount(
-        serving.app,
-        store,
-        keys,
-        serving.access,
-        models=models,
-        base_url=base_url,
-        page=page,
-        runs=Path(config.runs),
-        evals=Path(config.evals),
-        arena=ArenaSettings(config.contestants, config.arena_battles_per_hour, config.arena_turns),
-        fleet=serving.fleet,
-        check_prompt=serving.moderator.check_prompt if serving.moderator else None,
-        guests=config.guests,
-        user_header=config.user_header,
-        certificate=serving.tls.fingerprint if serving.tls else None,
-        said=said,
-        images=config.image_limits,
-    )
-    serving.companions.append(application)
-
-
-def retention_job(config: ServeConfig, store: Store, said: Store) -> RetentionJob:
-    """Deletes what is older than the settings allow, guests who stay away included."""
-    guest_days = config.guests.keep_days if config.guests else None
-    return RetentionJob(partial(retention.forget, store, said, config.retention_days, guest_days=guest_days))
-
-
-def noting_admins(store: Store) -> NoteAdmin:
-    """Writes what admins do through the API into the audit log."""
-
-    async def note_admin(key_id: str | None, action: str, subject: str) -> None:
-        await asyncio.to_thread(audit.record, store, action, subject, by=audit.Actor("api", key_id))
-
-    return note_admin
-
-
-_RULES = {"public_url", "user_header", "cors_origins", "guests", "joins", "keep", "retention_days"}
-
-
-def _rules(config: ServeConfig) -> dict[str, Any]:
-    """What the audit log says of a gateway's rules for its callers.
-
-    Patterns are left out, being contents, and so are addresses: no file of the database holds any.
-    """
-    moderation = config.moderation
-    return {
-        **config.model_dump(mode="json", include=_RULES),
-        "is_on_loopback": is_loopback_host(config.host),
-        "num_trusted_proxies": len(config.trusted_proxies),
-        "num_fastchat_networks": len(config.fastchat_networks),
-        "moderation": moderation
-        and {
-            **moderation.model_dump(mode="json", exclude={"patterns", "url", "api_key_env"}),
-            "patterns": sorted(moderation.patterns),
-            "url": moderation.url is not None,
-        },
-    }
-
-
-def _recorder(usage: UsageWriter) -> UsageSink:
-    def record(exchange: Exchange) -> None:
-        usage.put(
-            UsageRow(
-                time=dt.datetime.fromtimestamp(exchange.arrived_at, dt.UTC),
-                model=exchange.model,
-                route=exchange.route,
-                status=exchange.status,
-                duration_s=exchange.duration_s,
-                request_id=exchange.request_id,
-                key_id=exchange.key_id,
-                prompt_tokens=exchange.prompt_tokens,
-                cached_tokens=exchange.cached_tokens,
-                completion_tokens=exchange.completion_tokens,
-                dollars=exchange.dollars,
-                time_to_first_token_s=exchange.first_token_s,
-            )
-        )
-
-    return record
 
 
 def _open_page(url: str) -> None:
