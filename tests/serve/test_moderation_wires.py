@@ -224,6 +224,12 @@ async def test_a_choice_whose_end_was_still_held_ends_as_filtered() -> None:
     assert sent.reasons == [(0, "content_filter"), (1, "content_filter")]
 
 
+async def test_a_choice_that_has_not_begun_ends_with_the_others() -> None:
+    sent = Sent()
+    assert await was_filtered([part(0, "<xx>" + "ab " * 40)], sent, 2)
+    assert sent.reasons == [(0, "content_filter"), (1, "content_filter")]
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     before=st.text("ab ", max_size=150),

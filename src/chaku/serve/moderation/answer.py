@@ -42,7 +42,8 @@ class JudgedAnswer(Sink):
         self._held: deque[_Held] = deque()
         self._notes: tuple[str, ...] = ()
         self._num_held = 0
-        self._window = moderator.policy.window * max(1, num_answers)
+        self._num_answers = max(1, num_answers)
+        self._window = moderator.policy.window * self._num_answers
         self._unjudged = 0
         self._texts: dict[tuple[int, str], str] = {}
         """What may still matter of each answer's thoughts, text and calls: twice the window at most."""
@@ -133,12 +134,12 @@ class JudgedAnswer(Sink):
     async def _end(self) -> None:
         """End the stream without what is held. Raises Filtered, so that the engine is stopped.
 
-        A choice whose finish reason was sent keeps it: all of its text was sent before, and nothing is cut off.
+        A choice that has not begun ends too. One whose finish reason was sent keeps it, as all of its text was sent.
         """
         num_tokens = sum(held.block.num_tokens for held in self._held)
         self._held.clear()
         opening: dict[str, Any] = {"delta": {}} if self._route == "chat" else {"text": ""}
-        for index in sorted({index for index, _ in self._texts} - self._finished):
+        for index in sorted({*range(self._num_answers)} - self._finished):
             choice = {"index": index, **opening, "finish_reason": "content_filter", "logprobs": None}
             await self._relay.block(
                 Block(event({**self._frame, "choices": [choice]}), num_tokens=num_tokens), self._notes
