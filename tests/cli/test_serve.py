@@ -243,6 +243,11 @@ def test_a_flag_that_another_one_leaves_without_effect_is_refused(flags: list[st
         assert result.exception.fix
 
 
+def test_a_model_is_not_its_own_fallback() -> None:
+    result = CliRunner().invoke(serve_module.serve, ["m=scripted:", "--fallback", "m", "--print-config"])
+    assert str(result.exception) == "m is its own fallback (name another model)"
+
+
 PLACES: dict[str, tuple[type[Frozen], str]] = {
     "": (ServeConfig, "{%s}"),
     "models.0.": (ModelConfig, "{models: [{source: 'scripted:', %s}]}"),

@@ -143,6 +143,8 @@ def name_models(config: ServeConfig) -> list[Named]:
             if one in taken:
                 raise UsageError(f"two models are called {one!r}", fix="give one another name: NAME=MODEL")
             taken.add(one)
+        if model.fallback == name:
+            raise UsageError(f"{name} is its own fallback", fix="name another model")
         named.append((name, model, argument.reference))
     return named
 
