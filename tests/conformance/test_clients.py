@@ -89,4 +89,4 @@ def test_the_client_talks_streams_parses_and_calls(client: Client, tool_server: 
         assert seen["told"]
     for name in seen.keys() & {"parsed", "parsed_by_call"}:
         assert seen[name].keys() == {"name", "country"}
-    assert seen.get("called", {"city": ""}).keys() == {"city"}
+    assert "called" not in seen or isinstance(seen["called"]["city"], str)

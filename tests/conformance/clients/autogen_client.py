@@ -13,7 +13,7 @@ from autogen_core.models import (
 )
 from autogen_core.tools import FunctionTool
 from autogen_ext.models.openai import OpenAIChatCompletionClient
-from questions import BASE_URL, FIRST, MODEL, OPTIONS, RESULT, SECOND, SKY, City, report, weather
+from questions import BASE_URL, FIRST, MODEL, OPTIONS, RESULT, SECOND, SKY, THIRD, City, report, weather
 
 ABLE = {
     "vision": False,
@@ -28,13 +28,14 @@ async def talk() -> None:
     model = OpenAIChatCompletionClient(
         model=MODEL, base_url=BASE_URL, api_key="any", max_retries=0, model_info=ABLE, **OPTIONS
     )
-    words = {"model_client": model, "system_message": "You are a helpful assistant."}
+    words = {"model_client": model, "system_message": None}
     whole, streaming = AssistantAgent("helper", **words), AssistantAgent("helper", model_client_stream=True, **words)
     first, second = [(await whole.run(task=task)).messages[-1] for task in (FIRST, SECOND)]
     for task in (FIRST, SECOND):
         *_, last = [message async for message in streaming.run_stream(task=task)]
     city = AssistantAgent("geographer", output_content_type=City, **words)
-    parsed = (await city.run(task=FIRST)).messages[-1]
+    await city.load_state(await streaming.save_state())
+    parsed = (await city.run(task=THIRD)).messages[-1]
     tools = [FunctionTool(weather, description="Say what the weather in a city is.")]
     messages = [UserMessage(content=SKY, source="user")]
     called = await model.create(messages, tools=tools, tool_choice="required")
