@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NAME := Kusi
 ORG := the chaku project
-LANES := --numprocesses 4 --dist loadgroup --no-loadscope-reorder
+LANES := --numprocesses 3 --dist loadgroup --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 # The suite starts hundreds of Pythons; without compiled modules each costs half a second more.
@@ -17,7 +17,7 @@ help: ## list the targets
 demo: $(VENV)/.demo ## serve the built-in 135M model on http://127.0.0.1:8000
 	@$(BIN)/chaku demo $(DEMO)
 
-test: $(VENV)/.dev ## run the whole suite in four processes, or TEST='tests/serve -k deadline' in one
+test: $(VENV)/.dev ## run the whole suite in three processes, or TEST='tests/serve -k deadline' in one
 	@scripts/test-services
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(TEST),$(LANES))
 

@@ -26,7 +26,7 @@ gc.disable()  # until the tests are collected: it would take a quarter of that t
 
 @pytest.hookimpl(wrapper=True)  # xdist reads the groups in its own hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Sort tests into lanes for `make test`, which runs four processes.
+    """Sort tests into lanes for `make test`, which runs three processes.
 
     The tests of one file stay together and share its fixtures. All tests that run the real model share one lane, since
     two engines on two cores slow each other down. That lane is the longest and begins first; then come files of few
