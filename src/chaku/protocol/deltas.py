@@ -11,7 +11,9 @@ import orjson
 from chaku.errors import EngineError
 from chaku.protocol.errors import error_in_stream
 
-_MAX_COUNT = 2**53
+THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
+"""Fields of a message that hold thoughts. DeepSeek's name is what most servers took over. OpenRouter and newer vLLM say
+`reasoning`. OpenRouter repeats it in parts, some of which may be encrypted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,6 @@ def delta_of_choice(choice: Mapping[str, Any], message: Mapping[str, Any], usage
         )
     return Delta(
         text=message.get("content") or "",
-        # DeepSeek's name, which most servers took over; OpenRouter and newer vLLM say `reasoning`.
         reasoning=message.get("reasoning_content") or message.get("reasoning") or "",
         tool_calls=tuple(calls),
         refusal=message.get("refusal") or "",
@@ -125,8 +126,13 @@ def usage_of(usage: Any) -> TokenUsage | None:
     return TokenUsage(prompt, completion, min(cached, prompt), min(thoughts, completion))
 
 
+def is_count(value: Any) -> bool:
+    """Whether a JSON value counts something: a whole number that every reader of JSON tells from its neighbours."""
+    return type(value) is int and 0 <= value < 2**53
+
+
 def _count(holder: Any, name: str) -> int | None:
     number = holder.get(name) if isinstance(holder, dict) else None
     if number is None:
         return 0
-    return number if type(number) is int and 0 <= number <= _MAX_COUNT else None
+    return number if is_count(number) else None

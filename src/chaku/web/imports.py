@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from chaku.errors import InvalidRequest
 from chaku.images.data_url import clean_content
 from chaku.policies import ImageLimits
+from chaku.protocol.deltas import is_count
 from chaku.protocol.messages import Content
 from chaku.store.database import Store
 from chaku.store.transcripts import ImportResult, import_jsonl
@@ -27,7 +28,6 @@ from chaku.web.shapes import Settings, dump
 
 _CONTENT: TypeAdapter[Any] = TypeAdapter(Content)
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
-_MAX_COUNT = 2**53
 
 
 def import_file(
@@ -125,7 +125,7 @@ def _is_usage(usage: Any) -> bool:
     if not isinstance(details, dict):
         return False
     counts = [*(usage.get(name) for name in _COUNTS), details.get("cached_tokens")]
-    return all(count is None or (type(count) is int and 0 <= count < _MAX_COUNT) for count in counts)
+    return all(count is None or is_count(count) for count in counts)
 
 
 def _are_tool_calls(calls: Any) -> bool:

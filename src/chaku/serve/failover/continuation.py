@@ -13,11 +13,12 @@ import orjson
 
 from chaku.engines.base import Block, Capabilities, Route
 from chaku.protocol.answers import DONE, CompletionUsage, event
+from chaku.protocol.deltas import THOUGHTS
 
 _FRAME = ("id", "created", "model", "system_fingerprint")
 _IN_THE_WAY = ("tools", "logprobs", "response_format")
 """Fields whose answers have a state that text alone does not carry."""
-_NOT_TEXT = ("reasoning_content", "reasoning", "reasoning_details", "tool_calls", "refusal")
+_NOT_TEXT = (*THOUGHTS, "tool_calls", "refusal")
 """Parts of an answer that an engine can't continue."""
 _LIMITS = ("max_tokens", "max_completion_tokens")
 

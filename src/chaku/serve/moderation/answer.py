@@ -11,12 +11,10 @@ from typing import Any, NamedTuple
 from chaku.engines.base import Block, Route
 from chaku.errors import ChakuError
 from chaku.protocol.answers import DONE, chunks_of, event
+from chaku.protocol.deltas import THOUGHTS
 from chaku.serve.failover.dispatch import Sink
 from chaku.serve.moderation.moderator import PASS, Decision, Moderator, header_of
 from chaku.serve.relay import Relay
-
-_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
-"""OpenRouter and newer vLLM say `reasoning`. OpenRouter repeats it in parts, some of which may be encrypted."""
 
 
 class Filtered(ChakuError):
@@ -77,7 +75,7 @@ class JudgedAnswer(Sink):
                 text = holder.get(name) or ""
                 start = max(0, decision.start - sum(map(len, _thoughts_of(holder).values())))
                 holder[name] = text[:start] if decision.action == "hide" else ""
-                for other in (*_THOUGHTS, "tool_calls"):
+                for other in (*THOUGHTS, "tool_calls"):
                     holder.pop(other, None)
                 if holder.get("refusal"):
                     holder["refusal"] = None
@@ -161,7 +159,7 @@ def _texts_of(holder: dict[str, Any], name: str) -> dict[str, str]:
 
 
 def _thoughts_of(holder: dict[str, Any]) -> dict[str, str]:
-    return {place: _thought(holder.get(place)) for place in _THOUGHTS}
+    return {place: _thought(holder.get(place)) for place in THOUGHTS}
 
 
 def _thought(value: Any) -> str:
@@ -172,8 +170,8 @@ def _thought(value: Any) -> str:
 
 def _num_characters(texts: dict[str, str]) -> int:
     """New characters, where the same thought under several names is one."""
-    thought = max(len(texts[place]) for place in _THOUGHTS)
-    return thought + sum(len(text) for place, text in texts.items() if place not in _THOUGHTS)
+    thought = max(len(texts[place]) for place in THOUGHTS)
+    return thought + sum(len(text) for place, text in texts.items() if place not in THOUGHTS)
 
 
 def decision_header(decision: Decision) -> list[tuple[bytes, bytes]]:
