@@ -15,6 +15,7 @@ from chaku.serve.fleet import registry
 from chaku.serve.routing.load import Load
 from chaku.serve.worker import membership
 from gateways import Keys, Running, chat, gateway
+from processes import PATIENCE_S
 from workers import soon, worker_here
 
 TEXT = " ".join(f"w{i}" for i in range(20))
@@ -126,17 +127,19 @@ async def test_after_a_soak_with_churn_nothing_is_in_flight_and_every_counter_is
             loads.append(fleet.find("stays").replica.load)
             clients = [asyncio.create_task(client()) for _ in range(6)]
             await asyncio.gather(*(machine(name) for name in ("a", "b")))
+            async with asyncio.timeout(PATIENCE_S):
+                while not any(exchange.num_continued for exchange in g.exchanges):  # until a loss hit an answer
+                    await machine("a")
             over.set()
             await asyncio.gather(*clients)
             whole = [text for text in texts if text is not None]
             assert set(whole) == {TEXT}
             assert len(whole) < len(texts), "nobody hung up"
-            assert any(exchange.num_continued for exchange in g.exchanges), "the churn hit no answer"
 
             (served,) = g.serving.table
             await soon(lambda: not served.admission.num_running and not fleet._ending)
             assert served.admission.num_waiting == 0
-            assert len(served.replicas) == 1 and len(loads) == 7
+            assert len(served.replicas) == 1 and len(loads) >= 7
             assert [(load.num_running, load.unread_tokens) for load in loads] == [(0, 0)] * len(loads)
             assert {name: state for name, state in states(g).items() if state != "gone"} == {"stays": "ready"}
             async with g.http.get(g.url + "/metrics") as response:

@@ -284,11 +284,13 @@ async def test_a_side_that_fails_is_replaced_and_the_battle_not_counted(database
     async with arena(database, engine(NAMES[0]), engine(NAMES[1]), broken, contestants=standing) as me:
         for _ in range(30):
             battle = await begun(me)
-            kinds = [event["kind"] for event in await played(me, battle)]
-            if "replaced" in kinds:
+            events = await played(me, battle)
+            state = await shown(me, battle)
+            if state["side_replaced"]:
                 break
-        state = await shown(me, battle)
-        assert state["state"] == "votable" and "failed" not in kinds
+        assert state["state"] == "votable" and "failed" not in {event["kind"] for event in events}
+        (late,) = await events_of(me, battle)
+        assert late["battle"]["side_replaced"], "who comes late hears of it too"
         assert [side["state"] for side in state["sides"].values()] == ["ended", "ended"]
         revealed = await voted(me, battle)
         assert (revealed["counted"], revealed["reason"]) == (False, "a side failed and was replaced")

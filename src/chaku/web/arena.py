@@ -343,6 +343,7 @@ class Arena:
             "consent": {"keep": True, "publish": battle.publish},
             "prompts": texts_of(max(paths.values(), key=len), "user"),
             "sides": {side: show_side(side) for side in SIDES},
+            "side_replaced": "replaced" in battle.flags,
             "revealed": revealed,
         }
 

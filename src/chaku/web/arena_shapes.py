@@ -113,6 +113,8 @@ class BattleShown(TypedDict):
     consent: dict[str, bool]
     prompts: list[str]
     sides: dict[Side, SideShown]
+    side_replaced: bool
+    """A side failed and another contestant answers in its place: a vote will not count."""
     revealed: Revealed | None
     """After the vote."""
 

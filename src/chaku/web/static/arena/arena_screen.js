@@ -128,7 +128,7 @@ function Rounds({ terms, onPlayed, route, say, complain, isCovered }) {
     <div class="composer-area arena-foot">
       ${battle && !battle.isOnline && html`<p class="offline" role="alert">Connection lost. Trying again; the server continues the answers.</p>`}
       ${wrong && html`<${ErrorCard} title="That did not work" problem=${wrong} />`}
-      ${battle && battle.numReplaced > 0 && !battle.revealed && html`<p class="hint" role="status">A model failed and was replaced. This battle does not count.</p>`}
+      ${battle && battle.sideReplaced && !battle.revealed && html`<p class="hint" role="status">A model failed and was replaced. This battle does not count.</p>`}
       ${isOver && html`<p role="status">A model gave no answer. This battle does not count. <button type="button" class="button" onClick=${renew}><kbd>N</kbd> New battle</button></p>`}
       ${battle?.revealed && html`<${Outcome} battle=${battle} offered=${terms.reasons} onUndo=${undo} onNew=${renew} />`}
       ${battle && battle.turn > 0 && !battle.revealed && !isOver && html`<${VoteBar} battle=${battle} isWide=${!isNarrow} offered=${terms.reasons} reasons=${reasons} onReasons=${setReasons} onVote=${vote} />`}

@@ -10,7 +10,7 @@ import { Observable } from "../data/observable.js";
  * @typedef {{state: "waiting" | "answering" | "ended" | "failed", answers: string[]}} Side
  * @typedef {{contestant: string, model: string, tokens_per_s: number | null, num_tokens: number | null, num_parameters: number | null, parameters: Record<string, any>}} RevealedSide
  * @typedef {{choice: Choice, counted: boolean, reason: string | null, sides: Record<SideName, RevealedSide>, reasons: string[], undo_until: string}} Revealed
- * @typedef {{id: string, state: string, turn: number, token: string | null, prompts: string[], sides: Record<SideName, Side>, revealed: Revealed | null}} BattleShown
+ * @typedef {{id: string, state: string, turn: number, token: string | null, prompts: string[], sides: Record<SideName, Side>, side_replaced: boolean, revealed: Revealed | null}} BattleShown
  */
 
 export const SIDES = /** @type {const} */ (["a", "b"]);
@@ -25,6 +25,7 @@ export class Battle extends Observable {
     this.token = shown.token;
     this.prompts = shown.prompts;
     this.sides = shown.sides;
+    this.sideReplaced = shown.side_replaced;
     this.revealed = shown.revealed;
     this.isOnline = true;
     this.numReplaced = 0;
@@ -62,7 +63,7 @@ export class Battle extends Observable {
   /** @param {BattleShown} shown */
   _take(shown) {
     const { state, turn, token, prompts, sides, revealed } = shown;
-    Object.assign(this, { state, turn, token, prompts, sides, revealed });
+    Object.assign(this, { state, turn, token, prompts, sides, revealed, sideReplaced: shown.side_replaced });
   }
 
   /** Ask both sides. @param {string} content @returns {Promise<boolean>} whether the server took it */
@@ -143,6 +144,7 @@ export class Battle extends Observable {
     else if (side && event.kind === "replaced") {
       side.answers = [];
       side.state = "answering";
+      this.sideReplaced = true;
       this.numReplaced++;
     } else if (side && event.kind === "delta") {
       side.answers[this.turn - 1] = (side.answers[this.turn - 1] ?? "") + event.text;
