@@ -12,14 +12,13 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chaku.complaints import in_words
+from chaku.config import MAX_EXACT_INT
 from chaku.records import atomic_write
 
 SCHEMA = 1
 Outcome = Literal["a", "b", "tie", "both_bad"]
 _SCORES = {"a": 1.0, "b": 0.0, "tie": 0.5, "both_bad": 0.5}
-_MAX_COUNT = 2**53
-"""Every reader of JSON tells whole numbers apart up to here."""
-_Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
+_Count = Annotated[int, Field(ge=0, le=MAX_EXACT_INT)]
 
 
 class Style(BaseModel):
@@ -49,7 +48,7 @@ class Comparison(BaseModel):
     """Games with the same one are not independent: a prompt, a voter or a day."""
     category: str | None = None
     language: str | None = None
-    turn: Annotated[int, Field(ge=1, le=_MAX_COUNT)] = 1
+    turn: Annotated[int, Field(ge=1, le=MAX_EXACT_INT)] = 1
     judge: str | None = None
     """The judging model and a hash of its prompt."""
     voter: str | None = None

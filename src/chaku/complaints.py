@@ -1,4 +1,4 @@
-"""Pydantic's complaints in plain words: what was found, and what is needed instead."""
+"""What is wrong with a value, in plain words: what was found, and what is needed instead."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def shown(value: Any) -> str:
     """The beginning of a value; costs the same for a value of any size."""
     text = _SHORT.repr(value)
     return text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 3] + "..."
+
+
+def not_utf8(name: str, error: UnicodeDecodeError) -> str:
+    """Bytes that are no text; `name` says which. The byte is counted from 0."""
+    return f"{name} is not UTF-8 text: byte {error.start} is invalid"
 
 
 def in_words(complaint: Any) -> str:

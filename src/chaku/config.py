@@ -15,13 +15,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-from chaku.complaints import MODEL_NAME, in_words, shown
+from chaku.complaints import MODEL_NAME, in_words, not_utf8, shown
 from chaku.errors import ConfigError
 from chaku.nearest import did_you_mean
 
 DEFAULT_PORT, MAX_PORT = 8000, 65535
 MAX_COUNT = 1_000_000
 """The most of anything that a setting counts."""
+MAX_EXACT_INT = 2**53 - 1
+"""Every reader of JSON tells whole numbers apart up to here (JavaScript's Number.MAX_SAFE_INTEGER)."""
 MAX_DAYS = 36_500
 MAX_WAIT_S = 86_400 * 365
 """The longest time in seconds that a setting takes. Clocks and databases overflow far above it."""
@@ -154,11 +156,11 @@ _YAML_FIX = "write it as lines of `key: value`; examples/ in the repository has 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text())
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"can't read {file}: {error.strerror}", fix="check the path") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{file} is not UTF-8 text: byte {error.start} is invalid", fix=_YAML_FIX) from None
+        raise ConfigError(not_utf8(str(file), error), fix=_YAML_FIX) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,19 +12,21 @@ from chaku.config import MAX_COUNT, MAX_DAYS, MAX_WAIT_S, Frozen, ModelName
 MAX_TOKENS = 10**15
 """A double and every database hold it exactly."""
 MAX_DOLLARS = 10**9
+RequestLimit = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+TokenLimit = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 
 
 class Limits(Frozen):
     """The limits of one caller: a key, or a guest. None or () is no limit."""
 
-    requests_per_minute: int | None = Field(None, ge=1, le=MAX_COUNT)
-    tokens_per_minute: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    requests_per_minute: RequestLimit | None = None
+    tokens_per_minute: TokenLimit | None = None
     """Tokens of prompts and answers."""
-    tokens_per_day: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    tokens_per_day: TokenLimit | None = None
     """The same within a day (UTC)."""
     dollars_per_month: float | None = Field(None, gt=0, le=MAX_DOLLARS)
     """At the prices of the served models, within a month (UTC)."""
-    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    max_tokens: TokenLimit | None = None
     """Tokens of one answer."""
     models: tuple[ModelName, ...] = ()
     """The models that it may ask; () is every model."""

@@ -79,7 +79,7 @@ def test_a_prompt_that_is_no_utf_8_is_refused(server: FakeServer, tmp_path: Path
     done = ask(server, tmp_path, b"h\xe4llo", **env)
     assert (done.returncode, server.bodies) == (2, [])
     one_error(done.stderr.decode())
-    assert b"byte 1 of it is not UTF-8 text" in done.stderr
+    assert b"it is not UTF-8 text: byte 1 is invalid" in done.stderr
 
 
 def test_what_a_terminal_that_is_not_utf_8_can_not_show_is_one_error(server: FakeServer, tmp_path: Path) -> None:

@@ -73,6 +73,9 @@ def test_files_with_nothing_but_prompts_load(tmp_path: Path) -> None:
     column = tmp_path / "bare.csv"
     column.write_text("What is love?\nAnd hate?\n")
     assert [question.turns for question in read_questions(column)] == [("What is love?",), ("And hate?",)]
+    column.write_bytes(b"What is na\xefve?\n")
+    with pytest.raises(UsageError, match=r"bare\.csv is not UTF-8 text: byte 10 is invalid"):
+        read_questions(column)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ _CPU_FEATURES = (
 
 @command()
 @click.option(
-    "--port", metavar="PORT", type=click.IntRange(1, 65535), default=config.DEFAULT_PORT, show_default=True,
+    "--port", metavar="PORT", type=click.IntRange(1, config.MAX_PORT), default=config.DEFAULT_PORT, show_default=True,
     help="Port that chaku would listen on.",
 )  # fmt: skip
 @click.option("--exposed", metavar="URL", help="Check what a stranger can reach there, instead.")

@@ -17,6 +17,7 @@ import click
 from chaku.cli.help_page import group
 from chaku.cli.keys import database_option
 from chaku.cli.up import scale
+from chaku.cli.watching import every_option
 from chaku.config import DEFAULT_PORT, TOKEN_PREFIX, database_url, environment
 from chaku.errors import UsageError
 from chaku.http_out import Retries, Transport, read_json, refusal
@@ -128,15 +129,8 @@ def logs(name: str, url: str) -> None:
 
 @fleet.command()
 @_gateway_option
-@click.option(
-    "--every",
-    metavar="SECONDS",
-    type=click.FloatRange(0.2),
-    default=1.0,
-    show_default=True,
-    help="Time between updates.",
-)
-def top(url: str, every: float) -> None:
+@every_option
+def top(url: str, every_s: float) -> None:
     """Show the table of workers until Ctrl-C."""
     is_terminal = sys.stdout.isatty()
     while True:
@@ -147,7 +141,7 @@ def top(url: str, every: float) -> None:
             click.echo("\x1b[H\x1b[2J" + "\n".join(line[:columns] for line in lines[: rows - 1]))
         else:
             click.echo("\n".join(lines))
-        time.sleep(every)
+        time.sleep(every_s)
 
 
 def table_lines(workers: Sequence[dict[str, Any]]) -> list[str]:

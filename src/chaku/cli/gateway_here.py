@@ -15,7 +15,7 @@ import click
 import orjson
 
 from chaku.cli.help_page import command
-from chaku.config import DEFAULT_PORT, TOKEN_PREFIX, environment
+from chaku.config import DEFAULT_PORT, MAX_PORT, TOKEN_PREFIX, environment
 from chaku.errors import ChakuError, UsageError
 
 _ANSWER_S = 2.0
@@ -93,7 +93,7 @@ def _get(port: int, path: str) -> tuple[dict[str, Any] | None, str]:
 _port_option = click.option(
     "--port",
     metavar="PORT",
-    type=click.IntRange(1, 65535),
+    type=click.IntRange(1, MAX_PORT),
     default=DEFAULT_PORT,
     show_default=True,
     help="Where the gateway listens.",

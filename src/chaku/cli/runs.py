@@ -13,6 +13,7 @@ import orjson
 from chaku.cli.help_page import group
 from chaku.cli.run_plot import plot
 from chaku.cli.run_push import push
+from chaku.cli.watching import every_option
 from chaku.runs import find_run, read_log, run_folders, steps_of
 from chaku.weights.card import lineage as lineage_of
 from chaku.weights.card import read_manifest
@@ -128,15 +129,7 @@ def sparkline(steps: list[dict[str, Any]], width: int = 40) -> str:
 
 @runs.command()
 @click.argument("run")
-@click.option(
-    "--every",
-    "every_s",
-    metavar="SECONDS",
-    type=click.FloatRange(0.05),
-    default=1.0,
-    show_default=True,
-    help="Time between updates.",
-)
+@every_option
 def watch(run: str, every_s: float) -> None:
     """Print steps as they are logged, until the run ends."""
     folder, seen = find_run(run), 0

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from chaku.complaints import not_utf8
 from chaku.config import cache_dir
 from chaku.errors import UsageError
 from chaku.evals.records import Question
@@ -169,8 +170,10 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
     """Rows of a CSV or TSV file as objects; a file with a single column and no known header is a list of prompts."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"can't read {path}: {error}") from None
+    except OSError as error:
+        raise UsageError(f"can't read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(not_utf8(str(path), error), fix="convert it to UTF-8") from None
     reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
     try:
         header = next(reader, [])

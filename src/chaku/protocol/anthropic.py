@@ -14,7 +14,7 @@ from chaku.complaints import FUNCTION_NAME
 from chaku.config import ModelName
 from chaku.protocol.history import drop
 from chaku.protocol.messages import MAX_PARTS, Json, Shape
-from chaku.protocol.openai import MAX_TOOLS, Text
+from chaku.protocol.openai import MAX_INT, MAX_TOOLS, Text
 from chaku.protocol.requests import Request
 
 REFUSED = {
@@ -255,14 +255,14 @@ class CountTokensRequest(Request):
 class MessagesRequest(CountTokensRequest):
     """POST /v1/messages."""
 
-    max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_INT)]
     stop_sequences: Annotated[list[Text], Field(max_length=16, fail_fast=True)] | None = None
     """The one that ended the answer is named in `stop_sequence`, where the engine names it: llama.cpp and vLLM do."""
     stream: bool | None = None
     """`message_start` says 0 input tokens: engines count at the end, and `message_delta` has the counts."""
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
     metadata: Metadata | None = None
     """`user_id` is passed on to upstreams."""
     service_tier: Literal["auto", "standard_only"] | None = None

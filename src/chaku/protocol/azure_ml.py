@@ -12,20 +12,20 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, TypeAdapter
 
 from chaku.protocol.messages import Shape
-from chaku.protocol.openai import MAX_INPUTS, Text
+from chaku.protocol.openai import MAX_INPUTS, MAX_INT, Text
 from chaku.protocol.requests import Request
 
 
 class ScoreParameters(Shape):
     """How texts are continued."""
 
-    max_new_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
     """16 if it is left out, as for /v1/completions."""
     do_sample: bool | None = None
     """Without it, a text is sampled if temperature, top_p or top_k is given; otherwise the likeliest token is taken."""
     temperature: Annotated[float, Field(gt=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     return_full_text: bool | None = None
     """Whether the prompt is a part of the answer. It is, if this is left out."""

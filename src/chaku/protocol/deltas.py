@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from chaku.config import MAX_EXACT_INT
 from chaku.errors import EngineError
 from chaku.protocol.errors import error_in_stream
 
@@ -128,7 +129,7 @@ def usage_of(usage: Any) -> TokenUsage | None:
 
 def is_count(value: Any) -> bool:
     """Whether a JSON value counts something: a whole number that every reader of JSON tells from its neighbours."""
-    return type(value) is int and 0 <= value < 2**53
+    return type(value) is int and 0 <= value <= MAX_EXACT_INT
 
 
 def _count(holder: Any, name: str) -> int | None:

@@ -13,11 +13,12 @@ from typing import Annotated, Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from chaku.config import ModelName
+from chaku.config import MAX_COUNT, ModelName
+from chaku.protocol.openai import MAX_INT
 from chaku.protocol.requests import Request
 
 Url = Annotated[str, Field(min_length=1, max_length=300)]
-Count = Annotated[int, Field(ge=0, le=1_000_000)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 BEAT_LEASE_S = 90.0
 """A worker beats every 45 s, and is forgotten after two beats that did not come."""
@@ -94,11 +95,11 @@ class GenerateRequest(Request):
     prompt: str
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    max_new_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
     """256 if it is left out."""
     stop: str | Annotated[list[str], Field(max_length=64, fail_fast=True)] | None = None
     stop_token_ids: Annotated[list[int | None], Field(max_length=64, fail_fast=True)] | None = None

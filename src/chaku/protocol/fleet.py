@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from chaku.config import ModelName
+from chaku.config import MAX_COUNT, ModelName
 
 BEAT_EVERY_S = 2.0
 MISSED_BEATS = 3
@@ -23,7 +23,7 @@ MAX_TAKEN = 16
 
 WorkerName = Annotated[str, Field(pattern=f"^{WORKER_NAME}$")]
 Text = Annotated[str, Field(max_length=300)]
-Count = Annotated[int, Field(ge=0, le=1_000_000)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 CommandKind = Literal["drain", "reload", "logs"]
 
 

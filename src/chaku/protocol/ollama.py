@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from chaku.config import ModelName
 from chaku.protocol.messages import Json, Shape
-from chaku.protocol.openai import MAX_INPUTS, MAX_SEED, MAX_TOOLS, Penalty, Text, Tool
+from chaku.protocol.openai import MAX_INPUTS, MAX_INT, MAX_SEED, MAX_TOOLS, Penalty, Text, Tool
 from chaku.protocol.requests import Request
 
 REFUSED = {
@@ -25,7 +25,7 @@ REFUSED = {
     "truncate": "a long input is refused, never cut",
 }
 MAX_IMAGES = 64
-_Int = Annotated[int, Field(ge=0, le=2**31 - 1)] | None
+_Int = Annotated[int, Field(ge=0, le=MAX_INT)] | None
 
 
 class Options(Shape):
@@ -33,11 +33,11 @@ class Options(Shape):
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=MAX_INT)] | None = None
     """0 is no limit."""
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
-    num_predict: Annotated[int, Field(ge=-2, le=2**31 - 1)] | None = None
+    num_predict: Annotated[int, Field(ge=-2, le=MAX_INT)] | None = None
     """Below 1: no limit but the context."""
     stop: Text | Annotated[list[Text], Field(max_length=16, fail_fast=True)] | None = None
     repeat_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
@@ -47,7 +47,7 @@ class Options(Shape):
     """The server's own setting holds: chaku serve --context."""
     num_batch: _Int = None
     """The server's own setting holds."""
-    num_gpu: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
+    num_gpu: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = None
     """The server's own setting holds: chaku serve --gpu-layers."""
     main_gpu: _Int = None
     """The server's own setting holds."""

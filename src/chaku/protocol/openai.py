@@ -90,6 +90,8 @@ class StreamOptions(Shape):
 Text = Annotated[str, Field(min_length=1)]
 Stop = Text | Annotated[list[Text], Field(max_length=16, fail_fast=True)] | None
 Penalty = Annotated[float, Field(ge=-2, le=2)]
+MAX_INT = 2**31 - 1
+"""The largest count of tokens, and token id: engines hold them in 32 bits with a sign."""
 MAX_SEED = 2**63 - 1
 MAX_INPUTS = 2048
 """Prompts or inputs in one request: OpenAI's limit."""
@@ -138,7 +140,7 @@ def _kind_of_prompts(value: Any) -> str:
     return "lists of ids" if isinstance(value[0], list) else "ids"
 
 
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1, fail_fast=True)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_INT)]], Field(min_length=1, fail_fast=True)]
 Prompts = Annotated[
     Annotated[Text, Tag("text")]
     | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True), Tag("texts")]
@@ -156,7 +158,7 @@ class Sampling(Request):
     model: ModelName
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
     n: Annotated[int, Field(ge=1, le=16)] | None = None
     stop: Stop = None
     seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
@@ -168,7 +170,7 @@ class Sampling(Request):
     user: str | None = None
     response_format: ResponseFormat | None = None
     # Extensions, named as vLLM and Hugging Face name them.
-    top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     ignore_eos: bool | None = None
@@ -178,7 +180,7 @@ class ChatRequest(Sampling):
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
-    max_completion_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
@@ -209,7 +211,7 @@ class CompletionRequest(Sampling):
 
     prompt: Prompts
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
-    max_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_INT)] | None = None
     """0 with echo and logprobs: only score the prompt, where the engine can."""
     echo: bool | None = None
     suffix: str | None = None

@@ -13,7 +13,7 @@ from pydantic import Discriminator, Field, Tag
 from chaku.complaints import FUNCTION_NAME
 from chaku.config import ModelName
 from chaku.protocol.messages import MAX_PARTS, Json, Shape
-from chaku.protocol.openai import MAX_TOOLS, Text
+from chaku.protocol.openai import MAX_INT, MAX_TOOLS, Text
 from chaku.protocol.requests import Request
 
 _STATELESS = "chaku stores no answers: send the whole conversation in input"
@@ -218,7 +218,7 @@ class ResponsesRequest(Request):
     input: Input
     """Text, or items: messages, function calls, their outputs, and reasoning."""
     instructions: str | None = None
-    max_output_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    max_output_tokens: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     stream: bool | None = None

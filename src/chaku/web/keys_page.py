@@ -10,9 +10,9 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chaku.config import MAX_COUNT
+from chaku.config import MAX_DAYS
 from chaku.errors import PermissionRefused
-from chaku.policies import MAX_TOKENS, Limits
+from chaku.policies import Limits, RequestLimit, TokenLimit
 from chaku.protocol.messages import Shape
 from chaku.store.database import Store
 from chaku.store.keys import Key, create, list_keys, revoke
@@ -26,9 +26,9 @@ class NewKey(Shape):
 
     name: Annotated[str, Field(max_length=64)]
     scopes: Annotated[list[str], Field(min_length=1, max_length=8)]
-    expires_in_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
-    requests_per_minute: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
-    tokens_per_day: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    expires_in_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] | None = None
+    requests_per_minute: RequestLimit | None = None
+    tokens_per_day: TokenLimit | None = None
 
 
 class KeysPage:

@@ -13,6 +13,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from chaku.config import MAX_EXACT_INT
 from chaku.errors import ChakuError
 from chaku.store.conversations import StoredConversation
 from chaku.store.message_record import StoredMessage
@@ -23,10 +24,9 @@ log = logging.getLogger(__name__)
 Event = dict[str, Any]
 Numbered = tuple[int | None, Event]
 """An event and its id, where a reader can come back to it."""
-ELSEWHERE = 2**53 - 1
+ELSEWHERE = MAX_EXACT_INT
 """The id of what one gateway reads from the store while another writes it. No stream has so many events, so the writer
-takes the id as unknown: a reader that comes there gets a snapshot, not deltas on top of a text it has. JavaScript can
-hold it."""
+takes the id as unknown: a reader that comes there gets a snapshot, not deltas on top of a text it has."""
 
 KEEP_ALIVE_S = 15.0
 MAX_WAITING = 1000

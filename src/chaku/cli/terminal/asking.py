@@ -13,6 +13,7 @@ import click
 
 from chaku.cli.terminal import settings
 from chaku.client import Client
+from chaku.complaints import not_utf8
 from chaku.errors import ChakuError, NotFound, UsageError
 
 
@@ -64,8 +65,7 @@ def question_of(prompt: str | None, attached: str) -> str | None:
     try:
         piped = sys.stdin.buffer.read().decode().strip("\n")
     except UnicodeDecodeError as error:
-        what = f"standard input is not UTF-8 text: byte {error.start} is invalid"
-        raise UsageError(what, fix="convert it to UTF-8") from None
+        raise UsageError(not_utf8("standard input", error), fix="convert it to UTF-8") from None
     question = "\n\n".join(part for part in (prompt, attached, piped) if part)
     if not question:
         raise UsageError(

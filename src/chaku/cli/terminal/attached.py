@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chaku.complaints import not_utf8
 from chaku.errors import InvalidRequest, UsageError
 from chaku.images.data_url import clean
 
@@ -87,10 +88,8 @@ def _block(path: Path) -> str:
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}", fix="check the name of the file") from None
     except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{path} is not UTF-8 text: byte {error.start} is invalid",
-            fix="name a text file, or a PNG, JPEG, WebP or GIF",
-        ) from None
+        fix = "name a text file, or a PNG, JPEG, WebP or GIF"
+        raise UsageError(not_utf8(str(path), error), fix=fix) from None
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))  # longer than any inside
     body = text.rstrip("\n")
     return f"{path.name}:\n{fence}{path.suffix[1:]}\n{body}\n{fence}"

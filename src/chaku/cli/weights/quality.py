@@ -11,6 +11,7 @@ import click
 from chaku.cli.help_page import command
 from chaku.cli.progress.counting import counting
 from chaku.cli.weights.options import FOLDER
+from chaku.complaints import not_utf8
 from chaku.errors import UsageError
 from chaku.packages import needs
 from chaku.weights.quality import compare
@@ -51,9 +52,7 @@ def quality(a: Path, b: Path, text_file: Path, chunk_tokens: int, max_chunks: in
     try:
         text = text_file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{text_file} is not UTF-8 text: byte {error.start} is invalid", fix="convert it to UTF-8"
-        ) from None
+        raise UsageError(not_utf8(str(text_file), error), fix="convert it to UTF-8") from None
 
     def step(done: int, total: int) -> None:
         counting(done, total, "chunks")

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from chaku.complaints import shown
+from chaku.config import MAX_EXACT_INT
 from chaku.errors import InvalidRequest
 
 _ANNOTATIONS = frozenset({
@@ -36,8 +37,6 @@ seconds."""
 MAX_PATTERN_CHARS = 1000
 MAX_GROUPS = 100
 """Python's own compiler gives up near 1,000 groups inside each other."""
-_LARGEST_BOUND = 2**53
-"""Whole numbers above are not told apart by every JSON reader; llama.cpp clips at 2**63."""
 _REGEX = re.compile(
     r"(?:[^\\\[\](){}*+?]|\\[dDwWsSnrt.\-/\\^$|()\[\]{}*+?@]|\[\^?(?:[^\\\[\]&~]|\\.)+\]|\((?:\?:|(?!\?))|[)*+?]|\{\d{1,3}(?:,\d{0,3})?\})*"
 )
@@ -104,8 +103,8 @@ def _check_value(keyword: str, value: Any, here: str, root: Any) -> None:
         if type(value) is not int or not 0 <= value <= _MOST_COUNTED:
             raise _refuse(here, f"{shown(value)} can't be enforced: 0 to {_MOST_COUNTED:,} can")
     elif keyword in _BOUNDS:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > _LARGEST_BOUND:
-            raise _refuse(here, f"{shown(value)} can't be enforced: numbers up to 2**53 can")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > MAX_EXACT_INT:
+            raise _refuse(here, f"{shown(value)} can't be enforced: numbers up to {MAX_EXACT_INT:,} can")
     elif keyword == "required":
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
             raise _refuse(here, "it must be a list of property names")

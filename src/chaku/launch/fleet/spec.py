@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from chaku.config import Frozen, load
+from chaku.config import MAX_PORT, Frozen, load
 from chaku.errors import UsageError
 from chaku.models.reference import parse
 from chaku.nearest import did_you_mean
@@ -111,7 +111,7 @@ class SkyPlace(Frozen):
     """Disk of one machine, in GB."""
     advertise: str = f"http://$SKYPILOT_NODE_IPS:{_WORKER_PORT}"
     """Address at which the gateway reaches a worker, as a shell word of the machine; it names the port too."""
-    port: int = Field(_WORKER_PORT, ge=1, le=65535)
+    port: int = Field(_WORKER_PORT, ge=1, le=MAX_PORT)
     """Port that a worker binds."""
     secrets: tuple[str, ...] = ()
     """Further variables to hand on, by name, such as HF_TOKEN."""
