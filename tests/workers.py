@@ -19,7 +19,7 @@ from chaku.engines.scripted import ScriptedEngine
 from chaku.serve.fleet.routes import add_worker_route
 from chaku.serve.server import Serving
 from chaku.serve.traces import Traces
-from chaku.serve.worker.companion import Identity, Throughput, Worker, WorkerKey, new_key
+from chaku.serve.worker.companion import Identity, Throughput, WorkerCompanion, WorkerKey, new_key
 from chaku_server import chaku_environment
 from gateways import Running, gateway, scripted
 from processes import PATIENCE_S
@@ -70,7 +70,7 @@ async def worker_here(
         )
         (served,) = serving.table
         add_worker_route(serving.app, name, identity.generation, key.token)
-        Worker(identity, serving, served, throughput, engine, gateways, token)
+        WorkerCompanion(identity, serving, served, throughput, engine, gateways, token)
 
     options = {"joins": False, "ui": False, "extend": extend, "port": port, "model": model, "traces": traces}
     async with gateway(engine(), keys=key, **options) as running:

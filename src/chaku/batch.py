@@ -28,7 +28,7 @@ RETRIES = Retries(limit=20, budget_s=600.0)
 
 
 @dataclass(frozen=True)
-class BatchRequest:
+class BatchLine:
     """One line of the input."""
 
     custom_id: str
@@ -46,13 +46,13 @@ class BadLine(UsageError):
     """A line of the input is no request of a batch; `code` says why in OpenAI's words."""
 
 
-def read_requests(path: Path, model: str | None) -> list[BatchRequest]:
+def read_requests(path: Path, model: str | None) -> list[BatchLine]:
     """The requests of a file, in its order. `model` is for those that name none.
 
     A line is one of OpenAI's batches, or an object with `messages` or `prompt` and further fields of a chat request.
     Raises UsageError with the line's number.
     """
-    requests: dict[str, BatchRequest] = {}
+    requests: dict[str, BatchLine] = {}
     for number, line in lines_of(path.read_bytes()):
         try:
             request = request_of(line, number, model)
@@ -71,7 +71,7 @@ def lines_of(content: bytes) -> Iterator[tuple[int, bytes]]:
     return ((number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip())
 
 
-def request_of(line: bytes, number: int, model: str | None, *, is_strict: bool = False) -> BatchRequest:
+def request_of(line: bytes, number: int, model: str | None, *, is_strict: bool = False) -> BatchLine:
     """The request in a line. With `is_strict` nothing but OpenAI's own form is taken. Raises BadLine."""
     try:
         row = loads(line)
@@ -103,7 +103,7 @@ def request_of(line: bytes, number: int, model: str | None, *, is_strict: bool =
             fix = "name one with -m, or as model of the body"
             raise BadLine("the request names no model", fix=fix, param="body.model", code="missing_required_parameter")
         body["model"] = model
-    return BatchRequest(custom_id, url, body)
+    return BatchLine(custom_id, url, body)
 
 
 class Answers:
@@ -113,7 +113,7 @@ class Answers:
         self._file = file
         self._ids = ids
 
-    def missing(self, requests: list[BatchRequest]) -> list[BatchRequest]:
+    def missing(self, requests: list[BatchLine]) -> list[BatchLine]:
         """The requests without an answer. Raises UsageError where a request was changed after its answer came."""
         for request in requests:
             if self._ids.get(request.custom_id, request.id) != request.id:
@@ -169,7 +169,7 @@ class Pacer:
             await self._sleep(begins - now)
 
 
-async def ask(transport: Transport, request: BatchRequest, retries: Retries | None = None) -> dict[str, Any]:
+async def ask(transport: Transport, request: BatchLine, retries: Retries | None = None) -> dict[str, Any]:
     """Send a request; its answer as OpenAI's Batch API writes it. A refusal is an answer too.
 
     Raises ChakuError where the server is away, or refuses for longer than is waited for.

@@ -17,7 +17,7 @@ from chaku.engines.scripted import Reply
 from chaku.errors import InvalidRequest
 from chaku.protocol.ollama import OllamaChatRequest, OllamaGenerateRequest
 from chaku.protocol.validation import read_request
-from chaku.serve.wires.ollama import ChatWire, GenerateWire
+from chaku.serve.wires.ollama import OllamaChatWire, OllamaGenerateWire
 from gateways import gateway, scripted
 
 TALK: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
@@ -26,7 +26,7 @@ PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(8)).decode()
 
 def chat(**fields: Any) -> Any:
     """The translation of a chat."""
-    return ChatWire().translate(read_request(OllamaChatRequest, {"model": "m", "messages": TALK, **fields}), {})
+    return OllamaChatWire().translate(read_request(OllamaChatRequest, {"model": "m", "messages": TALK, **fields}), {})
 
 
 async def test_the_official_client_chats_generates_and_lists() -> None:
@@ -111,7 +111,7 @@ def test_images_are_taken_as_base64_of_known_kinds() -> None:
         chat(messages=[{"role": "user", "images": ["/etc/passwd"]}])
     raw = {"model": "m", "prompt": "x", "raw": True, "images": [PNG]}
     with pytest.raises(InvalidRequest, match="images needs a chat template"):
-        GenerateWire().translate(read_request(OllamaGenerateRequest, raw), {})
+        OllamaGenerateWire().translate(read_request(OllamaGenerateRequest, raw), {})
 
 
 @given(

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from chaku.batch import Answers, BatchRequest, Pacer, ask, has_failed, open_answers, read_requests, run
+from chaku.batch import Answers, BatchLine, Pacer, ask, has_failed, open_answers, read_requests, run
 from chaku.cli.help_page import group
 from chaku.cli.progress.requests import RequestCounts
 from chaku.cli.terminal.asking import endpoint_options
@@ -87,7 +87,7 @@ def run_batch(
 
 
 async def _send(
-    missing: list[BatchRequest],
+    missing: list[BatchLine],
     answers: Answers,
     counts: RequestCounts,
     parallel: int,
@@ -112,7 +112,7 @@ async def _send(
         headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else None
         transport = Transport(endpoint.base_url, who=endpoint.base_url, headers=headers)
 
-        async def answer(request: BatchRequest) -> None:
+        async def answer(request: BatchLine) -> None:
             await pacer.wait()
             answered = await ask(transport, request)
             answers.add(answered)

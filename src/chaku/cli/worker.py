@@ -41,7 +41,7 @@ from chaku.serve.access import is_loopback_host
 from chaku.serve.fleet.routes import add_worker_route
 from chaku.serve.table import ModelTable
 from chaku.serve.traces import open_traces
-from chaku.serve.worker.companion import Identity, Throughput, Worker, WorkerKey, new_key
+from chaku.serve.worker.companion import Identity, Throughput, WorkerCompanion, WorkerKey, new_key
 from chaku.serve.worker.settings import WorkerConfig
 from chaku.settings import ServeConfig
 
@@ -164,7 +164,7 @@ def _run(asked: WorkerConfig, token: str | None) -> None:
     watches: list[spot_notice.Watch] = []
     with contextlib.closing(listener), contextlib.ExitStack() as running:
         served = table.add(new_engine(), settings, created=int(time.time()))
-        Worker(
+        WorkerCompanion(
             identity, serving, served, throughput, new_engine, gateways, token, certificate=asked.gateway_certificate
         )
         uvloop.run(server.run(serving, listener, announce))

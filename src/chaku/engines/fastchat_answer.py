@@ -15,7 +15,7 @@ from chaku.engines.blocks import blocks_of_chunks
 from chaku.engines.fastchat_text import NewText
 from chaku.errors import ChakuError, ContextOverflow, EngineError, InvalidRequest, Overloaded
 from chaku.http_out import BrokenOff
-from chaku.protocol.answers import AnswerFrame, usage_of
+from chaku.protocol.answers import AnswerFrame, completion_usage
 from chaku.protocol.fastchat import CONTEXT_OVERFLOW, Frames
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class FastChatAnswer(Answer):
         self._response = response
         self._finish: str | None = None
         self._frame = AnswerFrame(name, call.request_id, is_chat=self._is_chat)
-        self.usage = usage_of(asked.num_prompt, 0)
+        self.usage = completion_usage(asked.num_prompt, 0)
 
     async def _texts(self) -> AsyncIterator[str]:
         """What is new, piece by piece; `_finish` and `usage` are set at the end."""
@@ -83,7 +83,7 @@ class FastChatAnswer(Answer):
         if reason is not None:
             self._finish = "length" if reason == "length" else "stop"
         if isinstance(told := content.get("usage"), dict):
-            self.usage = usage_of(int(told["prompt_tokens"]), int(told["completion_tokens"]))
+            self.usage = completion_usage(int(told["prompt_tokens"]), int(told["completion_tokens"]))
 
     async def whole(self) -> dict[str, Any]:
         """The whole answer."""

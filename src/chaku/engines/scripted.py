@@ -21,7 +21,7 @@ from pydantic import Field, field_validator
 from chaku.config import Frozen, load
 from chaku.engines.base import Answer, Block, Call, Capabilities, Engine, State, Status
 from chaku.errors import EngineError, EngineUnavailable, InvalidRequest
-from chaku.protocol.answers import DONE, AnswerFrame, event, usage_of
+from chaku.protocol.answers import DONE, AnswerFrame, completion_usage, event
 from chaku.protocol.openai import prompts_of
 
 
@@ -141,7 +141,7 @@ class _ScriptedAnswer(Answer):
         num_prompt = sum(len(_text_of(m.get("content")).split()) for m in call.body.get("messages", ())) or len(
             prompt.split()
         )
-        self._usage = usage_of(num_prompt, len(self._tokens) * self._num_answers)
+        self._usage = completion_usage(num_prompt, len(self._tokens) * self._num_answers)
 
     async def _spoken(self) -> AsyncIterator[str]:
         """The tokens in their time, or the script's fault."""

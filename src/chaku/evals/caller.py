@@ -24,7 +24,7 @@ ENDING = (EngineUnavailable, Overloaded, AuthenticationFailed, PermissionRefused
 
 
 @dataclass(frozen=True)
-class Host:
+class ModelHost:
     """An OpenAI-compatible API."""
 
     base_url: str
@@ -39,15 +39,15 @@ class Called:
     usage: CallUsage
 
 
-class Caller:
-    """`async with Caller({"model": host}, parallel=8) as caller: await caller.chat("model", messages)`.
+class ModelCaller:
+    """`async with ModelCaller({"model": host}, parallel=8) as caller: await caller.chat("model", messages)`.
 
     Two models on one host share its limit.
     """
 
     def __init__(
         self,
-        hosts: Mapping[str, Host],
+        hosts: Mapping[str, ModelHost],
         *,
         parallel: int,
         budget: Budget | None = None,
@@ -112,5 +112,5 @@ class Caller:
             return Called(completion, usage)
 
 
-def _place(host: Host) -> str:
+def _place(host: ModelHost) -> str:
     return urlsplit(host.base_url).netloc

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chaku.errors import ChakuError, Overloaded
-from chaku.evals.caller import ENDING, Caller
+from chaku.evals.caller import ENDING, ModelCaller
 from chaku.evals.parse import answer_schema, parsed
 from chaku.evals.plan import Judging
 from chaku.evals.prices import BudgetReached
@@ -43,7 +43,7 @@ class Trial:
 class HttpJudge:
     """A model behind an API. Usage of its calls is kept by the probe's key."""
 
-    def __init__(self, caller: Caller, judging: Judging) -> None:
+    def __init__(self, caller: ModelCaller, judging: Judging) -> None:
         self._caller = caller
         self._judging = judging
         self._extra: dict[str, Any] | None = None
@@ -51,7 +51,7 @@ class HttpJudge:
         self.usages: dict[str, CallUsage] = {}
 
     async def __call__(self, probe: Probe) -> str:
-        """The judge's text. Raises what `Caller.chat` raises."""
+        """The judge's text. Raises what `ModelCaller.chat` raises."""
         async with self._declaring:
             if self._extra is None:
                 self._extra = await self._schema()

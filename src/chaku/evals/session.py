@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import orjson
 
 from chaku.errors import ChakuError, UsageError
-from chaku.evals.caller import ENDING, Caller
+from chaku.evals.caller import ENDING, ModelCaller
 from chaku.evals.checkers import check, needs_code
 from chaku.evals.parse import answer_schema, parsed
 from chaku.evals.plan import Answers, AnswerTask, JudgementTask, Judging
@@ -70,11 +70,11 @@ class Session:
             self._judgements_file.add(record.line())
             self._judgements[record.key] = record
 
-    async def ask(self, tasks: Sequence[AnswerTask], caller: Caller, watch: Watch) -> None:
+    async def ask(self, tasks: Sequence[AnswerTask], caller: ModelCaller, watch: Watch) -> None:
         """Ask for answers. Raises BudgetReached, and what means that no further call would do better."""
         await _in_parallel(tasks, caller.num_workers, lambda task: self._note(answer_to(task, caller), watch))
 
-    async def judge(self, tasks: Sequence[JudgementTask], judging: Judging, caller: Caller, watch: Watch) -> None:
+    async def judge(self, tasks: Sequence[JudgementTask], judging: Judging, caller: ModelCaller, watch: Watch) -> None:
         """Ask for judgements. Raises as `ask` does."""
         extra: dict[str, Any] = {}
         if tasks and await caller.declares(judging.judge, "response_format"):
@@ -119,7 +119,7 @@ class Session:
         return num_left
 
 
-async def answer_to(task: AnswerTask, caller: Caller) -> ContestantAnswer:
+async def answer_to(task: AnswerTask, caller: ModelCaller) -> ContestantAnswer:
     """The contestant's answer to all turns. A failure of this call alone is an answer with an error."""
     turns: list[str] = []
     reasons: list[str] = []
@@ -148,7 +148,7 @@ async def answer_to(task: AnswerTask, caller: Caller) -> ContestantAnswer:
 
 
 async def judgement_of(
-    task: JudgementTask, judging: Judging, caller: Caller, extra: dict[str, Any] | None = None
+    task: JudgementTask, judging: Judging, caller: ModelCaller, extra: dict[str, Any] | None = None
 ) -> Judgement:
     """What the judge says, read. A failure of this call alone is a judgement that failed."""
     judgement = Judgement(

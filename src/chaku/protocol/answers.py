@@ -225,7 +225,7 @@ class ErrorBody(TypedDict):
     error: ErrorDetail
 
 
-def usage_of(num_prompt: int, num_answer: int) -> CompletionUsage:
+def completion_usage(num_prompt: int, num_answer: int) -> CompletionUsage:
     """Token counts of an answer."""
     return {
         "prompt_tokens": num_prompt,

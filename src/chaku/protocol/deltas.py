@@ -77,7 +77,7 @@ def deltas_of_event(data: str) -> list[Delta]:
             raise error_in_stream(event["error"])
         choices = event.get("choices") or []
         if not choices:
-            usage = usage_of(event.get("usage"))
+            usage = read_usage(event.get("usage"))
             return [Delta(usage=usage)] if usage else []
         if len(choices) > 1 or choices[0].get("index", 0) != 0:
             raise EngineError("the stream carries several answers where one was asked for")
@@ -106,12 +106,12 @@ def delta_of_choice(choice: Mapping[str, Any], message: Mapping[str, Any], usage
         refusal=message.get("refusal") or "",
         stop_sequence=stop if isinstance(stop := choice.get("stop_reason"), str) else None,  # vLLM's name
         finish_reason=choice.get("finish_reason"),
-        usage=usage_of(usage),
+        usage=read_usage(usage),
         logprobs=tuple((choice.get("logprobs") or {}).get("content") or ()),
     )
 
 
-def usage_of(usage: Any) -> TokenUsage | None:
+def read_usage(usage: Any) -> TokenUsage | None:
     """OpenAI's usage object, from whatever a server sent in its place.
 
     None where there is none yet (every chunk but one), or where a count in it is none: then nobody has counted. What

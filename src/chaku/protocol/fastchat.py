@@ -38,13 +38,13 @@ _ERROR_CODES = {
 }
 
 
-class Told(BaseModel):
+class FastChatMessage(BaseModel):
     """Base of what workers and clients send: fields that are not read here are ignored, as FastChat does."""
 
     model_config = ConfigDict(frozen=True)
 
 
-class WorkerStatus(Told):
+class WorkerStatus(FastChatMessage):
     """The models that a worker serves, and the requests that it holds."""
 
     model_names: Annotated[tuple[ModelName, ...], Field(max_length=64)]
@@ -52,7 +52,7 @@ class WorkerStatus(Told):
     queue_length: Count = 0
 
 
-class Registration(Told):
+class Registration(FastChatMessage):
     """POST /register_worker."""
 
     worker_name: Url
@@ -62,20 +62,20 @@ class Registration(Told):
     multimodal: bool = False
 
 
-class HeartBeat(Told):
+class HeartBeat(FastChatMessage):
     """POST /receive_heart_beat."""
 
     worker_name: Url
     queue_length: Count = 0
 
 
-class ModelQuery(Told):
+class ModelQuery(FastChatMessage):
     """A question about one model."""
 
     model: ModelName
 
 
-class ConversationTemplate(Told):
+class ConversationTemplate(FastChatMessage):
     """What `chaku` reads of the template that a worker names."""
 
     name: Annotated[str, Field(max_length=300)]

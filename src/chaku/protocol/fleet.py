@@ -27,13 +27,13 @@ Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 CommandKind = Literal["drain", "reload", "logs"]
 
 
-class Told(BaseModel):
+class FleetMessage(BaseModel):
     """Base of every message: immutable, and lenient to newer fields."""
 
     model_config = ConfigDict(frozen=True)
 
 
-class ToldCapabilities(Told):
+class ToldCapabilities(FleetMessage):
     """The features that a worker's model honours; the fields are those of `engines.base.Capabilities`."""
 
     routes: tuple[Literal["chat", "completions", "embeddings"], ...]
@@ -50,7 +50,7 @@ class ToldCapabilities(Told):
     why_not: Annotated[dict[Text, Text], Field(max_length=200)] = Field(default_factory=dict)
 
 
-class Beat(Told):
+class Beat(FleetMessage):
     """How a worker is. Rates are of the last seconds."""
 
     name: WorkerName
@@ -93,7 +93,7 @@ class Join(Beat):
     version: Text = ""
 
 
-class Joined(Told):
+class Joined(FleetMessage):
     """A gateway's answer to a join."""
 
     lease: str = Field(repr=False)
@@ -101,20 +101,20 @@ class Joined(Told):
     lease_s: float = BEAT_EVERY_S * MISSED_BEATS
 
 
-class Command(Told):
+class Command(FleetMessage):
     """What a worker shall do, once, however often it is given."""
 
     id: Text
     kind: CommandKind
 
 
-class Heard(Told):
+class Heard(FleetMessage):
     """A gateway's answer to a beat: the commands that the worker has not acknowledged yet."""
 
     commands: tuple[Command, ...] = ()
 
 
-class Leave(Told):
+class Leave(FleetMessage):
     """A worker's last word."""
 
     name: WorkerName
@@ -122,7 +122,7 @@ class Leave(Told):
     lease: Text = Field(repr=False)
 
 
-class Proof(Told):
+class Proof(FleetMessage):
     """A worker's answer to the call-back."""
 
     name: WorkerName
@@ -144,6 +144,6 @@ def is_proof(proof: Proof, key: str, name: str, generation: str, nonce: str) -> 
     )
 
 
-def as_json(message: Told) -> dict[str, Any]:
+def as_json(message: FleetMessage) -> dict[str, Any]:
     """A message as it is sent."""
     return message.model_dump(mode="json", exclude_none=True)

@@ -16,9 +16,8 @@ from chaku.serve.body import CHAT_LIMITS, TEXT_LIMITS
 from chaku.serve.signposts import signpost
 from chaku.serve.wires.anthropic import CountTokensWire, MessagesWire
 from chaku.serve.wires.base import Wire
-from chaku.serve.wires.fastchat import CountTokenWire, EmbeddingsWire, GenerateWire
-from chaku.serve.wires.ollama import ChatWire, EmbedWire
-from chaku.serve.wires.ollama import GenerateWire as OllamaGenerateWire
+from chaku.serve.wires.fastchat import FastChatCountTokenWire, FastChatEmbeddingsWire, FastChatGenerateWire
+from chaku.serve.wires.ollama import OllamaChatWire, OllamaEmbedWire, OllamaGenerateWire
 from chaku.serve.wires.openai import OpenAIWire
 from chaku.serve.wires.responses import ResponsesWire
 from chaku.serve.wires.score import ScoreWire
@@ -50,9 +49,9 @@ ENDPOINTS = (
     _row("/v1/messages", "POST", "infer", MessagesWire()),
     _row("/v1/messages/count_tokens", "POST", "infer", CountTokensWire()),
     _row("/score", "POST", "infer", ScoreWire()),
-    _row("/ollama/api/chat", "POST", "infer", ChatWire()),
+    _row("/ollama/api/chat", "POST", "infer", OllamaChatWire()),
     _row("/ollama/api/generate", "POST", "infer", OllamaGenerateWire()),
-    _row("/ollama/api/embed", "POST", "infer", EmbedWire()),
+    _row("/ollama/api/embed", "POST", "infer", OllamaEmbedWire()),
     _row("/ollama/api/tags", "GET HEAD", "infer"),
     _row("/ollama/api/show", "POST", "infer"),
     _row("/ollama/api/version", "GET HEAD", "infer"),
@@ -79,10 +78,10 @@ ENDPOINTS = (
         )
     ),
     _row("/fastchat/test_connection", "GET HEAD", "fastchat"),
-    _row("/fastchat/worker_generate_stream", "POST", "fastchat", GenerateWire(is_stream=True)),
-    _row("/fastchat/worker_generate", "POST", "fastchat", GenerateWire(is_stream=False)),
-    _row("/fastchat/count_token", "POST", "fastchat", CountTokenWire()),
-    _row("/fastchat/worker_get_embeddings", "POST", "fastchat", EmbeddingsWire()),
+    _row("/fastchat/worker_generate_stream", "POST", "fastchat", FastChatGenerateWire(is_stream=True)),
+    _row("/fastchat/worker_generate", "POST", "fastchat", FastChatGenerateWire(is_stream=False)),
+    _row("/fastchat/count_token", "POST", "fastchat", FastChatCountTokenWire()),
+    _row("/fastchat/worker_get_embeddings", "POST", "fastchat", FastChatEmbeddingsWire()),
     _row("/health", "GET HEAD", "open"),
     _row("/openapi.json", "GET HEAD", "open"),
     _row("/docs", "GET HEAD", "open"),

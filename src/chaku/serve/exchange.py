@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from chaku.protocol.deltas import usage_of
+from chaku.protocol.deltas import read_usage
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ class Exchange:
 
     def take_usage(self, usage: Any) -> None:
         """Note the token counts that the engine reported, if there are any."""
-        counted = usage_of(usage)
+        counted = read_usage(usage)
         if counted is not None:
             self.has_usage = True
             self.prompt_tokens = counted.prompt_tokens

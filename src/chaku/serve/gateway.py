@@ -36,7 +36,7 @@ from chaku.serve.body import BodyReader
 from chaku.serve.client_watch import ClientLeft, client_watch
 from chaku.serve.endpoints import EndpointTable
 from chaku.serve.exchange import Exchange
-from chaku.serve.failover.dispatch import Dispatcher, Request, Sink
+from chaku.serve.failover.dispatch import AdmittedRequest, Dispatcher, Sink
 from chaku.serve.head import as_get
 from chaku.serve.limits import RateLimits, headers_in
 from chaku.serve.metrics import Metrics
@@ -239,7 +239,9 @@ class Gateway:
     ) -> None:
         async with served.admission_of(work.route).hold(asked.num_slots) as hold:
             exchange.queue_s = exchange.since_start_s()
-            request = Request(served, fitting, asked, exchange.is_stream, exchange.request_id, continues=work.continues)
+            request = AdmittedRequest(
+                served, fitting, asked, exchange.is_stream, exchange.request_id, continues=work.continues
+            )
             exchange.is_asked = True  # until it ends: a client may leave at any moment
             try:
                 await self._dispatcher.run(request, hold, sink)

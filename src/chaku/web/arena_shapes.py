@@ -134,7 +134,7 @@ class BattleEvent(TypedDict):
     battle: NotRequired[BattleShown]
 
 
-class Limits(TypedDict):
+class ArenaLimits(TypedDict):
     """Per visitor."""
 
     battles_per_hour: int
@@ -154,7 +154,7 @@ class ArenaShown(TypedDict):
     """The visitor has not had a battle yet."""
     consent: dict[str, bool] | None
     """What was agreed to last."""
-    limits: Limits
+    limits: ArenaLimits
     sampling: str
     """How pairs are drawn, in a sentence."""
     reasons: list[str]

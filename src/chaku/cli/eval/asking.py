@@ -19,7 +19,7 @@ from chaku.cli.terminal.asking import run_until_ended
 from chaku.cli.terminal.endpoint import choose
 from chaku.config import environment
 from chaku.errors import ChakuError, UsageError
-from chaku.evals.caller import Caller, Host
+from chaku.evals.caller import ModelCaller, ModelHost
 from chaku.evals.plan import Answers, AnswerTask, JudgementTask, Judging, plan_answers, plan_judgements
 from chaku.evals.prices import Budget, estimated_tokens, load_prices
 from chaku.evals.prompts import load_prompts
@@ -53,7 +53,7 @@ class Wanted:
     allow_code: bool
     base_url: str | None
     api_key: str | None
-    judge_host: Host | None
+    judge_host: ModelHost | None
 
 
 def judging_of(
@@ -150,7 +150,7 @@ async def _make(
 
 
 @contextlib.asynccontextmanager
-async def _caller(session: Session, wanted: Wanted, missing: Sequence[AnswerTask]) -> AsyncIterator[Caller]:
+async def _caller(session: Session, wanted: Wanted, missing: Sequence[AnswerTask]) -> AsyncIterator[ModelCaller]:
     """A caller that knows where each model is; a server that was started for it ends with the block."""
     judge = wanted.judging.judge if wanted.judging else None
     models = list(dict.fromkeys(task.contestant.model for task in missing))
@@ -158,17 +158,19 @@ async def _caller(session: Session, wanted: Wanted, missing: Sequence[AnswerTask
         models.append(judge)
     budget = Budget(wanted.budget, wanted.prices, spent=session.spent)
     async with contextlib.AsyncExitStack() as stack:
-        hosts: dict[str, Host] = {}
+        hosts: dict[str, ModelHost] = {}
         served: dict[str, str] = {}
         if models:
             endpoint = await stack.enter_async_context(
                 choose(wanted.base_url, wanted.api_key, models[0], beside=models[1:])
             )
             served = dict(zip(models, endpoint.names or models, strict=True))
-            hosts = {model: Host(endpoint.base_url, endpoint.api_key) for model in models}
+            hosts = {model: ModelHost(endpoint.base_url, endpoint.api_key) for model in models}
         if judge is not None and wanted.judge_host is not None:
             hosts[judge] = wanted.judge_host
-        yield await stack.enter_async_context(Caller(hosts, parallel=wanted.parallel, budget=budget, served=served))
+        yield await stack.enter_async_context(
+            ModelCaller(hosts, parallel=wanted.parallel, budget=budget, served=served)
+        )
 
 
 @contextlib.contextmanager
@@ -279,7 +281,7 @@ def _print_result(session: Session, wanted: Wanted, num_unchecked: int, *, as_js
         raise ChakuError("there is not one answer", fix=f"see error in {wanted.folder / 'answers.jsonl'}")
 
 
-def judge_host_of(url: str | None, key: str | None, judge: str | None) -> Host | None:
+def judge_host_of(url: str | None, key: str | None, judge: str | None) -> ModelHost | None:
     """The host of --judge-url. Raises UsageError for one without a judge."""
     if url is None:
         if key is not None:
@@ -287,4 +289,4 @@ def judge_host_of(url: str | None, key: str | None, judge: str | None) -> Host |
         return None
     if judge is None:
         raise UsageError("--judge-url is given without a judge", fix="name one with --judge")
-    return Host(url, key or environment("OPENAI_API_KEY"))
+    return ModelHost(url, key or environment("OPENAI_API_KEY"))

@@ -19,7 +19,7 @@ from chaku.cli.terminal.endpoint import choose
 from chaku.comparison import Comparison
 from chaku.errors import UsageError
 from chaku.evals.answer_files import read_answers
-from chaku.evals.caller import Caller, Host
+from chaku.evals.caller import ModelCaller, ModelHost
 from chaku.evals.fake_judges import FAKES, fake_judge
 from chaku.evals.judge_check import Diagnosis, diagnose
 from chaku.evals.judge_faults import SLOW_S
@@ -180,9 +180,9 @@ def _try(
                 )
             spent = sum(judgement.usage.dollars or 0.0 for judgement in known.values())
             async with choose(base_url, api_key, judging.judge) as endpoint:
-                host = Host(endpoint.base_url, endpoint.api_key)
+                host = ModelHost(endpoint.base_url, endpoint.api_key)
                 served = {judging.judge: endpoint.model or judging.judge}
-                async with Caller(
+                async with ModelCaller(
                     {judging.judge: host},
                     parallel=parallel,
                     budget=budget_of(spent),

@@ -11,7 +11,7 @@ from chaku.cli.help_page import group
 from chaku.cli.terminal.asking import endpoint_options, run_until_ended
 from chaku.cli.terminal.endpoint import BUILT_IN_MODEL, choose
 from chaku.errors import ChakuError
-from chaku.evals.caller import Caller, Host
+from chaku.evals.caller import ModelCaller, ModelHost
 from chaku.evals.drafting import SCHEMA, Drafts, read_drafts, request_for
 from chaku.evals.records import Question, write_records
 from chaku.evals.suites import read_questions
@@ -64,8 +64,8 @@ def new(
     async def draft() -> None:
         wanted = model or BUILT_IN_MODEL
         async with choose(base_url, api_key, wanted) as endpoint:
-            host = Host(endpoint.base_url, endpoint.api_key)
-            async with Caller({wanted: host}, parallel=1, served={wanted: endpoint.model or wanted}) as caller:
+            host = ModelHost(endpoint.base_url, endpoint.api_key)
+            async with ModelCaller({wanted: host}, parallel=1, served={wanted: endpoint.model or wanted}) as caller:
                 await _draft(caller, wanted, topic, num, temperature, [question.turns[0] for question in known], drafts)
 
     run_until_ended(draft())
@@ -84,7 +84,7 @@ def new(
 
 
 async def _draft(
-    caller: Caller, model: str, topic: str, num: int, temperature: float, known: list[str], drafts: Drafts
+    caller: ModelCaller, model: str, topic: str, num: int, temperature: float, known: list[str], drafts: Drafts
 ) -> None:
     """Ask until there are enough, or several calls in a row brought nothing new."""
     extra: dict[str, Any] = {}

@@ -40,7 +40,7 @@ class ModerationConfig(Frozen):
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Classification:
     """What a classifier says of one text: flagged or not, for which category, and that category's score in 0..1."""
 
     flagged: bool
@@ -51,7 +51,7 @@ class Judgement:
 class Classifier(Protocol):
     """Judges texts. Must not guess: what it can't judge is an exception, and the build stops and can be resumed."""
 
-    def classify(self, texts: Sequence[str]) -> list[Judgement]:
+    def classify(self, texts: Sequence[str]) -> list[Classification]:
         """One judgement a text, in order."""
 
 
@@ -69,7 +69,7 @@ class EndpointClassifier:
         if not config.url.startswith(("http://", "https://")):
             raise ConfigError(f"moderation.url is {config.url!r}", fix="give an http(s) URL that ends in /v1")
 
-    def classify(self, texts: Sequence[str]) -> list[Judgement]:
+    def classify(self, texts: Sequence[str]) -> list[Classification]:
         """Ask once for all texts; again, with growing pauses, when the endpoint is busy or away."""
         body = orjson.dumps({"model": self.config.model, "input": list(texts)})
         answer = self._ask(body)
@@ -78,19 +78,19 @@ class EndpointClassifier:
             raise ChakuError(
                 f"{self.config.url}/moderations answered without one result for each of {len(texts)} texts"
             )
-        return [self._judgement(result) for result in results]
+        return [self._classification(result) for result in results]
 
-    def _judgement(self, result: dict[str, Any]) -> Judgement:
+    def _classification(self, result: dict[str, Any]) -> Classification:
         scores = {str(name): float(score) for name, score in (result.get("category_scores") or {}).items()}
         named = [name for name, is_hit in (result.get("categories") or {}).items() if is_hit and name in scores]
         best = max(named or scores, key=lambda name: scores[name], default=None)
         score = scores[best] if best is not None else None
         if self.config.threshold is None:
-            return Judgement(bool(result.get("flagged")), best, score)
+            return Classification(bool(result.get("flagged")), best, score)
         if score is None:
             raise ChakuError(f"{self.config.url} gives no category_scores", fix="leave moderation.threshold out")
         top = max(scores, key=lambda name: scores[name])
-        return Judgement(scores[top] >= self.config.threshold, top, scores[top])
+        return Classification(scores[top] >= self.config.threshold, top, scores[top])
 
     def _ask(self, body: bytes) -> Any:
         url = f"{self.config.url.rstrip('/')}/moderations"

@@ -13,7 +13,7 @@ import orjson
 from chaku.engines.base import Block, Call
 from chaku.engines.blocks import blocks_of_chunks
 from chaku.errors import EngineError
-from chaku.protocol.answers import DONE, AnswerFrame, CompletionUsage, usage_of
+from chaku.protocol.answers import DONE, AnswerFrame, CompletionUsage, completion_usage
 
 _DONE = DONE.rstrip()
 _FINISHES = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
@@ -43,7 +43,7 @@ class Conforming:
                 kept["text"] = choice.get("text") or ""
             shown = kept["message"]["content"] if self._is_chat else kept["text"]
             choices.append({"index": choice["index"], "logprobs": self._logprobs(choice, shown), **kept})
-        return self._frame.whole(choices, _usage(answer.get("usage")) or usage_of(0, 0))
+        return self._frame.whole(choices, _usage(answer.get("usage")) or completion_usage(0, 0))
 
     def events(self, events: bytes) -> list[Block]:
         """Whole server-sent events as blocks. Raises EngineError for an answer that ends unfinished."""
@@ -183,7 +183,7 @@ def _usage(usage: dict[str, Any] | None) -> CompletionUsage | None:
     """Token counts; None where there are none. SGLang's embeddings and vLLM's aborted answers leave some null."""
     if not usage:
         return None
-    counted = usage_of(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0)
+    counted = completion_usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0)
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
     if cached:
         counted["prompt_tokens_details"] = {"cached_tokens": cached}

@@ -15,7 +15,7 @@ from chaku.chat.tokenizer import Before, Tokenizer
 from chaku.engines.transformers.generating import Generator
 from chaku.engines.transformers.prompts import Prompt
 from chaku.engines.transformers.sampling import Sampling, ScoredToken
-from chaku.protocol.answers import AnswerFrame, CompletionUsage, usage_of
+from chaku.protocol.answers import AnswerFrame, CompletionUsage, completion_usage
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Shapes:
     def usage(self) -> CompletionUsage:
         """Tokens; the prompt of several answers counts once."""
         prompts = {id(choice.prompt): len(choice.prompt.ids) + len(choice.prompt.rechosen) for choice in self._choices}
-        return usage_of(sum(prompts.values()), sum(choice.num_tokens for choice in self._choices))
+        return completion_usage(sum(prompts.values()), sum(choice.num_tokens for choice in self._choices))
 
     def openings(self) -> list[dict[str, Any]]:
         """The first chunks of a chat's stream."""

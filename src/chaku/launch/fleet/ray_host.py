@@ -73,7 +73,7 @@ class WorkerActor:
             os._exit(1)
 
 
-class Host:
+class RayHost:
     """The actors by the names of their workers."""
 
     def __init__(self, ray: Any, token: str | None) -> None:
@@ -149,7 +149,7 @@ def main() -> int:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
-    host = Host(ray, config["token"])
+    host = RayHost(ray, config["token"])
     Lifeline.say({"is_connected": True, "address": ray.util.get_node_ip_address()})
     threading.Thread(target=host.keep_looking, name="look", daemon=True).start()
     for line in sys.stdin.buffer:

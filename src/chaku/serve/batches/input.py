@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from chaku.batch import BadLine, BatchRequest, lines_of, request_of
+from chaku.batch import BadLine, BatchLine, lines_of, request_of
 from chaku.errors import InvalidRequest, PayloadTooLarge
 from chaku.protocol.json_scan import check_small, scan
 from chaku.serve.body import CHAT_LIMITS, SMALL_BYTES, TEXT_LIMITS, MiB
@@ -41,7 +41,7 @@ def faults_of(content: bytes, endpoint: str) -> tuple[list[dict[str, Any]], int]
     return faults, num_requests
 
 
-def read_line(line: bytes, number: int) -> BatchRequest:
+def read_line(line: bytes, number: int) -> BatchLine:
     """The request in a line. Raises BadLine."""
     _measure(line)
     return request_of(line, number, None, is_strict=True)

@@ -16,7 +16,7 @@ import orjson
 
 from chaku import batch as batch_files
 from chaku import tasks
-from chaku.batch import BatchRequest, has_failed, lines_of
+from chaku.batch import BatchLine, has_failed, lines_of
 from chaku.engines.base import Route
 from chaku.errors import ChakuError, StoreError
 from chaku.http_out import Retries, Transport
@@ -144,7 +144,7 @@ class BatchRunner:
         rest_s = min(asked_s or _PAUSES_S[-1], _LONGEST_PAUSE_S)
         self._resting[batch.id] = batch, asyncio.get_running_loop().time() + rest_s
 
-    async def send(self, transport: Transport, request: BatchRequest, run: _Run) -> dict[str, Any]:
+    async def send(self, transport: Transport, request: BatchLine, run: _Run) -> dict[str, Any]:
         """Answer one request, when it is its turn and nobody else waits for the model. Raises _Ended."""
         while True:
             while not run.is_ending and not self._has_room(request):  # noqa: ASYNC110 - queues tell nobody
@@ -160,7 +160,7 @@ class BatchRunner:
                     finally:
                         self._begun[begun] -= 1
 
-    def _has_room(self, request: BatchRequest) -> bool:
+    def _has_room(self, request: BatchLine) -> bool:
         """Whether a slot is free that nobody waits for."""
         model, route = queue = _queue_of(request)
         served = next((served for served in self._table if served.name == model), None)
@@ -316,7 +316,7 @@ def is_late(batch: Batch) -> bool:
     return datetime.now(UTC) >= batch.expires_at
 
 
-def _queue_of(request: BatchRequest) -> tuple[str, Route]:
+def _queue_of(request: BatchLine) -> tuple[str, Route]:
     """Model and route: requests that wait for the same slots."""
     return str(request.body["model"]), _ROUTES[request.url]
 

@@ -66,7 +66,7 @@ async def _delivered(sending: Awaitable[None]) -> None:
 
 
 @dataclass
-class Request:
+class AdmittedRequest:
     """A request that has its slots, and what became of it so far."""
 
     served: Served
@@ -102,7 +102,7 @@ class Request:
 class _Attempt:
     """One try at one replica."""
 
-    request: Request
+    request: AdmittedRequest
     replica: Replica
     body: dict[str, Any]
     entry: CallLoad
@@ -122,7 +122,7 @@ class Dispatcher:
         self._attempts: set[_Attempt] = set()
         self._watch: asyncio.Task[None] | None = None
 
-    async def run(self, request: Request, hold: Hold, sink: Sink) -> None:
+    async def run(self, request: AdmittedRequest, hold: Hold, sink: Sink) -> None:
         """Answer a request, by as many replicas as it takes. Raises the last failure if no more may be tried.
 
         The slots of `hold` are kept while any replica still works on it.
@@ -143,7 +143,7 @@ class Dispatcher:
             else:
                 return
 
-    def _begin(self, request: Request) -> _Attempt:
+    def _begin(self, request: AdmittedRequest) -> _Attempt:
         pairs = [pair for pair in request.served.refit(request.fitting).pairs if pair[0] not in request.failed]
         if request.has_begun and request.continuation is not None:
             pairs = [pair for pair in pairs if request.continuation.fits(pair[0].engine.capabilities)]
@@ -218,7 +218,7 @@ class Dispatcher:
         attempt.entry.read()
         attempt.replica.breaker.succeed()
 
-    async def _prepare_next(self, request: Request, attempt: _Attempt, error: ChakuError, sink: Sink) -> None:
+    async def _prepare_next(self, request: AdmittedRequest, attempt: _Attempt, error: ChakuError, sink: Sink) -> None:
         """Wait until there is a replica for the next try. Raises `error` where there is none to be."""
         request.failed.add(attempt.replica)
         continuation = request.continuation
@@ -245,7 +245,7 @@ class Dispatcher:
             raise error
         request.num_retries += 1
 
-    async def _found_another(self, request: Request, *, patient: bool) -> bool:
+    async def _found_another(self, request: AdmittedRequest, *, patient: bool) -> bool:
         """Whether there is a replica for the next try, now or, for the `patient`, within WAITS_S."""
         served = request.served
         give_up_at = time.monotonic() + WAITS_S
@@ -260,7 +260,7 @@ class Dispatcher:
             await asyncio.sleep(LOOK_EVERY_S)
 
     @staticmethod
-    def _may_take(request: Request, replica: Replica) -> bool:
+    def _may_take(request: AdmittedRequest, replica: Replica) -> bool:
         if replica in request.failed:
             return False
         continuation = request.continuation if request.has_begun else None

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from typing_extensions import TypedDict
 
 from chaku.errors import InvalidRequest
-from chaku.protocol.fleet import Beat, Join, Leave, Proof, Told, as_json, proof_of
+from chaku.protocol.fleet import Beat, FleetMessage, Join, Leave, Proof, as_json, proof_of
 from chaku.serve.access import Access
 from chaku.serve.body import read_message
 from chaku.serve.fleet.registry import Fleet
@@ -97,5 +97,5 @@ def add_worker_route(app: FastAPI, name: str, generation: str, key: str) -> None
         return _json(Proof(name=name, generation=generation, proof=proof_of(key, name, generation, nonce)))
 
 
-def _json(message: Told) -> Response:
+def _json(message: FleetMessage) -> Response:
     return Response(orjson.dumps(as_json(message)), media_type="application/json")

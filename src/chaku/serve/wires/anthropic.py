@@ -12,7 +12,7 @@ from chaku.engines.base import Block, Route
 from chaku.errors import ChakuError
 from chaku.protocol.answers import chunks_of
 from chaku.protocol.anthropic import CountTokensRequest, MessagesRequest
-from chaku.protocol.deltas import Delta, TokenUsage, ToolCallPart, delta_of_choice, usage_of
+from chaku.protocol.deltas import Delta, TokenUsage, ToolCallPart, delta_of_choice, read_usage
 from chaku.protocol.validation import ReadRequest
 from chaku.serve.body import CHAT_LIMITS
 from chaku.serve.wires.anthropic_requests import chat_body
@@ -156,7 +156,7 @@ class _Message:
                 message = _head(chunk) | {"content": [], "stop_reason": None, "stop_sequence": None}
                 yield {"type": "message_start", "message": message | {"usage": _counts(None)}}
                 yield {"type": "ping"}
-            self._usage = usage_of(chunk.get("usage")) or self._usage
+            self._usage = read_usage(chunk.get("usage")) or self._usage
             for choice in chunk["choices"]:
                 delta = delta_of_choice(choice, choice.get("delta") or {}, None)
                 self._note(delta)

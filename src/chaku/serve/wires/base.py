@@ -14,7 +14,7 @@ import orjson
 
 from chaku.engines.base import Block, Route
 from chaku.errors import ChakuError, EngineError
-from chaku.protocol.deltas import ToolCallPart, usage_of
+from chaku.protocol.deltas import ToolCallPart, read_usage
 from chaku.protocol.json_scan import JsonLimits
 from chaku.protocol.requests import Request
 from chaku.protocol.validation import ReadRequest
@@ -81,7 +81,7 @@ def renamed(error: ChakuError, name: str) -> str:
 
 def prompt_tokens_of(answer: dict[str, Any]) -> int:
     """The prompt's tokens, where a client asks for their number. Raises EngineError where nobody counted them."""
-    counted = usage_of(answer.get("usage"))
+    counted = read_usage(answer.get("usage"))
     if counted is None:
         raise EngineError("the engine did not count the tokens of the prompt")
     return counted.prompt_tokens

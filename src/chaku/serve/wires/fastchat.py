@@ -10,7 +10,7 @@ import orjson
 from chaku.engines.base import Block, Route
 from chaku.errors import ChakuError, InvalidRequest
 from chaku.protocol.answers import chunks_of
-from chaku.protocol.deltas import TokenUsage, usage_of
+from chaku.protocol.deltas import TokenUsage, read_usage
 from chaku.protocol.fastchat import (
     CountRequest,
     EmbeddingsRequest,
@@ -36,7 +36,7 @@ _MEDIA_TYPE = b"application/octet-stream"
 
 
 @dataclass(frozen=True)
-class GenerateWire:
+class FastChatGenerateWire:
     """POST /fastchat/worker_generate_stream and /fastchat/worker_generate."""
 
     is_stream: bool
@@ -66,7 +66,7 @@ class GenerateWire:
 
 
 @dataclass(frozen=True)
-class CountTokenWire:
+class FastChatCountTokenWire:
     """POST /fastchat/count_token: the model reads the prompt and writes one token, which counts exactly."""
 
     route: Route = "completions"
@@ -84,7 +84,7 @@ class CountTokenWire:
 
 
 @dataclass(frozen=True)
-class EmbeddingsWire:
+class FastChatEmbeddingsWire:
     """POST /fastchat/worker_get_embeddings."""
 
     route: Route = "embeddings"
@@ -96,7 +96,7 @@ class EmbeddingsWire:
         body: dict[str, Any] = {"model": request.typed.model, "input": request.typed.input}
         if request.typed.encoding_format:
             body["encoding_format"] = request.typed.encoding_format
-        return _Vectors(body, request.notes)
+        return _Embeddings(body, request.notes)
 
     def error(self, error: ChakuError) -> bytes:
         """FastChat's object."""
@@ -138,14 +138,14 @@ class _Generation:
             return orjson.dumps({"count": prompt_tokens_of(answer), "error_code": 0})
         choice = answer["choices"][0]
         self._text = choice["message"]["content"] or "" if "message" in choice else choice["text"]
-        self._finish, self._usage = choice["finish_reason"], usage_of(answer.get("usage"))
+        self._finish, self._usage = choice["finish_reason"], read_usage(answer.get("usage"))
         return orjson.dumps(self._content())
 
     def piece(self, block: Block) -> bytes:
         """One object for each block that adds text; the last one says why the answer ended."""
         added = block.text
         self._text += added
-        self._usage = usage_of(block.usage) or self._usage
+        self._usage = read_usage(block.usage) or self._usage
         for chunk in chunks_of(block.data):
             for choice in chunk.get("choices", ()):
                 self._finish = choice.get("finish_reason") or self._finish
@@ -172,7 +172,7 @@ class _Generation:
 
 
 @dataclass
-class _Vectors:
+class _Embeddings:
     """Texts that are embedded."""
 
     body: dict[str, Any]

@@ -13,7 +13,7 @@ import orjson
 from chaku.engines.base import Block, Route
 from chaku.errors import ChakuError
 from chaku.protocol.answers import chunks_of
-from chaku.protocol.deltas import Delta, TokenUsage, ToolCallPart, delta_of_choice, usage_of
+from chaku.protocol.deltas import Delta, TokenUsage, ToolCallPart, delta_of_choice, read_usage
 from chaku.protocol.ollama import OllamaChatRequest, OllamaEmbedRequest, OllamaGenerateRequest
 from chaku.protocol.validation import ReadRequest
 from chaku.serve.body import CHAT_LIMITS, TEXT_LIMITS
@@ -42,7 +42,7 @@ class _Wire:
         return error_body(error)
 
 
-class ChatWire(_Wire):
+class OllamaChatWire(_Wire):
     """POST /ollama/api/chat."""
 
     route: Route = "chat"
@@ -55,7 +55,7 @@ class ChatWire(_Wire):
         return _answer(chat_body(request.body), request.typed.stream, notes, is_chat=True)
 
 
-class GenerateWire(_Wire):
+class OllamaGenerateWire(_Wire):
     """POST /ollama/api/generate."""
 
     route: Route = "chat"
@@ -68,7 +68,7 @@ class GenerateWire(_Wire):
         return _answer(generation_body(request.body), request.typed.stream, notes, is_chat=False)
 
 
-class EmbedWire(_Wire):
+class OllamaEmbedWire(_Wire):
     """POST /ollama/api/embed."""
 
     route: Route = "embeddings"
@@ -80,7 +80,7 @@ class EmbedWire(_Wire):
         body: dict[str, Any] = {
             name: request.body[name] for name in ("model", "input", "dimensions") if name in request.body
         }
-        return _Vectors(body, request.notes + notes_of(request.body))
+        return _EmbedAnswer(body, request.notes + notes_of(request.body))
 
 
 def _answer(body: dict[str, Any], stream: bool | None, notes: tuple[str, ...], *, is_chat: bool) -> _Answer:
@@ -110,7 +110,7 @@ class _Answer:
         choice = answer["choices"][0]
         delta = _delta(choice, choice.get("message"))
         self._finish_reason = delta.finish_reason
-        self._usage = usage_of(answer.get("usage"))
+        self._usage = read_usage(answer.get("usage"))
         calls = self._complete(delta.tool_calls)
         return orjson.dumps(self._object(delta.text or delta.refusal, delta.reasoning, calls) | self._end())
 
@@ -124,7 +124,7 @@ class _Answer:
 
     def _lines(self, block: Block) -> Iterator[dict[str, Any]]:
         for chunk in chunks_of(block.data):
-            self._usage = usage_of(chunk.get("usage")) or self._usage
+            self._usage = read_usage(chunk.get("usage")) or self._usage
             for choice in chunk["choices"]:
                 delta = _delta(choice, choice.get("delta"))
                 self._finish_reason = delta.finish_reason or self._finish_reason
@@ -171,7 +171,7 @@ class _Answer:
 
 
 @dataclass
-class _Vectors:
+class _EmbedAnswer:
     """Texts as vectors."""
 
     body: dict[str, Any]
@@ -188,7 +188,7 @@ class _Vectors:
             "model": self.body["model"],
             "embeddings": [row["embedding"] for row in rows],
             "total_duration": _nanoseconds(self._since),
-            "prompt_eval_count": (usage_of(answer.get("usage")) or TokenUsage(0, 0)).prompt_tokens,
+            "prompt_eval_count": (read_usage(answer.get("usage")) or TokenUsage(0, 0)).prompt_tokens,
         })  # fmt: skip
 
     def piece(self, block: Block) -> bytes:

@@ -12,7 +12,7 @@ import orjson
 from chaku.engines.base import Block, Route
 from chaku.errors import ChakuError
 from chaku.protocol.answers import chunks_of
-from chaku.protocol.deltas import Delta, TokenUsage, delta_of_choice, usage_of
+from chaku.protocol.deltas import Delta, TokenUsage, delta_of_choice, read_usage
 from chaku.protocol.errors import body_of
 from chaku.protocol.responses import ResponsesRequest
 from chaku.protocol.validation import ReadRequest
@@ -88,7 +88,7 @@ class _Response:
         """A response object."""
         self._begin(answer)
         choice = answer["choices"][0]
-        self._usage = usage_of(answer.get("usage"))
+        self._usage = read_usage(answer.get("usage"))
         for _ in self._take(delta_of_choice(choice, choice["message"], None)):
             pass  # a whole answer is what its events add up to
         for _ in self._close(*self._open):
@@ -121,7 +121,7 @@ class _Response:
                 self._begin(chunk)
                 yield {"type": "response.created", "response": self._response("in_progress")}
                 yield {"type": "response.in_progress", "response": self._response("in_progress")}
-            self._usage = usage_of(chunk.get("usage")) or self._usage
+            self._usage = read_usage(chunk.get("usage")) or self._usage
             for choice in chunk["choices"]:
                 yield from self._take(delta_of_choice(choice, choice.get("delta") or {}, None))
         if block.is_last:

@@ -107,7 +107,7 @@ class Throughput:
         return sum(num for at, num in tuple(self._ended) if at >= since) / RATE_WINDOW_S
 
 
-class Worker:
+class WorkerCompanion:
     """Keeps a served model in its gateways. A companion of the gateway in front of the engine."""
 
     def __init__(
