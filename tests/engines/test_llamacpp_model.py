@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import gguf
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from chaku.engines.llamacpp.engine import LlamaCppEngine
-from engines.llamacpp_calls import started, streamed, text_of, whole
+from engines.llamacpp_calls import call, joined, started, streamed, text_of, whole
 from gguf_files import with_values
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
@@ -35,6 +36,20 @@ THINKING_TEMPLATE = """
 """
 
 
+OPENING_TEMPLATE = THINKING_TEMPLATE.replace("<think>\\n' }}{%- endif %}", "' }}{%- endif %}")
+"""Left to itself, the model may open a thought; the prompt opens none."""
+CITY = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
+
+
+async def assert_json_from_the_first_token(engine: LlamaCppEngine) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "city", "strict": True, "schema": CITY}}
+    message = (await whole(engine, response_format=wanted, max_tokens=40))["choices"][0]["message"]
+    assert json.loads(message["content"])["city"] and "reasoning_content" not in message
+    chunks = await streamed(engine, response_format={"type": "json_object"})
+    assert joined(chunks).startswith("{")
+    assert not any("reasoning_content" in choice["delta"] for chunk in chunks for choice in chunk["choices"])
+
+
 async def test_reasoning_has_its_own_field(smollm2_path: Path) -> None:
     engine = await started(smollm2_path, slots=1, chat_template=THINKING_TEMPLATE, kv_type="q8_0", embeddings=False)
     try:
@@ -43,6 +58,18 @@ async def test_reasoning_has_its_own_field(smollm2_path: Path) -> None:
         assert message["reasoning_content"] and not message["content"]
         deltas = [choice["delta"] for chunk in await streamed(engine) for choice in chunk["choices"]]
         assert "".join(delta.get("reasoning_content", "") for delta in deltas) == message["reasoning_content"]
+        await assert_json_from_the_first_token(engine)
+    finally:
+        await engine.stop()
+
+
+async def test_no_thought_is_opened_before_an_answer_that_a_schema_holds(smollm2_path: Path) -> None:
+    engine = await started(smollm2_path, slots=1, chat_template=OPENING_TEMPLATE, embeddings=False, stops=("}",))
+    try:
+        await assert_json_from_the_first_token(engine)
+        picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+        asked = call(messages=[{"role": "user", "content": [picture]}], response_format={"type": "json_object"})
+        assert (await engine.planner.plan(asked)).request["reasoning_format"] == "none"
     finally:
         await engine.stop()
 

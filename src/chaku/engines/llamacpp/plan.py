@@ -137,13 +137,16 @@ class Planner:
         )
         if forced and body.get("stop"):
             raise _unsupported("a stop sequence would cut a forced tool call: leave it out", "stop")
-        if self.learned.stops and not forced:
+        schema = requests.answer_schema(body)
+        await self._require_enforced(schema, "response_format.json_schema.schema")
+        continues = messages[-1]["role"] == "assistant"
+        all_json = schema is not None and not continues and not self._thinks(body)
+        if self.learned.stops and not forced and not all_json:
             body = {**body, "stop": [*given_stops(body), *self.learned.stops]}
-        await self._require_enforced(requests.answer_schema(body), "response_format.json_schema.schema")
-        repeats = self.learned.may_repeat and messages[-1]["role"] == "assistant"
+        repeats = self.learned.may_repeat and continues
         is_plain = not self.learned.answers_in_parts and not body.get("tools")
-        if (forced or (is_plain and (hostile or repeats))) and not pictures:
-            ids = await self.render(body, without_thinking=bool(forced))
+        if (forced or all_json or (is_plain and (hostile or repeats))) and not pictures:
+            ids = await self.render(body, without_thinking=bool(forced) or all_json)
             request = requests.raw_chat_request(body, ids, model=self.name)
             if forced:
                 request["json_schema"] = await self._schema_of(forced, body["tools"])
@@ -158,8 +161,14 @@ class Planner:
                 self._said_broken_apart = True
                 _log.warning("%s model=%s: its answers need llama.cpp's own parser", plain_text.BROKEN_APART, self.name)
         request = requests.chat_request(body, model=self.name, template_kwargs=_template_kwargs(body))
+        if all_json:  # with a picture
+            request["reasoning_format"] = "none"
         chunks = Stream(model=self.name, n=n, top_logprobs=top)
         return PreparedCall("/v1/chat/completions", request, chunks, width=n, notes=notes)
+
+    def _thinks(self, body: dict[str, Any]) -> bool:
+        """Whether thoughts come before an answer that a schema holds: only by a setting that the template reads."""
+        return "reasoning_effort" in self.learned.capabilities.parameters and body.get("reasoning_effort") != "none"
 
     async def _schema_of(self, forced: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Any:
         """The schema of a call of one of the functions. Raises InvalidRequest where it can't be enforced."""
