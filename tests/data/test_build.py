@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chaku.data import build as build_module
+from chaku.data import phases
 from chaku.data.build import build
 from chaku.data.inspect.audit import audit
 from chaku.data.inspect.story import story
@@ -69,7 +69,7 @@ def test_a_stage_that_loses_a_conversation_is_caught():
 
 
 def test_the_same_bytes_with_one_two_and_three_processes(tmp_path, tokenizer, mixed, monkeypatch):
-    monkeypatch.setattr(build_module, "_RECORDS_PER_SHARD", 40)
+    monkeypatch.setattr(phases, "_RECORDS_PER_SHARD", 40)
     sets = []
     for processes in (1, 2, 3):
         built(tmp_path / str(processes), tokenizer, *mixed, processes=processes, test_fraction=0.1)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from chaku.data import build as build_module
+from chaku.data import phases
 from chaku.data.build import build
 from chaku.data.recipe import DataConfig
 from chaku.data.watcher import Silent
@@ -24,13 +24,14 @@ SRC = Path(__file__).parents[2] / "src"
 _RUN = """
 import sys
 from pathlib import Path
-from chaku.data import build as module
+from chaku.data import phases
+from chaku.data.build import build
 from chaku.data.recipe import DataConfig
 if __name__ == "__main__":
-    module._RECORDS_PER_SHARD = 25
+    phases._RECORDS_PER_SHARD = 25
     out, tokenizer, processes, *inputs = sys.argv[1:]
     config = DataConfig(inputs=tuple(map(Path, inputs)), tokenizer=tokenizer, context=512, test_fraction=0.1)
-    module.build(config, Path(out), name="made", processes=int(processes))
+    build(config, Path(out), name="made", processes=int(processes))
 """
 
 
@@ -52,7 +53,7 @@ def _has_written(process: subprocess.Popen[bytes], folder: Path, num_more: int) 
 
 
 def test_killed_at_random_moments_and_resumed_it_gives_the_same_bytes(tmp_path, tokenizer, mixed, monkeypatch):
-    monkeypatch.setattr(build_module, "_RECORDS_PER_SHARD", 25)
+    monkeypatch.setattr(phases, "_RECORDS_PER_SHARD", 25)
     built(tmp_path / "whole", tokenizer, *mixed, test_fraction=0.1)
     script = tmp_path / "run.py"
     script.write_text(_RUN)
@@ -78,7 +79,7 @@ def test_killed_at_random_moments_and_resumed_it_gives_the_same_bytes(tmp_path, 
 def whole(tmp_path_factory, tokenizer, mixed):
     """Digests of the set as one run builds it, in shards of 60 records."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build_module, "_RECORDS_PER_SHARD", 60)
+        patch.setattr(phases, "_RECORDS_PER_SHARD", 60)
         return digests(built(tmp_path_factory.mktemp("whole") / "set", tokenizer, *mixed).folder)
 
 
@@ -87,7 +88,7 @@ def test_an_interruption_between_any_two_steps_costs_only_the_step(
     tmp_path, tokenizer, mixed, whole, monkeypatch, moment
 ):
     """Ends the build right after `moment` came to be, then counts what the second run works on."""
-    monkeypatch.setattr(build_module, "_RECORDS_PER_SHARD", 60)
+    monkeypatch.setattr(phases, "_RECORDS_PER_SHARD", 60)
 
     class Interrupted(Exception):
         pass

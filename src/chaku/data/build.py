@@ -10,37 +10,26 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 
 import chaku
-from chaku.data import prepare
 from chaku.data.inputs import sources
-from chaku.data.inputs.counts import Inputs
-from chaku.data.inputs.json_stream import RawRecord
-from chaku.data.ledger import LawBroken, StageCounts, merge
+from chaku.data.ledger import merge
 from chaku.data.manifest import FORMAT, describe_files, describe_inputs, read_manifest, write_json
 from chaku.data.parallel import Workers, num_cores
+from chaku.data.phases import STAGES, Phases
 from chaku.data.publish import join, publish
 from chaku.data.recipe import DataConfig
 from chaku.data.same_set import is_same_set, settings_of
 from chaku.data.watcher import Silent, Watcher
 from chaku.errors import ModelError, UsageError
-from chaku.records import atomic_write, sha256_file
-
-log = logging.getLogger(__name__)
-
-STAGES = (
-    *prepare.STAGES, "dedup", "split", "tokenise", "pack",
-)  # fmt: skip
-_RECORDS_PER_SHARD = 1000
-_BYTES_PER_SHARD = 8 << 20
+from chaku.records import sha256_file
 
 
 @dataclass(frozen=True)
@@ -72,9 +61,6 @@ def build(
         return _Build(config, folder, name, workers, watcher or Silent()).run(overwrite, keep_older)
 
 
-Task = TypeVar("Task")
-
-
 class _Build:
     def __init__(self, config: DataConfig, folder: Path, name: str, workers: Workers, watcher: Watcher) -> None:
         if not config.inputs:
@@ -92,8 +78,8 @@ class _Build:
         self.described = self._describe()
         self.key = hashlib.sha256(orjson.dumps(self.described, option=orjson.OPT_SORT_KEYS)).hexdigest()
         self.work = folder / ".work" / self.key[:16]
-        self.counts: dict[str, StageCounts] = {}
-        self.input_counts = Inputs()
+        has_tokenizer = self.rendering is not None
+        self.phases = Phases(config, self.names, self.work, workers, watcher, has_tokenizer=has_tokenizer)
 
     def _open_rendering(self) -> tuple[Any, ModelError | None]:
         from chaku.data.rows.rendering import rendering_of
@@ -168,150 +154,12 @@ class _Build:
         )
 
     def _build(self) -> None:
-        prepared = self._prepare()
-        duplicates = self._find_duplicates(prepared)
-        tokenised = self._tokenise(prepared, duplicates)
-        packed = self._pack(tokenised) if self.rendering is not None else []
-        self._check_law()
+        phases = self.phases
+        prepared = phases.prepare()
+        tokenised = phases.tokenise(prepared, phases.find_duplicates(prepared))
+        packed = phases.pack(tokenised) if self.rendering is not None else []
+        phases.check_law()
         self._assemble(prepared, tokenised, packed)
-
-    # Phases
-
-    def _map(
-        self, phase: str, function: Callable[[Task], dict[str, StageCounts]], tasks: Iterable[tuple[Path, Task]],
-        total: int | None = None,
-    ) -> list[Path]:  # fmt: skip
-        """Run what is not there yet; the folders of all shards, in order."""
-        folders: list[Path] = []
-        done = 0
-
-        def missing() -> Iterator[Task]:
-            nonlocal done
-            for folder, task in tasks:
-                folders.append(folder)
-                if folder.is_dir():
-                    done += 1
-                else:
-                    yield task
-
-        self.watcher.began(phase, total)
-        for _, counts in self.workers.ordered_map(function, missing()):
-            done += 1
-            self.watcher.advanced(phase, done, counts)
-        for folder in folders:
-            self._add(folder)
-        return folders
-
-    def _add(self, folder: Path) -> None:
-        stored = orjson.loads((folder / "counts.json").read_bytes())
-        self.input_counts.add(Inputs.from_json(stored.get("inputs", {})))
-        for stage, counts in stored["stages"].items():
-            self.counts.setdefault(stage, StageCounts()).add(StageCounts.from_json(counts))
-
-    def _prepare(self) -> list[Path]:
-        marker = self.work / "prepared.json"
-        if marker.exists():
-            folders = [self.work / name for name in orjson.loads(marker.read_bytes())]
-            for folder in folders:
-                self._add(folder)
-            return folders
-        names = tuple(self.names)
-
-        def tasks() -> Iterator[tuple[Path, prepare.PrepareTask]]:
-            for index, records in enumerate(_batches(self.inputs)):
-                folder = self.work / f"prepare-{index:05}"
-                yield folder, prepare.PrepareTask(index, folder, self.config, names, records)
-
-        folders = self._map("prepare", prepare.prepare, tasks())
-        if not folders:
-            given = ", ".join(str(path) for path in self.inputs)
-            raise UsageError(f"there is nothing in {given}: no records", fix="give files that hold conversations")
-        with atomic_write(marker) as file:
-            file.write(orjson.dumps([folder.name for folder in folders]))
-        return folders
-
-    def _find_duplicates(self, prepared: list[Path]) -> Any:
-        import numpy as np
-
-        from chaku.data.rules.dedup import find_duplicates
-
-        path = self.work / "duplicates.npy"
-        self.watcher.began("dedup", 1)
-        if not path.exists():
-            found = find_duplicates(
-                [folder / "signatures.npy" for folder in prepared], self.config.near_duplicate_similarity
-            )
-            part = path.with_name(".duplicates.part.npy")
-            np.save(part, found)
-            part.replace(path)
-        return np.load(path, mmap_mode="r")
-
-    def _tokenise(self, prepared: list[Path], duplicates: Any) -> list[Path]:
-        import numpy as np
-
-        from chaku.data.rows.tokenise import TokeniseTask, open_ids, tokenise
-
-        sizes = [len(open_ids(folder)) for folder in prepared]
-        starts = np.cumsum([0, *sizes])
-
-        def id_of(number: int) -> str:
-            shard = int(np.searchsorted(starts, number, "right")) - 1
-            return str(open_ids(prepared[shard])[number - int(starts[shard])])
-
-        def tasks() -> Iterator[tuple[Path, TokeniseTask]]:
-            for index, source in enumerate(prepared):
-                decisions = np.array(duplicates[starts[index] : starts[index + 1]])
-                earlier = {int(number): id_of(int(number)) for number in decisions["of"] if number >= 0}
-                folder = self.work / f"tokenise-{index:05}"
-                has_tokenizer = self.rendering is not None
-                yield folder, TokeniseTask(index, source, folder, self.config, decisions, earlier, has_tokenizer)
-
-        return self._map("tokenise", tokenise, tasks(), len(prepared))
-
-    def _pack(self, tokenised: list[Path]) -> list[Path]:
-        import numpy as np
-
-        from chaku.data.rows.pack import best_fit, pairs_together, row_per_document
-        from chaku.data.rows.packed import ROWS_PER_SHARD, RowsTask, write_rows
-        from chaku.data.rows.tokenise import PAIR_SPLITS, PARTS
-
-        self.counts.setdefault("pack", StageCounts())
-        tasks: list[tuple[Path, RowsTask]] = []
-        for part in PARTS:
-            lengths = [np.load(folder / f"{part}-lengths.npy") for folder in tokenised]
-            starts = np.cumsum([0, *map(len, lengths)])
-            every = np.concatenate([np.zeros(0, np.int64), *lengths])
-            seed = self.config.seed
-            if part in PAIR_SPLITS:
-                plan = pairs_together(every, self.config.row_length if self.config.pack else None, seed)
-            elif self.config.pack:
-                plan = best_fit(every, self.config.row_length, seed)
-            else:
-                plan = row_per_document(every, seed)
-            for index, first in enumerate(range(0, plan.num_rows, ROWS_PER_SHARD)):
-                row_starts = plan.starts[first : first + ROWS_PER_SHARD + 1]
-                folder = self.work / f"pack-{part}-{index:05}"
-                files = tuple(source / f"{part}.arrow" for source in tokenised)
-                order = plan.order[row_starts[0] : row_starts[-1]]
-                tasks.append((folder, RowsTask(index, part, folder, files, starts, order, row_starts - row_starts[0])))
-        return self._map("pack", write_rows, tasks, len(tasks))
-
-    def _check_law(self) -> None:
-        """Every stage keeps the law, passes on what it kept, and packing keeps every token."""
-        before: tuple[str, int] | None = None
-        for stage in STAGES:
-            if stage not in self.counts:
-                continue
-            counts = self.counts[stage]
-            counts.check(stage)
-            if before is not None and before[1] != counts.entered:
-                raise LawBroken(f"{before[0]} kept {before[1]}, {stage} got {counts.entered}")
-            before = stage, counts.kept
-        if "pack" in self.counts:
-            given, packed = self.counts["tokenise"].sums, self.counts["pack"].sums
-            for quantity in ("tokens", "trained_tokens", "checksum"):
-                if given[quantity] != packed[quantity]:
-                    raise LawBroken(f"pack got {given[quantity]} {quantity} and wrote {packed[quantity]}")
 
     def _assemble(self, prepared: list[Path], tokenised: list[Path], packed: list[Path]) -> None:
         from chaku.data.inspect.audit import audit
@@ -335,7 +183,7 @@ class _Build:
             parts = [
                 path for folder in (*prepared, *tokenised, *packed) if (path := folder / f"{stage}.parquet").exists()
             ]
-            if stage in self.counts:
+            if stage in self.phases.counts:
                 merge(parts, built / "ledger" / f"{number + 1:02}-{stage}.parquet")
         manifest = self._manifest() | {"files": describe_files(built)}
         write_json(built / "manifest.json", manifest)
@@ -355,10 +203,10 @@ class _Build:
         return {
             **described,
             "key": self.key,
-            "inputs": describe_inputs(self.inputs, self.digests, list(self.containers), self.input_counts),
+            "inputs": describe_inputs(self.inputs, self.digests, list(self.containers), self.phases.input_counts),
             "context": self.config.context if self.rendering is not None else None,
             "pack_length": self.config.row_length if self.rendering is not None else None,
-            "counts": {stage: self.counts[stage].to_json() for stage in STAGES if stage in self.counts},
+            "counts": {stage: self.phases.counts[stage].to_json() for stage in STAGES if stage in self.phases.counts},
         }
 
 
@@ -369,18 +217,3 @@ def _unique_stems(paths: list[Path]) -> list[str]:
         stem if stems.count(stem) == 1 else f"{stem}-{stems[: number + 1].count(stem)}"
         for number, stem in enumerate(stems)
     ]
-
-
-def _batches(paths: list[Path]) -> Iterator[tuple[tuple[int, RawRecord], ...]]:
-    """Records in order, cut into shards by number and size alone: the number of processes has no say."""
-    batch: list[tuple[int, RawRecord]] = []
-    num_bytes = 0
-    for number, path in enumerate(paths):
-        for record in sources.records(path):
-            batch.append((number, record))
-            num_bytes += len(record.data)
-            if len(batch) >= _RECORDS_PER_SHARD or num_bytes >= _BYTES_PER_SHARD:
-                yield tuple(batch)
-                batch, num_bytes = [], 0
-    if batch:
-        yield tuple(batch)
