@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from chaku.complaints import in_words
@@ -23,6 +21,7 @@ from chaku.config import (
     ModelName,
 )
 from chaku.errors import ConfigError
+from chaku.flag_values import contestant_of, days_of, image_limit_of, moderation_of, pair_of, price_of
 from chaku.policies import GuestPolicy, ImageLimits, ModerationPolicy, Price, Retention
 
 MAX_CONTEXT = 100_000_000
@@ -99,13 +98,13 @@ class ModelConfig(Frozen):
     @classmethod
     def _read_engine_args(cls, args: Any) -> Any:
         """On the command line an argument is KEY=VALUE."""
-        return dict(_pair(arg, "KEY=VALUE") for arg in args) if isinstance(args, list | tuple) else args
+        return dict(pair_of(arg, "KEY=VALUE") for arg in args) if isinstance(args, list | tuple) else args
 
     @field_validator("adapters", mode="before")
     @classmethod
     def _read_adapters(cls, adapters: Any) -> Any:
         """On the command line an adapter is NAME=FOLDER."""
-        return dict(_pair(one, "NAME=FOLDER") for one in adapters) if isinstance(adapters, list | tuple) else adapters
+        return dict(pair_of(one, "NAME=FOLDER") for one in adapters) if isinstance(adapters, list | tuple) else adapters
 
 
 class Contestant(Frozen):
@@ -123,7 +122,7 @@ class Contestant(Frozen):
     def of_flag(cls, text: str) -> Contestant:
         """As the command line has it: MODEL, NAME=MODEL or {name: NAME, model: MODEL, ...}. Raises ConfigError."""
         try:
-            return cls.model_validate(_contestant(text))
+            return cls.model_validate(contestant_of(text))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"]))
@@ -217,7 +216,7 @@ class ServeConfig(Frozen):
     @classmethod
     def _read_flags(cls, contestants: Any) -> Any:
         """On the command line a contestant is NAME=MODEL, or a mapping as in YAML."""
-        return tuple(_contestant(one) if isinstance(one, str) else one for one in contestants or ())
+        return tuple(contestant_of(one) if isinstance(one, str) else one for one in contestants or ())
 
     @field_validator("guests", mode="before")
     @classmethod
@@ -229,19 +228,13 @@ class ServeConfig(Frozen):
     @classmethod
     def _read_moderation(cls, moderation: Any) -> Any:
         """On the command line it is the word rules, the URL of an API, or a mapping as in YAML."""
-        if not isinstance(moderation, str):
-            return moderation
-        if moderation.startswith(("http://", "https://")):
-            return {"url": moderation}
-        if moderation == "rules":
-            return {"rules": True}
-        return _mapping(moderation, "rules, a URL, or {rules: true, actions: {...}}")
+        return moderation_of(moderation) if isinstance(moderation, str) else moderation
 
     @field_validator("prices", mode="before")
     @classmethod
     def _read_prices(cls, prices: Any) -> Any:
         """On the command line a price is NAME=PROMPT/COMPLETION."""
-        return prices if isinstance(prices, dict) else dict(_price(text) for text in prices)
+        return prices if isinstance(prices, dict) else dict(price_of(text) for text in prices)
 
     @field_validator("models", mode="before")
     @classmethod
@@ -255,7 +248,7 @@ class ServeConfig(Frozen):
     @classmethod
     def _read_kinds(cls, given: Any, info: ValidationInfo) -> Any:
         """On the command line it is KIND=NUMBER; in the environment there are spaces between several."""
-        read = _days if info.field_name == "retention_days" else _limit
+        read = days_of if info.field_name == "retention_days" else image_limit_of
         given = given.split() if isinstance(given, str) else given
         return dict(map(read, given)) if isinstance(given, tuple | list) else given
 
@@ -312,57 +305,3 @@ class ServeConfig(Frozen):
             if origin != "*" and not re.fullmatch(ORIGIN, origin):
                 raise ValueError(f"{origin!r} is not an origin: write scheme and host, such as https://app.example")
         return origins
-
-
-def _pair(text: Any, form: str) -> tuple[str, str]:
-    key, _, value = str(text).partition("=")
-    if not key or not value:
-        raise ValueError(f"{str(text)[:80]!r} is not {form}")
-    return key, value
-
-
-def prices_of_flags(texts: Sequence[str]) -> dict[str, Price]:
-    """Prices as the command line has them: NAME=PROMPT/COMPLETION. Raises ConfigError."""
-    try:
-        return {name: Price.model_validate(price) for name, price in map(_price, texts)}
-    except ValueError as error:  # pydantic's too
-        raise ConfigError(f"--price: {str(error).splitlines()[0]}", fix="write it such as my-model=0.15/0.6") from None
-
-
-def _price(text: str) -> tuple[str, dict[str, str]]:
-    found = re.fullmatch(r"(?P<name>.+)=(?P<prompt>[^/]+)/(?P<completion>[^/]+)", text)
-    if found is None:
-        raise ValueError(f"{text[:80]!r} is not NAME=PROMPT/COMPLETION, in dollars per million tokens")
-    return found["name"], {"prompt": found["prompt"], "completion": found["completion"]}
-
-
-def _days(text: str) -> tuple[str, str]:
-    kind, sign, days = text.partition("=")
-    if not sign or kind not in Retention.model_fields:
-        raise ValueError(f"{text[:80]!r} is not KIND=DAYS: kinds are {', '.join(Retention.model_fields)}")
-    return kind, days
-
-
-def _limit(text: str) -> tuple[str, float]:
-    kind, _, number = text.partition("=")
-    try:
-        value = float(number)
-    except ValueError:
-        value = -1
-    if value < 0 or kind not in ImageLimits.model_fields:
-        raise ValueError(f"{text[:80]!r} is not KIND=NUMBER: kinds are {', '.join(ImageLimits.model_fields)}")
-    return kind, value
-
-
-def _contestant(text: str) -> Any:
-    if not text.lstrip().startswith("{"):
-        name, _, model = text.partition("=")
-        return {"name": name, "model": model or name}
-    return _mapping(text, "{name: NAME, model: MODEL, system: TEXT}")
-
-
-def _mapping(text: str, example: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ValueError(f"{text[:80]!r} is not a mapping: write {example}") from None

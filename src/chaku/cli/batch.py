@@ -16,9 +16,9 @@ from chaku.cli.progress.requests import RequestCounts
 from chaku.cli.terminal.asking import endpoint_options
 from chaku.cli.terminal.endpoint import choose
 from chaku.errors import ChakuError
+from chaku.flag_values import prices_of
 from chaku.http_out import Transport
 from chaku.policies import Price
-from chaku.settings import prices_of_flags
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -67,7 +67,7 @@ def run_batch(
     Run the same command again to resume, even after `kill -9`. Recorded requests are not sent again.
     """
     requests = read_requests(requests_file, model)
-    price_of = prices_of_flags(prices)
+    price_of = prices_of(prices)
     pacer = Pacer(requests_per_minute)
     with open_answers(output) as answers:
         missing = answers.missing(requests)
