@@ -6,7 +6,6 @@ Nothing that is answered about a battle before its vote has a contestant's or a 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 import time
 from collections import Counter
@@ -20,10 +19,7 @@ from starlette.responses import Response
 
 from chaku import tasks
 from chaku.arena import pairs
-from chaku.arena.battle_files import style_of
-from chaku.arena.categories import category_of, language_of
-from chaku.arena.leaks import leaks_identity
-from chaku.comparison import Comparison, Outcome
+from chaku.comparison import Outcome
 from chaku.errors import ConfigError, Conflict, InvalidRequest
 from chaku.protocol.validation import check
 from chaku.settings import Contestant
@@ -32,8 +28,9 @@ from chaku.store.comparisons import ComparisonBook
 from chaku.store.database import Store
 from chaku.web import arena_shapes, shapes, streams
 from chaku.web.answers import KEEP_S, Answers
-from chaku.web.battle_record import is_streaming, paths_of, reveal_side, settle, side_state, texts_of
+from chaku.web.battle_record import is_streaming, paths_of, settle, side_state, texts_of
 from chaku.web.battle_turn import BattleTurn
+from chaku.web.battle_vote import flags_of_vote, game_of, reveal
 from chaku.web.messages import Opener
 from chaku.web.requests import Handler, id_in, json_response, read_json, visitor_of
 
@@ -41,14 +38,6 @@ RESULTS_S = 5.0
 """The votes from which pairs are drawn are counted again after so long."""
 HIDDEN_S = 2.0
 """So long after a turn its models count as answering it, since an engine takes a moment to stop."""
-_NOT_COUNTED = {
-    "leaked": "an answer said which model wrote it",
-    "moderated": "moderation ended an answer",
-    "replaced": "a side failed and was replaced",
-    "failed": "a side failed",
-    "shown": "the names had been shown before the vote",
-}
-
 
 CheckPrompt = Callable[[str], Awaitable[None]]
 """Raises the error that refuses a prompt."""
@@ -263,33 +252,9 @@ class Arena:
         if (turn := self._running.get(battle.id)) is not None:  # the store has what there was a second ago
             answers = {side: [*answers[side][: battle.turn - 1], turn.shown[side]] for side in SIDES}
         prompts = texts_of(paths["a"], "user")
-        names = {contestant.name for contestant in sides.values()}
-        is_leaked = leaks_identity(
-            [text for side in SIDES for text in answers[side]],
-            {contestant.model for contestant in sides.values()},
-            names,
-        )
-        flags = ["leaked"] if is_leaked else []
-        why_not = next((_NOT_COUNTED[flag] for flag in [*battle.flags, *flags] if flag in _NOT_COUNTED), None)
-        now = _now()
-        game = Comparison(
-            source="human",
-            model_a=sides["a"].name,
-            model_b=sides["b"].name,
-            outcome=choice,
-            prompt_id=hashlib.sha256(prompts[0].encode(errors="replace")).hexdigest()[:16],
-            cluster=book.visitor,
-            category=category_of(prompts),
-            language=language_of(prompts),
-            turn=max(1, battle.turn),
-            voter=book.visitor,
-            style_a=style_of("\n".join(answers["a"])),
-            style_b=style_of("\n".join(answers["b"])),
-            counted=why_not is None,
-            reason=why_not,
-            consent=battle.publish,
-            created=now.isoformat(),
-        )
+        now, flags = _now(), flags_of_vote(sides, answers)
+        all_flags = [*battle.flags, *flags]
+        game = game_of(battle, sides, prompts, answers, choice, flags=all_flags, voter=book.visitor, now=now)
         return book.vote(battle.id, choice, token, game, reasons=reasons, flags=flags, now=now)
 
     async def give_reasons(self, request: Request) -> Response:
@@ -348,19 +313,7 @@ class Arena:
         }
 
     def _revealed(self, book: Battles, battle_id: str, given: StoredVote) -> arena_shapes.Revealed:
-        battle = book.get(battle_id)
-        sides, paths = book.sides(battle), paths_of(book, battle)
-        sizes = {row["id"]: row["num_parameters"] for row in self._models()}
-        why_not = next((_NOT_COUNTED[flag] for flag in battle.flags if flag in _NOT_COUNTED), None)
-        return {
-            "state": "revealed",
-            "choice": given.choice,
-            "counted": why_not is None,
-            "reason": why_not,
-            "sides": {side: reveal_side(sides[side], paths[side], sizes.get(sides[side].model)) for side in SIDES},
-            "reasons": given.reasons,
-            "undo_until": shapes.show_time(given.created_at + UNDO),
-        }
+        return reveal(book, battle_id, given, {row["id"]: row["num_parameters"] for row in self._models()})
 
 
 def _why_closed(ready: dict[str, Contestant]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from chaku.settings import Contestant
 from chaku.store.battles import SIDES, Battles, Side, StoredBattle
 from chaku.store.folding import plain_text
 from chaku.store.message_record import MessageState, StoredMessage
@@ -13,23 +12,6 @@ from chaku.web import arena_shapes
 
 ABANDONED = timedelta(seconds=10)
 """A battle whose answers nobody writes for so long is nobody's. Before that another gateway may begin to ask."""
-
-
-def reveal_side(
-    contestant: Contestant, path: Sequence[StoredMessage], num_parameters: int | None
-) -> arena_shapes.SideRevealed:
-    """Who answered, how fast and with what, once the vote is given."""
-    answers = [message for message in path if message.role == "assistant"]
-    rates = [message.timings["tokens_per_s"] for message in answers if message.timings]
-    tokens = [message.usage["completion_tokens"] for message in answers if message.usage]
-    return {
-        "contestant": contestant.name,
-        "model": contestant.model,
-        "tokens_per_s": next((rate for rate in reversed(rates) if rate is not None), None),
-        "num_tokens": sum(tokens) if tokens else None,
-        "num_parameters": num_parameters,
-        "parameters": {**({"system": contestant.system} if contestant.system else {}), **contestant.sampling},
-    }
 
 
 def paths_of(book: Battles, battle: StoredBattle) -> dict[Side, list[StoredMessage]]:
