@@ -14,7 +14,7 @@ from chaku.errors import Conflict, NotFound, Overloaded
 from chaku.settings import Contestant
 from chaku.store import keys
 from chaku.store.battle_list import BattleList
-from chaku.store.battles import Battles, StoredBattle
+from chaku.store.battles import Battles, StoredBattle, undo_left_s
 from chaku.store.comparisons import ComparisonBook
 from chaku.store.conversations import Conversations
 from chaku.store.database import Store
@@ -87,9 +87,10 @@ def test_of_many_votes_at_once_one_holds(store: Store, now: datetime) -> None:
 
 def test_undoing_supersedes_and_deletes_nothing(store: Store, now: datetime) -> None:
     book, battle = votable(store, now)
-    book.vote(battle.id, "a", battle.token, game(now), now=now)
+    given = book.vote(battle.id, "a", battle.token, game(now), now=now)
     with pytest.raises(Conflict, match="10 s"):
         book.undo(battle.id, now=now + timedelta(seconds=11))
+    assert [undo_left_s(given, now + timedelta(seconds=late)) for late in (-3600, 1, 11)] == [10, 9, 0]
     again = book.undo(battle.id, now=now + timedelta(seconds=9))
     assert (again.state, again.flags) == ("votable", ["shown"]) and again.token != battle.token
     with pytest.raises(Conflict):
@@ -120,6 +121,7 @@ def test_only_so_many_battles_within_an_hour(store: Store, now: datetime) -> Non
         book.create(PAIR, 1.0, publish=True, per_hour=3, now=now + timedelta(minutes=10))
     assert refused.value.retry_after_s == 50 * 60
     book.create(PAIR, 1.0, publish=True, per_hour=3, now=now + timedelta(minutes=61))
+    book.create(PAIR, 1.0, publish=True, per_hour=3, now=now - timedelta(hours=2))  # the clock was set back
 
 
 def test_what_is_excluded_is_kept_with_its_reason_and_can_come_back(store: Store, now: datetime) -> None:

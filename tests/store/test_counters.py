@@ -65,6 +65,15 @@ def test_days_and_months_begin_anew(store, clock):
     assert Counters(store).reserve("k", spent).refused_by is None
 
 
+def test_a_limit_that_is_used_up_allows_again_when_it_said_although_the_clock_was_set_back(store, clock):
+    assert [requests(store).refused_by for _ in range(2)] == [None, None]
+    clock.now -= timedelta(hours=1)
+    refused = requests(store)
+    assert refused.refused_by == "requests_per_minute"
+    clock.now += timedelta(seconds=refused.retry_after_s + 0.1)
+    assert requests(store).refused_by is None
+
+
 def test_a_correction_gives_back_or_leaves_a_debt(store, clock):
     counters = Counters(store)
     reserved = counters.reserve("k", {"tokens_per_day": Charge(80, 100)})

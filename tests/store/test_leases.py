@@ -91,6 +91,27 @@ def test_gateways_whose_clocks_differ_leave_each_others_answers_alone(url, now, 
         ]
 
 
+def test_a_clock_that_jumps_fails_no_living_gateways_answers_and_those_of_the_dead_soon(url, now, clock):
+    with open_store(url) as store:
+        living, other, killed = Lease(store), Lease(store), Lease(store)
+        for lease in (living, other, killed):
+            lease.renew()
+        mine, theirs, dead = answer(store, living, now), answer(store, other, now), answer(store, killed, now)
+        for jump_s in (3600, -7200):  # the killed one has not renewed since the first second
+            clock.pass_s(jump_s)
+            for _ in range(12):
+                clock.pass_s(1)
+                living.renew()
+                other.renew()
+            if jump_s > 0:
+                assert dead[0].get(dead[1].id).state is MessageState.FAILED
+                late = Lease(store)
+                late.renew()  # and is killed, before the clock is set back
+                dead = answer(store, late, now)
+        states = [tree.get(message.id).state for tree, message in (mine, theirs, dead)]
+        assert states == [MessageState.STREAMING, MessageState.STREAMING, MessageState.FAILED]
+
+
 ANOTHER_GATEWAY = """
 import sys, time
 from datetime import UTC, datetime, timedelta

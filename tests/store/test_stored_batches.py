@@ -41,6 +41,19 @@ def test_a_claim_that_was_lost_records_nothing(store: Store, now: datetime) -> N
     assert fast.answered(held.batch) == {1}
 
 
+def test_a_dead_gateways_claim_ends_although_the_clock_was_set_back(
+    store: Store, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Files(store).add(None, "in", "batch", iter([b"x"]), now=now)
+    claims = Batches(store, lease_s=5)
+    claims.create(None, CHAT, file.id, None, now=now)
+    clock = [now]
+    monkeypatch.setattr(Store, "now", lambda self, connection: clock[0])
+    assert claims.claim(but=()) is not None and claims.claim(but=()) is None
+    clock[0] -= timedelta(hours=1)
+    assert claims.claim(but=()) is not None and claims.claim(but=()) is None
+
+
 def test_files_are_deleted_after_their_days_but_not_while_a_batch_needs_them(store: Store, now: datetime) -> None:
     old = now - timedelta(days=40)
     stored = Files(store)

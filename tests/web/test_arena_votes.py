@@ -73,7 +73,8 @@ async def test_reasons_may_follow_a_vote_and_change_nothing_else(database: Path)
         assert (early.value.status, early.value.error["code"]) == (409, "no_vote")
         given = await me.call("POST", path, {"choice": "a", "token": token, "reasons": ["Clear"]})
         changed = await me.call("PATCH", path, {"reasons": ["Other"]})
-        assert changed == {**given, "reasons": ["Other"]}
+        assert 0 < changed["undo_s"] <= given["undo_s"] <= 10
+        assert changed == {**given, "reasons": ["Other"], "undo_s": changed["undo_s"]}
         assert (await me.call("GET", f"/arena/battles/{battle}"))["revealed"]["reasons"] == ["Other"]
         await me.call("DELETE", path)
         with pytest.raises(Refused):

@@ -127,7 +127,9 @@ class Batches:
                 return None
         with self._store.write() as connection:
             now = self._store.now(connection)
-            is_free = batches.c.claimed_until.is_(None) | (batches.c.claimed_until < now)
+            # A claim longer than any is from before the clock was set back.
+            holds = batches.c.claimed_until.between(now, now + 2 * self._lease)
+            is_free = batches.c.claimed_until.is_(None) | ~holds
             oldest = sa.select(batches.c.id).where(open_, is_free).order_by(batches.c.id).limit(1)
             batch_id = connection.execute(oldest.with_for_update(skip_locked=True)).scalar()
             if batch_id is None:

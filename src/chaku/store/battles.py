@@ -77,6 +77,11 @@ class StoredVote:
     superseded_at: datetime | None = None
 
 
+def undo_left_s(given: StoredVote, now: datetime) -> float:
+    """Seconds for which a vote can still be undone. The clock may have been set back since: at most UNDO."""
+    return min(UNDO, max(timedelta(), given.created_at + UNDO - now)).total_seconds()
+
+
 class Battles:
     """The battles of one visitor: an API key's id, or None for the local user. Those of others raise NotFound."""
 
@@ -90,7 +95,7 @@ class Battles:
     ) -> StoredBattle:
         """Begin a battle between A and B. Raises Overloaded where the visitor has begun too many within the hour."""
         with self._store.write() as connection:
-            recent = sa.select(battles.c.created_at).where(self._mine, battles.c.created_at > now - HOUR)
+            recent = sa.select(battles.c.created_at).where(self._is_recent(now))
             begun = sorted(connection.execute(recent).scalars())
             if len(begun) >= per_hour:
                 raise Overloaded(
@@ -128,7 +133,7 @@ class Battles:
 
     def num_recent(self, *, now: datetime) -> int:
         """Battles begun within the last hour."""
-        query = sa.select(sa.func.count()).where(self._mine, battles.c.created_at > now - HOUR)
+        query = sa.select(sa.func.count()).where(self._is_recent(now))
         with self._store.read() as connection:
             return connection.execute(query.select_from(battles)).scalar_one()
 
@@ -255,11 +260,15 @@ class Battles:
             given = _active_vote(connection, battle_id)
             if given is None:
                 raise Conflict("there is no vote to undo", code="no_vote")
-            if now - given.created_at > UNDO:
+            if not undo_left_s(given, now):
                 raise Conflict(f"a vote can be undone for {UNDO.total_seconds():.0f} s", code="too_late")
             connection.execute(votes.update().where(votes.c.id == given.id).values(superseded_at=now))
             flags = sorted({*battle.flags, "shown"})
             return _set(connection, battle, now, state="votable", token=secrets.token_urlsafe(18), flags=flags)
+
+    def _is_recent(self, now: datetime) -> sa.ColumnElement[bool]:
+        # Not of the future: the clock may have been set back.
+        return self._mine & battles.c.created_at.between(now - HOUR, now)
 
     @property
     def _mine(self) -> sa.ColumnElement[bool]:

@@ -75,6 +75,9 @@ class Counters:
             if waits:
                 levels = {kind: _level(kind, used[kind], charge.limit, now) for kind, charge in charges.items()}
                 worst = max(waits, key=lambda kind: waits[kind])
+                for kind, (_, counted_at) in rows.items():
+                    if counted_at > now:  # the clock was set back: nothing would expire until it is there again
+                        _write(connection, subject, kind, used[kind], now)
                 return Standing(levels, now, worst, waits[worst])
             after = {kind: used[kind] + charge.amount for kind, charge in charges.items()}
             for kind, amount in after.items():

@@ -81,7 +81,8 @@ class Lease:
                 self._steady_since = now
             if now - self._steady_since < self._lease:
                 return 0
-            expired = gateways.c.renewed_at < now - self._lease
+            # A row of the future is from before the clock was set back: who lives has renewed since.
+            expired = ~gateways.c.renewed_at.between(now - self._lease, now + self._lease)
             connection.execute(gateways.delete().where(expired, ~mine))
             return fail_abandoned(connection, now=now)
 

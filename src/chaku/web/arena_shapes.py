@@ -98,7 +98,8 @@ class Revealed(TypedDict):
     """Why it is kept and not counted."""
     sides: dict[Side, SideRevealed]
     reasons: list[str]
-    undo_until: str
+    undo_s: float
+    """Seconds for which the vote can still be undone. No moment: a browser's clock may be wrong."""
 
 
 class BattleShown(TypedDict):

@@ -32,7 +32,7 @@ def is_streaming(book: Battles, battle: StoredBattle) -> bool:
 def settle(book: Battles, battle: StoredBattle) -> StoredBattle:
     """End a turn that no gateway works on any more: the battle is votable, or has failed."""
     now = datetime.now(UTC)
-    if is_streaming(book, battle) or now - battle.updated_at < ABANDONED:
+    if is_streaming(book, battle) or abs(now - battle.updated_at) < ABANDONED:
         return battle
     texts = [texts_of(path, "assistant") for path in paths_of(book, battle).values()]
     if battle.turn > 1 or all(answers and answers[-1].strip() for answers in texts):

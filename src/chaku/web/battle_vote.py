@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from chaku.arena.battle_files import style_of
 from chaku.arena.categories import category_of, language_of
 from chaku.arena.leaks import leaks_identity
 from chaku.comparison import Comparison, Outcome
 from chaku.settings import Contestant
-from chaku.store.battles import SIDES, UNDO, Battles, Side, StoredBattle, StoredVote
+from chaku.store.battles import SIDES, Battles, Side, StoredBattle, StoredVote, undo_left_s
 from chaku.store.message_record import StoredMessage
-from chaku.web import arena_shapes, shapes
+from chaku.web import arena_shapes
 from chaku.web.battle_record import paths_of
 
 _NOT_COUNTED = {
@@ -82,7 +82,7 @@ def reveal(
             side: _reveal_side(sides[side], paths[side], num_parameters.get(sides[side].model)) for side in SIDES
         },
         "reasons": given.reasons,
-        "undo_until": shapes.show_time(given.created_at + UNDO),
+        "undo_s": undo_left_s(given, datetime.now(UTC)),
     }
 
 

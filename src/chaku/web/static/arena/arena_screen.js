@@ -100,7 +100,7 @@ function Rounds({ terms, onPlayed, route, say, complain, isCovered }) {
       const isPlain = !event.ctrlKey && !event.metaKey && !event.altKey && !event.repeat && !/** @type {HTMLElement} */ (event.target).matches?.("input, textarea, select");
       if (choice && battle?.canVote) void vote(choice);
       else if (isPlain && (battle?.revealed || isOver) && event.key.toLowerCase() === "n") renew();
-      else if (isPlain && battle?.revealed && event.key.toLowerCase() === "u" && Date.now() < new Date(battle.revealed.undo_until).getTime()) void undo();
+      else if (isPlain && battle?.revealed && event.key.toLowerCase() === "u" && battle.undoLeftS > 0) void undo();
       else if (commandOf(event) === "composer") /** @type {HTMLElement | null} */ (document.querySelector(".composer textarea"))?.focus();
       else return;
       event.preventDefault();

@@ -9,7 +9,7 @@ import { Observable } from "../data/observable.js";
  * @typedef {"a" | "b" | "tie" | "both_bad"} Choice
  * @typedef {{state: "waiting" | "answering" | "ended" | "failed", answers: string[]}} Side
  * @typedef {{contestant: string, model: string, tokens_per_s: number | null, num_tokens: number | null, num_parameters: number | null, parameters: Record<string, any>}} RevealedSide
- * @typedef {{choice: Choice, counted: boolean, reason: string | null, sides: Record<SideName, RevealedSide>, reasons: string[], undo_until: string}} Revealed
+ * @typedef {{choice: Choice, counted: boolean, reason: string | null, sides: Record<SideName, RevealedSide>, reasons: string[], undo_s: number}} Revealed
  * @typedef {{id: string, state: string, turn: number, token: string | null, prompts: string[], sides: Record<SideName, Side>, side_replaced: boolean, revealed: Revealed | null}} BattleShown
  */
 
@@ -26,7 +26,7 @@ export class Battle extends Observable {
     this.prompts = shown.prompts;
     this.sides = shown.sides;
     this.sideReplaced = shown.side_replaced;
-    this.revealed = shown.revealed;
+    this._reveal(shown.revealed);
     this.isOnline = true;
     this.numReplaced = 0;
     /** @type {Problem | null} with what was tried last */
@@ -60,10 +60,22 @@ export class Battle extends Observable {
     return Boolean(this.token) && !this.revealed;
   }
 
+  /** Seconds for which the vote can still be undone, whatever this machine's clock says. */
+  get undoLeftS() {
+    return Math.ceil((this._undoUntil - performance.now()) / 1000);
+  }
+
+  /** @param {Revealed | null} revealed */
+  _reveal(revealed) {
+    this.revealed = revealed;
+    this._undoUntil = performance.now() + 1000 * (revealed?.undo_s ?? 0);
+  }
+
   /** @param {BattleShown} shown */
   _take(shown) {
-    const { state, turn, token, prompts, sides, revealed } = shown;
-    Object.assign(this, { state, turn, token, prompts, sides, revealed, sideReplaced: shown.side_replaced });
+    const { state, turn, token, prompts, sides } = shown;
+    Object.assign(this, { state, turn, token, prompts, sides, sideReplaced: shown.side_replaced });
+    this._reveal(shown.revealed);
   }
 
   /** Ask both sides. @param {string} content @returns {Promise<boolean>} whether the server took it */
@@ -79,7 +91,7 @@ export class Battle extends Observable {
     return this._attempt(async () => {
       const revealed = await post(`${this._path}/vote`, { choice, reasons, token: this.token });
       this._stream?.abort(); // the vote stops what still runs
-      this.revealed = revealed;
+      this._reveal(revealed);
       this.token = null;
     });
   }
@@ -87,7 +99,7 @@ export class Battle extends Observable {
   /** @param {string[]} reasons */
   giveReasons(reasons) {
     return this._attempt(async () => {
-      this.revealed = await patch(`${this._path}/vote`, { reasons });
+      this._reveal(await patch(`${this._path}/vote`, { reasons }));
     });
   }
 

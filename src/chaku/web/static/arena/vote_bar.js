@@ -57,14 +57,13 @@ function Reasons({ offered, chosen, isDisabled = false, onChoose }) {
  */
 export function Outcome({ battle, offered, onUndo, onNew }) {
   const revealed = /** @type {import("./battle.js").Revealed} */ (battle.revealed);
-  const until = new Date(revealed.undo_until).getTime();
-  const [now, setNow] = useState(Date.now());
-  const left = Math.ceil((until - now) / 1000);
+  const [tick, setTick] = useState(0);
+  const left = battle.undoLeftS;
   useLayoutEffect(() => {
     if (left <= 0) return;
-    const timer = setTimeout(() => setNow(Date.now()), 250);
+    const timer = setTimeout(() => setTick(tick + 1), 250);
     return () => clearTimeout(timer);
-  }, [now, until]);
+  }, [tick, revealed]);
   const said = { a: "A is better", b: "B is better", tie: "Tie", both_bad: "Both are bad" }[revealed.choice];
   return html`<div class="vote-bar">
     <p role="status">
