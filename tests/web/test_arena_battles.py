@@ -178,7 +178,7 @@ async def test_both_sides_are_first_seen_together_and_then_at_their_own_pace(dat
     assert kinds[first_delta - 1] == "began" and kinds[first_delta + 1] == "began" and kinds[first_delta + 2] == "delta"
 
 
-async def test_a_vote_counts_while_both_still_write(database: Path) -> None:
+async def test_a_vote_counts_while_both_still_write_and_stops_them(database: Path) -> None:
     words = " ".join(map(str, range(300)))
     async with arena(database, *(engine(name, words, token_delay_s=0.02) for name in NAMES)) as me:
         battle = await begun(me)
@@ -190,7 +190,13 @@ async def test_a_vote_counts_while_both_still_write(database: Path) -> None:
                     break
         assert (await refusal(me.call("POST", f"/arena/battles/{battle}/turns", {"content": "x"})))[0] == 409
         assert (await voted(me, battle, "tie"))["counted"]
-        assert [side["state"] for side in (await shown(me, battle))["sides"].values()] == ["answering", "answering"]
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                sides = (await shown(me, battle))["sides"].values()
+                if all(side["state"] == "ended" for side in sides):
+                    break
+                await asyncio.sleep(0.05)
+        assert all(0 < len(side["answers"][-1]) < len(words) for side in sides)
 
 
 async def test_the_same_vote_twenty_times_at_once_is_one_row(database: Path) -> None:

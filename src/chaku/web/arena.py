@@ -28,7 +28,7 @@ from chaku.store.comparisons import ComparisonBook
 from chaku.store.database import Store
 from chaku.web import arena_shapes, shapes, streams
 from chaku.web.answers import KEEP_S, Answers
-from chaku.web.battle_record import is_streaming, paths_of, settle, side_state, texts_of
+from chaku.web.battle_record import is_streaming, paths_of, settle, side_state, streaming, texts_of
 from chaku.web.battle_turn import BattleTurn
 from chaku.web.battle_vote import flags_of_vote, game_of, reveal
 from chaku.web.messages import Opener
@@ -240,7 +240,15 @@ class Arena:
         battle = await self._settled(book, _battle_id(request))
         given = await asyncio.to_thread(self._keep_vote, book, battle, asked.choice, asked.token, asked.reasons)
         self._results = None
+        ending = tasks.start(self._end_answers(book, battle), f"end-{battle.id}")
+        self._tasks.add(ending)
+        ending.add_done_callback(self._tasks.discard)
         return json_response(await asyncio.to_thread(self._revealed, book, battle.id, given))
+
+    async def _end_answers(self, book: Battles, battle: StoredBattle) -> None:
+        """Stop what the sides still write, on any gateway: after the vote nobody waits for it."""
+        for message in await asyncio.to_thread(streaming, book, battle):
+            await self._answers.end(battle.owner_id, message.conversation_id, message.id)
 
     def _keep_vote(
         self, book: Battles, battle: StoredBattle, choice: Outcome, token: str, reasons: Sequence[str]

@@ -24,9 +24,15 @@ def texts_of(path: Sequence[StoredMessage], role: str) -> list[str]:
     return [plain_text(message.content) for message in path if message.role == role]
 
 
+def streaming(book: Battles, battle: StoredBattle) -> list[StoredMessage]:
+    """The answers of this battle that a gateway still writes."""
+    last = [path[-1] for path in paths_of(book, battle).values() if path]
+    return [message for message in last if message.state is MessageState.STREAMING]
+
+
 def is_streaming(book: Battles, battle: StoredBattle) -> bool:
     """Whether a gateway writes an answer of this battle."""
-    return any(path and path[-1].state is MessageState.STREAMING for path in paths_of(book, battle).values())
+    return bool(streaming(book, battle))
 
 
 def settle(book: Battles, battle: StoredBattle) -> StoredBattle:

@@ -130,6 +130,8 @@ class BattleTurn:
         except ChakuError as error:
             log.info("a side can't answer battle=%s side=%s: %s", self.battle.id, side, error.for_log)
             return False
+        if state == MessageState.STOPPED:  # by the vote
+            return True
         return side not in self._moderated and state == MessageState.COMPLETE and bool(self._texts[side].strip())
 
     def _append(self, side: Side, content: str) -> tuple[StoredConversation, StoredMessage]:

@@ -90,7 +90,7 @@ export class Battle extends Observable {
   vote(choice, reasons) {
     return this._attempt(async () => {
       const revealed = await post(`${this._path}/vote`, { choice, reasons, token: this.token });
-      this._stream?.abort(); // the vote stops what still runs
+      this._stream?.abort();
       this._reveal(revealed);
       this.token = null;
     });
