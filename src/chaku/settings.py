@@ -196,9 +196,9 @@ class ServeConfig(Frozen):
     ui: bool = True
     """Serve the page beside the API."""
     runs: str = "runs"
-    """Folder whose training runs the page shows, to the local user alone."""
+    """Folder whose training runs the page shows, to the local user and to admins."""
     evals: str = "evals"
-    """Folder whose evaluation runs the page shows, to the local user alone."""
+    """Folder whose evaluation runs the page shows, to the local user and to admins."""
     contestants: tuple[Contestant, ...] = ()
     """Who stands in the arena. Default: every model that answers chats, as it is."""
     arena_battles_per_hour: int = Field(60, ge=1, le=MAX_COUNT)

@@ -1,4 +1,4 @@
-"""What the page is told of this machine: runs and models, for its own user alone."""
+"""What the page is told of this machine: runs and models, for its own user and for admins."""
 
 from __future__ import annotations
 
@@ -58,14 +58,15 @@ async def test_models_of_the_machine_are_named_with_what_to_do(database: Path) -
         assert {row["state"] for row in rows.values()} <= {None, "pulled", "converted"}
 
 
-async def test_whoever_came_by_a_key_sees_nothing_of_the_machine(database: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("scopes", "is_shown"), [({"infer", "page"}, False), ({"admin"}, True)])
+async def test_of_those_who_came_by_a_key_admins_alone_see_the_machine(
+    database: Path, tmp_path: Path, scopes: set[str], is_shown: bool
+) -> None:
     write_run(tmp_path, "secret", 5)
     with open_store(f"sqlite:///{database}") as store:
-        bob = keys.create(store, "bob", now=datetime.now(UTC))
+        bob = keys.create(store, "bob", now=datetime.now(UTC), scopes=scopes)
     async with page_gateway(database, runs=tmp_path) as g, tab(g) as me:
         await me.call("POST", "/login", {"key": bob.token})
-        assert (await me.call("GET", "/session"))["sees_runs"] is False
-        for path in ("/runs", "/runs/secret", "/models/kept"):
-            with pytest.raises(Refused) as caught:
-                await me.call("GET", path)
-            assert caught.value.status == 403
+        assert (await me.call("GET", "/session"))["sees_runs"] is is_shown
+        for path in ("/runs", "/runs/secret", "/models/kept", "/evals"):
+            assert (await me.raw("GET", f"/api{path}"))[0] == (200 if is_shown else 403)

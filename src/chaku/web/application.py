@@ -211,7 +211,7 @@ class Application:
                 "login_required": self._logins.must_log_in,
                 "user": user,
                 "guest_notice": self._guest_notice if visitor is None else None,
-                "sees_runs": visitor is not None and visitor.key_id is None,
+                "sees_runs": visitor is not None and visitor.is_admin,
                 "sees_keys": visitor is not None and visitor.is_admin and self._logins.must_log_in,
                 "sees_fleet": visitor is not None and visitor.is_admin and self._fleet is not None,
             }

@@ -16,13 +16,13 @@ from starlette.responses import Response
 from chaku.arena import pairs
 from chaku.arena.standings import Filters, Standings, show_matrix, show_rows, standings
 from chaku.arena.voters import judge_voters
-from chaku.errors import InvalidRequest, NotFound, PermissionRefused
+from chaku.errors import InvalidRequest, NotFound
 from chaku.store.battle_list import BattleList, ListedBattle
 from chaku.store.comparisons import ComparisonBook, Exclusion
 from chaku.store.database import Store
 from chaku.web import arena_shapes, shapes
 from chaku.web.arena import Arena
-from chaku.web.requests import Handler, actor_of, json_response, read_json, visitor_of
+from chaku.web.requests import Handler, actor_of, check_admin, json_response, read_json, visitor_of
 
 if TYPE_CHECKING:
     from chaku.arena.board import Board
@@ -123,7 +123,7 @@ class ArenaBoard:
 
     async def show_operator(self, request: Request) -> Response:
         """What an operator decides by."""
-        _check_operator(request)
+        check_admin(request)
         games = await asyncio.to_thread(self._book.games)
         voters = await asyncio.to_thread(judge_voters, [game for game in games if game.counted])
         exclusions = await asyncio.to_thread(self._book.exclusions)
@@ -161,7 +161,7 @@ class ArenaBoard:
 
     async def exclude(self, request: Request) -> Response:
         """Leave a voter, a battle or a contestant out of the ratings, or take that back."""
-        _check_operator(request)
+        check_admin(request)
         asked = await read_json(request, arena_shapes.NewExclusion)
         subject = await asyncio.to_thread(self._subject, asked.kind, asked.id)
         now = datetime.now(UTC)
@@ -212,14 +212,6 @@ class ArenaBoard:
 def short(voter: str) -> str:
     """A voter's name on the screen: it can't be turned back into a key's id."""
     return hashlib.sha256(voter.encode()).hexdigest()[:12]
-
-
-def _check_operator(request: Request) -> None:
-    if not visitor_of(request).is_admin:
-        raise PermissionRefused(
-            "an operator of the arena needs the scope 'admin'",
-            fix="log in with a key of `chaku keys create NAME --scope page --scope admin`",
-        )
 
 
 def _date(text: str, name: str) -> str | None:

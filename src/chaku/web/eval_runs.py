@@ -17,8 +17,7 @@ from chaku.evals.records import Run
 from chaku.store.battles import Battles
 from chaku.store.comparisons import ComparisonBook
 from chaku.store.database import Store
-from chaku.web.machine import check_local
-from chaku.web.requests import Handler, json_response, read_json, visitor_of
+from chaku.web.requests import Handler, check_admin, json_response, read_json, visitor_of
 
 REASON = "a disagreement with a judge: the names were shown"
 
@@ -49,19 +48,19 @@ class EvalRuns:
 
     async def list_runs(self, request: Request) -> Response:
         """Every run, the newest first; one that can't be read is listed with the reason."""
-        check_local(request)
+        check_admin(request)
         rows = await asyncio.to_thread(self._rows)
         return json_response({"runs": sorted(rows, key=lambda row: str(row.get("created")), reverse=True)})
 
     async def show_run(self, request: Request) -> Response:
         """One run as far as it is; `against` names another one, to mark what its judge decided otherwise."""
-        check_local(request)
+        check_admin(request)
         name, other = request.path_params["run"], request.query_params.get("against")
         return json_response(await asyncio.to_thread(self._show, name, other))
 
     async def disagree(self, request: Request) -> Response:
         """Keep what the reader thinks of a judged pair. It is never rated, since the names were shown."""
-        check_local(request)
+        check_admin(request)
         asked = await read_json(request, Disagreement)
         game = await asyncio.to_thread(self._game, request, asked)
         return json_response({"kept": await asyncio.to_thread(ComparisonBook(self._store).add, [game])}, 201)

@@ -9,9 +9,8 @@ from typing import Any, Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chaku.errors import PermissionRefused
 from chaku.store.audit import Actor
-from chaku.web.requests import Handler, actor_of, json_response, visitor_of
+from chaku.web.requests import Handler, actor_of, check_admin, json_response
 
 
 class FleetOfGateway(Protocol):
@@ -76,9 +75,3 @@ class FleetPage:
 
     async def _note(self, request: Request, action: str) -> None:
         await asyncio.to_thread(self._note_change, action, request.path_params["worker"], actor_of(request))
-
-
-def check_admin(request: Request) -> None:
-    """Raises PermissionRefused for visitors who are neither the local user nor an admin."""
-    if not visitor_of(request).is_admin:
-        raise PermissionRefused("only the local user and keys of scope admin see the workers")

@@ -11,13 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chaku.config import MAX_DAYS
-from chaku.errors import PermissionRefused
 from chaku.policies import Limits, RequestLimit, TokenLimit
 from chaku.protocol.messages import Shape
 from chaku.store.database import Store
 from chaku.store.keys import Key, create, list_keys, revoke
 from chaku.store.usage import totals
-from chaku.web.requests import Handler, actor_of, json_response, read_json, visitor_of
+from chaku.web.requests import Handler, actor_of, check_admin, json_response, read_json
 from chaku.web.shapes import show_time
 
 
@@ -43,7 +42,7 @@ class KeysPage:
 
     async def show(self, request: Request) -> Response:
         """Every key with its sums of usage, and what came without one."""
-        _check_admin(request)
+        check_admin(request)
         made, sums = await asyncio.to_thread(lambda: (list_keys(self._store), totals(self._store, by=["key"])))
         used = {total.key_id: total for total in sums}
         now = datetime.now(UTC)
@@ -52,7 +51,7 @@ class KeysPage:
 
     async def create(self, request: Request) -> Response:
         """Make a key; its token is in the answer, and nowhere else."""
-        _check_admin(request)
+        check_admin(request)
         asked = await read_json(request, NewKey)
         now = datetime.now(UTC)
         new = await asyncio.to_thread(
@@ -69,15 +68,10 @@ class KeysPage:
 
     async def revoke(self, request: Request) -> Response:
         """End a key."""
-        _check_admin(request)
+        check_admin(request)
         which, by = request.path_params["key"], actor_of(request)
         await asyncio.to_thread(revoke, self._store, which, now=datetime.now(UTC), by=by)
         return Response(status_code=204)
-
-
-def _check_admin(request: Request) -> None:
-    if not visitor_of(request).is_admin:
-        raise PermissionRefused("only the local user and keys of scope admin see the keys")
 
 
 def _shown(key: Key, now: datetime) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Training runs and pulled models of this machine, shown to the local user only."""
+"""Training runs and pulled models of this machine, shown to the local user and to admins."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import yaml
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chaku.errors import NotFound, PermissionRefused
+from chaku.errors import NotFound
 from chaku.runs import read_log, run_folders, steps_of
-from chaku.web.requests import Handler, json_response
+from chaku.web.requests import Handler, check_admin, json_response
 
 MAX_POINTS = 2000
 """Steps of one run that are sent for a plot; of a longer run, every n-th."""
@@ -36,13 +36,13 @@ class Machine:
 
     async def list_runs(self, request: Request) -> Response:
         """Every run, the newest first."""
-        check_local(request)
+        check_admin(request)
         rows = await asyncio.to_thread(lambda: [_row(folder) for folder in run_folders(self._runs)])
         return json_response({"runs": sorted(rows, key=lambda row: str(row["started"]), reverse=True)})
 
     async def show_run(self, request: Request) -> Response:
         """One run: what it was made of, its steps and its events; `after` leaves out steps that are known."""
-        check_local(request)
+        check_admin(request)
         name, after = request.path_params["run"], request.query_params.get("after", "")
         folders = {folder.name: folder for folder in await asyncio.to_thread(run_folders, self._runs)}
         if name not in folders:
@@ -51,14 +51,8 @@ class Machine:
 
     async def list_models(self, request: Request) -> Response:
         """The built-in models, pulled or not, and what else was pulled or converted."""
-        check_local(request)
+        check_admin(request)
         return json_response({"models": await asyncio.to_thread(_models)})
-
-
-def check_local(request: Request) -> None:
-    """Raises PermissionRefused for visitors with a key: paths and prompts of this machine belong to its local user."""
-    if request.state.visitor.key_id is not None:
-        raise PermissionRefused("only the user of this machine sees what lies on it")
 
 
 def _row(folder: Path) -> dict[str, Any]:

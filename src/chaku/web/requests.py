@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chaku.errors import InvalidRequest, NotFound, PayloadTooLarge
+from chaku.errors import InvalidRequest, NotFound, PayloadTooLarge, PermissionRefused
 from chaku.protocol.json_scan import JsonLimits, scan
 from chaku.protocol.validation import check
 from chaku.store.audit import Actor
@@ -80,6 +80,13 @@ def visitor_of(request: Request) -> Visitor:
     """The sender."""
     visitor: Visitor = request.state.visitor
     return visitor
+
+
+def check_admin(request: Request) -> None:
+    """Raises PermissionRefused for visitors who are neither the local user nor hold a key of scope admin."""
+    if not visitor_of(request).is_admin:
+        fix = "log in with a key of `chaku keys create NAME --scope page --scope admin`"
+        raise PermissionRefused("this is for the local user and for keys of scope admin", fix=fix)
 
 
 def actor_of(request: Request) -> Actor:
