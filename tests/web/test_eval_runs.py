@@ -116,7 +116,7 @@ def test_the_report_opens_from_the_disk_without_a_request_or_an_error(browser: A
         expect(page.locator(".asked")).to_contain_text("</script><script>alert(1)</script>")
         page.get_by_label("Category", exact=True).select_option("kind 0")
         expect(page.locator(".eval-steps")).to_contain_text("1 of 4")
-        page.get_by_label("judge changed its mind").check()
+        page.get_by_label("Judge changed its mind").check()
         expect(page.locator(".eval-steps")).to_contain_text("1 of 1")
         page.get_by_label("Result", exact=True).select_option("unread")
         expect(page.get_by_text("No question fits these filters.")).to_be_visible()

@@ -117,7 +117,7 @@ def test_a_whole_battle_is_played_by_keyboard_against_the_real_engine(browser, t
         expect(page.get_by_text("You voted: B is better.")).to_be_visible()
         shown = page.locator(".revealed-name strong")
         assert sorted(shown.all_inner_texts()) == sorted(standing)
-        expect(page.locator(".revealed-name").first).to_contain_text("135 M parameters")
+        expect(page.locator(".revealed-name").first).to_contain_text("135M parameters")
         expect(page.locator(".revealed-name").first).to_contain_text("tokens/s")
         expect(page.locator(".revealed-name").first).to_contain_text("max_tokens 24")
         page.keyboard.press("u")

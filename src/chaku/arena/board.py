@@ -116,7 +116,7 @@ def rate(comparisons: Sequence[Comparison], options: Options | None = None) -> B
     )
     return Board(
         rows,
-        f"{ratings.method}; intervals of {options.level:.0%}",
+        f"{ratings.method}; {options.level * 100:g} % intervals",
         hashlib.sha256("\n".join(sorted(game.id for game in rated)).encode()).hexdigest(),
         len(rated),
         won_matrix(games.cells, len(games.names))[np.ix_(order, order)],

@@ -95,6 +95,7 @@ export function App({ session, models, chats, events }) {
 
 /** @param {{screens: Screen[], chosen: string | undefined}} props */
 function Rail({ screens, chosen }) {
+  useLayoutEffect(() => document.querySelector(".rail [aria-current]")?.scrollIntoView({ inline: "nearest" }), [chosen]);
   return html`<nav class="rail" aria-label="Screens">
     ${screens.map(
       ({ name, label, icon, path }) => html`<a key=${name} href=${path} aria-current=${name === chosen ? "page" : undefined}>
@@ -122,7 +123,7 @@ function Opened({ screen, props }) {
 }
 
 function Nowhere() {
-  return html`<main class="screen"><h1>There is nothing here</h1><p>The address names no screen of this page. <a href="/">Go to the chat</a></p></main>`;
+  return html`<main class="screen"><h1>There is nothing here</h1><p>There is no screen at this address, or you may not see it. <a href="/">Go to the chat</a></p></main>`;
 }
 
 /** What is shown when the page can't even begin. @param {{problem: import("../data/types.js").Problem}} props */

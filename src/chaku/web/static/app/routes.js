@@ -78,7 +78,7 @@ export const SCREENS = [
     label: "Evals",
     icon: "thumb",
     path: "/evals",
-    isThere: (session) => session.sees_runs === true,
+    isThere: (facts) => facts.sees_runs === true,
     load: async () => (await styled(import("../evals/evals_screen.js"))).EvalsScreen,
   },
   {
@@ -92,7 +92,7 @@ export const SCREENS = [
   {
     name: "keys",
     label: "Keys",
-    icon: "gear",
+    icon: "key",
     path: "/keys",
     isThere: (facts) => facts.sees_keys === true,
     load: async () => (await styled(import("../keys/keys_screen.js"))).KeysScreen,
@@ -100,7 +100,7 @@ export const SCREENS = [
   {
     name: "fleet",
     label: "Fleet",
-    icon: "menu",
+    icon: "server",
     path: "/workers",
     isThere: (facts) => facts.sees_fleet === true,
     load: async () => (await styled(import("../fleet/fleet_screen.js"))).FleetScreen,

@@ -36,7 +36,7 @@ export function SideView({ battle, side }) {
 /** "135 M", "7.2 B". @param {number} num */
 function sizeOf(num) {
   const [unit, letter] = num >= 1e9 ? [1e9, "B"] : [1e6, "M"];
-  return `${(num / unit).toFixed(num / unit < 10 ? 1 : 0)} ${letter}`;
+  return `${(num / unit).toFixed(num / unit < 10 ? 1 : 0)}${letter}`;
 }
 
 /** @param {{revealed: import("./battle.js").RevealedSide, isWinner: boolean}} props */

@@ -74,7 +74,7 @@ export function Outcome({ battle, offered, onUndo, onNew }) {
     <p class="row">
       <button type="button" class="button primary" aria-keyshortcuts="n" onClick=${onNew}><kbd>N</kbd> New battle</button>
       ${left > 0 && html`<button type="button" class="quiet" aria-keyshortcuts="u" onClick=${onUndo}><kbd>U</kbd> Undo (${left} s)</button>`}
-      <a href="/leaderboard">Leaderboard</a>
+      <a href="/leaderboard">Ratings</a>
     </p>
   </div>`;
 }

@@ -60,5 +60,5 @@ const COLUMNS = [
   { name: "Judge", cell: (row) => row.judge ?? "–", by: (row) => row.judge },
   { name: "Answers", cell: (row) => (row.answers ? done(row.answers) : "–"), by: (row) => row.answers?.[0], isNumber: true },
   { name: "Judgements", cell: (row) => (row.judgements ? done(row.judgements) : "–"), by: (row) => row.judgements?.[0], isNumber: true },
-  { name: "Begun", cell: (row) => (row.created ? new Date(row.created).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" }) : "–"), by: (row) => row.created },
+  { name: "Begun", cell: (row) => html`<time>${row.created ? new Date(row.created).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" }) : "–"}</time>`, by: (row) => row.created },
 ];

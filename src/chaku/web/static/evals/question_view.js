@@ -39,7 +39,7 @@ export function Questions({ run, onDisagree }) {
       ${run.models.length > 1 && html`<${Select} label="Assistant 2" value=${b} options=${names} onChoose=${setB} />`}
       <${Select} label="Result" value=${filters.result} options=${RESULTS} onChoose=${(/** @type {string} */ result) => change({ result })} />
       <${Select} label="A score of" value=${filters.score} options=${SCORES} onChoose=${(/** @type {string} */ score) => change({ score })} />
-      ${tick("flipped", "judge changed its mind")}
+      ${tick("flipped", "Judge changed its mind")}
       ${run.against && tick("differs", `differs from ${run.against}`)}
     </div>
     ${question

@@ -6,6 +6,7 @@ import { copyText } from "../ui/clipboard.js";
 import { Dialog } from "../ui/dialog.js";
 import { ago, seconds } from "../ui/format.js";
 import { html, useLayoutEffect, useMemo, useState } from "../ui/html.js";
+import { size } from "../ui/size.js";
 import { Shown } from "../ui/states.js";
 import { Table } from "../ui/table.js";
 
@@ -41,8 +42,9 @@ export function FleetScreen({ session, attempt, say }) {
         <${Join} needsToken=${session.asksForKeys} say=${say} />
         <h2>Last requests</h2>
         ${requests.length
-          ? html`<${Table} label="Last requests" columns=${REQUESTS} rows=${requests} keyOf=${(/** @type {any} */ row) => `${row.id} ${row.time}`} />`
-          : html`<p class="hint">None yet. The last 200 are listed here, with their times and without their contents.</p>`}
+          ? html`<p class="hint">The last 200, without their contents. Prompt, Cached and Answer count tokens.</p>
+              <${Table} label="Last requests" columns=${REQUESTS} rows=${requests} keyOf=${(/** @type {any} */ row) => `${row.id} ${row.time}`} />`
+          : html`<p class="hint">None yet. The last 200 will be listed here, with their times and without their contents.</p>`}
       `}
     />
     ${logsOf && html`<${Log} worker=${logsOf} onClose=${() => setLogsOf(null)} />`}
@@ -56,8 +58,8 @@ function Join({ needsToken, say }) {
     <p class="hint">
       Run this on a machine that this gateway reaches.
       ${needsToken &&
-      html` It needs a join token in the variable <code>CHAKU_JOIN_TOKEN</code>; on the gateway's machine,
-        <code>chaku fleet token create NAME</code> makes one.`}
+      html` It needs a join token in the variable <code>CHAKU_JOIN_TOKEN</code>.
+        On the gateway's machine, ${html`<code>chaku fleet token create NAME</code>`} makes one.`}
     </p>
     <div class="row">
       <pre tabindex="0"><code>${command}</code></pre>
@@ -97,21 +99,21 @@ const WORKERS = [
   { name: "Running", cell: (worker) => (worker.slots == null ? worker.running : `${worker.running} of ${worker.slots}`), by: (worker) => worker.running, isNumber: true },
   { name: "Waiting", cell: (worker) => worker.waiting, by: (worker) => worker.waiting, isNumber: true },
   { name: "Tokens/s", cell: (worker) => Math.round(worker.tokens_per_s), by: (worker) => worker.tokens_per_s, isNumber: true },
-  { name: "Memory", cell: (worker) => megabytes(worker.memory_bytes), by: (worker) => worker.memory_bytes, isNumber: true },
+  { name: "Memory", cell: (worker) => size(worker.memory_bytes), by: (worker) => worker.memory_bytes, isNumber: true },
   { name: "Up", cell: (worker) => duration(worker.uptime_s), by: (worker) => worker.uptime_s, isNumber: true },
   { name: "Last beat", cell: (worker) => seconds(worker.last_beat_s), by: (worker) => worker.last_beat_s, isNumber: true },
 ];
 
 /** @type {import("../ui/table.js").Column<any>[]} */
 const REQUESTS = [
-  { name: "When", cell: (row) => ago(new Date(row.time * 1000), new Date()), by: (row) => row.time },
+  { name: "When", cell: (row) => html`<time>${ago(new Date(row.time * 1000), new Date())}</time>`, by: (row) => row.time },
   { name: "Model", cell: (row) => row.model, by: (row) => row.model },
   { name: "Route", cell: (row) => row.route, by: (row) => row.route },
   { name: "Workers", cell: (row) => row.workers.join(" → ") || "this machine", by: (row) => row.workers[0] },
   { name: "Status", cell: (row) => (row.error ? `${row.status} ${row.error}` : row.status), by: (row) => row.status },
   { name: "Queue", cell: (row) => time(row.queue_s), by: (row) => row.queue_s, isNumber: true },
   { name: "First token", cell: (row) => time(row.first_token_s), by: (row) => row.first_token_s, isNumber: true },
-  { name: "Whole", cell: (row) => time(row.duration_s), by: (row) => row.duration_s, isNumber: true },
+  { name: "Total", cell: (row) => time(row.duration_s), by: (row) => row.duration_s, isNumber: true },
   { name: "Prompt", cell: (row) => row.prompt_tokens, by: (row) => row.prompt_tokens, isNumber: true },
   { name: "Cached", cell: (row) => row.cached_tokens, by: (row) => row.cached_tokens, isNumber: true },
   { name: "Answer", cell: (row) => row.completion_tokens, by: (row) => row.completion_tokens, isNumber: true },
@@ -119,8 +121,6 @@ const REQUESTS = [
 
 /** @param {number | null} s */
 const time = (s) => (s == null ? "–" : seconds(s));
-/** @param {number | null} bytes */
-const megabytes = (bytes) => (bytes == null ? "–" : `${Math.round(bytes / 2 ** 20).toLocaleString("en")} MB`);
 /** @param {number} s */
 function duration(s) {
   if (s < 120) return `${Math.round(s)} s`;

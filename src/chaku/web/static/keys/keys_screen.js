@@ -5,6 +5,7 @@ import { Resource } from "../data/resource.js";
 import { copyText } from "../ui/clipboard.js";
 import { ago } from "../ui/format.js";
 import { html, useLayoutEffect, useMemo, useState } from "../ui/html.js";
+import { Icon } from "../ui/icons.js";
 import { Shown } from "../ui/states.js";
 import { addStyle } from "../ui/style.js";
 import { Table } from "../ui/table.js";
@@ -39,7 +40,8 @@ export function KeysScreen({ attempt, say }) {
     <${Shown}
       resource=${keys}
       draw=${(/** @type {any} */ { keys: rows }) =>
-        html`<${Table} label="Keys" columns=${[...COLUMNS, actions]} rows=${rows} keyOf=${(/** @type {any} */ key) => key.id} />`}
+        html`<p class="hint">Prompt and Answer count tokens. Dollars follow from the prices of chaku serve --price.</p>
+          <${Table} label="Keys" columns=${[...COLUMNS, actions]} rows=${rows} keyOf=${(/** @type {any} */ key) => key.id} />`}
     />
   </main>`;
 }
@@ -61,7 +63,7 @@ function NewKey({ onCreate }) {
     form.reset();
   };
   return html`<details>
-    <summary>New key</summary>
+    <summary class="button"><${Icon} name="plus" />New key</summary>
     <form class="new-key" onSubmit=${submit}>
       <p class="row">
         <label>Name <input name="name" required maxlength="64" autocomplete="off" /></label>
@@ -82,9 +84,9 @@ const DOTS = { active: "ready", expired: "busy", revoked: "down" };
 const COLUMNS = [
   { name: "Name", cell: (key) => html`<strong>${key.name}</strong><br /><small>${key.prefix}…</small>`, by: (key) => key.name },
   { name: "State", cell: (key) => html`<span class="state"><span class=${`dot ${DOTS[key.state]}`}></span>${key.state}</span>`, by: (key) => key.state },
-  { name: "May", cell: (key) => key.scopes.join(" ") },
+  { name: "Scopes", cell: (key) => key.scopes.join(", ") },
   { name: "Limits", cell: limits },
-  { name: "Last used", cell: (key) => (key.last_used_at ? ago(new Date(key.last_used_at), new Date()) : "never"), by: (key) => key.last_used_at },
+  { name: "Last used", cell: (key) => html`<time>${key.last_used_at ? ago(new Date(key.last_used_at), new Date()) : "never"}</time>`, by: (key) => key.last_used_at },
   { name: "Requests", cell: (key) => count(key.usage.num_requests), by: (key) => key.usage.num_requests, isNumber: true },
   { name: "Prompt", cell: (key) => count(key.usage.prompt_tokens), by: (key) => key.usage.prompt_tokens, isNumber: true },
   { name: "Answer", cell: (key) => count(key.usage.completion_tokens), by: (key) => key.usage.completion_tokens, isNumber: true },

@@ -18,7 +18,7 @@ export function Ratings({ rows }) {
   const rounded = (/** @type {number} */ value) => (Number.isFinite(value) ? Math.round(value) : "–");
   /** @type {import("../ui/table.js").Column<LeaderRow>[]} */
   const columns = [
-    { name: "Rank", cell: rank, by: (row) => row.rank_low + row.rank_high / 1000, isNumber: true },
+    { name: "Rank", cell: rank, by: (row) => row.rank_low + row.rank_high / 1000 },
     { name: "Model", cell: (row) => html`<strong>${row.model}</strong>${row.collecting && html` <span class="chip collecting">collecting</span>`}`, by: (row) => row.model },
     { name: "Rating", cell: (row) => rounded(row.rating), by: (row) => row.rating, isNumber: true },
     { name: "95 % interval", cell: (row) => html`<div class="interval-cell"><${Interval} low=${row.low} value=${row.rating} high=${row.high} from=${from} to=${to} /><span>${rounded(row.low)} to ${rounded(row.high)}</span></div>`, by: (row) => row.high - row.low },

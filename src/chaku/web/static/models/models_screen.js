@@ -4,9 +4,10 @@
 import { get } from "../data/api.js";
 import { useChanges } from "../data/observable.js";
 import { Resource } from "../data/resource.js";
-import { modelState, shortTokens } from "../ui/format.js";
-import { short } from "../ui/plot.js";
+import { count, modelState, shortTokens } from "../ui/format.js";
 import { html, useLayoutEffect, useMemo } from "../ui/html.js";
+import { short } from "../ui/plot.js";
+import { size } from "../ui/size.js";
 import { Empty, Progress, Shown } from "../ui/states.js";
 import { Table } from "../ui/table.js";
 
@@ -18,7 +19,7 @@ export function ModelsScreen({ session, models }) {
   useLayoutEffect(() => void (document.title = "Models · chaku"), []);
   return html`<main class="screen">
     <h1>Models</h1>
-    <p class="hint">Programs reach the served ones at <code>${location.origin}/v1</code></p>
+    <p class="hint">Programs reach the served models at <code>${location.origin}/v1</code></p>
     <h2>Served</h2>
     ${models.all.length
       ? html`<${Table} label="Served models" columns=${SERVED} rows=${models.all} keyOf=${(/** @type {Model} */ model) => model.id} />`
@@ -37,12 +38,21 @@ export function ModelsScreen({ session, models }) {
 const SERVED = [
   { name: "Model", cell: (model) => html`<strong>${model.id}</strong>`, by: (model) => model.id },
   { name: "State", cell: (model) => html`<${State} model=${model} />`, by: (model) => model.state },
-  { name: "Context", cell: (model) => (model.context_tokens ? shortTokens(model.context_tokens) : "–"), by: (model) => model.context_tokens, isNumber: true },
+  { name: "Context (tokens)", cell: (model) => (model.context_tokens ? shortTokens(model.context_tokens) : "–"), by: (model) => model.context_tokens, isNumber: true },
   { name: "Running", cell: (model) => model.running ?? "–", by: (model) => model.running, isNumber: true },
   { name: "Waiting", cell: (model) => model.waiting ?? "–", by: (model) => model.waiting, isNumber: true },
   { name: "Slots", cell: (model) => model.slots ?? "–", by: (model) => model.slots, isNumber: true },
-  { name: "Can", cell: (model) => (model.capabilities ?? []).join(", ") || "–" },
+  { name: "Can", cell: (model) => html`<${Capabilities} names=${model.capabilities ?? []} />` },
 ];
+
+const ABILITIES = ["chat", "completions", "embeddings", "tools", "vision", "reasoning"];
+
+/** What a model can do, and on request the parameters that it honours. @param {{names: string[]}} props */
+function Capabilities({ names }) {
+  const parameters = names.filter((name) => !ABILITIES.includes(name));
+  return html`${names.filter((name) => ABILITIES.includes(name)).join(", ") || "–"}
+    ${parameters.length > 0 && html`<details><summary class="hint">${count(parameters.length, "parameter")}</summary>${parameters.join(", ")}</details>`}`;
+}
 
 /** @param {{model: Model}} props */
 function State({ model }) {
@@ -55,13 +65,7 @@ function State({ model }) {
 const KEPT = [
   { name: "Model", cell: (model) => html`<strong>${model.name}</strong>`, by: (model) => model.name },
   { name: "Parameters", cell: (model) => (model.parameters ? short(model.parameters) : "–"), by: (model) => model.parameters, isNumber: true },
-  { name: "Size", cell: (model) => gigabytes(model.bytes), by: (model) => model.bytes, isNumber: true },
-  { name: "Context", cell: (model) => (model.context_tokens ? shortTokens(model.context_tokens) : "–"), by: (model) => model.context_tokens, isNumber: true },
+  { name: "Size", cell: (model) => size(model.bytes), by: (model) => model.bytes, isNumber: true },
+  { name: "Context (tokens)", cell: (model) => (model.context_tokens ? shortTokens(model.context_tokens) : "–"), by: (model) => model.context_tokens, isNumber: true },
   { name: "State", cell: (model) => model.state ?? html`<code>chaku pull ${model.name}</code>`, by: (model) => model.state },
 ];
-
-/** @param {number | null} bytes */
-function gigabytes(bytes) {
-  if (bytes == null) return "–";
-  return bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
-}

@@ -51,5 +51,5 @@ const COLUMNS = [
   { name: "Loss", cell: (row) => (row.loss == null ? "–" : short(row.loss)), by: (row) => row.loss, isNumber: true },
   { name: "Held out", cell: (row) => (row.heldout_loss == null ? "–" : short(row.heldout_loss)), by: (row) => row.heldout_loss, isNumber: true },
   { name: "Base", cell: (row) => row.base.split("/").at(-1), by: (row) => row.base },
-  { name: "Started", cell: (row) => new Date(row.started).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" }), by: (row) => row.started },
+  { name: "Started", cell: (row) => html`<time>${new Date(row.started).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" })}</time>`, by: (row) => row.started },
 ];

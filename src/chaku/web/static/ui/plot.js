@@ -27,6 +27,9 @@ function load() {
 
 /** What is on the x axis. @typedef {{name: string, text: (value: number) => string, steps?: number[]}} XAxis  steps: distances of its marks */
 
+/** Steps and months are whole: 1, 2, 5, 10, ... */
+const WHOLE_STEPS = Array.from({ length: 9 }, (_, power) => [1, 2, 5].map((factor) => factor * 10 ** power)).flat();
+
 /** @type {XAxis} */
 const STEPS = { name: "step", text: (value) => value.toLocaleString("en") };
 
@@ -122,9 +125,9 @@ function optionsOf(series, x, isLog, place) {
     width: place.clientWidth || 400,
     height: HEIGHT,
     legend: { show: false },
-    scales: { x: { time: false }, y: { distr: isLog ? 3 : 1 } },
+    scales: { x: { time: false, range: (/** @type {any} */ _, /** @type {number} */ from, /** @type {number} */ to) => (from === to ? [from - 1, to + 1] : [from, to]) }, y: { distr: isLog ? 3 : 1 } },
     axes: [
-      { stroke: ink, grid, ticks: grid, label: x.name, labelSize: 18, size: 34, values: (/** @type {any} */ _, /** @type {number[]} */ values) => values.map(x.text), ...(x.steps && { incrs: x.steps }) },
+      { stroke: ink, grid, ticks: grid, label: x.name, labelSize: 18, size: 34, values: (/** @type {any} */ _, /** @type {number[]} */ values) => values.map(x.text), incrs: x.steps ?? WHOLE_STEPS },
       { stroke: ink, grid, ticks: grid, size: 62, values: (/** @type {any} */ _, /** @type {any[]} */ values) => values.map((v) => (v == null ? "" : short(v))) },
     ],
     series: [
