@@ -37,6 +37,13 @@ class Limits(Frozen):
         counted = (self.requests_per_minute, self.tokens_per_minute, self.tokens_per_day, self.dollars_per_month)
         return counted != (None, None, None, None)
 
+    def may_ask(self, model: str) -> bool:
+        """Whether the caller may ask the model of that name."""
+        return not self.models or model in self.models
+
+
+NO_LIMITS = Limits()
+
 
 class Price(Frozen):
     """The price of a model's tokens, in dollars per million."""

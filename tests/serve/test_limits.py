@@ -63,7 +63,7 @@ def store(database: Path) -> Iterator[Store]:
 async def limited(store: Store, *engines: Any, **options: Any) -> AsyncIterator[tuple[Running, dict[str, str], str]]:
     """A gateway, the headers of a key with these limits, and its id."""
     counters = options.pop("counters", None) or Counters(store)
-    config = {name: options.pop(name) for name in list(options) if name in ("prices", "model")}
+    config = {name: options.pop(name) for name in list(options) if name in ("prices", "model", "score_model")}
     new = keys.create(store, "laptop", now=datetime.now(UTC), limits=Limits(**options))
     ring = KeyRing(store)
     async with gateway(*engines, keys=ring, counters=counters, **config) as running:
@@ -235,16 +235,45 @@ async def test_a_limit_in_dollars_counts_at_the_model_s_price(store: Store) -> N
     assert "dollars per month" in refusals[-1][1]["error"]["message"]
 
 
+ASKS_FOR: dict[str, Callable[[], dict[str, Any]]] = {
+    **WIRES,
+    "/v1/embeddings": lambda: {"model": "scripted", "input": "hi"},
+    "/ollama/api/embed": lambda: {"model": "scripted", "input": "hi"},
+    "/ollama/api/show": lambda: {"model": "scripted"},
+    "/v1/models/": dict,
+}
+"""A short request for every path where a caller names a model."""
+
+
+async def ask_for(g: Running, headers: dict[str, str], path: str, model: str) -> tuple[int, str]:
+    """Status and body of a request for a model."""
+    if path == "/v1/models/":
+        async with g.http.get(g.url + path + model, headers=headers) as response:
+            return response.status, await response.text()
+    body = ASKS_FOR[path]()
+    named = {"azureml-model-deployment": model} if path == "/score" else {}
+    sent = body if named else body | {"model": model}
+    async with g.http.post(g.url + path, json=sent, headers=headers | named) as response:
+        return response.status, await response.text()
+
+
 async def test_a_key_asks_and_sees_its_models_only(store: Store) -> None:
-    one, two = scripted(name="one"), scripted(name="two")
-    async with limited(store, one, two, models=("one",)) as (g, headers, _):
-        status, refused, _ = await g.post("/v1/chat/completions", chat() | {"model": "two"}, headers=headers)
-        assert (status, refused["error"]["param"]) == (403, "model")
+    async with limited(store, scripted(name="one"), scripted(name="two"), models=("one",)) as (g, headers, _):
         assert (await g.post("/v1/chat/completions", chat() | {"model": "one"}, headers=headers))[0] == 200
         async with g.http.get(g.url + "/v1/models", headers=headers) as response:
             assert [row["id"] for row in (await response.json())["data"]] == ["one"]
-        async with g.http.get(g.url + "/v1/models/two", headers=headers) as response:
-            assert response.status == 404
+        for path in ASKS_FOR:
+            exists, absent = await ask_for(g, headers, path, "two"), await ask_for(g, headers, path, "six")
+            assert exists[0] == 404 and "models here: one" in exists[1], path
+            assert exists == (absent[0], absent[1].replace("six", "two")), path
+
+
+async def test_a_request_without_a_model_goes_to_the_one_that_its_key_may_ask(store: Store) -> None:
+    engines = scripted(name="one"), scripted(name="two")
+    async with limited(store, *engines, models=("one",), score_model="two") as (g, headers, _):
+        status, answer, _ = await g.post("/score", WIRES["/score"](), headers=headers)
+    assert status == 200, answer
+    assert [exchange.model for exchange in g.exchanges] == ["one"]
 
 
 class Down(ScriptedEngine):
@@ -258,7 +287,7 @@ class Down(ScriptedEngine):
 
 @pytest.mark.parametrize(
     ("models", "status", "named"),
-    [(("main",), 503, "main"), (("spare",), 403, "main"), (("main", "spare"), 200, "spare")],
+    [(("main",), 503, "main"), (("spare",), 404, "main"), (("main", "spare"), 200, "spare")],
 )
 async def test_a_key_gets_a_fallback_only_where_it_may_ask_both(
     store: Store, models: tuple[str, ...], status: int, named: str
@@ -269,7 +298,7 @@ async def test_a_key_gets_a_fallback_only_where_it_may_ask_both(
         got, answer, _ = await g.post("/v1/chat/completions", chat() | {"model": "main"}, headers=headers)
         assert got == status, answer
         assert named in (answer["model"] if status == 200 else answer["error"]["message"])
-        assert [exchange.is_known_model for exchange in g.exchanges] == [True]
+        assert len(g.exchanges) == (status != 404)  # what is not found is not booked
 
 
 async def test_an_answer_is_no_longer_than_the_key_allows(store: Store) -> None:

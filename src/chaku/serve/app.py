@@ -16,6 +16,7 @@ from chaku.engines.base import State
 from chaku.errors import ChakuError, InvalidRequest, MethodNotAllowed, NotFound
 from chaku.models.recommended import recommended_here
 from chaku.models.registry import recommended
+from chaku.policies import Limits
 from chaku.protocol.errors import body_of
 from chaku.serve.access import Caller
 from chaku.serve.limits import headers_in
@@ -89,10 +90,10 @@ def describe_model(served: Served) -> ServedModel:
     }
 
 
-def may_ask(request: Request, served: Served) -> bool:
-    """Whether the caller of a request may ask a model."""
+def limits_of(request: Request) -> Limits:
+    """What the caller of a request may do."""
     caller: Caller = request.scope["chaku_caller"]
-    return not caller.limits.models or served.name in caller.limits.models
+    return caller.limits
 
 
 def build_app(table: ModelTable, metrics: Metrics) -> FastAPI:
@@ -110,15 +111,13 @@ def build_app(table: ModelTable, metrics: Metrics) -> FastAPI:
     @app.get("/v1/models", tags=["models"], responses=error_responses(401, 403))
     async def list_models(request: Request) -> ServedModels:
         """The models that the caller may ask, with their state."""
-        return {"object": "list", "data": [describe_model(served) for served in table if may_ask(request, served)]}
+        limits = limits_of(request)
+        return {"object": "list", "data": [describe_model(served) for served in table if limits.may_ask(served.name)]}
 
     @app.get("/v1/models/{model:path}", tags=["models"], responses=error_responses(400, 401, 403, 404))
     async def show_model(request: Request, model: str) -> ServedModel:
         """One model."""
-        for served in table:
-            if served.name == model and may_ask(request, served):
-                return describe_model(served)
-        raise NotFound(f"no model {model!r} is served here", param="model", code="model_not_found")
+        return describe_model(table.get(model, limits_of(request)))
 
     @app.head("/health", include_in_schema=False)
     @app.get("/health", tags=["operation"], responses={503: {"model": Health, "description": "No model is ready"}})

@@ -166,14 +166,13 @@ class Gateway:
     async def _infer(self, exchange: Exchange, work: _Work, receive: Receive, send: Send, headers: Headers) -> None:
         translation = work.translation
         exchange.is_stream = translation.is_stream
+        limits = work.caller.limits
         if "model" not in translation.body:
-            translation.body["model"] = self._table.default_name()
+            translation.body["model"] = self._table.default_name(limits)
         asked = exchange.model = translation.body["model"]
-        self._table.get(asked)
+        served = self._table.get(asked, limits)
         exchange.is_known_model = True
-        self._limits.check_model(work.caller, asked)
-        may_ask = partial(self._limits.may_ask, work.caller)
-        served = await self._table.find_soon(asked, may_ask)
+        served = await self._table.available_soon(served, limits)
         headers = headers + note_headers(translation.notes)
         try:
             async with client_watch(receive), asyncio.timeout(served.config.deadline_s):
@@ -185,7 +184,7 @@ class Gateway:
                         await self._run(exchange, served, work, Relay(exchange, send, headers, translation))
                         return
                     except EngineError:
-                        another = self._table.fallback_of(served, may_ask)
+                        another = self._table.fallback_of(served, limits)
                         if exchange.has_headers_sent or served.refresh() or another is None:
                             raise
                         served = another

@@ -18,7 +18,6 @@ from chaku.engines.base import Route
 from chaku.errors import (
     ChakuError,
     InvalidRequest,
-    PermissionRefused,
     RateLimited,
     StoreError,
     StoreUnavailable,
@@ -93,16 +92,6 @@ class RateLimits:
     def price_of(self, model: str) -> Price:
         """The price of a model's tokens; without one it is free."""
         return self._prices.get(model, FREE)
-
-    def may_ask(self, caller: Caller, model: str) -> bool:
-        """Whether the caller may ask a model."""
-        return not caller.limits.models or model in caller.limits.models
-
-    def check_model(self, caller: Caller, model: str) -> None:
-        """Raise PermissionRefused for a model that the caller may not ask."""
-        if not self.may_ask(caller, model):
-            fix = f"it may ask {', '.join(caller.limits.models)}"
-            raise PermissionRefused(f"this API key may not ask {model!r}", fix=fix, param="model")
 
     def check_body(self, caller: Caller, body: dict[str, Any]) -> None:
         """Raise InvalidRequest for a conversation or an answer that is too long; cap an answer without a length."""

@@ -10,10 +10,10 @@ from fastapi import FastAPI, Request, Response
 from typing_extensions import TypedDict
 
 from chaku import __version__
-from chaku.errors import ChakuError, NotFound
+from chaku.errors import ChakuError
 from chaku.protocol.messages import Shape
 from chaku.protocol.ollama import OllamaError
-from chaku.serve.app import may_ask
+from chaku.serve.app import limits_of
 from chaku.serve.body import read_message
 from chaku.serve.openapi import ERRORS, error_responses
 from chaku.serve.served import Served
@@ -80,7 +80,8 @@ def add_ollama_routes(app: FastAPI, table: ModelTable) -> None:
     @app.get("/ollama/api/tags", tags=["ollama"], responses=refused)
     async def tags(request: Request) -> OllamaModels:
         """The models that the caller may ask."""
-        return {"models": [_row(served) for served in table if may_ask(request, served)]}
+        limits = limits_of(request)
+        return {"models": [_row(served) for served in table if limits.may_ask(served.name)]}
 
     @app.post(
         "/ollama/api/show",
@@ -99,9 +100,7 @@ def add_ollama_routes(app: FastAPI, table: ModelTable) -> None:
         """One model."""
         try:
             asked = await read_message(ShowRequest, request, _MAX_BYTES)
-            served = next((row for row in table if row.name == asked.model and may_ask(request, row)), None)
-            if served is None:
-                raise NotFound(f"model {asked.model!r} not found")
+            served = table.get(asked.model, limits_of(request))
         except ChakuError as error:
             return Response(error_body(error), error.http_status, media_type="application/json")
         return Response(orjson.dumps(_shown(served)), media_type="application/json")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from chaku.engines.base import Engine
 from chaku.errors import InvalidRequest, NotFound
 from chaku.nearest import did_you_mean
+from chaku.policies import NO_LIMITS, Limits
 from chaku.serve.served import LOOK_EVERY_S, Replica, Served
 from chaku.settings import ModelConfig
 
@@ -23,14 +24,18 @@ class ModelTable:
         self.default: str | None = None
         """The model for requests that name none, where several are served."""
 
-    def default_name(self) -> str:
-        """The model for a request that names none: `default`, or the only one. Raises InvalidRequest."""
-        if self.default is not None:
+    def default_name(self, limits: Limits = NO_LIMITS) -> str:
+        """The model for a request that names none: `default`, or the only one that its caller may ask.
+
+        Raises InvalidRequest.
+        """
+        if self.default is not None and limits.may_ask(self.default):
             return self.default
-        if len(self._served) != 1:
+        names = self._names(limits)
+        if len(names) != 1:
             fix = "send the header azureml-model-deployment, or start with --score-model"
-            raise InvalidRequest(f"{len(self)} models are served: name one", fix=fix, param="model")
-        return next(iter(self._served))
+            raise InvalidRequest(f"{len(names)} models are served: name one", fix=fix, param="model")
+        return names[0]
 
     def add(self, engine: Engine, config: ModelConfig, *, created: int) -> Served:
         """Add a replica that has not been started, and its model where it is the first. Times are Unix seconds."""
@@ -57,13 +62,23 @@ class ModelTable:
     def __len__(self) -> int:
         return len(self._served)
 
-    def get(self, name: str) -> Served:
-        """The model of that name, whether it takes requests or not. Raises NotFound with the nearest name."""
+    def get(self, name: str, limits: Limits = NO_LIMITS) -> Served:
+        """The model of that name, whether it takes requests or not.
+
+        Raises NotFound with the nearest name. A caller with a list of models gets the same error for every name that
+        is not on it, whether there is such a model or not.
+        """
         served = self._served.get(name)
-        if served is None:
-            fix = did_you_mean(name, self._served, f"models here: {', '.join(self._served) or 'none'}")
-            raise NotFound(f"no model {name!r} is served here", fix=fix, param="model", code="model_not_found")
+        if served is None or not limits.may_ask(name):
+            names = self._names(limits)
+            fix = did_you_mean(name, names, f"models here: {', '.join(names) or 'none'}")
+            whose = " that you may ask" if limits.models else ""
+            raise NotFound(f"no model {name!r}{whose} is served here", fix=fix, param="model", code="model_not_found")
         return served
+
+    def _names(self, limits: Limits) -> list[str]:
+        """The models that a caller may ask."""
+        return [name for name in self._served if limits.may_ask(name)]
 
     def find(self, name: str) -> Served:
         """The model of that name, with a replica that takes requests.
@@ -75,26 +90,26 @@ class ModelTable:
             raise served.unavailable()
         return served
 
-    async def find_soon(self, name: str, may_ask: Callable[[str], bool]) -> Served:
-        """The model of that name, or a fallback that the caller `may_ask`; waits for workers that were just there.
+    async def available_soon(self, served: Served, limits: Limits) -> Served:
+        """A model that takes requests: this one, or a fallback that the caller may ask.
 
-        Raises as `find`.
+        Waits for workers that were just there. Raises EngineUnavailable with when to come back.
         """
         while True:
-            served = self.get(name)
-            found = served if served.refresh() else self.fallback_of(served, may_ask)
+            served = self._served.get(served.name, served)  # its last worker may have left, and joined again
+            found = served if served.refresh() else self.fallback_of(served, limits)
             if found is not None:
                 return found
             if not served.was_just_there:
                 raise served.unavailable()
             await asyncio.sleep(LOOK_EVERY_S)
 
-    def fallback_of(self, served: Served, may_ask: Callable[[str], bool]) -> Served | None:
-        """The first of a model's fallbacks, and theirs, that takes requests and that the caller `may_ask`."""
+    def fallback_of(self, served: Served, limits: Limits) -> Served | None:
+        """The first of a model's fallbacks, and theirs, that takes requests and that the caller may ask."""
         seen = {served.name}
         following = self._served.get(served.config.fallback or "")
         while following is not None and following.name not in seen:
-            if may_ask(following.name) and following.refresh():
+            if limits.may_ask(following.name) and following.refresh():
                 return following
             seen.add(following.name)
             following = self._served.get(following.config.fallback or "")
