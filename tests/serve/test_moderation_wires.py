@@ -16,10 +16,11 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chaku.engines.blocks import blocks_of_chunks
+from chaku.engines.base import Block
 from chaku.engines.scripted import Reply
-from chaku.errors import ConfigError
+from chaku.errors import ConfigError, EngineError
 from chaku.policies import ModerationPolicy
+from chaku.protocol.answers import DONE, event
 from chaku.serve.endpoints import ENDPOINTS
 from chaku.serve.exchange import Exchange
 from chaku.serve.moderation.answer import Filtered, JudgedAnswer
@@ -203,8 +204,7 @@ async def was_filtered(chunks: list[Any], sent: Sent, num_answers: int) -> bool:
     answer = JudgedAnswer(Moderator(policy), relay, "chat", num_answers)
     try:
         for chunk in [*chunks, None]:
-            for block in blocks_of_chunks([chunk]):
-                await answer.block(block, ())
+            await answer.block(Block(event(chunk)) if chunk else Block(DONE, is_last=True), ())
     except Filtered:
         return True
     return False
@@ -265,6 +265,72 @@ async def test_a_passage_in_thoughts_under_two_names_is_found_however_it_is_cut(
     sent = Sent()
     assert await was_filtered([part(0, **thought(letter)) for letter in f"a {BAD} thought " + "ab " * 40], sent, 1)
     assert sent.reasons == [(0, "content_filter")]
+
+
+@pytest.mark.parametrize("cut", range(1, len(BAD)))
+@pytest.mark.parametrize("names", [("reasoning_content",), ("reasoning", "reasoning_content")])
+async def test_a_passage_that_begins_in_the_thoughts_and_ends_in_the_text_is_found(
+    cut: int, names: tuple[str, ...]
+) -> None:
+    sent = Sent()
+    thoughts = [part(0, **dict.fromkeys(names, letter)) for letter in "ab " * 40 + BAD[:cut]]
+    assert await was_filtered([*thoughts, *(part(0, letter) for letter in BAD[cut:] + "ab " * 40)], sent, 1)
+    assert (sent.reasons, sent.texts[0]) == ([(0, "content_filter")], "")
+
+
+async def test_a_passage_in_the_text_is_found_while_thoughts_come_between_its_letters() -> None:
+    sent = Sent()
+    assert await was_filtered([part(0, letter, reasoning="ab") for letter in BAD + "ab " * 40], sent, 1)
+    assert sent.reasons == [(0, "content_filter")]
+
+
+def around(text: str) -> st.SearchStrategy[Any]:
+    """JSON values of any shape with this text somewhere in them."""
+    anything = st.recursive(
+        st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | st.just("ab "),
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(FIELDS, inner, max_size=2),
+        max_leaves=4,
+    )
+    one_more = lambda inner: st.one_of(  # noqa: E731
+        st.tuples(anything, inner, anything).map(list),
+        st.tuples(st.dictionaries(FIELDS, anything), FIELDS, inner).map(lambda drawn: {**drawn[0], drawn[1]: drawn[2]}),
+    )
+    return st.recursive(st.just(text), one_more, max_leaves=3)
+
+
+FIELDS = st.sampled_from(["text", "summary", "content", "parts", "x"])
+PLACES = ("reasoning_content", "reasoning", "reasoning_details", "content", "refusal", "tool_calls", "unheard_of")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(odd=around(f"a {BAD} word"), place=st.sampled_from(PLACES), is_stream=st.booleans())
+def test_what_is_forbidden_is_found_in_json_of_any_shape(odd: Any, place: str, is_stream: bool) -> None:
+    if is_stream:
+        assert asyncio.run(was_filtered([part(0, **{place: odd})], Sent(), 1))
+        return
+    policy = ModerationPolicy(patterns={"x": BAD}, action="hide")
+    answer = {"choices": [{"index": 0, "message": {"content": "fine"} | {place: odd}, "finish_reason": "stop"}]}
+    passed: list[bytes] = []
+
+    async def send(message: Any) -> None:
+        passed.append(message.get("body", b""))
+
+    relay = Relay(Exchange("r", "chat"), send, [], PassedThrough({}, False, (), False))
+    asyncio.run(JudgedAnswer(Moderator(policy), relay, "chat", 1).whole(answer, ()))
+    assert b"content_filter" in b"".join(passed) and BAD.encode() not in b"".join(passed)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [BAD, {"message": {"content": BAD}}, [BAD], [{"message": BAD}], [{"message": [BAD]}], [{"index": [], "text": BAD}]],
+)
+async def test_an_answer_whose_texts_can_t_be_told_does_not_pass(choices: Any) -> None:
+    relay = Relay(Exchange("r", "chat"), Sent(), [], PassedThrough({}, True, (), False))
+    answer = JudgedAnswer(Moderator(ModerationPolicy(**PATTERN)), relay, "chat", 1)
+    with pytest.raises(EngineError, match="shape"):
+        await answer.whole({"choices": choices}, ())
+    with pytest.raises(EngineError, match="shape"):
+        await answer.block(Block(event({"choices": choices})), ())
 
 
 @asynccontextmanager

@@ -15,6 +15,8 @@ from chaku.protocol.errors import error_in_stream
 THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
 """Fields of a message that hold thoughts. DeepSeek's name is what most servers took over. OpenRouter and newer vLLM say
 `reasoning`. OpenRouter repeats it in parts, some of which may be encrypted."""
+_NOT_READ = frozenset({"type", "id", "format", "signature", "data"})
+"""Fields of a part whose texts nobody reads: names, ids, ciphertext."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def delta_of_choice(choice: Mapping[str, Any], message: Mapping[str, Any], usage
         )
     return Delta(
         text=message.get("content") or "",
-        reasoning=message.get("reasoning_content") or message.get("reasoning") or "",
+        reasoning=words_in(message.get("reasoning_content")) or words_in(message.get("reasoning")),
         tool_calls=tuple(calls),
         refusal=message.get("refusal") or "",
         stop_sequence=stop if isinstance(stop := choice.get("stop_reason"), str) else None,  # vLLM's name
@@ -109,6 +111,25 @@ def delta_of_choice(choice: Mapping[str, Any], message: Mapping[str, Any], usage
         usage=read_usage(usage),
         logprobs=tuple((choice.get("logprobs") or {}).get("content") or ()),
     )
+
+
+def words_in(value: Any) -> str:
+    """The texts of a JSON value in their order, whatever its shape: a text, a list of parts, or anything else.
+
+    Left out are the names of fields, and texts that nobody reads, such as a part's type, id or ciphertext.
+    """
+    words, waiting = [], [value]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, str):
+            words.append(found)
+        elif isinstance(found, list):
+            waiting += reversed(found)
+        elif isinstance(found, dict):
+            waiting += [
+                part for name, part in reversed(found.items()) if not (name in _NOT_READ and isinstance(part, str))
+            ]
+    return "".join(words)
 
 
 def read_usage(usage: Any) -> TokenUsage | None:

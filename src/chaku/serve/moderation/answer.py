@@ -6,15 +6,21 @@ A flagged answer ends with `finish_reason: content_filter`, on every wire: this 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from chaku.engines.base import Block, Route
-from chaku.errors import ChakuError
+from chaku.errors import ChakuError, EngineError
 from chaku.protocol.answers import DONE, chunks_of, event
-from chaku.protocol.deltas import THOUGHTS
+from chaku.protocol.deltas import THOUGHTS, words_in
 from chaku.serve.failover.dispatch import Sink
 from chaku.serve.moderation.moderator import PASS, Decision, Moderator, header_of
 from chaku.serve.relay import Relay
+
+_ALL = "all"
+"""The place of all texts of an answer in a row: a passage may begin in the thoughts and end in the text."""
+_NOT_OPENAI = "the engine sent an answer in a shape that is not OpenAI's"
+_FIELDS = frozenset({"role", "content", "refusal", "tool_calls", *THOUGHTS})
 
 
 class Filtered(ChakuError):
@@ -44,7 +50,7 @@ class JudgedAnswer(Sink):
         self._window = moderator.policy.window * self._num_answers
         self._unjudged = 0
         self._texts: dict[tuple[int, str], str] = {}
-        """What may still matter of each answer's thoughts, text and calls: twice the window at most."""
+        """What may still matter of each answer's places, and of all in a row: twice the window at most."""
         self._frame: dict[str, Any] = {}
         self._finished: set[int] = set()
         """The choices whose finish reason the client has."""
@@ -68,14 +74,12 @@ class JudgedAnswer(Sink):
     async def whole(self, answer: dict[str, Any], notes: tuple[str, ...]) -> None:
         """Judge a whole answer, and leave out what is not let through."""
         strongest = PASS
-        for choice in answer.get("choices", ()):
-            holder, name = (choice["message"], "content") if "message" in choice else (choice, "text")
+        for choice, holder, name in _choices_in(answer):
             decision = await self._moderator.decide("".join(_texts_of(holder, name).values()), "output")
             if decision.action in ("hide", "refuse"):
-                text = holder.get(name) or ""
                 start = max(0, decision.start - sum(map(len, _thoughts_of(holder).values())))
-                holder[name] = text[:start] if decision.action == "hide" else ""
-                for other in (*THOUGHTS, "tool_calls"):
+                holder[name] = words_in(holder.get(name))[:start] if decision.action == "hide" else ""
+                for other in {*THOUGHTS, "tool_calls", *_unknown_in(holder, name)}:
                     holder.pop(other, None)
                 if holder.get("refusal"):
                     holder["refusal"] = None
@@ -107,12 +111,12 @@ class JudgedAnswer(Sink):
         finished: set[int] = set()
         for chunk in chunks_of(block.data):
             self._frame = self._frame or {name: chunk[name] for name in chunk if name not in ("choices", "usage")}
-            for choice in chunk.get("choices", ()):
-                holder, name = (choice["delta"], "content") if "delta" in choice else (choice, "text")
-                index, texts = choice.get("index", 0), _texts_of(holder or {}, name)
-                for place, text in texts.items():
+            for choice, holder, name in _choices_in(chunk):
+                index, texts = choice.get("index", 0), _texts_of(holder, name)
+                said = _in_a_row(texts)
+                for place, text in {**texts, _ALL: said}.items():
                     self._texts[index, place] = self._texts.get((index, place), "") + text
-                num_new += _num_characters(texts)
+                num_new += len(said)
                 if choice.get("finish_reason") is not None:
                     finished.add(index)
         return _Held(block, num_new, finished)
@@ -147,31 +151,59 @@ class JudgedAnswer(Sink):
         raise Filtered("the answer was ended by moderation")
 
 
+def _choices_in(answer: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any], str]]:
+    """Each choice of an answer or a chunk, with the object that holds its text and the name of its field.
+
+    Raises EngineError for another shape: texts in unknown places can't be judged, and must not pass.
+    """
+    choices = answer.get("choices") or []
+    if not isinstance(choices, list):
+        raise EngineError(_NOT_OPENAI)
+    for choice in choices:
+        yield choice, *_holder_of(choice)
+
+
+def _holder_of(choice: Any) -> tuple[dict[str, Any], str]:
+    if isinstance(choice, dict) and isinstance(choice.get("index", 0), int):
+        part = next((part for part in ("message", "delta") if part in choice), None)
+        holder = choice if part is None else choice[part] or {}
+        if isinstance(holder, dict):
+            return holder, "text" if part is None else "content"
+    raise EngineError(_NOT_OPENAI)
+
+
 def _texts_of(holder: dict[str, Any], name: str) -> dict[str, str]:
     """Everything in a message or a delta that a reader sees, by its place: thoughts, text, refusal, arguments of calls.
 
-    Texts of two places are never joined in a stream: their pieces come in turns, and would tear each other apart.
+    In a stream, the texts of each place are judged by themselves too: pieces of two places may come in turns, and tear
+    each other apart.
     """
     calls = holder.get("tool_calls") or ()
-    arguments = "".join((call.get("function") or {}).get("arguments") or "" for call in calls)
-    text, refusal = holder.get(name) or "", holder.get("refusal") or ""
-    return _thoughts_of(holder) | {name: text, "refusal": refusal, "tool_calls": arguments}
+    arguments = "".join(map(_arguments_of, calls)) if isinstance(calls, list | tuple) else words_in(calls)
+    unknown = words_in([holder[field] for field in _unknown_in(holder, name)])
+    texts = {name: words_in(holder.get(name)), "refusal": words_in(holder.get("refusal")), "tool_calls": arguments}
+    return {**_thoughts_of(holder), **texts, "unknown": unknown}
 
 
 def _thoughts_of(holder: dict[str, Any]) -> dict[str, str]:
-    return {place: _thought(holder.get(place)) for place in THOUGHTS}
+    return {place: words_in(holder.get(place)) for place in THOUGHTS}
 
 
-def _thought(value: Any) -> str:
-    """A thought that is a text, or a list of parts."""
-    parts = [value] if isinstance(value, str) else [part.get("text") or part.get("summary") for part in value or ()]
-    return "".join(part for part in parts if isinstance(part, str))
+def _arguments_of(call: Any) -> str:
+    """The arguments of a call; every text of a call that has another shape."""
+    function = call.get("function") if isinstance(call, dict) else None
+    return words_in(function.get("arguments") if isinstance(function, dict) else call)
 
 
-def _num_characters(texts: dict[str, str]) -> int:
-    """New characters, where the same thought under several names is one."""
-    thought = max(len(texts[place]) for place in THOUGHTS)
-    return thought + sum(len(text) for place, text in texts.items() if place not in THOUGHTS)
+def _unknown_in(holder: dict[str, Any], name: str) -> list[str]:
+    """Fields of a message that OpenAI's API does not have, which a client may show all the same."""
+    return [] if name == "text" else [field for field in holder if field not in _FIELDS]
+
+
+def _in_a_row(texts: dict[str, str]) -> str:
+    """All texts as a reader sees them, one after the other. The same thought under several names is one."""
+    thought = max((texts[place] for place in THOUGHTS), key=len)
+    return thought + "".join(text for place, text in texts.items() if place not in THOUGHTS)
 
 
 def decision_header(decision: Decision) -> list[tuple[bytes, bytes]]:
