@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import random
+import ssl
 import time
 import weakref
 from collections.abc import AsyncIterator, Mapping
@@ -198,7 +199,12 @@ class Transport:
             fix = "check the address, and that the server is running"
             if isinstance(error, aiohttp.ClientConnectorDNSError):
                 reason, fix = f"there is no host {error.host!r}", "check the address, and the connection to the network"
+            elif isinstance(error, aiohttp.ClientConnectorCertificateError):
+                fix = "point SSL_CERT_FILE to its certificate, or to that of its authority"
             raise NotSent(f"can't reach {self.who}: {reason}", fix=fix) from error
+        except aiohttp.ServerFingerprintMismatch as error:
+            why = f"can't reach {self.who}: its certificate is another one than was named"
+            raise NotSent(why, fix="check the address, and the sha256 of the certificate") from error
         except aiohttp.ServerTimeoutError as error:
             raise DeadlineExceeded(f"{self.who} did not answer in time: it sent nothing for {self._silence}") from error
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
@@ -294,7 +300,13 @@ async def read_json(response: aiohttp.ClientResponse, *, who: str) -> Any:
 
 def _reason(error: Exception) -> str:
     """What went wrong in a few words, without the URL that is named anyway."""
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the connection was closed"
     cause = getattr(error, "os_error", None) or error
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"its certificate is not trusted ({getattr(error.certificate_error, 'verify_message', error)})"
+    if isinstance(cause, ssl.SSLError):
+        return f"no TLS connection ({(cause.reason or str(cause)).replace('_', ' ').lower()})"
     if isinstance(cause, OSError) and cause.errno and cause.errno > 0:  # below zero: the resolver's own numbers
         return os.strerror(cause.errno)
     return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
+from pathlib import Path
 
 import pytest
 
+from certificates import certificate, needs_openssl
 from chaku.errors import DeadlineExceeded, EngineUnavailable, Overloaded
 from chaku.http_out import BrokenOff, NotSent, Retries, Unanswered
 from raw_http import OK, read_request, server, transport
@@ -64,6 +67,33 @@ async def test_a_host_that_does_not_exist_is_called_so(monkeypatch: pytest.Monke
     assert caught.value.fix == "check the address, and the connection to the network"
 
 
+@needs_openssl
+@pytest.mark.parametrize(
+    ("scheme", "named", "why"),
+    [
+        ("https", None, r"its certificate is not trusted \(self.signed certificate\)"),
+        ("https", "00" * 32, "its certificate is another one than was named"),
+        ("http", None, r"no TLS connection \(wrong version number\)"),
+    ],
+)
+async def test_a_connection_that_fails_at_its_certificate_says_so(
+    tmp_path: Path, scheme: str, named: str | None, why: str
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate(tmp_path, "peer"))
+
+    def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+        writer.close()
+
+    listening = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context if scheme == "https" else None)
+    async with listening:
+        port = listening.sockets[0].getsockname()[1]
+        async with transport(f"https://127.0.0.1:{port}", retries=QUICK, certificate=named) as peer:
+            with pytest.raises(NotSent, match=f"can't reach peer: {why}"):
+                await peer.json("GET", "/x")
+
+
 async def test_an_answer_that_breaks_off_is_not_repeated() -> None:
     tries = 0
 
@@ -75,7 +105,7 @@ async def test_an_answer_that_breaks_off_is_not_repeated() -> None:
         await writer.drain()
 
     async with server(serve) as url, transport(url, retries=QUICK) as peer:
-        with pytest.raises(BrokenOff, match="broke off"):
+        with pytest.raises(BrokenOff, match="broke off its answer: the connection was closed"):
             await peer.json("POST", "/x", {})
     assert tries == 1
 
