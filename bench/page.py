@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from playwright.sync_api import Page, sync_playwright
 
 from web.browser import LONG_TASKS, ask, launch, longest_task_ms, open_page
-from web.fake_page import FakePage, World
+from web.fake_page import FakePage
+from web.fake_world import World
 from web.hostile_texts import BLOCKING
 from web.test_page_source import first_load_bytes
 

@@ -1,4 +1,4 @@
-"""chaku as a process of its own, from this checkout, installed or not."""
+"""Processes: chaku as one of its own, from this checkout, installed or not, and what is known of others."""
 
 import os
 import signal
@@ -34,6 +34,15 @@ def modules_loaded_by(code):
     code = f"import sys\ntry:\n    {code}\nfinally:\n    {report}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     return set(done.stderr.split())
+
+
+def is_alive(pid):
+    """Whether there is a process of that number, and not only what its parent has not asked for yet."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def run_python(code, *arguments):

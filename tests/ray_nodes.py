@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from processes import PATIENCE_S
-from workers import eventually
+from waiting import eventually
 
 
 class Node:

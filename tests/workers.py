@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,14 +76,6 @@ async def worker_here(
         yield running
 
 
-async def soon(claim: Callable[[], Any], timeout_s: float = PATIENCE_S) -> Any:
-    """What the claim gave once it was true."""
-    async with asyncio.timeout(timeout_s):
-        while not (found := claim()):
-            await asyncio.sleep(0.01)
-    return found
-
-
 @contextlib.contextmanager
 def worker(home: Path, *arguments: str, **extra: str) -> Iterator[WorkerProcess]:
     """Run `chaku worker ARGUMENTS` until the block ends."""
@@ -107,12 +98,3 @@ def worker(home: Path, *arguments: str, **extra: str) -> Iterator[WorkerProcess]
                 os.kill(process.pid, signal.SIGCONT)
             process.kill()
         process.wait(PATIENCE_S)
-
-
-def eventually(claim: Callable[[], Any], timeout_s: float = PATIENCE_S, *, why: Callable[[], str] = lambda: "") -> Any:
-    """What the claim gave once it was true."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := claim()):
-        assert time.monotonic() < deadline, f"it never held {why()}"
-        time.sleep(0.05)
-    return found

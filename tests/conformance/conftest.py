@@ -11,6 +11,8 @@ from openai import AsyncOpenAI, OpenAI
 import smollm2
 from chaku_server import MODEL, ONE_THREAD, SOURCE, ChakuServer, serving
 
+pytest.register_assert_rewrite("conformance.asking", "conformance.parameter_checks")
+
 ENGINE = os.environ.get("CHAKU_TEST_ENGINE", "llamacpp")
 """Which engine answers the suite: llamacpp, or transformers or vllm with the same weights in fp32."""
 _FP32 = ("--engine-arg", "dtype=float32")

@@ -1,7 +1,7 @@
 """Canaries: a prompt, a caller's key and an upstream's key must show up in no log, metric or foreign answer.
 
 Every path of the endpoint table is tried in every way that ends in an error, against an upstream that repeats in
-its errors all that it was sent. Command lines of engines are looked at in tests/engines/test_supervisor.py.
+its errors all that it was sent. Command lines of engines are looked at in tests/engines/test_child.py.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from chaku.engines.supervisor import BackOff, ChildSupervisor
 from chaku.errors import EngineError
 from chaku.http_out import Retries, Transport
 from chaku.ports import free_port
-from engines.test_supervisor import is_alive, until
-from processes import PATIENCE_S
+from processes import PATIENCE_S, is_alive
+from waiting import soon
 
 STAND_IN = """
 import http.server, json, os, sys
@@ -80,9 +80,9 @@ async def test_a_command_that_crashes_is_started_again_and_ends_with_its_engine(
         for _ in range(30):  # each answer floods its standard output
             first = await pid_that_answers(supervisor)
         os.kill(first, signal.SIGKILL)
-        await until(lambda: supervisor.status().state is not State.READY)
+        await soon(lambda: supervisor.status().state is not State.READY)
         assert "SIGKILL" in supervisor.status().detail
-        await until(lambda: supervisor.status().state is State.READY)
+        await soon(lambda: supervisor.status().state is State.READY)
         second = await pid_that_answers(supervisor)
         assert second != first
     finally:

@@ -22,7 +22,7 @@ from chaku.models.fetch.progress import Progress, silent
 from chaku.models.reference import LocalFile
 from chaku.settings import ModelConfig
 from gguf_files import write_gguf
-from processes import PATIENCE_S
+from waiting import soon
 
 
 @contextlib.contextmanager
@@ -36,12 +36,6 @@ def engine(path: Path, **config: str) -> FetchedEngine:
     return opened
 
 
-async def until(claim) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not claim():
-            await asyncio.sleep(0.02)
-
-
 async def test_stopping_ends_a_conversion_whose_child_says_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,8 +47,8 @@ async def test_stopping_ends_a_conversion_whose_child_says_nothing(
     model = engine(write_gguf(tmp_path / "m.gguf"), quant="q8_0")
     starting = asyncio.create_task(model.start())
     me = psutil.Process()
-    await until(lambda: any("sleep" in " ".join(child.cmdline()) for child in me.children()))
-    await until(lambda: model.status().detail == "converting")
+    await soon(lambda: any("sleep" in " ".join(child.cmdline()) for child in me.children()))
+    await soon(lambda: model.status().detail == "converting")
     assert model.status().state is State.LOADING
     with pytest.raises(EngineUnavailable, match="converting"):
         _ = model.capabilities

@@ -10,13 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from chaku.engines.process import Child, python_argv
-from engines.test_supervisor import ROOT, is_alive, until
-from processes import PATIENCE_S
+from processes import PATIENCE_S, SOURCE, is_alive
+from waiting import soon
 
 WORKER = "import time; time.sleep(600)"
 COMMAND = f"""
@@ -48,7 +47,7 @@ async def test_a_command_runs_with_its_arguments_and_without_our_standard_input(
     assert message is not None
     assert (message["argv"], message["stdin"]) == (["--port", "0"], "")
     assert not is_alive(guard.pid)
-    await until(lambda: not is_alive(message["pid"]) and not is_alive(message["worker"]))
+    await soon(lambda: not is_alive(message["pid"]) and not is_alive(message["worker"]))
 
 
 async def test_a_crash_of_the_command_is_the_end_of_the_guard_in_the_same_way() -> None:
@@ -87,7 +86,7 @@ async def test_a_flood_of_output_does_not_hold_the_command_up() -> None:
 def test_command_and_workers_end_with_a_killed_parent_or_guard(victim: str) -> None:
     code = f"""
 import asyncio, sys
-sys.path.insert(0, {ROOT!r})
+sys.path.insert(0, {str(SOURCE)!r})
 from chaku.engines.process import Child, python_argv
 async def main():
     child = await Child.spawn(python_argv("chaku.engines.guard"), config={{"argv": {command()!r}}}, name="guarded")
@@ -115,6 +114,6 @@ def test_the_guard_is_light() -> None:
         [sys.executable, "-c", "import chaku.engines.guard, sys; print(*sys.modules)"],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(ROOT))},
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
     )
     assert not {"pydantic", "aiohttp", "xllamacpp", "sqlalchemy"} & set(done.stdout.split())

@@ -14,8 +14,8 @@ from chaku.models.reference import LocalFile
 from chaku.settings import ModelConfig
 from engines.llama_server_stand_in import make_program
 from engines.llamacpp_calls import PARIS, call, joined, started, streamed, text_of, whole
-from engines.test_supervisor import is_alive
 from gguf_files import write_gguf
+from processes import is_alive
 
 
 @pytest.fixture

@@ -26,8 +26,9 @@ from chaku.engines.supervisor import BackOff
 from chaku.errors import ConfigError, ContextOverflow, EngineError, ModelError, UsageError
 from chaku.models.reference import LocalFolder
 from chaku.settings import ModelConfig
-from engines.test_supervisor import is_alive, until
 from engines.vllm_stand_in import FLOOD_BYTES, make_python
+from processes import is_alive
+from waiting import soon
 
 HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
 
@@ -101,7 +102,7 @@ async def test_a_server_that_crashes_in_an_answer_is_started_again(tmp_path: Pat
         first = engine.status().pid
         with pytest.raises(EngineError):
             await streamed(engine)
-        await until(lambda: engine.status().num_restarts == 1 and engine.status().state is State.READY)
+        await soon(lambda: engine.status().num_restarts == 1 and engine.status().state is State.READY)
         assert len(await streamed(engine)) == 4
         second = int((await whole(engine))["choices"][0]["message"]["content"])
         assert engine.status().pid != first and is_alive(second)
@@ -280,7 +281,7 @@ async def test_an_idle_server_sleeps_and_the_next_call_wakes_it_or_starts_anothe
         opened("vllm", python, smollm2_folder, idle_unload_s=0.1, engine_args={"sleep": True})
     ) as engine:
         first = (await whole(engine))["choices"][0]["message"]["content"]
-        await until(lambda: engine.status().state is State.UNLOADED and mark.exists())
+        await soon(lambda: engine.status().state is State.UNLOADED and mark.exists())
         assert is_alive(int(first))
         if end == "it died asleep":
             os.kill(int(first), signal.SIGKILL)
@@ -289,7 +290,7 @@ async def test_an_idle_server_sleeps_and_the_next_call_wakes_it_or_starts_anothe
         (second,) = {answer["choices"][0]["message"]["content"] for answer in answers}
         assert (second == first) is (end == "it wakes")
         assert is_alive(int(second)) and (second == first or not is_alive(int(first)))
-        await until(mark.exists)
+        await soon(mark.exists)
     assert not is_alive(int(second))
 
 

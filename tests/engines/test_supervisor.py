@@ -1,182 +1,32 @@
+"""Children that serve a model are restarted, given up, unloaded and started again."""
+
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-import uvloop
 
 from chaku.engines.base import State
-from chaku.engines.process import Child
-from chaku.engines.supervisor import BackOff, ChildSupervisor, NotEnoughMemory
+from chaku.engines.supervisor import BackOff, NotEnoughMemory
 from chaku.errors import EngineError, EngineUnavailable, ModelError
-from processes import PATIENCE_S
-
-SLEEPER = """
-import os, sys
-sys.path.insert(0, {root!r})
-from chaku.engines.process import Lifeline
-life = Lifeline()
-life.say({{"pid": os.getpid(), "config": life.config}})
-import time
-time.sleep(600)
-"""
-ROOT = str(Path(__file__).parents[2] / "src")
-CODE = SLEEPER.format(root=ROOT)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-async def until(claim, timeout_s: float = PATIENCE_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not claim():
-        assert time.monotonic() < deadline, "did not become true in time"
-        await asyncio.sleep(0.01)
-
-
-@dataclass
-class Sleeper:
-    child: Child
-
-    async def close(self) -> None:
-        await self.child.stop(patience_s=1)
-
-
-async def launch() -> Sleeper:
-    child = await Child.spawn([sys.executable, "-c", CODE], config={"key": "secret"}, name="sleeper")
-    assert await child.next_message() is not None
-    return Sleeper(child)
-
-
-@contextlib.asynccontextmanager
-async def supervised(launch=launch, **options) -> AsyncIterator[ChildSupervisor[Sleeper]]:
-    supervisor = ChildSupervisor("sleeper", launch, **options)
-    try:
-        yield supervisor
-    finally:
-        await supervisor.stop()
-
-
-async def test_a_child_hears_its_configuration_and_its_command_line_does_not_tell_it() -> None:
-    child = await Child.spawn([sys.executable, "-c", CODE], config={"key": "secret"}, name="sleeper")
-    try:
-        message = await child.next_message()
-        assert message is not None and message["config"] == {"key": "secret"}
-        assert "secret" not in Path(f"/proc/{child.pid}/cmdline").read_text()
-    finally:
-        await child.stop()
-    assert not is_alive(child.pid)
-
-
-async def test_a_child_that_ignores_sigterm_is_killed() -> None:
-    stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('{}', flush=True); signal.pause()"
-    child = await Child.spawn([sys.executable, "-c", stubborn], config={}, name="stubborn")
-    assert await child.next_message() == {}
-    await child.stop(patience_s=0.1)
-    assert not child.is_running
-    await child.stop()
-
-
-async def test_a_line_beyond_the_limit_does_not_stop_the_child_from_being_heard() -> None:
-    code = "import sys; [print(text, file=sys.stderr) for text in ('x' * (3 << 20), 'still here')]"
-    child = await Child.spawn([sys.executable, "-c", code], config={}, name="talker")
-    assert await asyncio.wait_for(child.wait(), PATIENCE_S) == "exited with code 0"
-    await until(lambda: "still here" in child.tail)
-    await child.stop()
-
-
-FLOOD = """
-import json, sys
-print(json.dumps({"ready": True}), flush=True)
-for _ in range(4):
-    for stream in (sys.stdout, sys.stderr):
-        stream.write(("x" * 999 + "\\n") * 1024)
-        stream.write('{"number": 1}\\n' * 1024)
-print("error: last words", file=sys.stderr, flush=True)
-"""
-
-
-async def test_a_child_that_floods_both_outputs_is_never_held_up() -> None:
-    child = await Child.spawn([sys.executable, "-c", FLOOD], config={}, name="flood")
-    assert await child.next_message() == {"ready": True}
-    assert await asyncio.wait_for(child.wait(), PATIENCE_S) == "exited with code 0"
-    assert child.last_words() == "error: last words"
-    num_kept = 0
-    while await child.next_message() is not None:
-        num_kept += 1
-    assert num_kept <= 64
-    assert await child.next_message() is None
-    await child.stop()
-
-
-async def test_a_child_is_given_an_environment() -> None:
-    code = "import os; print('{\"seen\": \"' + os.environ['GIVEN'] + '\"}')"
-    child = await Child.spawn([sys.executable, "-c", code], config={}, name="child", env={"GIVEN": "yes"})
-    assert await child.next_message() == {"seen": "yes"}
-    await child.stop()
-
-
-async def test_how_a_child_ended_and_its_last_words_are_known() -> None:
-    code = "import sys; print('out of luck', file=sys.stderr); sys.exit(7)"
-    child = await Child.spawn([sys.executable, "-c", code], config={}, name="unlucky")
-    assert await child.next_message() is None
-    assert await child.wait() == "exited with code 7"
-    await until(lambda: list(child.tail) == ["out of luck"])
-    await child.stop()
-
-
-@pytest.mark.parametrize("only_pipe", [False, True])
-def test_a_killed_parent_leaves_no_orphan(only_pipe: bool) -> None:
-    code = CODE.replace("life = Lifeline()", "sys.platform = 'other'; life = Lifeline()") if only_pipe else CODE
-    parent_code = f"""
-import asyncio, sys
-sys.path.insert(0, {ROOT!r})
-from chaku.engines.process import Child
-async def main():
-    child = await Child.spawn([sys.executable, "-c", {code!r}], config={{}}, name="orphan")
-    await child.next_message()
-    print(child.pid, flush=True)
-    await asyncio.sleep(600)
-asyncio.run(main())
-"""
-    parent = subprocess.Popen([sys.executable, "-c", parent_code], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    with parent.stdout:
-        orphan = int(parent.stdout.readline())
-        assert is_alive(orphan)
-        parent.kill()
-        parent.wait()
-    deadline = time.monotonic() + PATIENCE_S
-    while is_alive(orphan):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+from engines.sleeper import Sleeper, launch, supervised
+from processes import is_alive
+from waiting import soon
 
 
 async def test_a_killed_child_is_restarted_and_calls_meanwhile_are_told_when_to_come_back() -> None:
     async with supervised(back_off=BackOff(first_s=0.3)) as supervisor:
         first = await supervisor.start()
         os.kill(first.child.pid, signal.SIGKILL)
-        await until(lambda: supervisor.status().state is State.RESTARTING)
+        await soon(lambda: supervisor.status().state is State.RESTARTING)
         assert "SIGKILL" in supervisor.status().detail
         with pytest.raises(EngineUnavailable) as caught:
             async with supervisor.use():
                 pass
         assert caught.value.retry_after_s is not None
-        await until(lambda: supervisor.status().state is State.READY)
+        await soon(lambda: supervisor.status().state is State.READY)
         assert supervisor.status().num_restarts == 1
         async with supervisor.use() as second:
             assert second.child.pid != first.child.pid
@@ -198,7 +48,7 @@ async def test_a_dead_child_that_is_still_being_tidied_up_is_not_called_ready() 
         run = await supervisor.start()
         os.kill(run.child.pid, signal.SIGKILL)
         try:
-            await until(lambda: supervisor.status().pid is None)
+            await soon(lambda: supervisor.status().pid is None)
             with pytest.raises(EngineUnavailable, match="sleeper is restarting") as caught:
                 async with supervisor.use():
                     pass
@@ -224,7 +74,7 @@ async def test_an_engine_that_keeps_failing_is_given_up_with_the_cause() -> None
 
     async with supervised(failing, back_off=BackOff(first_s=0.01, most_failures=3)) as supervisor:
         os.kill((await supervisor.start()).child.pid, signal.SIGKILL)
-        await until(lambda: supervisor.status().state is State.FAILED)
+        await soon(lambda: supervisor.status().state is State.FAILED)
         assert launches == 4
         with pytest.raises(EngineUnavailable, match="the dog ate it") as caught:
             async with supervisor.use():
@@ -255,7 +105,7 @@ async def test_a_restart_that_fails_in_a_way_nobody_expected_is_logged_and_tried
 
     async with supervised(fickle, back_off=BackOff(first_s=0.01)) as supervisor:
         os.kill((await supervisor.start()).child.pid, signal.SIGKILL)
-        await until(lambda: not outcomes and supervisor.status().state is State.READY)
+        await soon(lambda: not outcomes and supervisor.status().state is State.READY)
     (record,) = [record for record in caplog.records if record.exc_info]
     assert record.exc_info is not None and record.exc_info[1] is planted
 
@@ -297,7 +147,7 @@ async def test_an_old_child_that_can_t_be_closed_does_not_keep_the_new_one_away(
 
     async with supervised(launch_stuck, back_off=BackOff(first_s=0.01)) as supervisor:
         os.kill((await supervisor.start()).child.pid, signal.SIGKILL)
-        await until(lambda: launched == 2 and supervisor.status().state is State.READY)
+        await soon(lambda: launched == 2 and supervisor.status().state is State.READY)
     assert "planted" in caplog.text
 
 
@@ -310,7 +160,7 @@ async def test_a_supervisor_that_fails_itself_says_so(
     async with supervised() as supervisor:
         monkeypatch.setattr(supervisor, "_restart", planted)
         os.kill((await supervisor.start()).child.pid, signal.SIGKILL)
-        await until(lambda: supervisor.status().state is State.FAILED)
+        await soon(lambda: supervisor.status().state is State.FAILED)
         assert "planted" in supervisor.status().detail
     assert "planted" in caplog.text
 
@@ -328,9 +178,9 @@ async def test_too_little_memory_at_a_restart_is_waited_out() -> None:
     back_off = BackOff(first_s=0.01, longest_s=0.01, most_failures=2)
     async with supervised(short_of_memory, back_off=back_off, idle_unload_s=30) as supervisor:
         os.kill((await supervisor.start()).child.pid, signal.SIGKILL)
-        await until(lambda: supervisor.status().state is State.RESTARTING)
+        await soon(lambda: supervisor.status().state is State.RESTARTING)
         assert supervisor.status().retry_after_s is not None
-        await until(lambda: launches == 8 and supervisor.status().state is State.READY)
+        await soon(lambda: launches == 8 and supervisor.status().state is State.READY)
 
 
 async def test_too_little_memory_after_idling_is_tried_again_by_the_next_call() -> None:
@@ -343,7 +193,7 @@ async def test_too_little_memory_after_idling_is_tried_again_by_the_next_call() 
 
     async with supervised(sometimes, idle_unload_s=0.05) as supervisor:
         await supervisor.start()
-        await until(lambda: supervisor.status().state is State.UNLOADED)
+        await soon(lambda: supervisor.status().state is State.UNLOADED)
         has_memory = False
         with pytest.raises(EngineUnavailable, match="not enough memory"):
             async with supervisor.use():
@@ -376,8 +226,8 @@ async def test_an_idle_child_is_unloaded_and_the_next_call_starts_it_for_all_who
         async with supervisor.use():
             await asyncio.sleep(0.4)
             assert supervisor.status().state is State.READY
-        await until(lambda: supervisor.status().state is State.UNLOADED)
-        await until(lambda: not is_alive(first.child.pid))
+        await soon(lambda: supervisor.status().state is State.UNLOADED)
+        await soon(lambda: not is_alive(first.child.pid))
 
         async def call() -> int:
             async with supervisor.use() as run:
@@ -406,7 +256,7 @@ async def test_a_call_while_an_idle_child_is_put_away_never_has_two_in_memory() 
 
     async with supervised(counted, idle_unload_s=0.05, unload=slowly) as supervisor:
         await supervisor.start()
-        await until(lambda: supervisor.status().state is State.UNLOADED)
+        await soon(lambda: supervisor.status().state is State.UNLOADED)
         assert alive[0].child.is_running
         async with supervisor.use() as run:
             assert run is alive[1]
@@ -417,15 +267,3 @@ async def test_what_starts_when_asked_needs_no_start() -> None:
         assert supervisor.status().state is State.UNLOADED
         async with supervisor.use() as run:
             assert run.child.is_running
-
-
-def test_a_child_gets_its_configuration_on_the_gateways_event_loop() -> None:
-    async def config_that_came() -> object:
-        child = await Child.spawn([sys.executable, "-c", CODE], config={"key": "secret"}, name="sleeper")
-        try:
-            message = await asyncio.wait_for(child.next_message(), PATIENCE_S)
-        finally:
-            await child.stop(patience_s=1)
-        return message and message["config"]
-
-    assert uvloop.run(config_that_came()) == {"key": "secret"}

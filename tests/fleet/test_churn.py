@@ -16,7 +16,8 @@ from chaku.serve.routing.load import Load
 from chaku.serve.worker import membership
 from gateways import Keys, Running, chat, gateway
 from processes import PATIENCE_S
-from workers import soon, worker_here
+from waiting import soon
+from workers import worker_here
 
 TEXT = " ".join(f"w{i}" for i in range(20))
 

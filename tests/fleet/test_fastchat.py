@@ -23,7 +23,7 @@ from chaku.serve.failover import dispatch
 from chaku.serve.fastchat import registry
 from chaku.settings import ModelConfig
 from gateways import Running, gateway, scripted
-from workers import soon
+from waiting import soon
 
 LOOPBACK = ("127.0.0.0/8",)
 VICUNA = {

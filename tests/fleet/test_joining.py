@@ -4,60 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaku.errors import AuthenticationFailed, EngineUnavailable, InvalidRequest, PermissionRefused
-from chaku.protocol.fleet import Beat, Heard, Join, Proof, as_json, is_proof, proof_of
+from chaku.errors import AuthenticationFailed, PermissionRefused
+from chaku.protocol.fleet import Proof, as_json, is_proof, proof_of
 from chaku.serve.access import Access
-from chaku.serve.fleet import registry
-from chaku.serve.fleet.addresses import CheckedResolver, check_url, why_not
-from chaku.serve.worker import membership
 from chaku.serve.worker.companion import WorkerKey
 from chaku.settings import ServeConfig
-from gateways import Keys, Running, chat, gateway, scripted
-from workers import soon, worker_here
+from fleet.joining import gateway_without_models, join_of, said, states
+from gateways import Keys, chat, gateway, scripted
+from waiting import soon
+from workers import worker_here
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 LOCAL = {b"host": b"127.0.0.1:8000"}
 JOINER = Keys({"ck-join": "j"}, {"ck-join": {"join"}})
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Beats and leases at a tenth of their length."""
-    monkeypatch.setattr(membership, "BEAT_EVERY_S", 0.2)
-    monkeypatch.setattr(membership, "RETRY_S", 0.1)
-    monkeypatch.setattr(registry, "LEASE_S", 1.0)
-    monkeypatch.setattr(registry, "SUSPECT_S", 0.5)
-    monkeypatch.setattr(registry, "LOOK_EVERY_S", 0.02)
-    yield
-
-
-def gateway_without_models(**options: Any) -> contextlib.AbstractAsyncContextManager[Running]:
-    return gateway(bare=True, **options)
-
-
-def states(g: Running) -> dict[str, str]:
-    assert g.serving.fleet is not None
-    return {row["name"]: row["state"] for row in g.serving.fleet.rows()}
-
-
-async def said(g: Running) -> str:
-    status, answer, _ = await g.post("/v1/chat/completions", chat("hi") | {"model": "m"})
-    assert status == 200, answer
-    text: str = answer["choices"][0]["message"]["content"]
-    return text
-
-
-def join_of(url: str, **changed: Any) -> Join:
-    return Join(name="w", generation="1", url=url, key="k" * 43, model="m", **changed)
 
 
 @contextlib.asynccontextmanager
@@ -184,20 +153,6 @@ async def test_a_worker_joins_through_a_tunnel_in_both_directions() -> None:
         assert g.serving.fleet.rows()[0]["url"] == to_worker
 
 
-@pytest.mark.parametrize("scope", ["infer", "page", "metrics"])
-async def test_only_the_local_user_and_an_admin_steer_workers(scope: str) -> None:
-    keys = Keys({"ck": "1", "ck-admin": "2"}, {"ck": {scope}, "ck-admin": {"admin"}})
-    async with gateway(scripted(), keys=keys) as g:
-        for path in ("drain", "reload"):
-            for token, wanted in (("ck", 403), ("ck-admin", 404)):
-                headers = {"Authorization": f"Bearer {token}"}
-                assert (await g.post(f"/fleet/workers/w/{path}", {}, headers=headers))[0] == wanted
-        async with g.http.get(g.url + "/fleet/workers/w/logs", headers={"Authorization": "Bearer ck"}) as response:
-            assert response.status == 403
-    async with gateway(scripted()) as g:
-        assert (await g.post("/fleet/workers/w/drain", {}))[0] == 404
-
-
 @pytest.mark.parametrize(
     ("peer", "headers", "is_local"),
     [
@@ -286,129 +241,6 @@ async def test_a_worker_that_falls_silent_is_suspect_then_gone_and_answers_there
             events = await stream
         assert "error" in events[-1]
         assert not [replica for served in g.serving.table for replica in served.replicas]
-
-
-async def test_logs_and_reload_reach_the_worker() -> None:
-    async with gateway_without_models() as g, worker_here(g.url) as w:
-        await soon(lambda: states(g) == {"w": "ready"})
-        logging.getLogger("chaku.test").warning("a line of the worker")
-        async with g.http.get(g.url + "/fleet/workers/w/logs") as response:
-            lines = (await response.json())["lines"]
-        assert any("a line of the worker" in line for line in lines)
-        before = w.serving.table.find("m").replicas[0]
-        assert (await g.post("/fleet/workers/w/reload", {}))[0] == 202
-        await soon(lambda: before not in next(iter(w.serving.table)).replicas)
-        await soon(lambda: states(g) == {"w": "ready"})
-        assert await said(g) == "You said: hi"
-
-
-@pytest.mark.parametrize("lost", ["answer", "worker"])
-async def test_a_command_is_given_until_it_is_acknowledged_and_taken_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, lost: str
-) -> None:
-    caplog.set_level(logging.INFO, "chaku.serve.worker")
-    losses: list[str] = []
-
-    def beat(fleet: registry.Fleet, told: Beat) -> Heard:
-        heard = beat_of(fleet, told)
-        if heard.commands and len(losses) < 2:
-            losses.append(lost)
-            if lost == "worker":
-                fleet._lose(fleet.find("w"), "the test says so")
-            raise EngineUnavailable("this answer is lost")
-        return heard
-
-    beat_of = registry.Fleet.beat
-    monkeypatch.setattr(registry.Fleet, "beat", beat)
-    async with gateway_without_models() as g, worker_here(g.url) as w:
-        ends: list[str] = []
-        w.serving.end = lambda: ends.append("drain")
-        await soon(lambda: states(g) == {"w": "ready"})
-        engine = next(iter(w.serving.table)).replicas[0]
-        for command in ("reload", "drain"):
-            assert (await g.post(f"/fleet/workers/w/{command}", {}))[0] == 202
-        await soon(lambda: ends and not g.serving.fleet.find("w").commands)  # type: ignore[union-attr]
-        await soon(lambda: engine not in next(iter(w.serving.table)).replicas)
-        assert (await g.post("/fleet/workers/w/drain", {}))[0] == 202
-        await soon(lambda: not g.serving.fleet.find("w").commands)  # type: ignore[union-attr]
-        assert (losses, ends, states(g)) == ([lost] * 2, ["drain"], {"w": "draining"})
-        assert sum(line.startswith("reloading") for line in caplog.messages) == 1
-
-
-async def test_log_lines_whose_beat_is_lost_come_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = [EngineUnavailable("this beat is lost")]
-
-    def beat(fleet: registry.Fleet, told: Beat) -> Heard:
-        if told.logs is not None and losses:
-            raise losses.pop()
-        return beat_of(fleet, told)
-
-    beat_of = registry.Fleet.beat
-    monkeypatch.setattr(registry.Fleet, "beat", beat)
-    async with gateway_without_models() as g, worker_here(g.url):
-        await soon(lambda: states(g) == {"w": "ready"})
-        async with g.http.get(g.url + "/fleet/workers/w/logs") as response:
-            assert (response.status, losses) == (200, [])
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://169.254.169.254:80",
-        "http://[::ffff:169.254.169.254]:80",
-        "http://[64:ff9b::a9fe:a9fe]:80",
-        "http://[2002:a9fe:a9fe::]:80",
-        "http://[fd00:ec2::254]:80",
-        "http://100.100.100.200:80",
-        "http://168.63.129.16:80",
-        "http://[fe80::1]:80",
-        "http://0.0.0.0:80",
-        "http://[::]:80",
-        "http://224.0.0.1:80",
-        "http://127.0.0.1:80",
-        "http://[::1]:80",
-        "http://[::ffff:127.0.0.1]:80",
-        "file:///etc/passwd",
-        "http://user:pass@10.0.0.1:80",
-        "http://10.0.0.1:80/path",
-        "http://10.0.0.1:80?x",
-        "http://10.0.0.1",
-        "http://10.0.0.1:99999",
-        "http://:80",
-        "",
-    ],
-)
-def test_addresses_that_a_worker_may_not_name(url: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        check_url(url, allow_loopback=False)
-    assert caught.value.param == "url"
-
-
-@pytest.mark.parametrize(
-    "url", ["http://10.0.0.1:80", "https://gpu-1.example:9001", "http://[fd12::1]:80", "http://8.8.8.8:1"]
-)
-def test_addresses_that_it_may(url: str) -> None:
-    assert check_url(url, allow_loopback=False) == url
-
-
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:80", "http://127.0.0.2:80", "http://[::1]:80", "http://localhost:80"]
-)
-def test_loopback_is_for_workers_on_this_machine(url: str) -> None:
-    assert check_url(url, allow_loopback=True) == url
-
-
-@given(st.integers(0, 2**16 - 1))
-def test_no_spelling_of_a_link_local_address_passes(low: int) -> None:
-    four = ipaddress.IPv4Address((169 << 24) + (254 << 16) + low)
-    for address in (four, ipaddress.IPv6Address(f"::ffff:{four}"), ipaddress.IPv6Address((0x64FF9B << 96) + int(four))):
-        assert why_not(address, allow_loopback=True)
-
-
-@pytest.mark.parametrize("host", ["localhost", "127.1", "2130706433", "0x7f.1"])
-async def test_a_name_that_leads_to_loopback_is_refused_when_it_is_looked_up(host: str) -> None:
-    with pytest.raises(OSError, match=r"loopback|[Nn]ame|known|address"):
-        await CheckedResolver(allow_loopback=False).resolve(host, 80)
 
 
 @given(st.text(min_size=1, max_size=20), st.text(min_size=1, max_size=20), st.text(max_size=40))

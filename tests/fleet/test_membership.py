@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from aiohttp import web
 from chaku.protocol.fleet import Beat, Join
 from chaku.serve.worker import membership
 from chaku.serve.worker.membership import Member, Membership
-from processes import PATIENCE_S
+from waiting import soon
 
 ABOUT = {"name": "w", "generation": "1", "state": "ready"}
 JOIN = Join.model_validate({**ABOUT, "url": "http://127.0.0.1:1", "key": "k" * 32, "model": "m"})
@@ -77,26 +76,20 @@ async def joined(
             await runner.cleanup()
 
 
-async def until(claim: Any) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not claim():
-            await asyncio.sleep(0.01)
-
-
 @pytest.mark.parametrize("answer", [{"ok": True}, []])
 async def test_a_gateway_that_answers_something_else_is_asked_again_and_others_hear_beats(answer: Any) -> None:
     good, odd = StandIn(), StandIn(joined=answer)
     async with joined(good, odd):
-        await until(lambda: good.num_beats > 1 and odd.num_joins > 2)
+        await soon(lambda: good.num_beats > 1 and odd.num_joins > 2)
         odd.joined = {"lease": "lease"}
-        await until(lambda: odd.num_beats)
+        await soon(lambda: odd.num_beats)
     assert good.num_joins == 1
 
 
 async def test_a_command_of_a_newer_gateway_does_not_end_the_beats() -> None:
     newer = StandIn(heard={"commands": [{"id": "1", "kind": "dance"}]})
     async with joined(newer):
-        await until(lambda: newer.num_beats > 2)
+        await soon(lambda: newer.num_beats > 2)
     assert newer.num_joins == 1
 
 
@@ -104,7 +97,7 @@ async def test_a_command_that_is_given_again_is_taken_once_and_acknowledged_each
     gateway = StandIn(heard={"commands": [{"id": "1", "kind": "reload"}]})
     taken: list[str] = []
     async with joined(gateway, on_command=taken.append):
-        await until(lambda: gateway.num_beats > 2)
+        await soon(lambda: gateway.num_beats > 2)
     assert taken == ["reload"]
     assert [beat["taken"] for beat in gateway.beats[:3]] == [[], ["1"], ["1"]]
 
@@ -119,4 +112,4 @@ async def test_a_beat_that_can_not_be_made_is_made_later() -> None:
 
     gateway = StandIn()
     async with joined(gateway, beat=beat):
-        await until(lambda: gateway.num_beats > 1)
+        await soon(lambda: gateway.num_beats > 1)

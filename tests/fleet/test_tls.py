@@ -13,7 +13,8 @@ from chaku.errors import ConfigError
 from chaku.serve.tls import read_tls
 from chaku.settings import ServeConfig
 from chaku_server import serving
-from workers import eventually, worker
+from waiting import eventually
+from workers import worker
 
 
 @needs_openssl

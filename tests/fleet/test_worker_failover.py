@@ -10,7 +10,8 @@ import orjson
 from chaku.engines.scripted import Reply
 from chaku.serve.fleet.registry import LEASE_S
 from gateways import Running, chat, gateway
-from workers import soon, worker_here
+from waiting import soon
+from workers import worker_here
 
 TEXT = "one two three four five six seven eight nine ten"
 SLOW = (Reply(text=TEXT, token_delay_s=0.1),)

@@ -21,7 +21,8 @@ from chaku.settings import ServeConfig
 from chaku_server import ChakuServer, serving
 from metadata_service import Metadata
 from processes import PATIENCE_S
-from workers import eventually, worker
+from waiting import eventually
+from workers import worker
 
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 

@@ -23,7 +23,7 @@ from chaku.errors import UsageError
 from chaku.launch.fleet.record import Record
 from chaku_server import chaku_environment
 from processes import PATIENCE_S
-from workers import eventually
+from waiting import eventually
 
 
 class Fleet:

@@ -18,7 +18,7 @@ from chaku.ports import free_port
 from launch.test_fleet_local import Fleet
 from processes import PATIENCE_S
 from ray_nodes import Node
-from workers import eventually
+from waiting import eventually
 
 STREAMS = 8
 LOAD_S = 20.0

@@ -17,7 +17,8 @@ from chaku.engines.scripted import Reply
 from chaku.errors import UsageError
 from chaku.serve.traces import OpenTelemetry, open_traces
 from gateways import chat, gateway, scripted
-from workers import soon, worker_here
+from waiting import soon
+from workers import worker_here
 
 PROMPT, ANSWER = "canary-of-a-prompt", "canary-of-an-answer"
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -8,7 +8,8 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from web.browser import WarmPage, launch
-from web.fake_page import FakePage, World
+from web.fake_page import FakePage
+from web.fake_world import World
 from web.page_host import PageHost
 
 

@@ -20,7 +20,8 @@ from evals.made_runs import make_verdict_run
 from gateways import page_gateway
 from tabs import Refused, tab
 from web.browser import open_page
-from web.fake_page import FakePage, World
+from web.fake_page import FakePage
+from web.fake_world import World
 
 
 async def test_runs_are_listed_and_shown_and_a_disagreement_is_kept_unrated(database: Path, tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from chaku.store import audit, keys
 from chaku.store.database import open_store
 from gateways import chat, page_gateway
 from tabs import Refused, tab
+from waiting import soon
 from web.browser import open_page
 from web.fake_fleet import request_row, worker_row
 from web.test_page_looks import NARROW, axe, look, pictures
-from workers import soon, worker_here
+from workers import worker_here
 
 __all__ = ["axe", "pictures"]
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from web.browser import LONG_TASKS, longest_task_ms, open_page, wait_until
-from web.fake_page import FakePage, World
+from web.fake_page import FakePage
+from web.fake_world import World
 from web.hostile_texts import BLOCKING
 
 LIMIT_MS = 1000

@@ -10,7 +10,7 @@ import zlib
 from playwright.sync_api import expect
 
 from web.browser import ask, wait_for_answer, wait_until
-from web.fake_page import model
+from web.fake_world import model
 
 MARKDOWN = """## Head
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from playwright.sync_api import Page, expect
 
 from web.browser import ask, wait_for_answer
-from web.fake_page import model
+from web.fake_world import model
 
 BRIEF = {"system": "Be brief.", "temperature": 0.1, "stop": ["END"]}
 

@@ -6,7 +6,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from web.browser import open_page
-from web.fake_page import FakePage, World
+from web.fake_page import FakePage
+from web.fake_world import World
 from web.test_page_looks import NARROW, axe, look, pictures
 
 __all__ = ["axe", "pictures"]

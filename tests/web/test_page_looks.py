@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 
 from web import node_tools
 from web.browser import ask, open_page, wait_for_answer
-from web.fake_page import model
+from web.fake_world import model
 
 NARROW = {"width": 360, "height": 740}
 LONG = (Path(__file__).parent / "long_answer.md").read_text()

@@ -6,7 +6,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from web.browser import ask, open_page, wait_for_answer
-from web.fake_page import FakePage, World
+from web.fake_page import FakePage
+from web.fake_world import World
 
 RICH = r"""| step | what |
 |---|---|

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from playwright.sync_api import Page, expect
 
 from web.browser import ask, open_page, wait_for_answer
-from web.fake_page import World
+from web.fake_world import World
 
 CONTINUES = ["chat", "continue_final_message"]
 

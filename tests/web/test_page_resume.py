@@ -9,7 +9,8 @@ from playwright.sync_api import expect
 
 from web.browser import ask, follow, open_page, wait_for_answer
 from web.cable import Cable
-from web.fake_page import FakePage, model
+from web.fake_page import FakePage
+from web.fake_world import model
 
 NUMBERS = " ".join(map(str, range(400)))
 

@@ -11,7 +11,7 @@ import yaml
 from playwright.sync_api import expect
 
 from web.browser import open_page
-from web.fake_page import model
+from web.fake_world import model
 from web.test_page_looks import NARROW, axe, look, pictures
 
 __all__ = ["axe", "pictures"]

@@ -7,7 +7,7 @@ import re
 from playwright.sync_api import expect
 
 from web.browser import ask, wait_for_answer, wait_until
-from web.fake_page import World
+from web.fake_world import World
 
 MARKED = "[...(CSS.highlights.get('found') ?? [])].map(range => range.toString())"
 IN_VIEW = """element => { const box = element.getBoundingClientRect();

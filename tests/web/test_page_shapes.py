@@ -7,7 +7,8 @@ from typing import Any
 
 from gateways import page_gateway, scripted
 from tabs import Tab, tab
-from web.fake_page import FakePage, World
+from web.fake_page import FakePage
+from web.fake_world import World
 
 
 def shape(value: Any) -> Any:

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from web.browser import LONG_TASKS, ask, longest_task_ms, open_page, wait_for_answer
-from web.fake_page import World
+from web.fake_world import World
 
 SEEN = """element => { const box = element.getBoundingClientRect(); const points = [[.5, .5], [.1, .2], [.9, .8]];
   return points.every(([x, y]) => element.contains(

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from web.browser import ask, open_page, wait_for_answer
-from web.fake_page import model
+from web.fake_world import model
 
 TURN = """async (steps) => {
   const key = (name, more) => document.activeElement.dispatchEvent(
