@@ -15,6 +15,8 @@ from chaku.errors import ChakuError, ConfigError, EngineError
 from chaku.http_out import Retries, Transport, refusal
 from chaku.policies import ModerationPolicy
 
+FLAGGED, UNSAFE = "flagged", "unsafe"
+"""The category of a text that an API, or a guard model, flags without naming one."""
 Ask = Callable[[str, str], Awaitable[str]]
 """Ask a served model a question: its name, the text; returns the answer."""
 
@@ -99,7 +101,7 @@ class EndpointJudge:
             return [Hit(name, score=score) for name, score in scores.items() if score >= self._threshold]
         named = [str(name) for name, is_hit in (result.get("categories") or {}).items() if is_hit]
         if not named and result["flagged"]:
-            named = ["flagged"]
+            named = [FLAGGED]
         return [Hit(name, score=scores.get(name, 1.0)) for name in named]
 
     async def close(self) -> None:
@@ -124,7 +126,7 @@ class GuardJudge:
             return []
         if verdict.strip().lower() != "unsafe":
             raise EngineError(f"{self._model} did not answer safe or unsafe")
-        return [Hit(name.strip()) for name in re.split(r"[,\n]", categories) if name.strip()] or [Hit("unsafe")]
+        return [Hit(name.strip()) for name in re.split(r"[,\n]", categories) if name.strip()] or [Hit(UNSAFE)]
 
     async def close(self) -> None:
         """There is nothing to close."""

@@ -10,13 +10,13 @@ from fastapi import FastAPI, Request, Response
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from chaku.data.rules.content import CONTENT_RULES
 from chaku.errors import NotFound
 from chaku.policies import ModerationPolicy
 from chaku.protocol.messages import Shape
 from chaku.serve.access import Caller
 from chaku.serve.body import read_message
 from chaku.serve.limits import RateLimits
+from chaku.serve.moderation.categories import word_categories
 from chaku.serve.moderation.moderator import Moderator
 from chaku.serve.openapi import error_responses
 
@@ -54,7 +54,7 @@ def add_moderation_route(app: FastAPI, moderator: Moderator | None, limits: Rate
     judging = moderator or Moderator(ModerationPolicy(rules=True))
     policy = judging.policy
     name = policy.guard or (policy.url_model if policy.url else RULES)
-    known = (*(CONTENT_RULES if policy.rules else ()), *policy.patterns)
+    known = word_categories(policy)
 
     @app.post(
         "/v1/moderations",
