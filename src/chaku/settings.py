@@ -171,7 +171,7 @@ class ServeConfig(Frozen):
     """How a model's replica is chosen: prefix prefers one that has read the prompt's beginning, unless it is busy."""
     continue_answers: bool = False
     """Let another replica continue an answer that broke off. The request's header x-chaku-continue (on, off) wins."""
-    score_model: str | None = None
+    score_model: ModelName | None = None
     """Model that answers at /score if several are served and the request names none."""
     batch_parallel: int = Field(2, ge=0, le=MAX_COUNT)
     """Requests of batches (/v1/batches) that run at once, in slots that nobody else wants. 0 leaves batches to other

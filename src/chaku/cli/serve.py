@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import threading
@@ -23,6 +24,7 @@ from chaku.cli.gateway import open_gateway
 from chaku.cli.help_page import command
 from chaku.cli.progress.fetching import fetching
 from chaku.cli.serve_options import FLAGS, PER_MODEL, SECTIONS, VARIABLES, serve_options
+from chaku.cli.unknown_names import warnings_of
 from chaku.config import Loaded, database_url, environment, load
 from chaku.engines.adapters import BaseEngine
 from chaku.engines.base import State
@@ -39,6 +41,8 @@ from chaku.settings import ModelConfig, ServeConfig
 from chaku.store.database import Store, open_store, without_password
 from chaku.store.keyring import KeyRing
 from chaku.store.usage_writer import UsageWriter
+
+log = logging.getLogger(__name__)
 
 Named = tuple[str, ModelConfig, Reference]
 """A model's name, settings and reference."""
@@ -85,13 +89,14 @@ def run(
     variables = None if exit_with_parent else VARIABLES
     loaded = load(ServeConfig, config_file, given, flag_names=FLAGS, variables=variables)
     check_effects(loaded.config)
+    named = name_models(loaded.config)
+    warnings = warnings_of(loaded.config, sources_of(named))  # before anything is opened: one may be an error
     if print_config:
-        for name, model, reference in name_models(loaded.config):
-            click.echo(f"# {describe_choice(name, model, reference)}")
+        for line in (*(describe_choice(*one) for one in named), *(f"warning: {warning}" for warning in warnings)):
+            click.echo(f"# {line}")
         click.echo(as_yaml(loaded.config), nl=False)
         return
     logs.set_up(loaded.config.log_level)
-    named = name_models(loaded.config)
     for name, model, reference in named:
         require_installed(name, model, reference)
     _print_settings(loaded, named, everything=show_settings)
@@ -147,6 +152,11 @@ def name_models(config: ServeConfig) -> list[Named]:
             raise UsageError(f"{name} is its own fallback", fix="name another model")
         named.append((name, model, argument.reference))
     return named
+
+
+def sources_of(named: list[Named]) -> dict[str, str]:
+    """Name and source of everything that is served from the start, adapters too."""
+    return {one: model.source for name, model, _ in named for one in (name, *model.adapters)}
 
 
 def _upstream_name(reference: Reference, model: ModelConfig) -> str:
@@ -213,6 +223,8 @@ def _serve(
             _open_page(url)
         tasks.start(_announce_ready(serving, url), "ready-line")
 
+    for warning in warnings_of(config, sources_of(named), keys.active()):
+        log.warning("%s", warning)
     with contextlib.closing(listener):
         num_local = sum(choose_engine(*one).kind.is_local for one in named)
         opener = Opener(Resources(available_bytes(), num_local=num_local), fetching)

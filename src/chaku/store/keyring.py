@@ -64,6 +64,10 @@ class KeyRing:
         """The active key of this id. It may have expired."""
         return self._by_id.get(key_id)
 
+    def active(self) -> list[Key]:
+        """The active keys. Some may have expired."""
+        return list(self._by_id.values())
+
     @property
     def num_active(self) -> int:
         """Active keys of any scope."""
