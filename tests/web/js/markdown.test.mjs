@@ -84,7 +84,12 @@ test("the new rules take time in proportion to the text", () => {
       return performance.now() - start;
     };
     time(1_000); // warm
-    const [short, long] = [Math.max(1, time(1_000)), time(8_000)];
-    assert.ok(long < short * 8 * 5, `${name}: ${short} ms, then ${long} ms`); // quadratic takes 64 times as long
+    const found = [];
+    const isLinear = () => {
+      const [short, long] = [Math.max(1, time(1_000)), time(8_000)];
+      found.push(`${short} ms, then ${long} ms`);
+      return long < short * 8 * 5; // quadratic takes 64 times as long
+    };
+    assert.ok(isLinear() || isLinear() || isLinear(), `${name}: ${found}`); // a loaded machine may stop one of them
   }
 });
