@@ -19,6 +19,19 @@ class _RequestIdFilter(logging.Filter):
         return True
 
 
+class _Short(logging.Formatter):
+    """For people at a terminal: what every line would repeat is left out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        parts = [self.formatTime(record, "%H:%M:%S"), f"{record.name.removeprefix('chaku.')}: {record.getMessage()}"]
+        if record.request_id != "-":  # type: ignore[attr-defined]
+            parts.insert(1, record.request_id)  # type: ignore[attr-defined]
+        if record.levelno != logging.INFO:
+            parts.insert(1, record.levelname)
+        line = " ".join(parts)
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
 class LastLines(logging.Handler):
     """Keeps the last log lines in memory."""
 
@@ -41,7 +54,7 @@ def set_up(level: str = "INFO") -> None:
     """Send log lines of `level` and above to standard error. Call once, from a program's entry."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_RequestIdFilter())
-    handler.setFormatter(logging.Formatter(_LINE, "%H:%M:%S"))
+    handler.setFormatter(_Short() if sys.stderr.isatty() else logging.Formatter(_LINE, "%H:%M:%S"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

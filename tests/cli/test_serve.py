@@ -59,14 +59,14 @@ def test_the_settings_show_the_database_in_use_without_its_password_and_every_mo
     done = run_chaku(tmp_path, "serve", "m=scripted:", "--slots", "2", "--port", "0", CHAKU_DATABASE=url)
     assert done.returncode == 4
     assert "hunter" not in done.stderr
-    assert "database = 'postgresql://me:***@127.0.0.1:1/chaku" in done.stderr
+    assert "database = postgresql://me:***@127.0.0.1:1/chaku" in done.stderr
     assert "(CHAKU_DATABASE)" in done.stderr
     assert "    slots = 2  (flag)" in done.stderr
     assert "queue_limit" not in done.stderr and "log_level" not in done.stderr
     everything = run_chaku(
         tmp_path, "serve", "m=scripted:", "--port", "0", "--show-settings", CHAKU_DATABASE=url
     ).stderr
-    assert "    queue_limit = 64  (default)" in everything and "log_level = 'INFO'  (default)" in everything
+    assert "    queue_limit = 64  (default)" in everything and "log_level = INFO  (default)" in everything
     assert "hunter" not in everything
 
 

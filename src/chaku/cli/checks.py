@@ -29,9 +29,9 @@ def report(checks: Iterable[Check], *, as_json: bool) -> None:
     for check in checks:
         found.append(check)
         if not as_json:
-            click.echo(f"{check.level:<4}  {check.about:<12}  {check.finding}")
+            click.echo(f"{check.level:<4}  {check.about:<20}  {check.finding}")
             if check.fix:
-                click.echo(f"{'':<20}-> {check.fix}")
+                click.echo(f"{'':<28}-> {check.fix}")
     if as_json:
         click.echo(orjson.dumps([dataclasses.asdict(check) for check in found], option=orjson.OPT_INDENT_2).decode())
     if any(check.level == "FAIL" for check in found):

@@ -40,9 +40,9 @@ def list_engines(as_json: bool) -> None:
         return
     for row in rows:
         place = f"  ({row['version']} at {row['python']})" if row["python"] else ""
-        click.echo(f"{row['engine']:<13}{'usable' if row['usable'] else 'missing':<9}{row['what']}{place}")
+        click.echo(f"{row['engine']:<14}{'usable' if row['usable'] else 'missing':<9}{row['what']}{place}")
         if row["fix"]:
-            click.echo(f"{'':<22}{row['missing']} -> {row['fix']}")
+            click.echo(f"{'':<23}{row['missing']} -> {row['fix']}")
 
 
 @engines.command("install")

@@ -12,6 +12,7 @@ import click
 import orjson
 
 from chaku.cli.help_page import command
+from chaku.cli.lines import say
 from chaku.cli.training_set import training_set
 from chaku.data.manifest import read_manifest
 from chaku.data.recipe import data_config
@@ -148,11 +149,11 @@ def offers_of(
 def print_job(job: Job) -> None:
     """What is to be done, in two lines."""
     config = job.config
-    click.echo(
+    say(
         f"{job.shape.name}: {job.shape.num_parameters:,} parameters, {job.num_learning:,} of them learn"
         f" ({config.method}, {config.precision}; activation checkpointing {config.activation_checkpointing})"
     )
-    click.echo(
+    say(
         f"{job.num_tokens:,} tokens over {epochs(config)}: {job.num_steps:,} steps of {config.batch_rows} rows"
         f" of {job.row_length:,}; {job.flops:.2e} useful FLOPs\n"
     )
@@ -166,17 +167,17 @@ def epochs(config: TrainConfig) -> str:
 def print_offers(offers: list[Offer], prices: Prices) -> None:
     """One line for each kind of GPU, and what the figures rest on."""
 
-    click.echo(f"{'gpus':<14}{'memory of each':>20}{'MFU':>7}{'time':>10}{'on demand':>16}{'spot':>16}")
+    click.echo(f"{'gpus':<14}{'memory of each':>19}{'MFU':>6}{'time':>10}{'on demand':>15}{'spot':>15}")
     for one in offers:
         needed, there = one.memory.total / _GIB, one.gpu.memory_bytes / _GIB
-        line = f"{one.count} x {one.gpu.name:<10}{needed:>8.1f} of {there:>5.1f} GiB"
+        line = f"{one.count} x {one.gpu.name:<10}{needed:>7.1f} of {there:>5.1f} GiB"
         if not one.fits or one.hours is None:
             click.echo(f"{line}   {_why_not(one)}")
             continue
         marks = ("?" if one.is_guess else " ") + ("*" if one.waits_for_links else " ")
-        money = "".join(f"{_money(each):>16}" for each in (one.on_demand, one.spot))
-        click.echo(f"{line}{one.mfu:>6.0%}{marks}{_hours(one.hours):>9}{money}")
-    click.echo(
+        money = "".join(f"{_money(each):>15}" for each in (one.on_demand, one.spot))
+        click.echo(f"{line}{one.mfu:>5.0%}{marks}{_hours(one.hours):>9}{money}")
+    say(
         "\nThe MFU is assumed, and a guess where it has a ? (--mfu sets it); * waits for the links between GPUs."
         f"\nTimes hold {OVERHEAD - 1:.0%} for restarts and evaluation. Prices of {prices.as_of}, lowest to highest seen"
         " (--prices)."

@@ -17,6 +17,7 @@ from rich.table import Table
 from chaku import config
 from chaku.cli.help_page import group
 from chaku.cli.key_limits import MOMENT, UNCHANGED, changed, limit_options, limits_in_words, shown_number
+from chaku.cli.lines import say
 from chaku.errors import UsageError
 from chaku.policies import Limits
 from chaku.store.database import open_store
@@ -64,9 +65,9 @@ def keys() -> None:
     "scopes",
     metavar="SCOPE",
     multiple=True,
-    show_default="infer page",
+    show_default="infer and page",
     type=click.Choice(list(SCOPES)),
-    help="What its holder may do.",
+    help="What its holder may do; repeatable.",
 )
 @limit_options
 @click.option("--json", "as_json", is_flag=True, help="Print the key as JSON.")
@@ -88,10 +89,13 @@ def create(
     """
 
     with _open(database) as store:
+        now = datetime.now(UTC)
+        active = [key for key in list_keys(store) if not key.revoked_at and not key.has_expired(now)]
+        is_first = not any(key.scopes & CALLER_SCOPES for key in active)
         new = create_key(
             store,
             name,
-            now=datetime.now(UTC),
+            now=now,
             scopes=scopes or DEFAULT_SCOPES,
             expires_at=None if expires_at is UNCHANGED else expires_at,
             limits=Limits(**changed(limits)),
@@ -100,14 +104,15 @@ def create(
         click.echo(json.dumps({"token": new.token, **_key_as_json(new.key)}))
         return
     click.echo(new.token)
-    click.echo(f"Key {name!r} is made. Keep the token now: it is not stored and can't be shown again.", err=True)
+    say(f"Key {name!r} is made. Keep the token now: it is not stored and can't be shown again.", err=True)
     if not new.key.scopes & CALLER_SCOPES:
         return
-    click.echo(
-        "From now on, every gateway on this database asks callers for a key and visitors of the page for a login, "
-        "until the last key is revoked.",
-        err=True,
-    )
+    if is_first:
+        say(
+            "From now on, every gateway on this database asks callers for a key and visitors of the page for a login,"
+            " until the last key is revoked.",
+            err=True,
+        )
     click.echo(f"To use it in the terminal: OPENAI_API_KEY={new.key.prefix}... chaku chat", err=True)
 
 

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 import webbrowser
@@ -22,6 +23,7 @@ from chaku import logs, packages, tasks
 from chaku.cli.contradictions import check_effects
 from chaku.cli.gateway import open_gateway
 from chaku.cli.help_page import command
+from chaku.cli.lines import say
 from chaku.cli.progress.fetching import fetching
 from chaku.cli.serve_options import FLAGS, PER_MODEL, SECTIONS, VARIABLES, serve_options
 from chaku.cli.unknown_names import warnings_of
@@ -171,23 +173,31 @@ def _upstream_name(reference: Reference, model: ModelConfig) -> str:
 
 def _print_settings(loaded: Loaded[ServeConfig], named: list[Named], *, everything: bool) -> None:
     """The settings that differ from the default, or all of them, with their origin; on standard error, no password."""
+    config = loaded.config.model_dump(mode="json", exclude_unset=not everything)
     for key, origin in loaded.origins.items():
-        value = getattr(loaded.config, key)
+        value = config.get(key)
         if key == "database":
             if value is None and environment("CHAKU_DATABASE"):
                 origin = "CHAKU_DATABASE"
             value = without_password(value or database_url())
         if key != "models" and (everything or origin != "default"):
-            click.echo(f"  {key} = {value!r}  ({origin})", err=True)
+            say(f"  {key} = {_in_yaml(value)}  ({origin})", err=True)
     for name, model, reference in named:
-        click.echo(f"  {describe_choice(name, model, reference)}", err=True)
+        say(f"  {describe_choice(name, model, reference)}", err=True)
         origin = loaded.origins["models"]
         chosen = [key for key in PER_MODEL if everything or key in model.model_fields_set]
         if chosen or name != model.source:
-            click.echo(f"  model {name}: {model.source}  ({origin})", err=True)
+            say(f"  model {name}: {model.source}  ({origin})", err=True)
+        values = model.model_dump(mode="json")
         for key in chosen:
             whose = origin if key in model.model_fields_set else "default"
-            click.echo(f"    {key} = {getattr(model, key)!r}  ({whose})", err=True)
+            say(f"    {key} = {_in_yaml(values[key])}  ({whose})", err=True)
+
+
+def _in_yaml(value: Any) -> str:
+    """A setting on one line, as the YAML file would have it."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=sys.maxsize)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _serve(
@@ -204,7 +214,8 @@ def _serve(
     serving, listener, url = open_gateway(config, table, store, keys, usage)
 
     def announce() -> None:
-        click.echo(f"chaku is at {url}  (API: {url}/v1, API page: {url}/docs); Ctrl-C stops it", err=True)
+        click.echo(f"chaku is at {url} (Ctrl-C stops it)", err=True)
+        click.echo(f"its API is at {url}/v1, described at {url}/docs", err=True)
         if not config.keep:
             click.echo("nothing of what is said is kept: it ends with this process", err=True)
         if config.guests is not None:

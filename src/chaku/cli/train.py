@@ -16,6 +16,7 @@ from rich.console import Console
 from chaku.cli.data_preview import show_sample
 from chaku.cli.estimate import DEFAULT_GPUS, epochs, offers_of, print_job, print_offers
 from chaku.cli.help_page import Command, command
+from chaku.cli.lines import say
 from chaku.cli.progress.training import training
 from chaku.cli.train_then import ThenEval
 from chaku.cli.training_set import training_set
@@ -147,15 +148,15 @@ def _train(
     if resume and is_finished(plan):
         if is_rank_zero:
             claim(plan, resume=True)
-            click.echo(f"{folder} is finished: {folder / 'final'} holds the model (chaku serve {folder})")
+            say(f"{folder} is finished: {folder / 'final'} holds the model (chaku serve {folder})")
         return read
     if is_rank_zero:
         _show_plan(plan)
         _show_samples(plan)
-    with training(is_rank_zero) as progress:
+    with training(is_rank_zero, plan.total) as progress:
         final = run.execute(plan, progress, resume=resume is not None)
     if is_rank_zero:
-        click.echo(f"{final} holds the model; {folder / 'log.jsonl'} how it came about (chaku runs show {folder})")
+        say(f"{final} holds the model; {folder / 'log.jsonl'} how it came about (chaku runs show {folder})")
     return read
 
 
@@ -201,7 +202,7 @@ def _show_plan(plan: Plan) -> None:
 
     config, manifest = plan.config, plan.set_manifest
     facts = manifest["audit"]["facts"]
-    click.echo(
+    say(
         f"{plan.recipe.name}: {plan.base.name} on {plan.data}: {len(plan.rows):,} rows of"
         f" {manifest['pack_length']:,}, {facts['tokens']:,} tokens, {facts['trained_tokens']:,} of them trained"
     )
@@ -211,19 +212,19 @@ def _show_plan(plan: Plan) -> None:
         details += [f"label smoothing {settings.label_smoothing:g}"] if settings.label_smoothing else []
         details += ["length-normalised"] if settings.length_normalised else []
         reference = plan.base.name if plan.parent is None else str(plan.parent.named or plan.parent.folder)
-        click.echo(
+        say(
             f"dpo on {pairs['train']:,} preference pairs, {pairs['test']:,} held out; {', '.join(details)};"
             f" the reference is {reference}"
         )
-    click.echo(
+    say(
         f"{config.method}, {config.precision}; {plan.total:,} steps of {config.batch_rows} rows, {epochs(config)};"
         f" lr {config.lr:g} {config.schedule}; template {manifest['template']['name']}"
     )
     if plan.parent is not None:
         for line in describe(plan.parent, manifest):
-            click.echo(line)
+            say(line)
     for warning in [*differences(plan.recipe, manifest), *manifest["audit"]["warnings"]]:
-        click.echo(f"warning: {warning}")
+        say(f"warning: {warning}")
 
 
 def _show_cost(plan: Plan) -> None:

@@ -6,6 +6,7 @@ import time
 
 from rich import progress as rich_progress
 from rich.console import Console
+from rich.text import Text
 
 from chaku.models.plan.memory_plan import gigabytes
 
@@ -19,13 +20,26 @@ def new_bars(*columns: rich_progress.ProgressColumn, speed_estimate_period: floa
 
 def new_byte_bars() -> rich_progress.Progress:
     """Bars that count bytes."""
-    return new_bars(
-        rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(),
-        rich_progress.DownloadColumn(),
-        rich_progress.TransferSpeedColumn(),
-        rich_progress.TimeRemainingColumn(),
-    )
+    return new_bars(rich_progress.TextColumn("{task.description}"), rich_progress.BarColumn(), _ByteNumbers())
+
+
+class _ByteNumbers(rich_progress.ProgressColumn):
+    """Bytes done and in all, their rate and the time left; nothing while nobody knows how many there are."""
+
+    def render(self, task: rich_progress.Task) -> Text:
+        if not task.total:
+            return Text()
+        line = f"{gigabytes(round(task.completed))} of {gigabytes(round(task.total))}"
+        if task.speed and task.time_remaining:
+            line += f", {gigabytes(round(task.speed))}/s, {task.time_remaining:.0f} s left"
+        return Text(line)
+
+
+def hide_unsized(bars: rich_progress.Progress) -> None:
+    """Take away the bars that never knew how much there was: what is left of them says nothing."""
+    for task in bars.tasks:
+        if task.total is None:
+            bars.update(task.id, visible=False)
 
 
 class Pace:

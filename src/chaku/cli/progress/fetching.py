@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import click
 from rich.progress import TaskID
 
-from chaku.cli.progress.drawing import Pace, bytes_line, new_byte_bars
+from chaku.cli.progress.drawing import Pace, bytes_line, hide_unsized, new_byte_bars
 from chaku.models.fetch.progress import DESCRIPTIONS, Phase, Progress
 
 
@@ -24,10 +24,14 @@ def fetching(name: str) -> Iterator[Progress]:
 
         def draw(phase: Phase, done_bytes: int, total_bytes: int | None) -> None:
             if phase not in tasks:
+                hide_unsized(bars)
                 tasks[phase] = bars.add_task(f"{name}: {DESCRIPTIONS[phase]}", total=total_bytes)
             bars.update(tasks[phase], completed=done_bytes, total=total_bytes)
 
-        yield draw
+        try:
+            yield draw
+        finally:
+            hide_unsized(bars)
 
 
 class _PhaseLines:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 from rich import progress as rich_progress
 from rich.markup import escape
-from rich.progress import TaskID
 
 from chaku.cli.progress.drawing import Pace, new_bars
 
@@ -20,8 +19,8 @@ if TYPE_CHECKING:  # torch
 
 
 @contextlib.contextmanager
-def training(is_rank_zero: bool) -> Iterator[Listener]:
-    """A listener for a run; only the leading process draws."""
+def training(is_rank_zero: bool, total: int) -> Iterator[Listener]:
+    """A listener for a run of `total` steps; only the leading process draws."""
     if not is_rank_zero:
         yield _Silent()
         return
@@ -36,7 +35,7 @@ def training(is_rank_zero: bool) -> Iterator[Listener]:
         rich_progress.TextColumn("{task.fields[numbers]}"),
         speed_estimate_period=600,
     ) as progress:
-        yield _StepBar(progress)
+        yield _StepBar(progress, total)
 
 
 class _Silent:
@@ -68,17 +67,18 @@ class _StepLines:
 
 
 class _StepBar:
-    def __init__(self, progress: rich_progress.Progress) -> None:
+    def __init__(self, progress: rich_progress.Progress, total: int) -> None:
         self.progress = progress
-        self.task: TaskID | None = None
+        self.task = progress.add_task("step", start=False, total=total, numbers="")
+        self.has_begun = False
 
     def note(self, line: str) -> None:
         self.progress.console.print(escape(line), highlight=False)
 
     def step_done(self, record: StepRecord, total: int) -> None:
-        if self.task is None:
-            self.task = self.progress.add_task("step", total=total, completed=record.step - 1, numbers="")
+        if not self.has_begun:
             self.progress.reset(self.task, completed=record.step - 1)
+            self.has_begun = True
         self.progress.update(self.task, completed=record.step, numbers=step_numbers(record))
         if record.heldout_loss is not None:
             self.note(f"after step {record.step:,}: held-out loss {record.heldout_loss:.4f}, loss {record.loss:.4f}")
