@@ -23,6 +23,7 @@ from chaku.evals.comparing import Compared, compare, parse_condition
 from chaku.evals.measured import Source, matches
 from chaku.evals.records import ContestantAnswer, Judgement, Manifest, Question, Run, write_records, write_run
 from chaku.settings import Contestant
+from evals.made_runs import make_verdict_run
 
 
 def invoke(*arguments: object) -> Result:
@@ -124,6 +125,11 @@ def test_what_was_not_read_is_counted_and_neither_a_tie_nor_a_zero(tmp_path: Pat
     rows[3] = judged("x", "3", 0, scores=(), state="unparsed")
     [found] = compared(make_run(tmp_path / "r", rows))
     assert (found["questions"], found["difference"], found["unread"], found["only_b"]) == (7, 1.0, 1, 1)
+
+
+def test_a_judgement_of_both_that_was_not_read_is_counted_once(tmp_path: Path) -> None:
+    [found] = compared(make_verdict_run(tmp_path / "r"))
+    assert (found["questions"], found["unread"]) == (11, 2)  # both orders of one question
 
 
 def test_different_judges_are_not_compared(tmp_path: Path) -> None:

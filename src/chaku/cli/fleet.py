@@ -21,27 +21,13 @@ from chaku.cli.watching import every_option
 from chaku.config import DEFAULT_PORT, TOKEN_PREFIX, database_url, environment
 from chaku.errors import UsageError
 from chaku.http_out import Retries, Transport, read_json, refusal
+from chaku.models.plan.memory_plan import gigabytes
 from chaku.store.database import open_store
 from chaku.store.keys import create
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 HERE = f"http://127.0.0.1:{DEFAULT_PORT}"
 KEY_VARIABLE = "OPENAI_API_KEY"
-COLUMNS = (
-    "WORKER",
-    "STATE",
-    "MODEL",
-    "HOST",
-    "DEVICE",
-    "SLOTS",
-    "RUNNING",
-    "WAITING",
-    "TOK/S",
-    "MEMORY",
-    "UP",
-    "BEAT",
-    "VERSION",
-)
 
 
 def _gateway_option(command: Command) -> Command:
@@ -91,7 +77,7 @@ def status(url: str, as_json: bool) -> None:
     elif not workers:
         click.echo(f"no worker has joined {url}: chaku worker MODEL --join {url}", err=True)
     else:
-        click.echo("\n".join(table_lines(workers)))
+        click.echo("\n".join(table_lines(workers, _width())))
 
 
 @fleet.command()
@@ -135,7 +121,8 @@ def top(url: str, every_s: float) -> None:
     is_terminal = sys.stdout.isatty()
     while True:
         workers = _ask("GET", url, "/fleet")["workers"]
-        lines = [f"{url}  {datetime.now():%H:%M:%S}  {len(workers)} workers", "", *table_lines(workers)]
+        head = f"{url}  {datetime.now():%H:%M:%S}  {len(workers)} worker{'s' * (len(workers) != 1)}"
+        lines = [head, "", *(table_lines(workers, _width()) if workers else ())]
         if is_terminal:
             columns, rows = os.get_terminal_size()
             click.echo("\x1b[H\x1b[2J" + "\n".join(line[:columns] for line in lines[: rows - 1]))
@@ -144,30 +131,40 @@ def top(url: str, every_s: float) -> None:
         time.sleep(every_s)
 
 
-def table_lines(workers: Sequence[dict[str, Any]]) -> list[str]:
-    """The table of workers as text, a line for each."""
-    rows = [COLUMNS, *(_cells(worker) for worker in workers)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+def _width() -> int | None:
+    return os.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def _cells(worker: dict[str, Any]) -> tuple[str, ...]:
-    memory = worker["memory_bytes"]
-    return (
-        worker["name"],
-        worker["state"],
-        ", ".join(worker["models"]),
-        worker["host"] or "-",
-        worker["device"] or "-",
-        str(worker["slots"] or "-"),
-        str(worker["running"]),
-        str(worker["waiting"]),
-        f"{worker['tokens_per_s']:.0f}",
-        f"{memory / 2**20:,.0f} MB" if memory else "-",
-        duration(worker["uptime_s"]),
-        f"{worker['last_beat_s']:.1f} s",
-        worker["version"],
-    )
+def table_lines(workers: Sequence[dict[str, Any]], width: int | None = None) -> list[str]:
+    """The table of workers as text, a line for each; the last columns are left out where they don't fit `width`."""
+    cells = [_cells(worker) for worker in workers]
+    lines = [""] * (len(cells) + 1)
+    for name in cells[0]:
+        column = [name, *(row[name] for row in cells)]
+        if lines[0] and width is not None and len(lines[0]) + 2 + max(map(len, column)) > width:
+            break
+        lines = [f"{line}  {cell}" if line else cell for line, cell in zip(lines, column, strict=True)]
+        lines = [line.ljust(max(map(len, lines))) for line in lines]
+    return [line.rstrip() for line in lines]
+
+
+def _cells(worker: dict[str, Any]) -> dict[str, str]:
+    """By column, the most important ones first."""
+    memory, slots = worker["memory_bytes"], worker["slots"]
+    return {
+        "WORKER": worker["name"],
+        "STATE": worker["state"],
+        "MODEL": ", ".join(worker["models"]),
+        "RUNNING": f"{worker['running']} of {slots}" if slots else str(worker["running"]),
+        "WAITING": str(worker["waiting"]),
+        "TOK/S": f"{worker['tokens_per_s']:.0f}",
+        "MEMORY": gigabytes(memory) if memory else "-",
+        "BEAT": f"{worker['last_beat_s']:.1f} s",
+        "UP": duration(worker["uptime_s"]),
+        "DEVICE": worker["device"] or "-",
+        "HOST": worker["host"] or "-",
+        "VERSION": worker["version"],
+    }
 
 
 def duration(seconds: float) -> str:

@@ -53,8 +53,8 @@ class Measured:
     """Whom it was judged against; none where it was judged alone."""
     judges: frozenset[tuple[str, str]]
     """Judging models, and the names of their prompts."""
-    num_unread: int
-    """Judgements that failed or could not be read."""
+    unread: frozenset[int]
+    """Judgements that failed or could not be read, as their places among the source's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,11 +140,18 @@ def _match(a: Measured, b: Measured, direct: Pair | None) -> Match:
             for question in pair.questions
             if question in lengths_a and question in lengths_b
         },
-        a.num_unread + b.num_unread,
+        _num_unread(a, b, is_direct=direct is not None),
         0 if direct else len(a.values.keys() - b.values.keys()),
         0 if direct else len(b.values.keys() - a.values.keys()),
         a.judges | b.judges,
     )  # fmt: skip
+
+
+def _num_unread(a: Measured, b: Measured, *, is_direct: bool) -> int:
+    """What is missing for a comparison. A judgement of both models is one."""
+    if is_direct:
+        return len(a.unread & b.unread)
+    return len(a.unread | b.unread) if a.source is b.source else len(a.unread) + len(b.unread)
 
 
 def _pair(a: Measured, b: Measured) -> Pair:
@@ -179,15 +186,15 @@ def measure(source: Source, metric: str) -> list[Measured]:
     rows: dict[str, dict[str, list[float]]] = {}
     opponents: dict[str, set[str]] = {}
     judges: dict[str, set[tuple[str, str]]] = {}
-    unread: dict[str, int] = {}
-    for judgement in source.judgements:
+    unread: dict[str, set[int]] = {}
+    for place, judgement in enumerate(source.judgements):
         if _metric(judgement) != metric:
             continue
         for at, model in enumerate(judgement.models):
             judges.setdefault(model, set()).add((judgement.judge, judgement.prompt or ""))
             opponents.setdefault(model, set()).update(judgement.models[:at] + judgement.models[at + 1 :])
             if judgement.state != "ok":
-                unread[model] = unread.get(model, 0) + 1
+                unread.setdefault(model, set()).add(place)
                 continue
             rows.setdefault(model, {}).setdefault(judgement.question_id, []).append(_value(judgement, at))
     return [
@@ -198,7 +205,7 @@ def measure(source: Source, metric: str) -> list[Measured]:
             {question: sum(values) / len(values) for question, values in by_question.items()},
             frozenset(opponents[model]),
             frozenset(judges[model]),
-            unread.get(model, 0),
+            frozenset(unread.get(model, ())),
         )
         for model, by_question in rows.items()
     ]

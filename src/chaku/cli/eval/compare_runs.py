@@ -13,6 +13,7 @@ import orjson
 
 from chaku.arena.battle_files import read_battles
 from chaku.cli.help_page import command
+from chaku.cli.lines import say
 from chaku.comparison import Comparison
 from chaku.errors import ChakuError
 from chaku.evals.comparing import Compared, compare, parse_condition
@@ -93,7 +94,7 @@ def compare_runs(
         content = {"comparisons": [one.as_json() for one in compared]}
         click.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
     else:
-        click.echo("\n\n".join(map(in_words, compared)))
+        say("\n\n".join(map(in_words, compared)))
     if any(failed.values()):
         cases = [f"{one.match.pair.model_b} against {one.match.pair.model_a}" for one in compared if failed[one]]
         raise ChakuError(f"the condition to fail holds for {len(cases)} of {len(compared)}: {', '.join(cases)}")
@@ -110,8 +111,7 @@ def in_words(compared: Compared) -> str:
         f"  {pair.model_a} {pair.values_a.mean():.3f}, {pair.model_b} {pair.values_b.mean():.3f}: "
         f"difference {_signed(difference)}, p {_p(compared.p)} ({_test(compared)})",
         f"  {_conclusion(compared)}",
-        f"  With {difference.num_clusters:,} {unit}s, a true difference of {compared.detectable:.3f} is found with "
-        "80 % chance." + _needed(compared, unit),
+        f"  {_power(compared, unit)}",
         f"  {pair.model_b} wins {pair.count('b')}, ties {pair.count('tie')}, loses {pair.count('a')}: "
         f"win rate {_share(compared.win_rate)}",
     ]
@@ -160,6 +160,14 @@ def _conclusion(compared: Compared) -> str:
     if compared.verdict == "no difference found":
         return "No difference was found. That does not mean that there is none."
     return f"{pair.model_b} is {compared.verdict} than {pair.model_a}."
+
+
+def _power(compared: Compared, unit: str) -> str:
+    num = compared.difference.num_clusters
+    if not compared.detectable:
+        return f"The difference is the same on all {num:,} {unit}s, so its error can't be estimated."
+    sentence = f"With {num:,} {unit}s, a true difference of {compared.detectable:.3f} is found with 80 % chance."
+    return sentence + _needed(compared, unit)
 
 
 def _needed(compared: Compared, unit: str) -> str:

@@ -69,7 +69,7 @@ class _StepLines:
 class _StepBar:
     def __init__(self, progress: rich_progress.Progress, total: int) -> None:
         self.progress = progress
-        self.task = progress.add_task("step", start=False, total=total, numbers="")
+        self.task = progress.add_task("step", total=total, numbers="")
         self.has_begun = False
 
     def note(self, line: str) -> None:
