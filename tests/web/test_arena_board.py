@@ -20,7 +20,7 @@ from chaku.web import arena_board
 from gateways import page_gateway, scripted
 from processes import PATIENCE_S
 from tabs import Refused, tab
-from web.test_arena_battles import begun, played, shown, voted
+from web.arena_play import begun, played, shown, voted
 
 FIRST = datetime(2026, 1, 20, tzinfo=UTC)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from chaku.engines.scripted import Reply
 from gateways import page_gateway, scripted
 from tabs import tab
-from web.test_arena_battles import begun, counted, events_of, played, refusal, shown
+from web.arena_play import begun, counted, events_of, played, refusal, shown
 
 POLICY = {"patterns": {"secret": "forbidden"}}
 
