@@ -35,7 +35,6 @@ def test_smollm2s_template_is_proven_and_its_default_system_prompt_noted() -> No
     assert template.default_system is not None
     assert template.default_system.startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
     assert not template.trims
-    assert template.accepts_system
 
 
 @pytest.mark.model

@@ -13,8 +13,6 @@ from chaku.models.plan.accelerators import ACCELERATORS, accelerator
 from chaku.models.plan.gpu_plan import plan_gpus, smallest
 from chaku.models.sources import shape_of
 
-GIB = 1 << 30
-
 
 def test_33b_on_eight_v100_is_two_replicas_of_four_in_f16_for_52_heads_dont_divide_by_8() -> None:
     plan = plan_gpus(shape_of("vicuna-33b-v1.3"), accelerator("V100-32GB"), 8)

@@ -23,8 +23,6 @@ from chaku.serve.gateway import HUNG_UP, num_answers
 from gateways import CHAT, chat, gateway, scripted
 from processes import PATIENCE_S
 
-IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
-
 
 async def test_an_answer_comes_whole_and_is_accounted_for() -> None:
     async with gateway() as g:

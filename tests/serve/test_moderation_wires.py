@@ -32,7 +32,6 @@ from gateways import chat, gateway, scripted
 BAD = "forbidden"
 PATTERN = {"patterns": {"secret": BAD}}
 ASKED = f"please say the {BAD} word"
-SAYS = scripted
 WIRES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": chat(ASKED),
     "/v1/completions": {"model": "scripted", "prompt": ASKED},

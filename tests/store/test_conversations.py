@@ -32,17 +32,17 @@ def test_conversations_are_listed_newest_first_with_pinned_ones_on_top(mine, pla
     made = [mine.create(title, now=now + timedelta(minutes=i)) for i, title in enumerate(["old", "mid", "new"])]
     assert titles(mine.page(limit=10)) == ["new", "mid", "old"]
     mine.tree(made[1].id).append(None, "user", "Hi", now=now + timedelta(hours=1))
-    mine.pin(made[0].id)
+    mine.change(made[0].id, {"is_pinned": True})
     assert titles(mine.page(limit=10)) == ["old", "mid", "new"]
     assert titles(mine.page(limit=1, after=place(made[0].id))) == ["mid"]
-    mine.pin(made[0].id, is_pinned=False)
+    mine.change(made[0].id, {"is_pinned": False})
     assert titles(mine.page(limit=10)) == ["mid", "new", "old"]
 
 
 def test_pages_that_follow_each_other_show_every_conversation_once(mine, place, now):
     made = [mine.create(str(number), now=now + timedelta(minutes=number // 3)) for number in range(20)]
     for pinned in made[3:8]:
-        mine.pin(pinned.id)
+        mine.change(pinned.id, {"is_pinned": True})
     whole = mine.page(limit=100)
     for size in (1, 3, 7):
         seen: list = []
@@ -63,10 +63,10 @@ def test_a_conversation_keeps_its_system_prompt_model_and_settings(mine, now):
 def test_renaming_does_not_move_a_conversation(mine, now):
     old = mine.create("old", now=now)
     mine.create("new", now=now + timedelta(minutes=1))
-    mine.rename(old.id, " Vicuñas\n and wool ")
+    mine.change(old.id, {"title": " Vicuñas\n and wool "})
     assert titles(mine.page(limit=10)) == ["new", "Vicuñas  and wool"]
     with pytest.raises(InvalidRequest, match="201 characters, 200 fit"):
-        mine.rename(old.id, "x" * 201)
+        mine.change(old.id, {"title": "x" * 201})
 
 
 def test_a_deletion_can_be_undone_until_it_is_too_old(store, mine, now):
@@ -75,7 +75,11 @@ def test_a_deletion_can_be_undone_until_it_is_too_old(store, mine, now):
     mine.tree(gone.id).append(None, "user", "Hi", now=now)
     mine.delete(gone.id, now=now)
     assert titles(mine.page(limit=10)) == ["kept"]
-    for change in (lambda: mine.rename(gone.id, "x"), lambda: mine.get(gone.id), lambda: mine.restore(kept.id)):
+    for change in (
+        lambda: mine.change(gone.id, {"title": "x"}),
+        lambda: mine.get(gone.id),
+        lambda: mine.restore(kept.id),
+    ):
         with pytest.raises(NotFound):
             change()
     mine.create("later", now=now + KEPT_DELETED)
@@ -133,8 +137,8 @@ def test_one_owner_never_sees_or_changes_what_another_has(store, mine, now):
         tree = eve.tree(chat.id)
         for forbidden in (
             lambda chat=chat: eve.get(chat.id),
-            lambda chat=chat: eve.rename(chat.id, "x"),
-            lambda chat=chat: eve.pin(chat.id),
+            lambda chat=chat: eve.change(chat.id, {"title": "x"}),
+            lambda chat=chat: eve.change(chat.id, {"is_pinned": True}),
             lambda chat=chat: eve.delete(chat.id, now=now),
             lambda chat=chat: list(export_jsonl(store, owners[2], [chat.id])),
             tree.path,
@@ -175,7 +179,7 @@ def test_an_export_is_messages_jsonl_of_the_path_shown(store, mine, now):
 def test_an_import_of_all_branches_gives_back_everything_but_the_ids(store, mine, now):
     bob = keys.create(store, "bob", now=now).key.id
     chat = mine.create("Wool", now=now, system="Be \ud800 brief.", model="m", settings={"top_k": 3})
-    mine.pin(chat.id)
+    mine.change(chat.id, {"is_pinned": True})
     tree = mine.tree(chat.id)
     user = tree.append(None, "user", [{"type": "text", "text": "odd \0 \ud800"}], now=now, extra={"name": "Ana"})
     calls = {"tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}

@@ -92,7 +92,6 @@ class JinjaTemplate:
         """Contents lose the white space around them."""
         self.default_system: str | None = None
         """What the template writes before the first message of a conversation without a system prompt."""
-        self.accepts_system = True
         self._prove()
 
     @classmethod
@@ -206,12 +205,6 @@ class JinjaTemplate:
         )
         before = first[: len(first) - num_shared].removeprefix(self._tokens[0])
         self.default_system = before if before.strip() else None
-        try:
-            for length in range(2, len(turns) + 2):
-                roles = (Role.SYSTEM, *turns)[:length]
-                self._skeleton(roles, roles[-1] is Role.USER)
-        except InvalidRequest:
-            self.accepts_system = False
 
     def _written(self, message: Message) -> str:
         """The content as the template writes it."""

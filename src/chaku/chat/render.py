@@ -166,9 +166,3 @@ def mask_stretches(input_ids: Sequence[int], loss_mask: bytes, special_ids: Cont
             before = Before.SPECIAL
         yield Stretch(start, end, before, is_trained)
         start = end
-
-
-def answer_text(layout: Layout, conversation: Conversation, turn: int, *, bos: str, eos: str) -> str:
-    """What message number `turn` teaches: all that the assistant emits there, its end included."""
-    segments = layout.lay_out(conversation, bos=bos, eos=eos)
-    return "".join(segment.text for segment in segments if segment.turn == turn)

@@ -49,7 +49,6 @@ class ScoreRequest(Request):
 
 ScoreAnswer = list[dict[str, str]]
 """One object for each text; its only key is "0"."""
-answers_of_json: TypeAdapter[ScoreAnswer] = TypeAdapter(ScoreAnswer)
 
 
 class SampleRecord(Shape):

@@ -46,12 +46,6 @@ def beta_quantile(share: float, a: float, b: float) -> float:
     return root(lambda x: beta_cdf(x, a, b) - share, 0.0, 1.0)
 
 
-def t_cdf(t: float, df: float) -> float:
-    """P(T <= t) for Student's t with `df` degrees of freedom."""
-    tail = beta_cdf(df / (df + t * t), df / 2, 0.5) / 2
-    return 1 - tail if t > 0 else tail
-
-
 def t_two_sided(t: float, df: float) -> float:
     """P(|T| >= |t|): the two-sided p-value."""
     return beta_cdf(df / (df + t * t), df / 2, 0.5)

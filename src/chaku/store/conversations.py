@@ -164,14 +164,6 @@ class Conversations:
                 for row in connection.execute(query)
             ]
 
-    def rename(self, conversation_id: str, title: str) -> None:
-        """Give it another title. Raises NotFound or InvalidRequest."""
-        self.change(conversation_id, {"title": title})
-
-    def pin(self, conversation_id: str, *, is_pinned: bool = True) -> None:
-        """Keep it above the others, or no longer. Raises NotFound."""
-        self.change(conversation_id, {"is_pinned": is_pinned})
-
     def change(self, conversation_id: str, values: Mapping[str, Any]) -> None:
         """Set some of title, is_pinned, system, model and settings at once. Raises NotFound or InvalidRequest."""
         assert values and values.keys() <= {"title", "is_pinned", "system", "model", "settings"}

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 STAR, UNDERSCORE, TICK, BACKSLASH, LESS, AMP, CLOSE, BANG, DOLLAR, TILDE, OPEN, BREAK = map(chr, range(0xFDD0, 0xFDDC))
-NONCHARACTERS = re.compile("[\ufdd0-\ufdef]")
 
 _SPECIAL = re.compile(r"[*_`\\<&\]!$~\[]")
 _MARK = dict(zip(r"*_`\<&]!$~[", map(chr, range(0xFDD0, 0xFDDB)), strict=True))

@@ -1,9 +1,7 @@
-/** Small charts as our own SVG: an interval in a table's row, a histogram; and a matrix as a table of coloured cells. */
+/** Small charts: an interval in a table's row as our own SVG, and a matrix as a table of coloured cells. */
 
-import { Figure } from "./figure.js";
 import { html } from "./html.js";
 import { short } from "./plot.js";
-import { Table } from "./table.js";
 
 const SHADES = 10; // of a matrix's cells, either side of the middle
 
@@ -47,26 +45,4 @@ export function Matrix({ title, names, values, onOpen }) {
       </table>
     </div>
   </figure>`;
-}
-
-/**
- * How many fall between `edges[i]` and `edges[i + 1]`.
- * @param {{title: string, unit: string, edges: number[], counts: number[]}} props
- */
-export function Histogram({ title, unit, edges, counts }) {
-  const most = Math.max(1, ...counts);
-  const width = 100 / counts.length;
-  const range = (/** @type {number} */ i) => `${short(edges[i])} to ${short(edges[i + 1])}`;
-  const picture = () => html`<div class="histogram">
-    <svg viewBox="0 0 100 50" preserveAspectRatio="none" role="img" aria-label=${`${title}: at most ${most} in ${unit} ${range(counts.indexOf(most))}`}>
-      ${counts.map((n, i) => html`<rect x=${i * width + width * 0.05} y=${50 - (50 * n) / most} width=${width * 0.9} height=${(50 * n) / most} />`)}
-    </svg>
-    <p class="row spread"><span>${short(edges[0])}</span><span>${unit}</span><span>${short(edges[edges.length - 1])}</span></p>
-  </div>`;
-  const columns = [
-    { name: unit, cell: range, by: (/** @type {number} */ i) => edges[i] },
-    { name: "count", cell: (/** @type {number} */ i) => counts[i].toLocaleString("en"), by: (/** @type {number} */ i) => counts[i], isNumber: true },
-  ];
-  const table = () => html`<${Table} label=${title} columns=${columns} rows=${counts.map((_, i) => i)} keyOf=${String} />`;
-  return html`<${Figure} title=${title} picture=${picture} table=${table} />`;
 }
