@@ -7,7 +7,7 @@ import ipaddress
 import re
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from chaku.config import LOOPBACK_HOSTS, ORIGIN
 from chaku.errors import AuthenticationFailed, ConfigError, NotFound, PermissionRefused
 from chaku.policies import Limits
+from chaku.serve.evictions import Evictions
 from chaku.serve.networks import is_in
 from chaku.settings import ServeConfig
 
@@ -65,6 +66,9 @@ class KnownVisitors(Protocol):
     def with_id(self, visitor_id: str) -> ApiKey | None:
         """The visitor of this id, who is not blocked."""
 
+    def recheck(self, visitor_ids: Set[str]) -> None:
+        """Forget those of these visitors who were blocked or deleted meanwhile. Reads the database."""
+
 
 @dataclass(frozen=True)
 class Caller:
@@ -111,6 +115,7 @@ class Access:
             config.user_header,
         ) != (None, None, None)
         self.visitors: tuple[KnownVisitors, ...] = ()
+        self.evictions = Evictions(self._shut_out)
         """Set by the page, which lets them in."""
         self._inside = secrets.token_urlsafe(32)
 
@@ -230,8 +235,13 @@ class Access:
         return Caller(key.id, key.limits)
 
     def _of_the_page(self, visitor_id: str) -> ApiKey | None:
-        known = (self._keys, *self.visitors)
+        known: tuple[ActiveKeys | KnownVisitors, ...] = (self._keys, *self.visitors)
         return next((visitor for of in known if (visitor := of.with_id(visitor_id)) is not None), None)
+
+    def _shut_out(self, caller_ids: Set[str]) -> Set[str]:
+        for visitors in self.visitors:
+            visitors.recheck(caller_ids)
+        return {caller_id for caller_id in caller_ids if self._of_the_page(caller_id) is None}
 
     def may_infer(self, key_id: str) -> bool:
         """Whether the holder of this key may ask models now."""

@@ -1,4 +1,4 @@
-"""Ends the work on a request when its client has left."""
+"""Ends the work on a request when its client has left, or when it is told to."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ class ClientLeft(Exception):
 class client_watch:
     """`async with client_watch(receive): ...` cancels the block when the client leaves, and raises ClientLeft then.
 
+    `end` does the same with another error.
+
     It counts cancellations as `asyncio.timeout` does. So a deadline, a client that leaves and the server's end may come
     in the same turn of the loop. Nothing else may read from `receive` meanwhile.
     """
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._has_left = False
+        self._why: Exception | None = None
 
     async def __aenter__(self) -> Self:
         task = asyncio.current_task()
@@ -36,11 +38,16 @@ class client_watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watch.cancel()
-        if self._has_left and self._task.uncancel() <= self._num_cancels_before and kind is asyncio.CancelledError:
-            raise ClientLeft from error
+        if self._why and self._task.uncancel() <= self._num_cancels_before and kind is asyncio.CancelledError:
+            raise self._why from error
+
+    def end(self, why: Exception) -> None:
+        """Cancel the block, which raises `why`; the first reason counts."""
+        if self._why is None:
+            self._why = why
+            self._task.cancel()
 
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._has_left = True
-        self._task.cancel()
+        self.end(ClientLeft())

@@ -175,19 +175,20 @@ class Gateway:
         served = await self._table.available_soon(served, limits)
         headers = headers + note_headers(translation.notes)
         try:
-            async with client_watch(receive), asyncio.timeout(served.config.deadline_s):
-                while True:
-                    if served.name != asked:
-                        exchange.model = translation.body["model"] = served.name
-                        headers = [*headers, (b"x-chaku-fallback", served.name.encode())]
-                    try:
-                        await self._run(exchange, served, work, Relay(exchange, send, headers, translation))
-                        return
-                    except EngineError:
-                        another = self._table.fallback_of(served, limits)
-                        if exchange.has_headers_sent or served.refresh() or another is None:
-                            raise
-                        served = another
+            async with client_watch(receive) as watch, asyncio.timeout(served.config.deadline_s):
+                with self._access.evictions.holding(work.caller.key_id, watch.end):
+                    while True:
+                        if served.name != asked:
+                            exchange.model = translation.body["model"] = served.name
+                            headers = [*headers, (b"x-chaku-fallback", served.name.encode())]
+                        try:
+                            await self._run(exchange, served, work, Relay(exchange, send, headers, translation))
+                            return
+                        except EngineError:
+                            another = self._table.fallback_of(served, limits)
+                            if exchange.has_headers_sent or served.refresh() or another is None:
+                                raise
+                            served = another
         except TimeoutError:
             raise DeadlineExceeded(
                 f"{exchange.model} did not finish within {served.config.deadline_s:g} s",

@@ -141,6 +141,7 @@ def build(
         continue_answers=config.continue_answers,
     )
     serving = Serving(table, app, gateway, access, connection_limits, tls=tls, own_api=own_api, moderator=moderator)
+    serving.companions.append(access.evictions)
     if traces is not None:
         serving.companions.append(traces)
     if config.fastchat_networks:

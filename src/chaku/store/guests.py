@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -62,6 +62,10 @@ class Guests:
     def with_id(self, guest_id: str) -> Key | None:
         """A guest whom `find` has seen lately, from memory."""
         return self._seen.with_id(guest_id)
+
+    def recheck(self, guest_ids: Set[str]) -> None:
+        """Forget those of these guests who were blocked or deleted meanwhile. Raises StoreError."""
+        self._seen.recheck(guest_ids)
 
     def _know(self, guest: Key) -> Key:
         given = guest.limits.model_dump(exclude_defaults=True)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Set
 from datetime import datetime, timedelta
+
+import sqlalchemy as sa
 
 from chaku.store.database import Store
 from chaku.store.keys import Key
@@ -37,6 +40,15 @@ class Seen:
     def drop(self, visitor_id: str) -> None:
         """Forget one who is blocked or deleted."""
         self._known.pop(visitor_id, None)
+
+    def recheck(self, visitor_ids: Set[str]) -> None:
+        """Forget those of these visitors who were blocked or deleted meanwhile. Raises StoreError."""
+        if known := self._known.keys() & visitor_ids:
+            with self._store.read() as connection:
+                stays = sa.select(visitors.c.id).where(visitors.c.id.in_(known), visitors.c.revoked_at.is_(None))
+                gone = known - set(connection.execute(stays).scalars())
+            for visitor_id in gone:
+                self.drop(visitor_id)
 
     def with_id(self, visitor_id: str) -> Key | None:
         """A visitor who was added lately, from memory."""

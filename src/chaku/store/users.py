@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -35,6 +36,10 @@ class Users:
     def with_id(self, user_id: str) -> Key | None:
         """A user whom `find` has seen lately, from memory."""
         return self._seen.with_id(user_id)
+
+    def recheck(self, user_ids: Set[str]) -> None:
+        """Forget those of these users who were blocked or deleted meanwhile. Raises StoreError."""
+        self._seen.recheck(user_ids)
 
     def _read(self, name: str) -> Key | None:
         query = COLUMNS.where(visitors.c.kind == "user", visitors.c.digest == _digest(name))

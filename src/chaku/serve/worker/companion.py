@@ -49,8 +49,9 @@ class WorkerKey:
         """Itself, for the right token."""
         return self if hmac.compare_digest(token, self.token.encode()) else None
 
-    def with_id(self, key_id: str) -> None:
-        """No page asks a worker."""
+    def with_id(self, key_id: str) -> WorkerKey | None:
+        """Itself, by its id."""
+        return self if key_id == self.id else None
 
     def has_expired(self, now: datetime) -> bool:
         """It lasts as long as its worker."""
