@@ -9,10 +9,10 @@ from chaku.arena.battle_files import Reading
 from chaku.arena.board import ENOUGH_VOTES, Board, Row
 from chaku.report_page import STYLE, document
 
-_WIDTH = 260
+_WIDTH = 200
 _MOST_IN_MATRIX = 30
 _STYLE = """
-body { font-size: 16px; max-width: 60rem }
+body { font-size: 16px; max-width: 60rem } p { overflow-wrap: anywhere }
 th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap }
 th { color: var(--quiet); font-weight: 500 } .name { text-align: left }
 td svg { display: block } line { stroke: var(--good); stroke-width: 2 } circle { fill: var(--good) }
@@ -22,9 +22,10 @@ _BODY = Template("""<h1>$title</h1>
 <p>$summary</p>
 <div class="scroll"><table>
 <tr><th>rank</th><th class="name">model</th><th>rating</th>
-<th class="name">95 % interval ($low to $high)</th><th>votes</th></tr>
+<th class="name" colspan="2">95 % interval</th><th>votes</th></tr>
 $rows
 </table></div>
+$note
 $style
 <h2>Share of points won</h2>
 <p class="quiet">What the row's model won of its games against the column's model; ties are halves. Below: games.</p>
@@ -33,6 +34,9 @@ $style
 <p>$method. 400 points are odds of ten to one. A rank is a range where the games don't decide it.</p>
 <p>$left_out</p>
 <p class="quiet">Data: sha256 $hash</p>""")
+
+
+_NOTE = f'<p class="quiet">collecting: fewer than {ENOUGH_VOTES} votes, so the interval is still wide.</p>'
 
 
 def page(title: str, board: Board, reading: Reading) -> str:
@@ -47,9 +51,8 @@ def page(title: str, board: Board, reading: Reading) -> str:
     body = _BODY.substitute(
         title=escape(title),
         summary=summary,
-        low=f"{low:.0f}",
-        high=f"{high:.0f}",
         rows="\n".join(_row(row, low, high) for row in board.rows),
+        note=_NOTE if any(row.is_collecting for row in board.rows) else "",
         style="".join(
             f"<p>One standard deviation more {escape(name)}: {effect:+.3f} log odds (error {error:.3f}).</p>"
             for name, (effect, error) in board.effects.items()
@@ -64,7 +67,7 @@ def page(title: str, board: Board, reading: Reading) -> str:
 
 def _row(row: Row, low: float, high: float) -> str:
     ranks = str(row.rank_low) if row.rank_low == row.rank_high else f"{row.rank_low}–{row.rank_high}"
-    note = f' <span class="quiet">collecting (under {ENOUGH_VOTES} votes)</span>' if row.is_collecting else ""
+    note = ' <span class="quiet">collecting</span>' if row.is_collecting else ""
 
     def place(rating: float) -> str:
         return f"{6 + (rating - low) / max(high - low, 1e-9) * (_WIDTH - 12):.1f}"
@@ -76,7 +79,7 @@ def _row(row: Row, low: float, high: float) -> str:
     )
     return (
         f'<tr><td>{ranks}</td><td class="name">{escape(row.name)}{note}</td><td>{row.rating:.0f}</td>'
-        f"<td>{picture}</td><td>{row.votes:,}</td></tr>"
+        f'<td>{picture}</td><td class="quiet">{row.low:.0f} to {row.high:.0f}</td><td>{row.votes:,}</td></tr>'
     )
 
 

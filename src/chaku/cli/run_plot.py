@@ -85,6 +85,14 @@ class Series:
         return [(one["step"], one["heldout_loss"]) for one in self.steps if "heldout_loss" in one]
 
 
+_DARK = """@media (prefers-color-scheme: dark) {
+.paper { fill: #191918 } .ink { fill: #ececea } .grid { stroke: #3a3a38 } }"""
+_STYLE = """
+svg { display: block; min-width: 36rem; max-width: 56rem; margin-bottom: 1rem } .paper { fill: none }
+th, td { text-align: right } :is(th, td):first-child { text-align: left }
+"""
+
+
 def draw(series: list[Series], quantity: str) -> str:
     """The SVG: axes with round numbers, a line a run, a legend below in which each run has a line."""
     lines = [each.points(quantity) for each in series]
@@ -101,14 +109,15 @@ def draw(series: list[Series], quantity: str) -> str:
     height = _HEIGHT + _LINE * len(series) + 8
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif"'
-        f' font-size="12" fill="#333"><title>{html.escape(QUANTITIES[quantity])} by step</title>'
-        '<rect width="100%" height="100%" fill="#fff"/>',
+        f' font-size="12" fill="#333" class="ink"><title>{html.escape(QUANTITIES[quantity])} by step</title>'
+        f"<style>{_DARK}</style>"
+        '<rect width="100%" height="100%" fill="#fff" class="paper"/>',
         f'<text x="{_LEFT}" y="{_TOP - 16}">{html.escape(QUANTITIES[quantity])}</text>',
         f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 12}" text-anchor="middle">step</text>',
     ]
     for value in values:
         x, y = place(steps[0], value).split(",")
-        parts.append(f'<path d="M{x} {y}H{_WIDTH - _RIGHT}" stroke="#ddd"/>')
+        parts.append(f'<path d="M{x} {y}H{_WIDTH - _RIGHT}" stroke="#ddd" class="grid"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{float(y) + 4:.1f}" text-anchor="end">{_number(value, values)}</text>')
     for step in steps:
         x, y = place(step, values[0]).split(",")
@@ -139,8 +148,8 @@ def page(series: list[Series], quantity: str) -> str:
     heads = "".join(f"<th>{name}</th>" for name in ("run", "steps", "last", "least", "least held-out loss"))
     table = f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     title = f"{QUANTITIES[quantity].partition(' (')[0]} by step".capitalize()
-    body = f"<h1>{title}</h1>{draw(series, quantity)}{table}"
-    return report_page.document(title, body, style=report_page.STYLE)
+    body = f'<h1>{title}</h1><div class="scroll">{draw(series, quantity)}</div>{table}'
+    return report_page.document(title, body, style=report_page.STYLE + _STYLE)
 
 
 def ticks(values: Iterable[float], least: float = 0.0) -> list[float]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from chaku import report_page
 from chaku.chat.render import mask_stretches
 from chaku.chat.tokenizer import Tokenizer
 from chaku.data.inputs.pairs import CHOSEN, REJECTED
@@ -96,21 +97,18 @@ def _spans(ids: NDArray[np.uint32], loss_mask: NDArray[np.uint8], tokenizer: Tok
 
 
 _STYLE = """
-:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
-pre{white-space:pre-wrap;overflow-wrap:anywhere;font:13px/1.55 ui-monospace,monospace}
-pre{border:1px solid #8888;padding:1rem;border-radius:6px}
-mark{background:#bfe8cf;color:#06301a;border-bottom:2px solid #1a7f5a}
-@media(prefers-color-scheme:dark){mark{background:#14432c;color:#d5f5e3}}
+body { max-width: 60rem } h2 { font-size: 1rem }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font: 13px/1.55 ui-monospace, monospace }
+pre { border: 1px solid var(--line); padding: 1rem; border-radius: 6px }
+mark { background: light-dark(#bfe8cf, #14432c); color: light-dark(#06301a, #d5f5e3); border-bottom: 2px solid #1a7f5a }
 """
 
 
 def page(chosen: list[Sample], title: str) -> str:
     """The samples as one HTML page without a script; trained text is marked, underlined and in brackets."""
-    name = html.escape(title)
     parts = [
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>',
-        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style></head><body>',
-        f"<h1>{name}</h1><p>Text in <mark>{OPEN}marked brackets{CLOSE}</mark> carries loss; the rest is read only.</p>",
+        f"<h1>{html.escape(title)}</h1>",
+        f"<p>Text in <mark>{OPEN}marked brackets{CLOSE}</mark> carries loss; the rest is read only.</p>",
     ]
     for sample in chosen:
         share = sample.num_trained / max(sample.num_tokens, 1)
@@ -120,7 +118,7 @@ def page(chosen: list[Sample], title: str) -> str:
             for span in sample.spans
         )
         parts.append(f"<h2>{html.escape(head)}</h2><pre>{body}</pre>")
-    return "\n".join([*parts, "</body></html>\n"])
+    return report_page.document(title, "\n".join(parts), style=report_page.STYLE + _STYLE)
 
 
 def _escaped(text: str) -> str:

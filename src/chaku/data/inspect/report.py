@@ -138,8 +138,8 @@ def _facts(manifest: dict[str, Any]) -> str:
         "chaku": manifest["chaku"],
         "tokenizer": f"{tokenizer['source']} ({tokenizer['hash'][:12]})" if tokenizer else "none: messages only",
         "template": f"{template['name']} ({template['hash'][:12]})" if template else "none",
-        "context": manifest["context"],
-        "rows of": manifest["pack_length"],
+        "context": _tokens(manifest["context"]),
+        "rows of": _tokens(manifest["pack_length"]),
         "seed": manifest["config"]["seed"],
     }
     for entry in manifest["inputs"]:
@@ -147,6 +147,10 @@ def _facts(manifest: dict[str, Any]) -> str:
         facts[entry["name"]] = f"{entry['container']}: {kinds}; sha256 {entry['sha256'][:12]}"
     rows = "".join(f"<dt>{html.escape(key)}</dt><dd>{html.escape(str(value))}</dd>" for key, value in facts.items())
     return f"<dl>{rows}</dl>"
+
+
+def _tokens(number: int | None) -> str:
+    return f"{number:,} tokens" if number else "none"
 
 
 def _funnel_table(stages: dict[str, StageCounts]) -> str:
