@@ -33,6 +33,36 @@ async def test_blocks_are_whole_events_wherever_the_network_cuts(size: int, line
     assert b"".join(blocks) == body
 
 
+@pytest.mark.parametrize("size", [1, 5, 1000])
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        b'event: chunk\ndata: {"a": 1}\n\n',
+        b'data: {"a": 1}\nid: 7\n\n',
+        b': a comment\ndata:{"a": 1}\n\n',
+        b'data:  {"a": 1}\n\n',
+        b'data: {"a":\ndata: 1}\n\n',
+        b'\n\ndata: {"a": 1}\n\n',
+    ],
+)
+async def test_an_event_is_one_line_however_it_is_spelled(spelled: bytes, size: int) -> None:
+    first, alone = b'data: {"first": 0}\n\n', b": keep-alive\n\n"
+    sent = first + spelled + alone + b"data: [DONE]\n\n"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(STREAM)
+        for start in range(0, len(sent), size):
+            writer.write(chunk(sent[start : start + size]))
+            await writer.drain()
+        writer.write(chunk(b""))
+        await writer.drain()
+
+    async with server(serve) as url, transport(url) as peer, peer.request("POST", "/x", {}) as response:
+        body = b"".join([block async for block in sse_blocks(response, who="peer")])
+    assert body == first + b'data: {"a": 1}\n\n' + alone + b"data: [DONE]\n\n"
+
+
 @pytest.mark.parametrize("sent", [b"", b"data: {}\n\n", b"data: {}\n\ndata: [DO"])
 async def test_a_stream_without_its_end_is_an_engine_error(sent: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -47,7 +77,7 @@ async def test_a_stream_without_its_end_is_an_engine_error(sent: bytes) -> None:
 
 @pytest.mark.parametrize("in_one", [True, False])
 async def test_nothing_counts_after_the_last_event(in_one: bool) -> None:
-    body, more = b"data: {}\n\ndata: [DONE]\n\n", b": bye\n\ndata: {}\n\n\n"
+    body, more = b"data: {}\n\ndata: [DONE]\n\n", b": bye\n\ndata: {}\n\ndata: bye\n\n\n"
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)

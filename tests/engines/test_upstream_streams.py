@@ -36,6 +36,19 @@ async def test_an_upstreams_words_are_moderated_wherever_it_puts_them(said: str,
     assert "content_filter" in text and "forbidden" not in text
 
 
+@pytest.mark.parametrize("is_judged", [False, True])
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages"])
+async def test_words_of_an_event_with_a_name_are_read_and_judged(path: str, is_judged: bool) -> None:
+    sent = stream(b"event: chunk\n" + WORD.replace(b"hi", b"a forbidden word") + END + USAGE + DONE)
+    policy = {"patterns": {"secret": "forbidden"}} if is_judged else None
+    async with (
+        raw(RawServer(sent), moderation=policy) as (g, _),
+        g.http.post(g.url + path, json=chat("hey", stream=True, max_tokens=9)) as response,
+    ):
+        text = await response.text()
+    assert ("forbidden" in text) != is_judged
+
+
 @pytest.mark.parametrize(
     "answer",
     [
