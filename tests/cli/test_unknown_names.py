@@ -115,9 +115,12 @@ def test_a_category_of_no_judge_is_refused(policy: str, fix: str | None) -> None
     [
         (
             "{url: 'http://a.example/v1', actions: {sexuall: warn, sexual/minors: hide}}",
-            "'sexuall': the moderation API",
+            "'sexuall'. Whether the moderation API names that",
         ),
-        ("{guard: large, rules: true, actions: {slurs: warn}}", "'slurs': large may name that"),
+        (
+            "{guard: large, rules: true, actions: {slurs: warn}}",
+            "'slurs'. Whether large names that is not known here; did you mean slur?",
+        ),
         ("{url: 'http://a.example/v1', url_model: theirs, actions: {flagged: warn}}", None),
         ("{url: 'http://a.example/v1', actions: {violence/graphic: warn}}", None),
     ],

@@ -52,7 +52,7 @@ def unknown_categories(policy: ModerationPolicy, guard_source: str = "") -> str 
     what = f"moderation.actions has {', '.join(map(repr, unknown))}"
     if not strangers:
         raise ConfigError(f"{what}, and no judge of the policy names that", fix=fix, param="moderation.actions")
-    return f"{what}: {' or '.join(strangers)} may name that, which is not known here; otherwise: {fix}"
+    return f"{what}. Whether {' or '.join(strangers)} names that is not known here; {fix}"
 
 
 def _categories_of_guard(names: str) -> tuple[str, ...]:
