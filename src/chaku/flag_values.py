@@ -31,7 +31,7 @@ def price_of(text: str) -> tuple[str, dict[str, str]]:
     return found["name"], {"prompt": found["prompt"], "completion": found["completion"]}
 
 
-def prices_of(texts: Sequence[str]) -> dict[str, Price]:
+def prices_of_flags(texts: Sequence[str]) -> dict[str, Price]:
     """All prices, checked. Raises ConfigError."""
     try:
         return {name: Price.model_validate(price) for name, price in map(price_of, texts)}

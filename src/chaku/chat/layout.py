@@ -114,21 +114,20 @@ class _Layout:
                 raise self.refusal("functions", "tools")
             if tools.specs is None:
                 raise self.refusal(f"functions: {tools.no_specs}", "tools")
-        in_user = (system is not None and self.template.system is None) or (
-            bool(conversation.tools) and tools is not None and tools.specs_in == "user"
-        )
-        if in_user and (first is None or first.role is not Role.USER):
+        specs_in = tools.specs_in if tools is not None and conversation.tools else None
+        wrap = self.template.system
+        needs_user = specs_in == "user" or (system is not None and wrap is None)
+        if needs_user and (first is None or first.role is not Role.USER):
             raise self.refusal("a system prompt or functions without a user message behind them")
-        in_system = bool(conversation.tools) and tools is not None and tools.specs_in == "system"
-        if self.template.system is None or (system is None and not in_system):
+        if wrap is None or (system is None and specs_in != "system"):
             return
-        self.mark(self.template.system.before)
+        self.mark(wrap.before)
         if system is not None:
             self.content(system)
-        if in_system:
+        if specs_in == "system":
             self.mark("\n\n" if system is not None else "")
             self.specs(conversation)
-        self.mark(self.template.system.after)
+        self.mark(wrap.after)
 
     def specs(self, conversation: Conversation) -> None:
         tools = self.template.tools

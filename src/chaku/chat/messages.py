@@ -61,17 +61,7 @@ class Message:
             role = Role.SYSTEM if given == "developer" else Role(str(given))
         except ValueError:
             raise InvalidRequest(f"role is {given!r}, not one of {', '.join(Role)}", param="role") from None
-        content = json.get("content")
-        parts: tuple[Mapping[str, Any], ...] = ()
-        if isinstance(content, list):
-            if not all(isinstance(part, Mapping) for part in content):
-                raise InvalidRequest("content holds a part that is not an object", param="content")
-            if any(part.get("type") != "text" or not isinstance(part.get("text"), str) for part in content):
-                parts = tuple(content)
-            texts = (part.get("text") for part in content if part.get("type") == "text")
-            content = "".join(text for text in texts if isinstance(text, str))
-        if not isinstance(content, str | None):
-            raise InvalidRequest(f"content is a {type(content).__name__}, not text or parts", param="content")
+        content, parts = _text_and_parts(json.get("content"))
         given = json.get("tool_calls") or ()
         if not isinstance(given, list | tuple):
             raise InvalidRequest("tool_calls is not a list", param="tool_calls")
@@ -81,7 +71,7 @@ class Message:
         if weight not in (0, 1):
             raise InvalidRequest(f"weight is {weight!r}, not 0 or 1", param="weight")
         tool_call_id, name = _text_or_none(json, "tool_call_id"), _text_or_none(json, "name")
-        return cls(role, content or "", reasoning, calls, tool_call_id, name, parts, int(weight))
+        return cls(role, content, reasoning, calls, tool_call_id, name, parts, int(weight))
 
     def to_json(self) -> dict[str, Any]:
         """OpenAI's shape; fields without a value are left out."""
@@ -100,6 +90,19 @@ class Message:
         if self.weight != 1:
             json["weight"] = self.weight
         return json
+
+
+def _text_and_parts(content: Any) -> tuple[str, tuple[Mapping[str, Any], ...]]:
+    """The text of a content, and its parts where one of them is not text. Raises InvalidRequest."""
+    if isinstance(content, str | None):
+        return content or "", ()
+    if not isinstance(content, list):
+        raise InvalidRequest(f"content is a {type(content).__name__}, not text or parts", param="content")
+    if not all(isinstance(part, Mapping) for part in content):
+        raise InvalidRequest("content holds a part that is not an object", param="content")
+    texts = [part.get("text") for part in content if part.get("type") == "text"]
+    is_text = len(texts) == len(content) and all(isinstance(text, str) for text in texts)
+    return "".join(text for text in texts if isinstance(text, str)), () if is_text else tuple(content)
 
 
 def _text_or_none(json: Mapping[str, Any], key: str) -> str | None:

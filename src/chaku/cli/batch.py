@@ -16,7 +16,7 @@ from chaku.cli.progress.requests import RequestCounts
 from chaku.cli.terminal.asking import endpoint_options
 from chaku.cli.terminal.endpoint import choose
 from chaku.errors import ChakuError
-from chaku.flag_values import prices_of
+from chaku.flag_values import prices_of_flags
 from chaku.http_out import Transport
 from chaku.policies import Price
 
@@ -67,7 +67,7 @@ def run_batch(
     Run the same command again to resume, even after `kill -9`. Recorded requests are not sent again.
     """
     requests = read_requests(requests_file, model)
-    price_of = prices_of(prices)
+    price_of = prices_of_flags(prices)
     pacer = Pacer(requests_per_minute)
     with open_answers(output) as answers:
         missing = answers.missing(requests)

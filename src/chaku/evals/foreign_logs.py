@@ -105,38 +105,49 @@ def _inspect_archive(path: Path) -> tuple[Row, Iterator[Row]]:
 
 
 def _add_inspect_sample(log: ForeignLog, sample: Row) -> None:
+    question = _inspect_question(sample)
+    number = int(sample.get("epoch") or 1) - 1
+    text, error = _inspect_output(sample), sample.get("error")
+    if error or text is None:
+        why = error.get("message") if isinstance(error, dict) else error
+        log.add(question, number, (), str(why or "there is no output"))
+    else:
+        log.add(question, number, (text,))
+    for name, value, explanation in _inspect_scores(sample):
+        log.add_score(question.id, number, name, value, explanation)
+
+
+def _inspect_question(sample: Row) -> Question:
     given = sample["input"]
     messages = [{"role": "user", "content": given}] if isinstance(given, str) else given
     turns = tuple(_text(message["content"]) for message in messages if message["role"] == "user")
     target = sample.get("target") or ""
     reference = target if isinstance(target, str) else "\n".join(map(str, target))
-    metadata = sample.get("metadata") or {}
-    category = metadata.get("category")
-    question = Question(
+    category = (sample.get("metadata") or {}).get("category")
+    return Question(
         id=str(sample["id"]),
         turns=turns or ("",),
         reference=(reference,) if reference else (),
         category=str(category) if category else None,
     )
-    number = int(sample.get("epoch") or 1) - 1
-    error = sample.get("error")
+
+
+def _inspect_output(sample: Row) -> str | None:
     output = sample.get("output") or {}
     text = output.get("completion")
     if text is None and output.get("choices"):
         text = _text(output["choices"][0]["message"]["content"])
-    if error or text is None:
-        why = error.get("message") if isinstance(error, dict) else error
-        log.add(question, number, (), str(why or "there is no output"))
-    else:
-        log.add(question, number, (str(text),))
+    return None if text is None else str(text)
+
+
+def _inspect_scores(sample: Row) -> Iterator[tuple[str, float, str]]:
+    """Metric, value and explanation of each score that is a number, or stands for one."""
     for scorer, score in (sample.get("scores") or {}).items():
-        value = score["value"]
-        values = value.items() if isinstance(value, dict) else [(None, value)]
-        for name, item in values:
-            item = _INSPECT_VALUES.get(item, item) if isinstance(item, str) else item
-            if isinstance(item, int | float):
-                full = f"{scorer}/{name}" if name else scorer
-                log.add_score(question.id, number, full, float(item), str(score.get("explanation") or ""))
+        value, explanation = score["value"], str(score.get("explanation") or "")
+        for name, item in value.items() if isinstance(value, dict) else [("", value)]:
+            number = _INSPECT_VALUES.get(item, item) if isinstance(item, str) else item
+            if isinstance(number, int | float):
+                yield f"{scorer}/{name}" if name else scorer, float(number), explanation
 
 
 def _text(content: Any) -> str:

@@ -106,12 +106,7 @@ def matches(sources: Sequence[Source], *, metric: str | None = None, models: Seq
     metric = metric or _common_metric(sources)
     measured = [one for source in sources for one in measure(source, metric)]
     if models:
-        known = {one.model for one in measured}
-        if missing := [name for name in models if name not in known]:
-            raise UsageError(
-                f"{missing[0]} has no {metric}", fix=f"models that have it: {', '.join(sorted(known)) or 'none'}"
-            )
-        measured = [one for name in models for one in measured if one.model == name]
+        measured = _of_models(measured, models, metric)
     if len(measured) < 2:
         raise UsageError(f"there are no two models with {metric}", fix="name two runs, or a run with two models")
     met = {
@@ -126,6 +121,16 @@ def matches(sources: Sequence[Source], *, metric: str | None = None, models: Seq
             direct = direct.turned
         found.append(_match(a, b, direct))
     return found
+
+
+def _of_models(measured: Sequence[Measured], models: Sequence[str], metric: str) -> list[Measured]:
+    """Those of the models, in their order. Raises UsageError for a model without one."""
+    known = {one.model for one in measured}
+    if missing := [name for name in models if name not in known]:
+        raise UsageError(
+            f"{missing[0]} has no {metric}", fix=f"models that have it: {', '.join(sorted(known)) or 'none'}"
+        )
+    return [one for name in models for one in measured if one.model == name]
 
 
 def _match(a: Measured, b: Measured, direct: Pair | None) -> Match:

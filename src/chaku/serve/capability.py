@@ -73,30 +73,10 @@ def fit(model: str, route: Route, body: dict[str, Any], capabilities: Capabiliti
         raise InvalidRequest(f"{model} does not serve {ROUTE_PATHS[route]}: {why}", param="model")
     if body.get("tools") and not capabilities.tools:
         body = _without_tools(model, body, capabilities)
-    wanted: dict[str, Any] = {}
-    for field, value in body.items():
-        if value is None or _asks_for_nothing(field, value):
-            continue
-        if value == _OFF.get(field) and field not in capabilities.parameters:
-            continue
-        if field not in PLAIN and field not in capabilities.parameters:
-            why = capabilities.why_not.get(field, "its engine does not honour it")
-            raise _refuse(field, f"{model} can't honour {field}: {why}")
-        wanted[field] = value
-    for field in ("stream_options", *(() if capabilities.labels else LABELS)):
-        wanted.pop(field, None)
-    num_answers = wanted.get("n", 1)
-    if capabilities.slots is not None and num_answers > capabilities.slots:
-        raise InvalidRequest(
-            f"n is {num_answers}, {model} answers {capabilities.slots} at once", fix="lower n", param="n"
-        )
-    if route == "completions" and wanted.get("max_tokens") == 0:
-        if not capabilities.scores_prompts:
-            raise InvalidRequest(
-                f"max_tokens is 0, {model} does not score prompts", fix="raise it to 1", param="max_tokens"
-            )
-        if not wanted.get("echo"):
-            raise InvalidRequest("max_tokens is 0, which needs echo: true", param="max_tokens")
+    wanted = _honoured(model, body, capabilities)
+    _check_num_answers(model, wanted, capabilities)
+    if route == "completions":
+        _check_scoring(model, wanted, capabilities)
     for field, depth in _NULLS_INSIDE.items():
         if field in wanted:
             wanted[field] = _without_nulls(wanted[field], depth)
@@ -111,6 +91,43 @@ def fit(model: str, route: Route, body: dict[str, Any], capabilities: Capabiliti
         _check_tools(model, wanted, capabilities)
         _check_parts(model, wanted["messages"], capabilities)
     return wanted
+
+
+def _honoured(model: str, body: dict[str, Any], capabilities: Capabilities) -> dict[str, Any]:
+    """The fields that the engine is to get. Raises InvalidRequest for one that it does not honour."""
+    wanted: dict[str, Any] = {}
+    for field, value in body.items():
+        if value is None or _asks_for_nothing(field, value):
+            continue
+        if value == _OFF.get(field) and field not in capabilities.parameters:
+            continue
+        if field not in PLAIN and field not in capabilities.parameters:
+            why = capabilities.why_not.get(field, "its engine does not honour it")
+            raise _refuse(field, f"{model} can't honour {field}: {why}")
+        wanted[field] = value
+    for field in ("stream_options", *(() if capabilities.labels else LABELS)):
+        wanted.pop(field, None)
+    return wanted
+
+
+def _check_num_answers(model: str, wanted: dict[str, Any], capabilities: Capabilities) -> None:
+    num_answers = wanted.get("n", 1)
+    if capabilities.slots is not None and num_answers > capabilities.slots:
+        raise InvalidRequest(
+            f"n is {num_answers}, {model} answers {capabilities.slots} at once", fix="lower n", param="n"
+        )
+
+
+def _check_scoring(model: str, wanted: dict[str, Any], capabilities: Capabilities) -> None:
+    """With max_tokens 0 a completion only scores its prompt."""
+    if wanted.get("max_tokens") != 0:
+        return
+    if not capabilities.scores_prompts:
+        raise InvalidRequest(
+            f"max_tokens is 0, {model} does not score prompts", fix="raise it to 1", param="max_tokens"
+        )
+    if not wanted.get("echo"):
+        raise InvalidRequest("max_tokens is 0, which needs echo: true", param="max_tokens")
 
 
 def _without_nulls(value: Any, depth: int) -> Any:

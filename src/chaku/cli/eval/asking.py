@@ -96,19 +96,6 @@ def carry_out(wanted: Wanted, *, is_dry: bool, as_json: bool) -> None:
         return plan_judgements(wanted.questions, names, answers, judging, samples=wanted.samples)
 
     assumed = judgement_tasks(_assumed(wanted, names, recorded))
-    manifest = Manifest(
-        suite=wanted.suite,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        contestants=tuple(wanted.contestants),
-        judge=judging.judge if judging else None,
-        mode=judging.mode if judging else None,
-        orders=judging.orders if judging else "both",
-        samples=wanted.samples,
-        prompt=judging.prompts.name if judging else None,
-        num_answers=len(names) * len(wanted.questions) * wanted.samples if wanted.asks else len(wanted.given),
-        num_judgements=len(assumed),
-        chaku=__version__,
-    )
     asked_models = [contestant.model for contestant in wanted.contestants] if wanted.asks else []
     models = list(dict.fromkeys([*asked_models, *([judging.judge] if judging else [])]))
     Budget(wanted.budget, wanted.prices).require_prices(models)
@@ -120,6 +107,7 @@ def carry_out(wanted: Wanted, *, is_dry: bool, as_json: bool) -> None:
             judging, wanted.prices, as_json=as_json,
         )  # fmt: skip
         return
+    manifest = _manifest(wanted, num_models=len(names), num_judgements=len(assumed))
     with open_session(wanted.folder, manifest, wanted.questions) as session:
         known = {answer.key for answer in session.run.answers}
         for answer in wanted.given:
@@ -128,6 +116,23 @@ def carry_out(wanted: Wanted, *, is_dry: bool, as_json: bool) -> None:
         run_until_ended(_make(session, wanted, answer_tasks, judgement_tasks))
         num_unchecked = session.check_by_program(allow_code=wanted.allow_code)
         _print_result(session, wanted, num_unchecked, as_json=as_json)
+
+
+def _manifest(wanted: Wanted, *, num_models: int, num_judgements: int) -> Manifest:
+    judging = wanted.judging
+    return Manifest(
+        suite=wanted.suite,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        contestants=tuple(wanted.contestants),
+        judge=judging.judge if judging else None,
+        mode=judging.mode if judging else None,
+        orders=judging.orders if judging else "both",
+        samples=wanted.samples,
+        prompt=judging.prompts.name if judging else None,
+        num_answers=num_models * len(wanted.questions) * wanted.samples if wanted.asks else len(wanted.given),
+        num_judgements=num_judgements,
+        chaku=__version__,
+    )
 
 
 async def _make(

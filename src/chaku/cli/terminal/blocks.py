@@ -113,9 +113,12 @@ class Splitter:
     def _take(self, line: str) -> None:
         if self._is_indented_code() and line.strip() and _indent(line.expandtabs(4)) < 4:
             self._finish()
+        if self._item_indent is not None and not self._continues_item(line, self._item_indent):
+            self._finish()
         if self._fence:
             self._take_code(line)
-        elif self._item_indent is not None and self._belongs_to_item(line):
+        elif self._item_indent is not None:
+            self._note_fence_in_item(line, self._item_indent)
             self._block.append(line.rstrip() and line)
         elif not line.strip():
             self._finish()
@@ -153,30 +156,30 @@ class Splitter:
             indent = min(self._fence_indent, _indent(line))
             self._pieces.append(CodeLine(line[indent:]))
 
-    def _belongs_to_item(self, line: str) -> bool:
+    def _continues_item(self, line: str, item_indent: int) -> bool:
         """Whether a line goes on with the open item: an empty one, an indented one, or one more of its paragraph."""
-        assert self._item_indent is not None
         if not line.strip():
             return True
-        if self._block[1:2] == [""] and not self._block[0][self._item_indent :].strip():
-            self._finish()  # an item begins with at most one empty line
-            return False
-        wide = line.expandtabs(4)
-        if _indent(wide) >= self._item_indent:
-            inner = wide[self._item_indent :]
-            if self._item_fence:
-                if inner.strip().startswith(self._item_fence) and not inner.strip().strip(self._item_fence[0]):
-                    self._item_fence = ""
-            elif fence := _FENCE.match(inner):
-                self._item_fence = fence[2]
+        if self._block[1:2] == [""] and not self._block[0][item_indent:].strip():
+            return False  # an item begins with at most one empty line
+        if _indent(line.expandtabs(4)) >= item_indent:
             return True
-        last = self._block[-1][self._item_indent :] if len(self._block) == 1 else self._block[-1]
+        last = self._block[-1][item_indent:] if len(self._block) == 1 else self._block[-1]
         after_paragraph = bool(last.strip()) and not _FENCE.match(last.lstrip()) and not _HEADING.match(last.lstrip())
-        starts_another = _HEADING.match(line) or _RULE.match(line) or _FENCE.match(line) or _ITEM.match(line)
-        if not after_paragraph or self._item_fence or starts_another or _QUOTE.match(line):
-            self._finish()
-            return False
-        return True
+        starts_another = any(start.match(line) for start in (_HEADING, _RULE, _FENCE, _ITEM, _QUOTE))
+        return after_paragraph and not self._item_fence and not starts_another
+
+    def _note_fence_in_item(self, line: str, item_indent: int) -> None:
+        """Whether a fenced block is open inside the item after this line."""
+        wide = line.expandtabs(4)
+        if _indent(wide) < item_indent:
+            return
+        inner = wide[item_indent:]
+        if not self._item_fence:
+            fence = _FENCE.match(inner)
+            self._item_fence = fence[2] if fence else ""
+        elif inner.strip().startswith(self._item_fence) and not inner.strip().strip(self._item_fence[0]):
+            self._item_fence = ""
 
     def _starts_item(self, line: str) -> re.Match[str] | None:
         """In the middle of a paragraph only a bullet or a 1 with text after it begins a list (CommonMark 5.3)."""

@@ -88,15 +88,9 @@ def open_server(engine: str, name: str, config: ModelConfig, path: Path) -> Serv
 
     Raises ModelError for a folder that it can't load, ConfigError for settings that do not go together.
     """
-    args, python, server = ServerArgs.model_validate(config.engine_args), python_of(engine, config), SERVERS[engine]
-    if python is None or not os.access(python, os.X_OK):
-        raise ConfigError(f"{name}: there is no Python for {engine}: {python}", fix=f"chaku engines install {engine}")
-    gpus = config.gpus or 1
-    if gpus % args.pipeline:
-        raise ConfigError(f"{name}: {gpus} GPUs are not {args.pipeline} stages of equal size", param="engine_args")
-    if args.sleep and (engine != "vllm" or config.idle_unload_s is None):
-        why = "is vLLM's alone" if engine != "vllm" else "is for an idle server, and none is ever idle"
-        raise ConfigError(f"{name}: sleep {why}", fix="set --idle-unload, or leave sleep out", param="engine_args")
+    args, server = ServerArgs.model_validate(config.engine_args), SERVERS[engine]
+    python = _require_python(engine, name, config)
+    _check_args(args, engine, name, config)
     folder = model_folder(path)
     base = base_of(folder) if is_adapter(folder) else folder
     if not (base / CONFIG).is_file():
@@ -121,7 +115,7 @@ def open_server(engine: str, name: str, config: ModelConfig, path: Path) -> Serv
         config.slots or _SLOTS,
         parsers,
         context=config.context,
-        gpus=gpus,
+        gpus=config.gpus or 1,
         pipeline=args.pipeline,
         dtype=args.dtype,
         gpu_memory=args.gpu_memory,
@@ -142,6 +136,22 @@ def open_server(engine: str, name: str, config: ModelConfig, path: Path) -> Serv
             idle_unload_s=config.idle_unload_s,
         ),
     )
+
+
+def _require_python(engine: str, name: str, config: ModelConfig) -> Path:
+    python = python_of(engine, config)
+    if python is None or not os.access(python, os.X_OK):
+        raise ConfigError(f"{name}: there is no Python for {engine}: {python}", fix=f"chaku engines install {engine}")
+    return python
+
+
+def _check_args(args: ServerArgs, engine: str, name: str, config: ModelConfig) -> None:
+    gpus = config.gpus or 1
+    if gpus % args.pipeline:
+        raise ConfigError(f"{name}: {gpus} GPUs are not {args.pipeline} stages of equal size", param="engine_args")
+    if args.sleep and (engine != "vllm" or config.idle_unload_s is None):
+        why = "is vLLM's alone" if engine != "vllm" else "is for an idle server, and none is ever idle"
+        raise ConfigError(f"{name}: sleep {why}", fix="set --idle-unload, or leave sleep out", param="engine_args")
 
 
 def _asked(asked: str | None, found: str | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, BinaryIO, Literal
 
@@ -63,6 +64,15 @@ def add_batch_routes(app: FastAPI, runner: BatchRunner | None) -> None:
         caller: Caller = request.scope["chaku_caller"]
         return runner, caller.key_id
 
+    _add_file_routes(app, known)
+    _add_routes_of_batches(app, known)
+
+
+_Known = Callable[[Request], tuple[BatchRunner, str | None]]
+"""The runner, and the key of who asks. Raises PermissionRefused where nothing is kept."""
+
+
+def _add_file_routes(app: FastAPI, known: _Known) -> None:
     @app.post(
         "/v1/files",
         tags=["batches"],
@@ -130,6 +140,8 @@ def add_batch_routes(app: FastAPI, runner: BatchRunner | None) -> None:
         await asyncio.to_thread(batches.files.delete, owner, file_id)
         return {"id": file_id, "object": "file", "deleted": True}
 
+
+def _add_routes_of_batches(app: FastAPI, known: _Known) -> None:
     @app.post(
         "/v1/batches",
         tags=["batches"],
