@@ -131,7 +131,7 @@ class Transport:
         except aiohttp.ServerTimeoutError as error:
             raise DeadlineExceeded(f"{self.who} broke off its answer: nothing came for {self._silence}") from error
         except aiohttp.ClientError as error:
-            raise BrokenOff(f"{self.who} broke off its answer: {_reason(error)}") from error
+            raise BrokenOff(f"{self.who} broke off its answer: {reason_of(error)}") from error
         except RuntimeError as error:  # aiohttp's, for a read from a session that was closed meanwhile
             if not self._is_closed:
                 raise
@@ -195,7 +195,7 @@ class Transport:
             fix = "write it such as http://127.0.0.1:8000/v1"
             raise ConfigError(f"{self.base_url!r} is not an http(s) address", fix=fix) from None
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            reason = _reason(error) if isinstance(error, aiohttp.ClientConnectorError) else "no connection in time"
+            reason = reason_of(error) if isinstance(error, aiohttp.ClientConnectorError) else "no connection in time"
             fix = "check the address, and that the server is running"
             if isinstance(error, aiohttp.ClientConnectorDNSError):
                 reason, fix = f"there is no host {error.host!r}", "check the address, and the connection to the network"
@@ -208,7 +208,7 @@ class Transport:
         except aiohttp.ServerTimeoutError as error:
             raise DeadlineExceeded(f"{self.who} did not answer in time: it sent nothing for {self._silence}") from error
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            unanswered = Unanswered(f"{self.who} closed the connection without an answer: {_reason(error)}")
+            unanswered = Unanswered(f"{self.who} closed the connection without an answer: {reason_of(error)}")
             unanswered.is_stale = _is_reused.get()
             raise unanswered from error
         except aiohttp.ClientError as error:
@@ -298,7 +298,7 @@ async def read_json(response: aiohttp.ClientResponse, *, who: str) -> Any:
         return content[:500].decode(errors="replace")
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What went wrong in a few words, without the URL that is named anyway."""
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the connection was closed"

@@ -19,6 +19,7 @@ import orjson
 from chaku.cli.checks import Check
 from chaku.config import TOKEN_PREFIX
 from chaku.errors import EngineUnavailable
+from chaku.http_out import reason_of
 from chaku.serve.access import is_loopback_host
 from chaku.serve.endpoints import ENDPOINTS, Endpoint
 from chaku.web.page import SECURITY_HEADERS
@@ -75,7 +76,8 @@ class Stranger:
 
 
 def _silent(url: str, error: Exception) -> EngineUnavailable:
-    return EngineUnavailable(f"{url} does not answer: {str(error) or 'no answer in time'}", fix="check the address")
+    why = "no answer in time" if isinstance(error, TimeoutError) else reason_of(error)
+    return EngineUnavailable(f"{url} does not answer: {why}", fix="check the address")
 
 
 def _parsed(content: bytes) -> Any:
@@ -135,9 +137,7 @@ async def _transport(url: str) -> Check:
         why = getattr(error, "verify_message", "") or error.reason or str(error)
         return Check("FAIL", "TLS", f"browsers refuse the certificate: {why}", "take one from a known authority")
     except (OSError, TimeoutError) as error:
-        raise EngineUnavailable(
-            f"{url} does not answer: {error or 'no answer in time'}", fix="check the address"
-        ) from None
+        raise _silent(url, error) from None
     finally:
         if connection is not None:
             connection.transport.abort()
