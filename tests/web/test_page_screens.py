@@ -109,6 +109,16 @@ def test_a_run_is_shown_while_it_goes_and_others_are_laid_over_it(warm, world, r
         expect(page.get_by_role("region", name="Loss")).to_contain_text("identity-bb")
 
 
+def test_what_is_old_since_the_server_is_gone_is_marked(warm, world, runs, fake):
+    with warm.at(fake.url, "/training") as page:
+        expect(page.locator("tbody tr")).to_have_count(3)
+        page.route("**/api/runs", lambda route: route.abort())
+        expect(page.get_by_role("alert")).to_contain_text("does not answer")
+        expect(page.locator("tbody tr")).to_have_count(3)
+        page.unroute("**/api/runs")
+        expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_models_show_what_is_served_and_how_busy_it_is(warm, world, fake):
     with warm.at(fake.url, "/library") as page:
         served = page.get_by_role("region", name="Served models")

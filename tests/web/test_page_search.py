@@ -88,6 +88,19 @@ def test_the_link_of_a_message_is_copied(warm, world, fake):
         assert page.evaluate("copied") == f"{fake.url}/chat/{chat}?msg={answer}"
 
 
+def test_a_meter_that_does_not_come_leaves_the_message_field_whole_and_comes_later(warm, world, fake):
+    with warm.at(fake.url) as page:
+        field = page.get_by_label("Message", exact=True)
+        page.route("**/context_meter.js", lambda route: route.abort())
+        field.press_sequentially("hello")
+        expect(field).to_have_value("hello")
+        expect(page.get_by_role("alert")).to_have_count(0)
+        page.unroute("**/context_meter.js")
+        field.press_sequentially(" you")
+        ask(page, "hello")
+        wait_for_answer(page)
+
+
 def test_the_meter_says_before_sending_how_full_the_context_is(warm, world, fake):
     world.models[0]["context_tokens"] = 1000
     with warm.at(fake.url) as page:

@@ -26,6 +26,7 @@ export class Battle extends Observable {
     this.prompts = shown.prompts;
     this.sides = shown.sides;
     this.sideReplaced = shown.side_replaced;
+    this._undoUntil = 0;
     this._reveal(shown.revealed);
     this.isOnline = true;
     this.numReplaced = 0;
@@ -75,6 +76,7 @@ export class Battle extends Observable {
   _take(shown) {
     const { state, turn, token, prompts, sides } = shown;
     Object.assign(this, { state, turn, token, prompts, sides, sideReplaced: shown.side_replaced });
+    this._undoUntil = 0;
     this._reveal(shown.revealed);
   }
 

@@ -9,7 +9,7 @@ import { Attached } from "./attached.js";
 import { LONG_PASTE, attach, attachPaste, contentOf } from "./attachments.js";
 import { draftOf, keepDraft } from "./drafts.js";
 
-const ContextMeter = onDemand(async () => (await import("./context_meter.js")).ContextMeter);
+const ContextMeter = onDemand(async () => (await import("./context_meter.js")).ContextMeter, true);
 
 /**
  * @param {object} props

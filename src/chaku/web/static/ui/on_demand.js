@@ -4,10 +4,12 @@ import { html, useLayoutEffect, useReducer, useState } from "./html.js";
 
 /**
  * A component that `load` brings when it is first drawn, or when its `fetch` is called; nothing stands there until then.
- * A load that fails reaches the boundary around the component, and is tried again when the component is next drawn.
+ * A load that fails reaches the boundary around the component, unless the component is an aside: its place stays empty,
+ * and the load is tried again when it is next drawn.
  * @param {() => Promise<any>} load
+ * @param {boolean} [isAside]
  */
-export function onDemand(load) {
+export function onDemand(load, isAside = false) {
   /** @type {any} */
   let component = null;
   const fetched = async () => void (component ??= await load());
@@ -20,9 +22,9 @@ export function onDemand(load) {
       if (component) return;
       fetched().then(
         () => redraw(0),
-        (error) => setFailure(() => error),
+        (error) => isAside || setFailure(() => error),
       );
-    }, []);
+    }, isAside ? undefined : []);
     if (failure) throw failure;
     return component && html`<${component} ...${props} />`;
   }

@@ -15,7 +15,9 @@ import { ErrorCard } from "./notices.js";
 export function Shown({ resource, draw, empty }) {
   useChanges(resource);
   if (resource.isEmpty && empty) return empty;
-  if (resource.data !== null) return draw(resource.data);
+  if (resource.data !== null) {
+    return html`${resource.problem && html`<p class="offline" role="alert">${resource.problem.message} What follows is from before.</p>`}${draw(resource.data)}`;
+  }
   if (resource.problem) {
     return html`<${ErrorCard} title="This can't be loaded" problem=${resource.problem} onRetry=${() => resource.load()} />`;
   }
