@@ -70,6 +70,16 @@ async def test_a_guest_reads_the_notice_then_chats_and_sees_only_his_own_chats(d
         assert len((await ann.call("GET", "/chats"))["chats"]) == 1
 
 
+async def test_a_guest_sees_the_models_that_he_may_ask_and_no_others(database: Path) -> None:
+    rules = GuestPolicy(limits=Limits(models=("mine",)))
+    async with page_gateway(database, scripted(name="mine"), scripted(name="other"), guests=rules) as g, tab(g) as ann:
+        await begin(ann)
+        assert [row["id"] for row in (await ann.call("GET", "/models"))["models"]] == ["mine"]
+        async with ann.stream("/events") as events:
+            _, first = await anext(events)
+        assert (first["type"], [row["id"] for row in first["models"]]) == ("models", ["mine"])
+
+
 async def test_a_guest_has_limits_and_no_api(database: Path) -> None:
     async with guest_gateway(database) as g, tab(g) as ann:
         await begin(ann)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from chaku.config import LOOPBACK_HOSTS, ORIGIN
 from chaku.errors import AuthenticationFailed, ConfigError, NotFound, PermissionRefused
-from chaku.policies import Limits
+from chaku.policies import NO_LIMITS, Limits
 from chaku.serve.evictions import Evictions
 from chaku.serve.networks import is_in
 from chaku.settings import ServeConfig
@@ -242,6 +242,13 @@ class Access:
         for visitors in self.visitors:
             visitors.recheck(caller_ids)
         return {caller_id for caller_id in caller_ids if self._of_the_page(caller_id) is None}
+
+    def limits_of(self, visitor_id: str | None) -> Limits | None:
+        """What a visitor of the page may do: the local user has no limits; None for a visitor who is not known now."""
+        if visitor_id is None:
+            return NO_LIMITS
+        visitor = self._of_the_page(visitor_id)
+        return visitor.limits if visitor is not None else None
 
     def may_infer(self, key_id: str) -> bool:
         """Whether the holder of this key may ask models now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
@@ -71,6 +72,7 @@ class Application:
         images: ImageLimits,
     ) -> None:
         self._models = models
+        self._limits_of = access.limits_of
         self._closing = asyncio.Event()
         self._hub = streams.Hub(self._shown_models)
         self._guests = Guests(store, guests.limits) if guests is not None else None
@@ -186,13 +188,28 @@ class Application:
         return response
 
     async def _list_models(self, request: Request) -> Response:
-        return json_response({"models": self._shown_models()})
+        return json_response({"models": self._askable(visitor_of(request), self._shown_models())})
 
     def _shown_models(self) -> list[Any]:
         return self._arena.without_battles(self._models())
 
+    def _askable(self, visitor: Visitor, rows: list[Any]) -> list[Any]:
+        """The models that the visitor may ask: no others are shown, as on every API."""
+        limits = self._limits_of(visitor.key_id)
+        return [row for row in rows if limits is not None and limits.may_ask(row["id"])]
+
     async def _show_events(self, request: Request) -> Response:
-        return self._open_stream(request, self._hub.listen(visitor_of(request).key_id, streams.read_last_id(request)))
+        visitor = visitor_of(request)
+        listening = self._hub.listen(visitor.key_id, streams.read_last_id(request))
+
+        async def events() -> AsyncGenerator[streams.Numbered]:
+            async with contextlib.aclosing(listening):
+                async for number, event in listening:
+                    if event["type"] == "models":
+                        event = {**event, "models": self._askable(visitor, event["models"])}
+                    yield number, event
+
+        return self._open_stream(request, events())
 
     def _open_stream(self, request: Request, events: AsyncGenerator[streams.Numbered]) -> Response:
         """A stream that ends when the gateway closes, or when the visitor is no longer welcome."""

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chaku.errors import AuthenticationFailed, Overloaded, PermissionRefused
+from chaku.policies import Limits
 from chaku.store.guests import Guests
 from chaku.store.keyring import KeyRing
 from chaku.store.sessions import MAX_IDLE, Sessions
@@ -43,6 +44,9 @@ class GatewayAccess(Protocol):
 
     def inside_token(self, key_id: str | None) -> str:
         """The API key with which the page asks the gateway on behalf of a key."""
+
+    def limits_of(self, visitor_id: str | None) -> Limits | None:
+        """What a visitor may do, the local user without an id; None for one who is not known now."""
 
 
 @dataclass(frozen=True)
