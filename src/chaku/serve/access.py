@@ -115,8 +115,8 @@ class Access:
             config.user_header,
         ) != (None, None, None)
         self.visitors: tuple[KnownVisitors, ...] = ()
-        self.evictions = Evictions(self._shut_out)
         """Set by the page, which lets them in."""
+        self.evictions = Evictions(self._shut_out)
         self._inside = secrets.token_urlsafe(32)
 
     @property

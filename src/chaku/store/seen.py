@@ -43,7 +43,7 @@ class Seen:
 
     def recheck(self, visitor_ids: Set[str]) -> None:
         """Forget those of these visitors who were blocked or deleted meanwhile. Raises StoreError."""
-        if known := self._known.keys() & visitor_ids:
+        if known := {visitor_id for visitor_id in visitor_ids if visitor_id in self._known}:
             with self._store.read() as connection:
                 stays = sa.select(visitors.c.id).where(visitors.c.id.in_(known), visitors.c.revoked_at.is_(None))
                 gone = known - set(connection.execute(stays).scalars())
