@@ -32,6 +32,7 @@ ModelName = Annotated[str, Field(pattern=MODEL_NAME, max_length=MAX_MODEL_NAME)]
 """The rule for a model's name, wherever it is given: on the command line, in a file, in a request, on the page."""
 ORIGIN = r"[A-Za-z][A-Za-z0-9+.-]*://(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?/?"
 HOST_NAME = r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+"
+JOIN_TOKEN_VARIABLE = "CHAKU_JOIN_TOKEN"  # noqa: S105 - the variable's name
 TOKEN_PREFIX = "ck-"  # noqa: S105 - how the token of an API key begins, not one
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 

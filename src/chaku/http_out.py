@@ -74,6 +74,10 @@ class Retries:
         return self.first_pause_s * 2.0 ** (attempt - 1) * random.uniform(1.0, 1.5)  # noqa: S311 - no secret
 
 
+NEVER_AGAIN = Retries(limit=0, unanswered=False, statuses=frozenset())
+"""Send once, whatever happens: the caller decides about another try. A refusal is an answer, not an error."""
+
+
 class Transport:
     """Sends requests to one server. Build it anywhere; sockets appear with the first request, on the running loop."""
 

@@ -8,16 +8,16 @@ from chaku.arena.example_votes import example_votes
 from chaku.cli.help_page import command
 from chaku.cli.serve import run
 from chaku.config import database_url
+from chaku.models.registry import DEFAULT_MODEL
 from chaku.settings import Contestant
 from chaku.store.comparisons import ComparisonBook
 from chaku.store.database import open_store
 
-DEMO_MODEL = "smollm2-135m"
 CONTESTANTS = (
-    Contestant(name="steady", model=DEMO_MODEL, sampling={"temperature": 0.2, "max_tokens": 300}),
+    Contestant(name="steady", model=DEFAULT_MODEL, sampling={"temperature": 0.2, "max_tokens": 300}),
     Contestant(
         name="pirate",
-        model=DEMO_MODEL,
+        model=DEFAULT_MODEL,
         system="You are a cheerful pirate. You answer briefly, and you talk like a pirate.",
         sampling={"temperature": 0.8, "max_tokens": 300},
     ),
@@ -37,4 +37,4 @@ def demo(port: int | None, threads: int | None, opens_page: bool) -> None:
     """
     with open_store(database_url()) as store:
         ComparisonBook(store).add(example_votes(*(contestant.name for contestant in CONTESTANTS)), is_example=True)
-    run((DEMO_MODEL,), None, port=port, threads=threads, opens_page=opens_page, contestants=CONTESTANTS)
+    run((DEFAULT_MODEL,), None, port=port, threads=threads, opens_page=opens_page, contestants=CONTESTANTS)

@@ -15,7 +15,7 @@ from chaku.cli.help_page import command
 from chaku.cli.lines import say
 from chaku.cli.training_set import training_set
 from chaku.data.manifest import read_manifest
-from chaku.data.recipe import data_config
+from chaku.data.recipe import base_of_recipe, data_config
 from chaku.errors import UsageError
 from chaku.models.plan.accelerators import accelerator
 from chaku.models.sources import shape_of
@@ -112,9 +112,7 @@ def _job(what: str | None, settings: tuple[str, ...], tokens: int | None) -> Job
             raise UsageError(
                 f"{what} is a model, without a number of tokens", fix="add --tokens 350M, or name a recipe"
             )
-    if recipe.base is None:
-        raise UsageError("the recipe names no base model", fix="write it such as base: smollm2-135m", param="base")
-    shape, config, data = _shape(recipe.base), train_config(recipe), data_config(recipe)
+    shape, config, data = _shape(base_of_recipe(recipe)), train_config(recipe), data_config(recipe)
     if tokens is not None and not isinstance(data, Path):
         return job_of_tokens(shape, config, tokens, data.pack_length or data.context)
     folder = training_set(recipe)

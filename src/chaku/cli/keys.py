@@ -143,14 +143,14 @@ def list_command(as_json: bool, with_usage: bool, database: str | None) -> None:
     head, rows = ["name", "token", "state", "last used"], [_key_cells(key) for key in made]
     if not with_usage:
         rows = [
-            [*row, " ".join(sorted(key.scopes)), _day(key.created_at), limits_in_words(key)]
+            [*row, " ".join(sorted(key.scopes)), shown_day(key.created_at), limits_in_words(key)]
             for row, key in zip(rows, made, strict=True)
         ]
         draw([*head, "scopes", "made", "limits"], rows, num_texts=7)
         return
     rows = [row + _usage_cells(used.get(key.id)) for row, key in zip(rows, made, strict=True)]
     if keyless := used.get(None):
-        rows.append(["(no key)", "", "", _day(keyless.last_used_at), *_usage_cells(keyless)])
+        rows.append(["(no key)", "", "", shown_day(keyless.last_used_at), *_usage_cells(keyless)])
     draw([*head, "requests", "failed", "prompt", "cached", "answer"], rows)
 
 
@@ -266,14 +266,15 @@ def _usage_as_json(total: Total | None) -> dict[str, Any]:
 
 def _key_cells(key: Key) -> list[str]:
     state = "revoked" if key.revoked_at else "expired" if key.has_expired(datetime.now(UTC)) else "active"
-    return [key.name, f"{key.prefix}…", state, _day(key.last_used_at)]
+    return [key.name, f"{key.prefix}…", state, shown_day(key.last_used_at)]
 
 
 def _usage_cells(total: Total | None) -> list[str]:
     return [shown_number(getattr(total, name) if total else 0) for name in _USAGE_FIELDS[:5]]
 
 
-def _day(moment: datetime | None) -> str:
+def shown_day(moment: datetime | None) -> str:
+    """The day, in the time of this machine."""
     return moment.astimezone().strftime("%Y-%m-%d") if moment else "never"
 
 

@@ -20,13 +20,13 @@ import click
 
 from chaku import logs, packages
 from chaku.cli.help_page import command
-from chaku.config import database_url, environment
+from chaku.config import JOIN_TOKEN_VARIABLE, database_url, environment
 from chaku.errors import ChakuError, UsageError
 from chaku.launch.fleet import clusters
 from chaku.launch.fleet.clusters import CLUSTERS
 from chaku.launch.fleet.keeper import Keeper
 from chaku.launch.fleet.plan import plan_lines
-from chaku.launch.fleet.processes import TOKEN_VARIABLE, LocalWorkers, Workers, tail
+from chaku.launch.fleet.processes import LocalWorkers, Workers, tail
 from chaku.launch.fleet.ray_workers import RayWorkers
 from chaku.launch.fleet.record import Record, find_up, record_of
 from chaku.launch.fleet.spec import FleetConfig, Place, read_fleet
@@ -108,7 +108,7 @@ async def _run(fleet: FleetConfig, place: Place, record: Record, token: str) -> 
 @contextlib.contextmanager
 def _join_token(fleet: FleetConfig) -> Iterator[str]:
     """CHAKU_JOIN_TOKEN, or a token made for this fleet, which is revoked when the block ends."""
-    if (given := environment(TOKEN_VARIABLE)) is not None:
+    if (given := environment(JOIN_TOKEN_VARIABLE)) is not None:
         yield given
         return
     beginning = f"fleet {fleet.name} "

@@ -11,7 +11,7 @@ import click
 from chaku import config
 from chaku.cli.help_page import group
 from chaku.cli.key_limits import changed, guest_limit_options, limits_in_words
-from chaku.cli.keys import database_option, draw, require_database
+from chaku.cli.keys import database_option, draw, require_database, shown_day
 from chaku.errors import UsageError
 from chaku.store import guests
 from chaku.store.database import Store, open_store
@@ -46,7 +46,7 @@ def list_command(as_json: bool, database: str | None) -> None:
             guest.name,
             guest.kind,
             "blocked" if guest.revoked_at else "active",
-            _day(guest.last_used_at),
+            shown_day(guest.last_used_at),
             limits_in_words(guest),
         ]
         for guest in found
@@ -107,7 +107,3 @@ def _as_json(guest: Key) -> dict[str, Any]:
         "limits": guest.limits.model_dump(mode="json", exclude_defaults=True),
         **{name: moment.isoformat() if moment else None for name, moment in moments.items()},
     }
-
-
-def _day(moment: datetime | None) -> str:
-    return moment.astimezone().strftime("%Y-%m-%d") if moment else "never"

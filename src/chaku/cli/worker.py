@@ -28,7 +28,7 @@ from chaku.cli.serve_options import (
     tls_options,
     traces_option,
 )
-from chaku.config import environment, load
+from chaku.config import JOIN_TOKEN_VARIABLE, environment, load
 from chaku.engines.fetched import Opener
 from chaku.engines.llamacpp.resources import Resources
 from chaku.engines.opening import choose_engine
@@ -45,7 +45,6 @@ from chaku.serve.worker.companion import Identity, Throughput, WorkerCompanion, 
 from chaku.serve.worker.settings import WorkerConfig
 from chaku.settings import ServeConfig
 
-TOKEN_VARIABLE = "CHAKU_JOIN_TOKEN"  # noqa: S105 - the variable's name
 _FILE = click.Path(path_type=Path)
 _NEEDED = {"model": "MODEL", "join": "--join URL"}
 _SECTIONS = {"The engine": "engine", "A MODEL that is another API": "api_key_env", "Other": "log_level"}
@@ -55,7 +54,9 @@ _SECTIONS = {"The engine": "engine", "A MODEL that is another API": "api_key_env
 @click.argument("model", metavar="[[NAME=]MODEL]", required=False)
 @click.option("--config", "config_file", metavar="FILE", type=_FILE, help="YAML file; flags win over it.")
 @click.option("--join", metavar="URL", multiple=True, help="Gateway to join; repeatable.")
-@click.option("--token", metavar="TOKEN", show_default=TOKEN_VARIABLE, help="Join token. Other users can see options.")
+@click.option(
+    "--token", metavar="TOKEN", show_default=JOIN_TOKEN_VARIABLE, help="Join token. Other users can see options."
+)
 @click.option("--advertise", metavar="URL", show_default="found", help="Address at which gateways reach this worker.")
 @click.option("--name", metavar="NAME", show_default="host and port", help="Name in the table of workers.")
 @click.option("--host", metavar="ADDRESS", show_default="as the gateway's", help="Address to bind.")
@@ -98,7 +99,7 @@ def worker(
             f"--name is {config.name!r}, which is not a name",
             fix="take letters, digits, dots and dashes: --name gpu-1",
         )
-    _run(config, token or environment(TOKEN_VARIABLE))
+    _run(config, token or environment(JOIN_TOKEN_VARIABLE))
 
 
 def as_gateway(config: WorkerConfig, gateways: tuple[str, ...], advertise: str | None) -> ServeConfig:

@@ -12,7 +12,7 @@ from chaku.config import Frozen, Loaded, load
 from chaku.data.presets import data_preset
 from chaku.data.rules.moderation import ModerationConfig
 from chaku.data.rules.table import actions
-from chaku.errors import ConfigError
+from chaku.errors import ConfigError, UsageError
 
 
 class DataConfig(Frozen):
@@ -103,6 +103,13 @@ def data_config(recipe: Recipe) -> DataConfig | Path:
             )  # fmt: skip
         return recipe.data
     return DataConfig.model_validate({**_defaults(recipe), **recipe.data.model_dump(exclude_unset=True)})
+
+
+def base_of_recipe(recipe: Recipe) -> str:
+    """The base model that a recipe has to name for training. Raises UsageError."""
+    if recipe.base is None:
+        raise UsageError("the recipe names no base model", fix="write it such as base: smollm2-135m", param="base")
+    return recipe.base
 
 
 def _defaults(recipe: Recipe) -> dict[str, Any]:

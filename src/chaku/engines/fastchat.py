@@ -25,7 +25,7 @@ from chaku.errors import (
     EngineError,
     InvalidRequest,
 )
-from chaku.http_out import BrokenOff, NotSent, Retries, Transport
+from chaku.http_out import NEVER_AGAIN, BrokenOff, NotSent, Transport
 from chaku.protocol.fastchat import ConversationTemplate, WorkerStatus
 from chaku.protocol.openai import prompts_of
 
@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 5.0
 CONNECT_S = 3.0
-_NEVER_AGAIN = Retries(limit=0, unanswered=False, statuses=frozenset())
 _SAMPLING = ("temperature", "top_p", "top_k")
 _COMPLETION_TOKENS = 16
 """OpenAI's default for plain completions."""
@@ -68,7 +67,7 @@ class FastChatEngine(Engine):
         self._transport = Transport(
             url,
             who=f"FastChat worker {url}",
-            retries=_NEVER_AGAIN,
+            retries=NEVER_AGAIN,
             connect_s=CONNECT_S,
             silence_s=silence_s,
             resolver=resolver,

@@ -10,13 +10,12 @@ from typing import Any
 
 from chaku.engines.process import Child, python_argv
 from chaku.errors import ChakuError, EngineError, ModelError
-from chaku.http_out import Retries, Transport
+from chaku.http_out import NEVER_AGAIN, Transport
 
 NO_STALL = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
 """Environment of the child, read by libgomp when it is loaded. The threads of llama.cpp and torch meet at a barrier
 hundreds of times per token and by default spin there for 3 ms. If another process takes a core, each barrier costs a
 time slice, and a token takes seconds. Figures: bench/results/2026-11-28-stall.md."""
-_ONCE = Retries(limit=0, unanswered=False, statuses=frozenset())
 _LOADING = 503
 _LOOK_EVERY_S = 0.1
 
@@ -80,7 +79,7 @@ async def answer_when_ready(http: Transport, path: str) -> tuple[int, Any]:
     """
     while True:
         with contextlib.suppress(ChakuError):
-            status, body = await http.json("GET", path, retries=_ONCE)
+            status, body = await http.json("GET", path, retries=NEVER_AGAIN)
             if status != _LOADING:
                 return status, body
         await asyncio.sleep(_LOOK_EVERY_S)

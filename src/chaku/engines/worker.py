@@ -17,11 +17,9 @@ import aiohttp
 
 from chaku.engines.base import Answer, Block, Call, Capabilities, Engine, State, Status
 from chaku.engines.openai_speaker import OpenAiSpeaker
-from chaku.http_out import BrokenOff, NotSent, Retries, Transport
+from chaku.http_out import NEVER_AGAIN, BrokenOff, NotSent, Transport
 from chaku.protocol.fleet import BEAT_EVERY_S, Beat, Join, ToldCapabilities
 
-NEVER_AGAIN = Retries(limit=0, unanswered=False, statuses=frozenset())
-"""A call that fails here goes to another replica, if any; that is decided above."""
 CONNECT_S = 3.0
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 import chaku
-from chaku.data.recipe import DataConfig, Recipe, data_config
+from chaku.data.recipe import DataConfig, Recipe, base_of_recipe, data_config
 from chaku.errors import RunInterrupted, UsageError
 from chaku.train.config import is_hub_id, train_config
 
@@ -166,9 +166,7 @@ def places(infra: tuple[str, ...]) -> dict[str, Any]:
 
 def _recipe_there(recipe: Recipe, cluster: Cluster, files: _Files) -> dict[str, Any]:
     """The recipe with the paths of the cluster."""
-    config, data = train_config(recipe), data_config(recipe)
-    if recipe.base is None:
-        raise UsageError("the recipe names no base model", fix="write it such as base: smollm2-135m", param="base")
+    config, data, base = train_config(recipe), data_config(recipe), base_of_recipe(recipe)
     if config.method == "qlora" and cluster.count * cluster.nodes > 1:
         raise UsageError("qlora runs in one process", fix="say --count 1 --nodes 1, or method: lora")
     if cluster.nodes > 1 and cluster.mode == CACHED:
@@ -182,11 +180,11 @@ def _recipe_there(recipe: Recipe, cluster: Cluster, files: _Files) -> dict[str, 
             fix="build it first: chaku data build --recipe RECIPE -o SET, then --set data=SET",
         )
     there = recipe.model_dump(mode="json", exclude_unset=True)
-    there |= {"name": recipe.name, "base": _model(recipe.base, files)}
+    there |= {"name": recipe.name, "base": _model(base, files)}
     if isinstance(data, Path):
-        there["data"] = _set(data, recipe.base, files)
+        there["data"] = _set(data, base, files)
     else:
-        there["data"] = _raw(data, recipe.base, there.get("data", {}), files)
+        there["data"] = _raw(data, base, there.get("data", {}), files)
     settings: dict[str, Any] = {"output": RUNS}
     if cluster.spot:
         settings["spot_notice"] = True

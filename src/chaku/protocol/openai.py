@@ -93,6 +93,8 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 MAX_INT = 2**31 - 1
 """The largest count of tokens, and token id: engines hold them in 32 bits with a sign."""
 MAX_SEED = 2**63 - 1
+LENGTH_LIMITS = ("max_tokens", "max_completion_tokens")
+"""The fields for an answer's length, the older one first."""
 MAX_INPUTS = 2048
 """Prompts or inputs in one request: OpenAI's limit."""
 MAX_BIASES = 2048

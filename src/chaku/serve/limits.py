@@ -23,6 +23,7 @@ from chaku.errors import (
     StoreUnavailable,
 )
 from chaku.policies import Limits, Price
+from chaku.protocol.openai import LENGTH_LIMITS
 from chaku.serve.access import Caller
 from chaku.serve.exchange import Exchange
 from chaku.serve.relay import Headers
@@ -41,7 +42,6 @@ _WORDS = {
     "tokens_per_day": "tokens per day",
     "dollars_per_month": "dollars per month",
 }
-_LENGTHS = ("max_tokens", "max_completion_tokens")
 
 
 class LimitCounters(Protocol):
@@ -99,7 +99,7 @@ class RateLimits:
         self._check_conversation(body.get("messages", ()))
         if limits.max_tokens is None or "input" in body:
             return
-        name = next((name for name in _LENGTHS if body.get(name) is not None), None)
+        name = next((name for name in LENGTH_LIMITS if body.get(name) is not None), None)
         if name is None:
             body["max_tokens"] = limits.max_tokens
         elif body[name] > limits.max_tokens:
@@ -206,7 +206,7 @@ def estimate(route: Route, body: Mapping[str, Any], num_answers: int) -> tuple[i
     prompt += _tokens_in(body.get("prompt")) + _tokens_in(body.get("input"))
     if route == "embeddings":
         return prompt, 0
-    length = next((body[name] for name in _LENGTHS if body.get(name) is not None), ANSWER_TOKENS)
+    length = next((body[name] for name in LENGTH_LIMITS if body.get(name) is not None), ANSWER_TOKENS)
     return prompt, int(length) * num_answers
 
 

@@ -21,11 +21,11 @@ from chaku.settings import ModelConfig
 log = logging.getLogger(__name__)
 
 _TAKES_REQUESTS = (State.READY, State.UNLOADED)
-_COMES_BACK = (State.LOADING, State.RESTARTING)
+COMES_BACK = (State.LOADING, State.RESTARTING)
 WAITS_S = 10.0
 """A request waits so long for workers that were there a moment ago, or for a replica in the place of one that died."""
 LOOK_EVERY_S = 0.05
-_BEST_FIRST = (*_TAKES_REQUESTS, *_COMES_BACK, State.FAILED, State.STOPPED)
+_BEST_FIRST = (*_TAKES_REQUESTS, *COMES_BACK, State.FAILED, State.STOPPED)
 
 
 @dataclass(eq=False)
@@ -206,7 +206,7 @@ class Served:
             return EngineUnavailable(f"{self.name} could not be started: {failure.message}", fix=failure.fix)
         status = self.status()
         detail = f" ({status.detail})" if status.detail else ""
-        retry_after_s = (status.retry_after_s or 2.0) if status.state in _COMES_BACK else None
+        retry_after_s = (status.retry_after_s or 2.0) if status.state in COMES_BACK else None
         return EngineUnavailable(f"{self.name} is {status.state}{detail}", retry_after_s=retry_after_s)
 
     async def start(self, engine: Engine) -> Replica:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chaku.data.recipe import Recipe
+from chaku.data.recipe import Recipe, base_of_recipe
 from chaku.data.rows.rendering import Rendering, find_tokenizer, open_rendering
 from chaku.errors import UsageError
 from chaku.models.tokenizers.tokenizer import load_tokenizer
@@ -46,9 +46,7 @@ class Plan:
 
 def make_plan(recipe: Recipe, data: Path) -> Plan:
     """Check a recipe against its set and base. Raises UsageError or ModelError naming both sides of a mismatch."""
-    config = train_config(recipe)
-    if recipe.base is None:
-        raise UsageError("the recipe names no base model", fix="write it such as base: smollm2-135m", param="base")
+    config, base_name = train_config(recipe), base_of_recipe(recipe)
     manifest = checked_manifest(data)
     prefix, other = ("pairs-", "") if config.objective == "dpo" else ("", "pairs-")
     rows, heldout = Rows(data, f"{prefix}train"), Rows(data, f"{prefix}test")
@@ -58,7 +56,7 @@ def make_plan(recipe: Recipe, data: Path) -> Plan:
         raise UsageError(f"{data} holds only {holds}, objective {wanted} has nothing to learn", fix=fix)
     if not any((targets_of(rows[number]) != NO_TARGET).any() for number in range(len(rows))):
         raise UsageError(f"{data} trains on nothing: no token carries loss", fix=f"chaku data preview {data} shows it")
-    base = at_hub(find_base(recipe.base), run_folder(recipe))
+    base = at_hub(find_base(base_name), run_folder(recipe))
     source = manifest["tokenizer"]["source"]
     rendering = open_rendering(source, manifest["config"]["template"], manifest["config"]["train_on"])
     if rendering.tokenizer.hash != manifest["tokenizer"]["hash"]:

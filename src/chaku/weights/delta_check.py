@@ -17,7 +17,7 @@ _VERSION = 1
 # Rows of these are tokens: a longer vocabulary than the base's is zeros there.
 _BY_TOKEN = ("embed_tokens.weight", "lm_head.weight")
 # Made from the config. Old checkpoints and published deltas store it, transformers no longer does.
-_DERIVED = ".rotary_emb.inv_freq"
+DERIVED = ".rotary_emb.inv_freq"
 _CONVERT = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 
 
@@ -85,7 +85,7 @@ def pair_up(bases: Tensors, others: Tensors, what: str) -> list[Pair]:
         where = f"the base {bases.path}" if missing[0] in others else f"the {what} {others.path}"
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ModelError(f"{missing[0]}{more} is not in {where}", fix="both must be of the same architecture and size")
-    names = [name for name in others.names if name in bases and not name.endswith(_DERIVED)]
+    names = [name for name in others.names if name in bases and not name.endswith(DERIVED)]
     return [_pair(name, bases.metadata(name), others.metadata(name), bases.path, what) for name in names]
 
 
@@ -93,7 +93,7 @@ def _only_in(first: Tensors, second: Tensors) -> Iterable[str]:
     return [
         name
         for name in first.names
-        if name not in second and not name.endswith(_DERIVED) and not any(tie in second for tie in first.aliases(name))
+        if name not in second and not name.endswith(DERIVED) and not any(tie in second for tie in first.aliases(name))
     ]
 
 

@@ -13,7 +13,7 @@ from chaku.chat.tokenizer import Before
 from chaku.errors import ModelError
 from chaku.models.files.modelconfig import read_optional
 from chaku.models.tokenizers.encoders import PRETOKENIZERS
-from chaku.models.tokenizers.tokenizer import LoadedTokenizer, load_tokenizer
+from chaku.models.tokenizers.tokenizer import LoadedTokenizer, load_tokenizer, steps_of, token_text
 from chaku.models.tokenizers.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 
 _GPT2_LIKE = PRETOKENIZERS["gpt-2"][0][0]
@@ -112,7 +112,7 @@ def _from_json(path: Path, config: Mapping[str, Any]) -> Vocabulary:
         if text in token_ids:
             kinds[token_ids[text]] = CONTROL if token.get("special") else USER_DEFINED
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
-    if "ByteLevel" in {step["type"] for step in _steps(content.get("pre_tokenizer"))}:
+    if "ByteLevel" in {step["type"] for step in steps_of(content.get("pre_tokenizer"))}:
         return Vocabulary("gpt2", tokens, kinds, merges, pre=_pre_of(path, content, model))
     for token_id, text in enumerate(tokens):
         if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
@@ -134,17 +134,10 @@ def _unused(token_id: int) -> str:
     return f"[PAD{token_id}]"
 
 
-def _steps(component: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    if not component:
-        return []
-    inner = component.get("normalizers") or component.get("pretokenizers")
-    return [step for part in inner for step in _steps(part)] if inner is not None else [dict(component)]
-
-
 def _pre_of(path: Path, content: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     """llama.cpp's name for the rule by which text is cut, found by the rule itself."""
     patterns: list[str] = []
-    for step in _steps(content.get("pre_tokenizer")):
+    for step in steps_of(content.get("pre_tokenizer")):
         match step["type"]:
             case "Digits" if step.get("individual_digits"):
                 patterns.append(_DIGIT)
@@ -180,7 +173,7 @@ def _scores(tokens: list[str], merges: list[str]) -> list[float]:
 
 
 def _adds_space(content: Mapping[str, Any]) -> bool:
-    normalizers, cuts = _steps(content.get("normalizer")), _steps(content.get("pre_tokenizer"))
+    normalizers, cuts = steps_of(content.get("normalizer")), steps_of(content.get("pre_tokenizer"))
     return any(step["type"] == "Prepend" for step in normalizers) or any(
         step["type"] == "Metaspace" and step.get("prepend_scheme", "always") != "never" for step in cuts
     )
@@ -239,7 +232,7 @@ def _name_special_tokens(
 ) -> None:
     ids = {text: token_id for token_id, text in enumerate(vocabulary.tokens)}
     named = {"bos": loaded.bos, "eos": loaded.eos}
-    named |= {"unknown": _text(config.get("unk_token")), "padding": _text(config.get("pad_token"))}
+    named |= {"unknown": token_text(config.get("unk_token")), "padding": token_text(config.get("pad_token"))}
     vocabulary.special_ids = {name: ids[text] for name, text in named.items() if text in ids}
     if "eos" not in vocabulary.special_ids:
         raise ModelError(f"{folder}: the end token {loaded.eos!r} has no embedding", fix="check eos_token")
@@ -250,8 +243,3 @@ def _name_special_tokens(
         if known and token_id != vocabulary.special_ids["eos"]:
             vocabulary.special_ids["eot"] = token_id
             break
-
-
-def _text(value: Any) -> str | None:
-    text = value.get("content") if isinstance(value, dict) else value
-    return text if isinstance(text, str) else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from chaku.errors import ModelError, UsageError
 from chaku.models.files.modelconfig import read_config, read_object, write_config
 from chaku.weights.cast import DTYPES, cast_metadata, load_as, write_dtype
-from chaku.weights.delta_check import check_is_model
+from chaku.weights.delta_check import DERIVED, check_is_model
 from chaku.weights.folder import TOKENIZER_FILES, copy_side_files, new_folder
 from chaku.weights.paddle_names import HEAD, PREFIXES, is_linear, to_paddle_name, turned
 from chaku.weights.pdparams import write_pdparams
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import torch
 
 STATE_NAME = "model_state.pdparams"
-_DERIVED = ".rotary_emb.inv_freq"
 _PIECES, _THEIR_PIECES = "tokenizer.model", "sentencepiece.bpe.model"
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -58,7 +57,7 @@ def to_paddle(
             fix="give the folder of such a model",
         )
     tensors = open_tensors(source)
-    left_out = (_DERIVED, HEAD) if config.get("tie_word_embeddings") else (_DERIVED,)
+    left_out = (DERIVED, HEAD) if config.get("tie_word_embeddings") else (DERIVED,)
     ours = {to_paddle_name(name, model_type): name for name in tensors.names if not name.endswith(left_out)}
     wanted = DTYPES[dtype] if dtype else None
     planned = {}

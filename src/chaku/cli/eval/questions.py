@@ -9,12 +9,13 @@ import click
 
 from chaku.cli.help_page import group
 from chaku.cli.terminal.asking import endpoint_options, run_until_ended
-from chaku.cli.terminal.endpoint import BUILT_IN_MODEL, choose
+from chaku.cli.terminal.endpoint import choose
 from chaku.errors import ChakuError
 from chaku.evals.caller import ModelCaller, ModelHost
 from chaku.evals.drafting import SCHEMA, Drafts, read_drafts, request_for
 from chaku.evals.records import Question, write_records
 from chaku.evals.suites import read_questions
+from chaku.models.registry import DEFAULT_MODEL
 
 _MOST_CALLS_WITHOUT_A_NEW_ONE = 3
 _PER_CALL = 10
@@ -30,7 +31,7 @@ def questions() -> None:
 @click.option(
     "-n", "--num", metavar="N", type=click.IntRange(1, 1000), default=10, show_default=True, help="Questions to write."
 )
-@click.option("-m", "--model", metavar="MODEL", show_default=BUILT_IN_MODEL, help="The model that drafts them.")
+@click.option("-m", "--model", metavar="MODEL", show_default=DEFAULT_MODEL, help="The model that drafts them.")
 @click.option("--category", metavar="NAME", show_default="the topic", help="Their category.")
 @click.option(
     "-o",
@@ -62,7 +63,7 @@ def new(
     drafts = Drafts()
 
     async def draft() -> None:
-        wanted = model or BUILT_IN_MODEL
+        wanted = model or DEFAULT_MODEL
         async with choose(base_url, api_key, wanted) as endpoint:
             host = ModelHost(endpoint.base_url, endpoint.api_key)
             async with ModelCaller({wanted: host}, parallel=1, served={wanted: endpoint.model or wanted}) as caller:
@@ -71,7 +72,7 @@ def new(
     run_until_ended(draft())
     if not drafts.kept:
         raise ChakuError(
-            f"{model or BUILT_IN_MODEL} wrote nothing that can be read as a question", fix="try another model"
+            f"{model or DEFAULT_MODEL} wrote nothing that can be read as a question", fix="try another model"
         )
     taken = {question.id for question in known}
     ids = (f"{_slug(topic)}-{number}" for number in range(1, len(taken) + len(drafts.kept) + 1))

@@ -24,9 +24,9 @@ from chaku.cli.terminal.markdown import clean
 from chaku.client import Client
 from chaku.config import DEFAULT_PORT, TOKEN_PREFIX, environment
 from chaku.errors import ChakuError, EngineError, ModelError, NotFound, StoreError, UsageError, error_of_child
+from chaku.models.registry import DEFAULT_MODEL
 from chaku.nearest import nearest
 
-BUILT_IN_MODEL = "smollm2-135m"
 PROBE_S = 0.4
 STOP_S = 5.0
 _ERROR_BY_EXIT_CODE: dict[int, type[ChakuError]] = {
@@ -66,7 +66,7 @@ async def choose(
     if await _answers(here) and all([await _serves(here, api_key, name) for name in wanted]):
         yield ChatEndpoint(f"{here}/v1", api_key, model)
         return
-    async with _child(*(wanted or [BUILT_IN_MODEL])) as endpoint:
+    async with _child(*(wanted or [DEFAULT_MODEL])) as endpoint:
         yield endpoint
 
 

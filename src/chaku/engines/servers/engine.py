@@ -25,7 +25,7 @@ from chaku.engines.servers.commands import BASE, LOOPBACK, Command, LaunchPlan
 from chaku.engines.servers.conform import Conforming
 from chaku.engines.supervisor import BackOff, NotEnoughMemory
 from chaku.errors import ChakuError, EngineError, ModelError
-from chaku.http_out import Retries, Transport
+from chaku.http_out import NEVER_AGAIN, Transport
 from chaku.ports import free_port
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,6 @@ _log = logging.getLogger(__name__)
 _LOAD_TIMEOUT_S = 1800.0
 _SLEEP_TIMEOUT_S = 300.0
 _PATHS: Mapping[Route, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
-_ONCE = Retries(limit=0, unanswered=False, statuses=frozenset())
 _FIRST_TOKEN = {"model": BASE, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
 _CAUSE = re.compile(r"\b\w*(?:Error|Exception|error):? .+")
 _ONLY_FOLLOWS = "Engine core initialization failed"
@@ -188,7 +187,7 @@ class ServerEngine(BaseEngine[_Running]):
             f"http://{LOOPBACK}:{port}",
             who=self.name,
             headers={"Authorization": f"Bearer {key}"},
-            retries=_ONCE,
+            retries=NEVER_AGAIN,
             silence_s=None,
         )
         try:

@@ -14,7 +14,7 @@ from typing import Any
 
 from chaku import tasks
 from chaku.errors import ChakuError
-from chaku.http_out import Retries, Transport
+from chaku.http_out import NEVER_AGAIN, Transport
 from chaku.launch.fleet.member import Member
 from chaku.launch.fleet.processes import LASTING, GatewayProcess, Running, Workers
 from chaku.launch.fleet.record import Record
@@ -30,7 +30,6 @@ KILL_AFTER_S = 10.0
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - not bound here
 _MOST_ASKED = 2
 """The second signal does not wait for requests."""
-_ONCE = Retries(limit=0, unanswered=False, statuses=frozenset())
 
 
 class Keeper:
@@ -191,7 +190,7 @@ class Keeper:
                 gateway.url,
                 who="the gateway",
                 headers={"Authorization": f"Bearer {gateway.api_key}"},
-                retries=_ONCE,
+                retries=NEVER_AGAIN,
                 silence_s=10.0,
                 certificate=gateway.certificate,
             )

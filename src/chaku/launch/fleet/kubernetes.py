@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import chaku
-from chaku.launch.fleet.processes import TOKEN_VARIABLE
+from chaku.config import JOIN_TOKEN_VARIABLE
 from chaku.launch.fleet.spec import FleetConfig, Pool, as_yaml, stem
 
 GATEWAY_PORT = 8000
@@ -112,7 +112,7 @@ def _workers(fleet: FleetConfig, pool: Pool) -> dict[str, Any]:
         "command": ["chaku", "worker", "--config", f"{_CONFIG}/worker.yaml"],
         "args": ["--name", "$(POD_NAME)", "--advertise", advertise],
         "env": [
-            _secret_variable(fleet, TOKEN_VARIABLE, JOIN_KEY),
+            _secret_variable(fleet, JOIN_TOKEN_VARIABLE, JOIN_KEY),
             _field_variable("POD_NAME", "metadata.name"),
             _field_variable("POD_IP", "status.podIP"),
             {"name": "CHAKU_CACHE", "value": _CACHE},

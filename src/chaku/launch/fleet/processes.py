@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import orjson
 
+from chaku.config import JOIN_TOKEN_VARIABLE
 from chaku.errors import ModelError, StoreError, UsageError
 from chaku.launch.fleet.spec import Pool, as_yaml
 
-TOKEN_VARIABLE = "CHAKU_JOIN_TOKEN"  # noqa: S105 - the variable's name
 LASTING = frozenset({UsageError.exit_code, ModelError.exit_code, StoreError.exit_code})
 """Exit codes after which another start would end the same way."""
 _TAIL_BYTES = 4096
@@ -139,7 +139,7 @@ class LocalWorkers:
         """Start a worker; its settings lie in a file beside its log."""
         file = self.folder / f"{name}.yaml"
         file.write_text(as_yaml(settings))
-        env = {TOKEN_VARIABLE: self.token} if self.token else {}
+        env = {JOIN_TOKEN_VARIABLE: self.token} if self.token else {}
         return Process.start(["worker", "--config", str(file)], self.folder / "logs" / f"{name}.log", env=env)
 
     async def close(self) -> None:

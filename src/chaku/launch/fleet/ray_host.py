@@ -20,8 +20,9 @@ from typing import Any
 
 import orjson
 
+from chaku.config import JOIN_TOKEN_VARIABLE
 from chaku.engines.process import Lifeline, die_with_parent, read_config
-from chaku.launch.fleet.processes import LASTING, TOKEN_VARIABLE, tail
+from chaku.launch.fleet.processes import LASTING, tail
 from chaku.launch.fleet.spec import as_yaml
 
 LOOK_EVERY_S = 0.5
@@ -40,7 +41,7 @@ class WorkerActor:
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", "chaku", "worker", "--config", str(file), "--exit-with-parent"],
-                env={**os.environ, **({TOKEN_VARIABLE: token} if token else {})},
+                env={**os.environ, **({JOIN_TOKEN_VARIABLE: token} if token else {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -10,8 +10,8 @@ import shlex
 from typing import Any
 
 import chaku
+from chaku.config import JOIN_TOKEN_VARIABLE
 from chaku.errors import RunInterrupted, UsageError
-from chaku.launch.fleet.processes import TOKEN_VARIABLE
 from chaku.launch.fleet.spec import FleetConfig, Pool, as_yaml, worker_names
 from chaku.launch.sky import HOME, block_yaml, install_lines, places
 from chaku.models.reference import Host, LocalFile, LocalFolder, Scripted, Upstream, parse
@@ -42,7 +42,7 @@ def tasks(fleet: FleetConfig, number: dict[str, int] | None = None) -> dict[str,
 def task(fleet: FleetConfig, pool: Pool, name: str) -> str:
     """The task file of one worker."""
     sky = fleet.sky
-    secrets = dict.fromkeys((TOKEN_VARIABLE, *sky.secrets))
+    secrets = dict.fromkeys((JOIN_TOKEN_VARIABLE, *sky.secrets))
     body = {
         "name": name,
         "resources": _resources(fleet, pool),
@@ -57,7 +57,7 @@ def task(fleet: FleetConfig, pool: Pool, name: str) -> str:
 
 def submission(fleet: FleetConfig, file: str) -> list[str]:
     """The command that submits a task. Secrets go by name: `sky` reads their values where it runs."""
-    named = [word for secret in (TOKEN_VARIABLE, *fleet.sky.secrets) for word in ("--secret", secret)]
+    named = [word for secret in (JOIN_TOKEN_VARIABLE, *fleet.sky.secrets) for word in ("--secret", secret)]
     return ["sky", "jobs", "launch", "-y", "--async", *named, file]
 
 

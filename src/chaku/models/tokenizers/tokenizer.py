@@ -129,7 +129,7 @@ def _from_json(path: Path, data: bytes, content: dict[str, Any]) -> LoadedTokeni
     from tokenizers import Tokenizer
 
     model, added = content["model"], content.get("added_tokens") or []
-    types = {step["type"] for step in _steps(content.get("pre_tokenizer"))}
+    types = {step["type"] for step in steps_of(content.get("pre_tokenizer"))}
     byte_level = "ByteLevel" in types
     if model.get("type") != "BPE" or not (byte_level or model.get("byte_fallback")):
         raise ModelError(
@@ -144,7 +144,7 @@ def _from_json(path: Path, data: bytes, content: dict[str, Any]) -> LoadedTokeni
             f"{path}: {', '.join(swallowing[:3])} remove the white space beside them", fix="choose another tokenizer"
         )
     config = read_optional(path.with_name("tokenizer_config.json"))
-    bos, eos = _token(config.get("bos_token")), _token(config.get("eos_token"))
+    bos, eos = token_text(config.get("bos_token")), token_text(config.get("eos_token"))
     if eos is None:
         raise ModelError(f"{path} does not say which token ends an answer", fix="put tokenizer_config.json beside it")
     adds_bos = config.get("add_bos_token", f'"{bos}"' in json.dumps(content.get("post_processor"), ensure_ascii=False))
@@ -165,17 +165,17 @@ def _from_json(path: Path, data: bytes, content: dict[str, Any]) -> LoadedTokeni
     )
 
 
-def _steps(component: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def steps_of(component: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """A normaliser or pre-tokeniser as a flat list of its steps."""
     if not component:
         return []
     inner = component.get("normalizers") or component.get("pretokenizers")
-    return [step for part in inner for step in _steps(part)] if inner is not None else [dict(component)]
+    return [step for part in inner for step in steps_of(part)] if inner is not None else [dict(component)]
 
 
 def _take_space_prefix(path: Path, content: dict[str, Any]) -> frozenset[Before]:
     """Switch off the space that the tokenizer puts in front, and say where it puts it."""
-    normalizers, pretokenizers = _steps(content.get("normalizer")), _steps(content.get("pre_tokenizer"))
+    normalizers, pretokenizers = steps_of(content.get("normalizer")), steps_of(content.get("pre_tokenizer"))
     before: frozenset[Before] = frozenset()
     for step in list(normalizers):
         if step["type"] == "Prepend":
@@ -194,7 +194,7 @@ def _take_space_prefix(path: Path, content: dict[str, Any]) -> frozenset[Before]
     return before
 
 
-def _token(value: Any) -> str | None:
+def token_text(value: Any) -> str | None:
     """A token in tokenizer_config.json: a text, or an object around it."""
     text = value.get("content") if isinstance(value, dict) else value
     return text if isinstance(text, str) else None

@@ -14,13 +14,13 @@ import orjson
 from chaku.engines.base import Block, Capabilities, Route
 from chaku.protocol.answers import DONE, CompletionUsage, event
 from chaku.protocol.deltas import THOUGHTS
+from chaku.protocol.openai import LENGTH_LIMITS
 
 _FRAME = ("id", "created", "model", "system_fingerprint")
 _IN_THE_WAY = ("tools", "logprobs", "response_format")
 """Fields whose answers have a state that text alone does not carry."""
 _NOT_TEXT = (*THOUGHTS, "tool_calls", "refusal")
 """Parts of an answer that an engine can't continue."""
-_LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 def can_be_continued(route: Route, body: Mapping[str, Any]) -> bool:
@@ -64,7 +64,7 @@ class Continuation:
 
     def is_at_limit(self, body: Mapping[str, Any]) -> bool:
         """Whether all tokens were sent that the request allows: only the finish reason is missing."""
-        return any(body.get(limit) is not None and self._num_tokens >= body[limit] for limit in _LIMITS)
+        return any(body.get(limit) is not None and self._num_tokens >= body[limit] for limit in LENGTH_LIMITS)
 
     def resume(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The request that continues the answer. What is noted from now on is its answer."""
@@ -75,7 +75,7 @@ class Continuation:
         if messages[-1]["role"] == "assistant":
             text = messages.pop()["content"] + text
         messages.append({"role": "assistant", "content": text})
-        left = {limit: body[limit] - self._num_tokens for limit in _LIMITS if body.get(limit) is not None}
+        left = {limit: body[limit] - self._num_tokens for limit in LENGTH_LIMITS if body.get(limit) is not None}
         return {**body, **left, "messages": messages, "continue_final_message": True}
 
     def adapt(self, block: Block) -> Iterator[Block]:

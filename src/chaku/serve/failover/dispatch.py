@@ -23,7 +23,7 @@ from chaku.serve.failover.line import Line
 from chaku.serve.routing.breaker import RetryBudget
 from chaku.serve.routing.load import CallLoad, Work
 from chaku.serve.routing.router import Router
-from chaku.serve.served import LOOK_EVERY_S, WAITS_S, Fitting, Replica, Served
+from chaku.serve.served import COMES_BACK, LOOK_EVERY_S, WAITS_S, Fitting, Replica, Served
 from chaku.serve.traces import Traces
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ _WATCH_EVERY_S = 0.25
 SILENT_S = 2.0
 """A call is taken from a replica that is down, once nothing came for so long."""
 _DOWN = (State.RESTARTING, State.FAILED, State.STOPPED)
-_COMES_BACK = (State.LOADING, State.RESTARTING)
 
 
 class Sink(Protocol):
@@ -254,7 +253,7 @@ class Dispatcher:
             if any(self._may_take(request, replica) for replica in served.refresh()):
                 return True
             states = (replica.status().state for replica in served.replicas)
-            returns = served.was_just_there or any(state in _COMES_BACK for state in states)
+            returns = served.was_just_there or any(state in COMES_BACK for state in states)
             if not patient or not returns or time.monotonic() > give_up_at:
                 return False
             await asyncio.sleep(LOOK_EVERY_S)

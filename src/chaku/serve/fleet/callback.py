@@ -11,12 +11,11 @@ import secrets
 from pydantic import ValidationError
 
 from chaku.errors import ChakuError, InvalidRequest
-from chaku.http_out import Retries, Transport
+from chaku.http_out import NEVER_AGAIN, Transport
 from chaku.protocol.fleet import Join, Proof, is_proof
 from chaku.serve.fleet.addresses import CheckedResolver
 
 CALL_BACK_S = 3.0
-_ONCE = Retries(limit=0, unanswered=False, statuses=frozenset())
 _MAX_BYTES = 4096
 
 
@@ -38,7 +37,7 @@ async def call_back(join: Join, *, allow_loopback: bool) -> None:
     )
     try:
         async with asyncio.timeout(2 * CALL_BACK_S):
-            async with transport.request("GET", f"/fleet/self?nonce={nonce}", retries=_ONCE) as response:
+            async with transport.request("GET", f"/fleet/self?nonce={nonce}", retries=NEVER_AGAIN) as response:
                 content = await response.content.read(_MAX_BYTES)
                 status = response.status
         if status != 200:

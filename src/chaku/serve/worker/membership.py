@@ -26,7 +26,7 @@ from chaku.errors import (
     NotFound,
     PermissionRefused,
 )
-from chaku.http_out import Retries, Transport, read_json, refusal
+from chaku.http_out import NEVER_AGAIN, Transport, read_json, refusal
 from chaku.protocol.fleet import BEAT_EVERY_S, MAX_TAKEN, Beat, CommandKind, Heard, Join, Joined, Leave, as_json
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,6 @@ ANSWER_S = 10.0
 """A join waits for the gateway's call-back."""
 RETRY_S = 1.0
 LONGEST_RETRY_S = 30.0
-_ONCE = Retries(limit=0, unanswered=False, statuses=frozenset())
 _REFUSALS = (AuthenticationFailed, PermissionRefused, InvalidRequest, Conflict)
 """Answers that waiting does not change by itself."""
 
@@ -136,7 +135,7 @@ class _Bond:
             self.url,
             who=f"the gateway at {self.url}",
             headers=self._headers,
-            retries=_ONCE,
+            retries=NEVER_AGAIN,
             connect_s=BEAT_EVERY_S,
             silence_s=ANSWER_S,
             keepalive=False,
