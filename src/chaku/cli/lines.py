@@ -11,12 +11,12 @@ import click
 _HANGING = "  "
 
 
-def say(text: str = "", *, err: bool = False) -> None:
+def say(text: str = "", *, err: bool = False, color: bool | None = None) -> None:
     """Print lines; what does not fit the terminal goes on, a little further in, on the next line."""
     if (sys.stderr if err else sys.stdout).isatty():
         width = shutil.get_terminal_size().columns
         text = "\n".join(_wrapped(line, width) for line in text.split("\n"))
-    click.echo(text, err=err)
+    click.echo(text, err=err, color=color)
 
 
 def _wrapped(line: str, width: int) -> str:

@@ -207,5 +207,7 @@ def _from_click(error: click.ClickException) -> ChakuError:
 
 def tell(failure: ChakuError, *, color: bool | None = None) -> None:
     """Print an error the way every command does: the cause, and below it the way out."""
+    from chaku.cli.lines import say
+
     for (label, text), hue in zip(error_lines(failure), ("red", "green"), strict=False):
-        click.echo(f"{click.style(label, fg=hue, bold=True)} {text}", err=True, color=color)
+        say(f"{click.style(label, fg=hue, bold=True)} {text}", err=True, color=color)
