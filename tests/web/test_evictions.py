@@ -55,7 +55,10 @@ async def test_answers_of_a_revoked_key_and_of_a_blocked_guest_end_and_are_booke
             assert [exchange.status for exchange in g.exchanges] == [401] * 3
             assert all(0 < exchange.completion_tokens < 200 for exchange in g.exchanges)
             block(store, name, now=None)
-            shown = (await guest.call("GET", f"/chats/{chats[1]}"))["messages"][-1]
+            async with asyncio.timeout(PATIENCE_S):
+                shown = {"state": "streaming"}
+                while shown["state"] == "streaming":
+                    shown = (await guest.call("GET", f"/chats/{chats[1]}"))["messages"][-1]
             assert (shown["id"], shown["state"]) == (theirs["id"], "failed") and shown["content"].startswith("word ")
             assert "withdrawn" in shown["error"]["message"]
             stopped = await other.call("POST", f"/chats/{chats[2]}/messages/{untouched['id']}/stop")
