@@ -91,6 +91,11 @@ def test_two_tabs_see_the_same(browser, world, fake):
         wait_for_answer(two, 3)
         wait_for_answer(one, 3)
         assert one.locator(".answer-body").all_text_contents() == two.locator(".answer-body").all_text_contents()
+        one.get_by_role("button", name="What to do with").click()
+        one.get_by_role("menuitem", name="Delete").click()
+        expect(two.locator(".toast")).to_have_text(re.compile("^This chat was deleted"))
+        expect(two).to_have_url(fake.url + "/")
+        expect(one.locator(".toast")).to_contain_text("“Hello” deleted")
         seen.assert_clean()
 
 

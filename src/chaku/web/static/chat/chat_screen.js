@@ -61,6 +61,18 @@ export function ChatScreen({ session, models, chats, events, route, say, complai
     return () => (end(), conversation.close());
   }, [conversation]);
 
+  useLayoutEffect(
+    () =>
+      events.on({
+        chat_deleted: ({ id }) => {
+          if (id !== chatInAddress()) return;
+          goTo("/");
+          say("This chat was deleted");
+        },
+      }),
+    [events],
+  );
+
   // A chat without a model takes the one that was used last, or the first one that is served.
   useLayoutEffect(() => {
     if (!conversation.isLoaded || !models.all.length) return;

@@ -69,8 +69,8 @@ export function Sidebar({ session, chats, chosen, isOpen, onClose, say, attempt,
   const drop = async (/** @type {Chat} */ chat) => {
     const rows = [...(list.current?.querySelectorAll("li") ?? [])];
     const at = rows.findIndex((row) => row.contains(document.activeElement));
+    if (chat.id === chosen) goTo("/"); // first: other tabs that show it say that it is gone
     await attempt(chats.delete(chat));
-    if (chat.id === chosen) goTo("/");
     if (at >= 0) setFocusAt(at); // the one that takes its place
     say(`“${chat.title}” deleted`, "Undo", () => attempt(chats.restore(chat)));
   };
