@@ -120,12 +120,13 @@ function optionsOf(series, x, isLog, place) {
     return color;
   };
   const ink = token("--ink-2");
+  const range = (/** @type {any} */ { data: [xs] }, /** @type {number} */ from, /** @type {number} */ to) => (xs.length === 1 ? [xs[0] - 1, xs[0] + 1] : [from, to]);
   const grid = { stroke: token("--line"), width: 1 };
   return {
     width: place.clientWidth || 400,
     height: HEIGHT,
     legend: { show: false },
-    scales: { x: { time: false, range: (/** @type {any} */ _, /** @type {number} */ from, /** @type {number} */ to) => (from === to ? [from - 1, to + 1] : [from, to]) }, y: { distr: isLog ? 3 : 1 } },
+    scales: { x: { time: false, range }, y: { distr: isLog ? 3 : 1 } },
     axes: [
       { stroke: ink, grid, ticks: grid, label: x.name, labelSize: 18, size: 34, values: (/** @type {any} */ _, /** @type {number[]} */ values) => values.map(x.text), incrs: x.steps ?? WHOLE_STEPS },
       { stroke: ink, grid, ticks: grid, size: 62, values: (/** @type {any} */ _, /** @type {any[]} */ values) => values.map((v) => (v == null ? "" : short(v))) },
