@@ -11,8 +11,7 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from chaku.complaints import in_words
-from chaku.config import MAX_EXACT_INT
+from chaku.complaints import MAX_EXACT_INT, in_words
 from chaku.records import atomic_write
 
 SCHEMA = 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import reprlib
 from typing import Any
 
+MAX_EXACT_INT = 2**53 - 1
+"""Every reader of JSON tells whole numbers apart up to here (JavaScript's Number.MAX_SAFE_INTEGER)."""
 MODEL_NAME = r"^[^\p{C}\p{Z}][^\p{C}\p{Zl}\p{Zp}]*$"
 """A model's name is printable. (An expression of Rust's, as pydantic takes it.)"""
 FUNCTION_NAME = r"^[a-zA-Z0-9_.-]{1,64}$"

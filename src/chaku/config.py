@@ -22,8 +22,6 @@ from chaku.nearest import did_you_mean
 DEFAULT_PORT, MAX_PORT = 8000, 65535
 MAX_COUNT = 1_000_000
 """The most of anything that a setting counts."""
-MAX_EXACT_INT = 2**53 - 1
-"""Every reader of JSON tells whole numbers apart up to here (JavaScript's Number.MAX_SAFE_INTEGER)."""
 MAX_DAYS = 36_500
 MAX_WAIT_S = 86_400 * 365
 """The longest time in seconds that a setting takes. Clocks and databases overflow far above it."""

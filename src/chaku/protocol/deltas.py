@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from chaku.config import MAX_EXACT_INT
+from chaku.complaints import MAX_EXACT_INT
 from chaku.errors import EngineError
 from chaku.protocol.errors import error_in_stream
 

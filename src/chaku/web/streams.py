@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from chaku.config import MAX_EXACT_INT
+from chaku.complaints import MAX_EXACT_INT
 from chaku.errors import ChakuError
 from chaku.store.conversations import StoredConversation
 from chaku.store.message_record import StoredMessage

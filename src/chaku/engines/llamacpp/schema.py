@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote
 
-from chaku.complaints import shown
-from chaku.config import MAX_EXACT_INT
+from chaku.complaints import MAX_EXACT_INT, shown
 from chaku.errors import InvalidRequest
 
 _ANNOTATIONS = frozenset({
