@@ -17,6 +17,7 @@ from chaku.arena.battle_files import Reading, read_battles
 from chaku.arena.board import Board, Options, Row, rate, rate_by
 from chaku.arena.board_page import page
 from chaku.cli.help_page import command, group
+from chaku.cli.json_output import print_json
 from chaku.cli.keys import database_option, require_database
 from chaku.comparison import Comparison, redacted, write_comparisons
 from chaku.config import database_url
@@ -198,7 +199,7 @@ def leaderboard(
             file.write(page(title, board, reading).encode())
         click.echo(f"{html} shows {len(board.rows)} models and {board.num_games:,} games", err=True)
     if as_json:
-        click.echo(orjson.dumps(board.as_json(), option=orjson.OPT_INDENT_2).decode())
+        print_json(board.as_json())
     elif as_csv:
         click.echo(_as_csv(board), nl=False)
     elif html is None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import click
-import orjson
+
+from chaku.cli.json_output import print_json
 
 Level = Literal["ok", "warn", "FAIL"]
 
@@ -33,6 +34,6 @@ def report(checks: Iterable[Check], *, as_json: bool) -> None:
             if check.fix:
                 click.echo(f"{'':<28}-> {check.fix}")
     if as_json:
-        click.echo(orjson.dumps([dataclasses.asdict(check) for check in found], option=orjson.OPT_INDENT_2).decode())
+        print_json([dataclasses.asdict(check) for check in found])
     if any(check.level == "FAIL" for check in found):
         raise SystemExit(1)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import orjson
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -15,6 +14,7 @@ from chaku.cli.data_identity import identity
 from chaku.cli.data_preview import data_console, preview
 from chaku.cli.data_template import template
 from chaku.cli.help_page import group
+from chaku.cli.json_output import print_json
 from chaku.cli.main import tell
 from chaku.cli.progress.building import building
 from chaku.config import load
@@ -253,7 +253,7 @@ def audit(
     with Workers(processes or num_cores()) as workers:
         found = audit_set(folder, questions=questions, tokenizer=tokenizer, workers=workers)
     if as_json:
-        click.echo(orjson.dumps(found.to_json(), option=orjson.OPT_INDENT_2))
+        print_json(found.to_json())
     else:
         for name, value in found.facts.items():
             click.echo(f"{name.replace('_', ' ')}: {_fact(value)}")

@@ -6,9 +6,9 @@ import shlex
 import subprocess
 
 import click
-import orjson
 
 from chaku.cli.help_page import group
+from chaku.cli.json_output import print_json
 from chaku.engines.opening import ENGINES
 from chaku.engines.servers import environments
 from chaku.errors import UsageError
@@ -36,7 +36,7 @@ def list_engines(as_json: bool) -> None:
             "fix": missing.fix if missing else None,
         })  # fmt: skip
     if as_json:
-        click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
+        print_json(rows)
         return
     for row in rows:
         place = f"  ({row['version']} at {row['python']})" if row["python"] else ""

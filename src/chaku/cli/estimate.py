@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import orjson
 
 from chaku.cli.help_page import command
+from chaku.cli.json_output import print_json
 from chaku.cli.lines import say
 from chaku.cli.training_set import training_set
 from chaku.data.manifest import read_manifest
@@ -95,7 +95,7 @@ def estimate(
     job = _job(what, settings, tokens)
     offers = offers_of(job, prices, gpus or DEFAULT_GPUS, count, mfu)
     if as_json:
-        click.echo(orjson.dumps(_as_json(job, offers, prices), option=orjson.OPT_INDENT_2).decode())
+        print_json(_as_json(job, offers, prices))
         return
     print_job(job)
     print_offers(offers, prices)

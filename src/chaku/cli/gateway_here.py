@@ -15,6 +15,7 @@ import click
 import orjson
 
 from chaku.cli.help_page import command
+from chaku.cli.json_output import print_json
 from chaku.config import DEFAULT_PORT, MAX_PORT, TOKEN_PREFIX, environment
 from chaku.errors import ChakuError, UsageError
 
@@ -110,7 +111,7 @@ def ps(port: int, as_json: bool) -> None:
     """
     state = health(port)
     if as_json:
-        click.echo(orjson.dumps(_served(port, state), option=orjson.OPT_INDENT_2).decode())
+        print_json(_served(port, state))
         return
     if state is None:
         click.echo(f"no chaku answers on port {port}: start one with `chaku serve MODEL`", err=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import orjson
 
 from chaku.cli import releases
 from chaku.cli.help_page import group
+from chaku.cli.json_output import print_json
 from chaku.cli.progress.fetching import fetching
 from chaku.errors import ModelError, UsageError
 from chaku.models.fetch import cache, converted
@@ -59,7 +59,7 @@ def _list(as_json: bool) -> None:
     rows = _rows()
     if as_json:
         keys = dict.fromkeys(rows[0])
-        _print_json([*rows, *(keys | row for row in (*_converted_rows(), *releases.rows()))])
+        print_json([*rows, *(keys | row for row in (*_converted_rows(), *releases.rows()))])
         return
     width = max(len(str(row["name"])) for row in rows)
     for row in rows:
@@ -155,7 +155,7 @@ def show(model: str, context: int | None, slots: int | None, as_json: bool) -> N
             raise UsageError(
                 f"{release.name} has no file here to plan for", fix=f"chaku weights plan {release.name} --gpu ..."
             )
-        _print_json(releases.as_json(release)) if as_json else releases.print_release(release)
+        print_json(releases.as_json(release)) if as_json else releases.print_release(release)
         return
     reference = _named(model, [*BUILT_IN, *HUB_MODELS, *RELEASES])
     found: PulledModel | None
@@ -170,7 +170,7 @@ def show(model: str, context: int | None, slots: int | None, as_json: bool) -> N
     planned = plan(metadata, context, slots, available_bytes=memory.available_bytes())
     if as_json:
         totals = {"total_kv_bytes": planned.total_kv_bytes, "total_bytes": planned.total_bytes, "fits": planned.fits}
-        _print_json(
+        print_json(
             {
                 "metadata": dataclasses.asdict(metadata) | {"path": str(metadata.path)},
                 "plan": dataclasses.asdict(planned) | totals,
@@ -246,7 +246,3 @@ def _named(model: str, known: list[str]) -> Reference:
 
 def _size(num_bytes: int) -> str:
     return gigabytes(num_bytes)
-
-
-def _print_json(value: object) -> None:
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import orjson
 
 from chaku import config
 from chaku.cli.help_page import command
+from chaku.cli.json_output import print_json
 from chaku.models.fetch.cache import models_dir
 from chaku.store.database import without_password
 
@@ -34,7 +34,7 @@ def paths(as_json: bool) -> None:
     """
     if as_json:
         found = {name: place for name, (place, _) in places().items()} | {"settings": None}
-        click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+        print_json(found)
         return
     width = max(len(place) for place, _ in places().values())
     for name, (place, moved_by) in places().items():

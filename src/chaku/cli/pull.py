@@ -7,9 +7,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import click
-import orjson
 
 from chaku.cli.help_page import command
+from chaku.cli.json_output import print_json
 from chaku.cli.progress.fetching import fetching
 from chaku.models.fetch import cache
 from chaku.models.fetch.pull import pull as pull_model
@@ -42,7 +42,7 @@ def pull(models: tuple[str, ...], accept_licence: bool, quant: str | None, as_js
     arguments = [parse(text) for text in models]
     pulled = [fetch(argument.reference, argument.source, accept_licence, quant) for argument in arguments]
     if as_json:
-        click.echo(orjson.dumps([describe(model) for model in pulled], option=orjson.OPT_INDENT_2).decode())
+        print_json([describe(model) for model in pulled])
         return
 
     for model in pulled:

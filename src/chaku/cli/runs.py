@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 
 from chaku.cli.help_page import group
+from chaku.cli.json_output import print_json
 from chaku.cli.run_plot import plot
 from chaku.cli.run_push import push
 from chaku.cli.watching import every_option
@@ -38,7 +38,7 @@ def list_runs(root: Path, as_json: bool) -> None:
     """List the runs below ROOT, newest last."""
     rows = [_row(folder) for folder in sorted(run_folders(root), key=lambda path: str(read_manifest(path)["started"]))]
     if as_json:
-        click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
+        print_json(rows)
         return
     if not rows:
         click.echo(f"no runs below {root}")

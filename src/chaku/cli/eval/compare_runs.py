@@ -9,10 +9,10 @@ from typing import Literal
 from xml.etree import ElementTree
 
 import click
-import orjson
 
 from chaku.arena.battle_files import read_battles
 from chaku.cli.help_page import command
+from chaku.cli.json_output import print_json
 from chaku.cli.lines import say
 from chaku.comparison import Comparison
 from chaku.errors import ChakuError
@@ -92,7 +92,7 @@ def compare_runs(
             file.write(as_junit(compared, failed))
     if as_json:
         content = {"comparisons": [one.as_json() for one in compared]}
-        click.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
+        print_json(content)
     else:
         say("\n\n".join(map(in_words, compared)))
     if any(failed.values()):

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 from rich.console import Console
 from rich.table import Table
 
 from chaku import __version__
 from chaku.cli.eval.labels import read_labels
 from chaku.cli.help_page import command
+from chaku.cli.json_output import print_json
 from chaku.comparison import Comparison, write_comparisons
 from chaku.errors import UsageError
 from chaku.evals.agreement import Agreement, among_people, with_people
@@ -77,7 +77,7 @@ def import_files(
             "agreements": [{"judge": judge, "turn": turn, **_agreement(one)} for judge, turn, one in agreements],
             "unread": sum(judgement.state != "ok" for judgement in old.judgements),
         }
-        click.echo(orjson.dumps(shown | content, option=orjson.OPT_INDENT_2).decode())
+        print_json(shown | content)
         return
     _print(pairs, quality, agreements, content)
     click.echo(f"{len(old.answers):,} answers, {len(old.judgements):,} judgements, {len(labels):,} labels", err=True)

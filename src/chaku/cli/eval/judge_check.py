@@ -13,6 +13,7 @@ from chaku.cli.eval.asking import prices_of
 from chaku.cli.eval.labels import read_labels
 from chaku.cli.eval.options import calling_options, judge_options
 from chaku.cli.help_page import command
+from chaku.cli.json_output import print_json
 from chaku.cli.progress.requests import RequestCounts
 from chaku.cli.terminal.asking import endpoint_options, run_until_ended
 from chaku.cli.terminal.endpoint import choose
@@ -123,7 +124,7 @@ def judge_check(
     with atomic_write(folder / "diagnosis.json") as file:
         file.write(orjson.dumps(diagnosis.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     if as_json:
-        click.echo(orjson.dumps(diagnosis.as_json(), option=orjson.OPT_INDENT_2).decode())
+        print_json(diagnosis.as_json())
     else:
         print_diagnosis(diagnosis)
 

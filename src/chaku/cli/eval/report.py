@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import orjson
 
 from chaku.cli.help_page import command
+from chaku.cli.json_output import print_json
 from chaku.evals.records import Run
 from chaku.evals.summary import summary
 from chaku.records import atomic_write
@@ -37,7 +37,7 @@ def report(folder: Path, output: Path | None, against: Path | None, as_json: boo
     run = Run.load(folder)
     content = summary(run, Run.load(against) if against else None)
     if as_json:
-        click.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
+        print_json(content)
         return
     output = output or folder / "report.html"
     page = standalone(f"{content['name']}: evaluation", "evals/standalone.js", ["evals/evals.css"], content)

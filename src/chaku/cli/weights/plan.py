@@ -6,9 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import click
-import orjson
 
 from chaku.cli.help_page import command
+from chaku.cli.json_output import print_json
 from chaku.errors import UsageError
 from chaku.models.plan.accelerators import accelerator
 from chaku.models.plan.gpu_plan import USED_SHARE, plan_gpus, smallest
@@ -47,13 +47,13 @@ def plan(model: str, gpu: str | None, count: int, context: int | None, dtype: st
             raise UsageError("--count and --dtype are for one kind of GPU", fix="name it: --gpu A100-80GB")
         plans = smallest(shape, context)
         if as_json:
-            _print_json([_as_json(one) for one in plans])
+            print_json([_as_json(one) for one in plans])
         else:
             _print_table(plans)
         return
     made = plan_gpus(shape, accelerator(gpu), count, context=context, dtype=dtype)
     if as_json:
-        _print_json(_as_json(made))
+        print_json(_as_json(made))
     else:
         _print_plan(made)
 
@@ -150,7 +150,3 @@ def _gib(num_bytes: int) -> str:
 
 def _say(name: str, value: str) -> None:
     click.echo(f"{name:<9}{value}")
-
-
-def _print_json(value: object) -> None:
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
