@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from pydantic import BaseModel, ConfigDict, Field
 
 from chaku.comparison import Outcome
+from chaku.store.battles import Side
 
 MAX_PROMPT_CHARACTERS = 32_000
 REASONS = ("Correct", "Complete", "Clear", "Creative", "Well formatted", "Follows instructions", "Unsafe", "Other")
 """What the page offers as reasons of a vote; others are taken too."""
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
-Side = Literal["a", "b"]
 BattleState = Literal["drawn", "answering", "votable", "voted", "failed"]
 SideState = Literal["waiting", "answering", "ended", "failed"]
 

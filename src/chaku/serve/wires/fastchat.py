@@ -35,6 +35,12 @@ _UNREAD = {
 _MEDIA_TYPE = b"application/octet-stream"
 
 
+class _FastChatWire:
+    def error(self, error: ChakuError) -> bytes:
+        """FastChat's object."""
+        return orjson.dumps(error_of(str(error), error.http_status, error.code))
+
+
 @dataclass(frozen=True)
 class FastChatGenerateWire:
     """POST /fastchat/worker_generate_stream and /fastchat/worker_generate."""
@@ -66,7 +72,7 @@ class FastChatGenerateWire:
 
 
 @dataclass(frozen=True)
-class FastChatCountTokenWire:
+class FastChatCountTokenWire(_FastChatWire):
     """POST /fastchat/count_token: the model reads the prompt and writes one token, which counts exactly."""
 
     route: Route = "completions"
@@ -78,13 +84,9 @@ class FastChatCountTokenWire:
         body = _asked(request.typed.prompt, {"model": request.typed.model, "max_tokens": 1})
         return _Generation(body, False, request.notes, "", counts_only=True)
 
-    def error(self, error: ChakuError) -> bytes:
-        """FastChat's object."""
-        return orjson.dumps(error_of(str(error), error.http_status, error.code))
-
 
 @dataclass(frozen=True)
-class FastChatEmbeddingsWire:
+class FastChatEmbeddingsWire(_FastChatWire):
     """POST /fastchat/worker_get_embeddings."""
 
     route: Route = "embeddings"
@@ -97,10 +99,6 @@ class FastChatEmbeddingsWire:
         if request.typed.encoding_format:
             body["encoding_format"] = request.typed.encoding_format
         return _Embeddings(body, request.notes)
-
-    def error(self, error: ChakuError) -> bytes:
-        """FastChat's object."""
-        return orjson.dumps(error_of(str(error), error.http_status, error.code))
 
 
 def _asked(prompt: str, body: dict[str, Any]) -> dict[str, Any]:
