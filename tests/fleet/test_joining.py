@@ -72,6 +72,16 @@ async def test_a_worker_names_the_model_that_answers_while_no_worker_is_there() 
         assert (status, answer["model"], headers["x-chaku-fallback"]) == (200, "spare", "spare")
 
 
+@pytest.mark.parametrize("fallback", ["spare", "sparse"])
+async def test_a_worker_whose_fallback_is_not_served_is_in_the_log(
+    fallback: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with gateway(scripted(name="spare")) as g, worker_here(g.url, fallback=fallback):
+        await soon(lambda: states(g) == {"w": "ready"})
+    told = [record.getMessage() for record in caplog.records if "fallback" in record.getMessage()]
+    assert told == ([] if fallback == "spare" else ["worker's fallback is not served (yet) worker=w fallback='sparse'"])
+
+
 async def test_a_worker_that_joined_two_gateways_serves_both_and_joins_a_restarted_one_again() -> None:
     async with gateway_without_models() as first, contextlib.AsyncExitStack() as stack:
         async with gateway_without_models() as second:

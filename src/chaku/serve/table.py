@@ -59,6 +59,9 @@ class ModelTable:
     def __iter__(self) -> Iterator[Served]:
         return iter(self._served.values())
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._served
+
     def __len__(self) -> int:
         return len(self._served)
 

@@ -97,6 +97,8 @@ class Fleet:
             self._lose(known, "a newer process has its name")
         worker = self._take_in(join, CheckedResolver(allow_loopback=is_local), key_id)
         log.info("worker joined worker=%s model=%s url=%s state=%s", join.name, join.model, join.url, join.state)
+        if join.fallback is not None and join.fallback not in self._table:
+            log.warning("worker's fallback is not served (yet) worker=%s fallback=%r", join.name, join.fallback)
         return Joined(lease=worker.lease)
 
     async def _check_name(self, join: Join) -> None:
