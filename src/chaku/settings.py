@@ -200,7 +200,7 @@ class ServeConfig(Frozen):
     evals: str = "evals"
     """Folder whose evaluation runs the page shows, to the local user and to admins."""
     contestants: tuple[Contestant, ...] = ()
-    """Who stands in the arena. Default: every model that answers chats, as it is."""
+    """Who stands in the arena. Default: every model that answers chats, under the settings recommended for it."""
     arena_battles_per_hour: int = Field(60, ge=1, le=MAX_COUNT)
     """Battles that one visitor may begin."""
     arena_turns: int = Field(10, ge=1, le=MAX_COUNT)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chaku.models.registry import Recommended
 from chaku.settings import Contestant
 from chaku.store import keys
 from chaku.store.battles import SIDES, Battles
@@ -42,6 +44,19 @@ async def test_a_battle_is_played_voted_and_revealed(database: Path) -> None:
         assert (game.model_a, game.model_b, game.outcome) == (names["a"], names["b"], "b")
         assert (game.turn, game.category, game.consent, game.voter) == (2, "multi_turn", True, "local")
         assert (await me.call("GET", "/arena"))["consent"] == {"keep": True, "publish": True}
+
+
+async def test_a_model_stands_under_the_settings_that_suit_it(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suits = Recommended(temperature=0.0, repetition_penalty=1.1, system="You are a helpful assistant.")
+    monkeypatch.setattr("chaku.serve.app.recommended_here", lambda source: suits)
+    engines = [engine(name) for name in NAMES]
+    able = replace(engines[0].capabilities, parameters=frozenset({"temperature"}))
+    monkeypatch.setattr(type(engines[0]), "capabilities", able)
+    async with arena(database, *engines) as me:
+        battle = await begun(me)
+        await played(me, battle)
+        for side in (await voted(me, battle))["sides"].values():
+            assert side["parameters"] == {"system": suits.system, "temperature": 0.0}  # it knows no penalty
 
 
 async def test_nothing_before_the_vote_has_a_name_in_it(database: Path) -> None:

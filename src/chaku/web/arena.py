@@ -117,8 +117,9 @@ class Arena:
 
     def ready(self) -> dict[str, Contestant]:
         """The contestants whose model takes requests now, by name."""
-        serving = {row["id"] for row in self._models() if row["state"] == "ready" and "chat" in row["capabilities"]}
-        standing = self._contestants or [Contestant(name=name, model=name) for name in sorted(serving)]
+        rows = [row for row in self._models() if row["state"] == "ready" and "chat" in row["capabilities"]]
+        serving = {row["id"]: row for row in rows}
+        standing = self._contestants or [_as_recommended(serving[name]) for name in sorted(serving)]
         return {one.name: one for one in standing if one.model in serving}
 
     async def probabilities(self) -> dict[pairs.Pair, float]:
@@ -322,6 +323,13 @@ class Arena:
 
     def _revealed(self, book: Battles, battle_id: str, given: StoredVote) -> arena_shapes.Revealed:
         return reveal(book, battle_id, given, {row["id"]: row["num_parameters"] for row in self._models()})
+
+
+def _as_recommended(row: dict[str, Any]) -> Contestant:
+    """A served model under the settings that suit it, as the chat uses them."""
+    known = row["recommended"] or {}
+    sampling = {name: value for name, value in known.items() if name in row["capabilities"]}
+    return Contestant(name=row["id"], model=row["id"], system=known.get("system"), sampling=sampling)
 
 
 def _why_closed(ready: dict[str, Contestant]) -> str:
