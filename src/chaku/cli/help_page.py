@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from chaku.cli.examples import EXAMPLES
+from chaku.complaints import not_utf8
 
 _DESCRIBED_DEFAULT = re.compile(r"\[default: \((.*?)\)(?=[;\]])")
 """click puts a default that is described in words into parentheses."""
@@ -89,8 +90,6 @@ def _as_text(value: Any, param: click.Parameter, ctx: click.Context) -> Any:
     try:
         return value.encode("utf-8", "surrogateescape").decode()
     except UnicodeDecodeError as error:
-        from chaku.complaints import not_utf8
-
         raise click.BadParameter(not_utf8("it", error), ctx, param) from None
 
 
