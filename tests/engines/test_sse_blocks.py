@@ -43,6 +43,7 @@ async def test_blocks_are_whole_events_wherever_the_network_cuts(size: int, line
         b'data:  {"a": 1}\n\n',
         b'data: {"a":\ndata: 1}\n\n',
         b'\n\ndata: {"a": 1}\n\n',
+        b'data: null\n\ndata: {"a": 1}\n\n',
     ],
 )
 async def test_an_event_is_one_line_however_it_is_spelled(spelled: bytes, size: int) -> None:

@@ -58,10 +58,12 @@ def _is_plain(events: bytes) -> bool:
 
 
 def _respelled(events: bytes, who: str) -> bytes:
-    """Whole events up to the last, each with data on one line. Names and ids beside data go; comments stay."""
+    """Whole events up to the last, each with data on one line. Names, ids and nulls go; comments stay."""
     plain = []
     for text in filter(None, (text.strip(b"\n") for text in events.split(b"\n\n"))):
         data = b" ".join(line[5:].strip() for line in text.split(b"\n") if line.startswith(b"data:"))
+        if data == b"null":  # llama.cpp sends one where it answers several prompts
+            continue
         if data and not (data.startswith(b"{") or data == b"[DONE]"):
             raise EngineError(f"{who} sent an event that is not a JSON object: {data[:80].decode(errors='replace')!r}")
         plain.append((b"data: " + data if data else text) + b"\n\n")
