@@ -17,6 +17,7 @@ import click
 
 from chaku import __version__
 from chaku.cli.lazy import LazyGroup
+from chaku.cli.lines import say
 from chaku.errors import ChakuError, UsageError, error_lines
 from chaku.nearest import did_you_mean
 
@@ -207,7 +208,5 @@ def _from_click(error: click.ClickException) -> ChakuError:
 
 def tell(failure: ChakuError, *, color: bool | None = None) -> None:
     """Print an error the way every command does: the cause, and below it the way out."""
-    from chaku.cli.lines import say
-
     for (label, text), hue in zip(error_lines(failure), ("red", "green"), strict=False):
         say(f"{click.style(label, fg=hue, bold=True)} {text}", err=True, color=color)
