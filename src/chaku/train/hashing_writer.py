@@ -57,7 +57,8 @@ class _HashingFileSystem(FileSystem):
                 yield stream
                 return
             hashing = _HashingStream(stream)  # type: ignore[arg-type]
-            yield hashing
+            with hashing:  # closed before the file is: from Python 3.13 on, one that is not says so when it is deleted
+                yield hashing
             self._described[Path(path).name] = {"bytes": hashing.num_bytes, "sha256": hashing.digest.hexdigest()}
 
     def rename(self, path: str | os.PathLike[str], new_path: str | os.PathLike[str]) -> None:
