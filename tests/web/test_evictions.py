@@ -17,49 +17,77 @@ from chaku.store.database import open_store
 from chaku.store.guests import block
 from gateways import CHAT, Running, chat, page_gateway, scripted
 from processes import PATIENCE_S
-from tabs import tab
+from tabs import Tab, tab
 
 
-async def streamed(g: Running, key: str) -> list[Any]:
-    """The events of an answer of the API."""
+async def streamed(g: Running, key: str, begun: asyncio.Event) -> list[Any]:
+    """The events of an answer of the API; `begun` is set when the first has come."""
+    events = []
     async with g.http.post(g.url + CHAT, json=chat(stream=True), headers={"Authorization": f"Bearer {key}"}) as answer:
-        return [orjson.loads(line[6:]) async for line in answer.content if line.startswith(b"data: {")]
+        async for line in answer.content:
+            if line.startswith(b"data: {"):
+                events.append(orjson.loads(line[6:]))
+                begun.set()
+    return events
 
 
-async def test_answers_of_a_revoked_key_and_of_a_blocked_guest_end_and_are_booked(
+async def begin(one: Tab) -> tuple[str, str]:
+    """A chat, and its answer that has begun."""
+    chat_id = await one.chat()
+    _, answer = await one.say(chat_id, "Hi")
+    async with one.stream(f"/chats/{chat_id}/messages/{answer['id']}/stream") as events:
+        async for _, event in events:
+            if event["type"] == "delta" or event.get("message", {}).get("content"):
+                break
+    return chat_id, answer["id"]
+
+
+async def test_only_answers_of_who_is_shut_out_end_and_they_are_booked(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chaku.serve.evictions.LOOK_EVERY_S", 0.1)
-    slow = scripted(Reply(text="word " * 200, token_delay_s=0.05))
+    monkeypatch.setattr("chaku.store.seen.MAX_KNOWN", 1)  # each guest pushes the one before out of the memory
+    slow = scripted(Reply(text="word " * 2000, token_delay_s=0.05))
     with open_store(f"sqlite:///{database}") as store:
-        bob, eve = (keys.create(store, name, now=datetime.now(UTC)) for name in ("bob", "eve"))
+        bob, dan, eve = (keys.create(store, name, now=datetime.now(UTC)) for name in ("bob", "dan", "eve"))
         async with (
             page_gateway(database, slow, guests=GuestPolicy()) as g,
             tab(g, bob.token) as me,
             tab(g, eve.token) as other,
-            tab(g) as guest,
+            tab(g) as blocked,
+            tab(g) as pushed_out,
+            tab(g) as latest,
         ):
-            name = (await guest.call("POST", "/guest"))["user"]["name"]
-            chats = [await one.chat() for one in (me, guest, other)]
-            _, theirs, untouched = [
-                (await one.say(c, "Hi"))[1] for one, c in zip((me, guest, other), chats, strict=True)
+            name = (await blocked.call("POST", "/guest"))["user"]["name"]
+            its_chat, its_answer = await begin(blocked)
+            await pushed_out.call("POST", "/guest")
+            untouched = {pushed_out: await begin(pushed_out)}
+            await latest.call("POST", "/guest")
+            await begin(me)
+            untouched[other] = await begin(other)
+            begun = [asyncio.Event(), asyncio.Event()]
+            streams = [
+                asyncio.create_task(streamed(g, one.token, event)) for one, event in zip((bob, dan), begun, strict=True)
             ]
-            streaming = asyncio.create_task(streamed(g, bob.token))
-            await asyncio.sleep(0.3)
+            async with asyncio.timeout(PATIENCE_S):
+                await asyncio.gather(*(event.wait() for event in begun))
             keys.revoke(store, "bob", now=datetime.now(UTC))
+            keys.edit(store, "dan", expires_at=datetime.now(UTC))
             block(store, name, now=datetime.now(UTC))
             async with asyncio.timeout(PATIENCE_S):
-                assert (await streaming)[-1]["error"]["code"] == "invalid_api_key"
-                while len(g.exchanges) < 3:
+                ends = [events[-1] for events in await asyncio.gather(*streams)]
+                assert [end["error"]["code"] for end in ends] == ["invalid_api_key"] * 2
+                while len(g.exchanges) < 4:
                     await asyncio.sleep(0.02)
-            assert [exchange.status for exchange in g.exchanges] == [401] * 3
-            assert all(0 < exchange.completion_tokens < 200 for exchange in g.exchanges)
+            assert [exchange.status for exchange in g.exchanges] == [401] * 4
+            assert all(0 < exchange.completion_tokens < 2000 for exchange in g.exchanges)
             block(store, name, now=None)
             async with asyncio.timeout(PATIENCE_S):
                 shown = {"state": "streaming"}
                 while shown["state"] == "streaming":
-                    shown = (await guest.call("GET", f"/chats/{chats[1]}"))["messages"][-1]
-            assert (shown["id"], shown["state"]) == (theirs["id"], "failed") and shown["content"].startswith("word ")
+                    shown = (await blocked.call("GET", f"/chats/{its_chat}"))["messages"][-1]
+            assert (shown["id"], shown["state"]) == (its_answer, "failed") and shown["content"].startswith("word ")
             assert "withdrawn" in shown["error"]["message"]
-            stopped = await other.call("POST", f"/chats/{chats[2]}/messages/{untouched['id']}/stop")
-            assert stopped["answer"]["state"] == "stopped"
+            for one, (chat_id, message_id) in untouched.items():
+                stopped = await one.call("POST", f"/chats/{chat_id}/messages/{message_id}/stop")
+                assert stopped["answer"]["state"] == "stopped"

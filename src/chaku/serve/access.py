@@ -66,8 +66,8 @@ class KnownVisitors(Protocol):
     def with_id(self, visitor_id: str) -> ApiKey | None:
         """The visitor of this id, who is not blocked."""
 
-    def recheck(self, visitor_ids: Set[str]) -> None:
-        """Forget those of these visitors who were blocked or deleted meanwhile. Reads the database."""
+    def welcome(self, visitor_ids: Set[str]) -> set[str]:
+        """Those of these visitors who have no key, and are neither blocked nor deleted. Reads the database."""
 
 
 @dataclass(frozen=True)
@@ -239,9 +239,13 @@ class Access:
         return next((visitor for of in known if (visitor := of.with_id(visitor_id)) is not None), None)
 
     def _shut_out(self, caller_ids: Set[str]) -> Set[str]:
+        """Callers whose key was revoked or has expired, and visitors who were blocked or deleted."""
+        now = datetime.now(UTC)
+        keys = ((caller_id, self._keys.with_id(caller_id)) for caller_id in caller_ids)
+        without_key = {caller_id for caller_id, key in keys if key is None or key.has_expired(now)}
         for visitors in self.visitors:
-            visitors.recheck(caller_ids)
-        return {caller_id for caller_id in caller_ids if self._of_the_page(caller_id) is None}
+            without_key -= visitors.welcome(without_key)
+        return without_key
 
     def limits_of(self, visitor_id: str | None) -> Limits | None:
         """What a visitor of the page may do: the local user has no limits; None for a visitor who is not known now."""

@@ -1,4 +1,7 @@
-"""Ends the running requests of callers who are shut out meanwhile: a key was revoked, a visitor blocked or deleted."""
+"""Ends the running requests of callers who are shut out meanwhile.
+
+Their key was revoked or has expired, or they were blocked or deleted. Nothing else ends an answer here.
+"""
 
 from __future__ import annotations
 
@@ -61,4 +64,4 @@ class Evictions:
                 continue
             for key_id in shut_out:
                 for end in list(self._running.get(key_id, ())):
-                    end(AuthenticationFailed("the access was withdrawn while the answer was written"))
+                    end(AuthenticationFailed("the access was withdrawn, or expired, while the answer was written"))

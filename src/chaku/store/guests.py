@@ -63,9 +63,9 @@ class Guests:
         """A guest whom `find` has seen lately, from memory."""
         return self._seen.with_id(guest_id)
 
-    def recheck(self, guest_ids: Set[str]) -> None:
-        """Forget those of these guests who were blocked or deleted meanwhile. Raises StoreError."""
-        self._seen.recheck(guest_ids)
+    def welcome(self, visitor_ids: Set[str]) -> set[str]:
+        """Those of these visitors who have no key, and are neither blocked nor deleted. Raises StoreError."""
+        return self._seen.welcome(visitor_ids)
 
     def _know(self, guest: Key) -> Key:
         given = guest.limits.model_dump(exclude_defaults=True)

@@ -31,8 +31,8 @@ class Seen:
 
     def add(self, visitor: Key) -> Key:
         """Remember a visitor, and return it."""
+        self._known.pop(visitor.id, None)
         self._known[visitor.id] = visitor
-        self._known.move_to_end(visitor.id)
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
         return visitor
@@ -41,14 +41,21 @@ class Seen:
         """Forget one who is blocked or deleted."""
         self._known.pop(visitor_id, None)
 
-    def recheck(self, visitor_ids: Set[str]) -> None:
-        """Forget those of these visitors who were blocked or deleted meanwhile. Raises StoreError."""
-        if known := {visitor_id for visitor_id in visitor_ids if visitor_id in self._known}:
-            with self._store.read() as connection:
-                stays = sa.select(visitors.c.id).where(visitors.c.id.in_(known), visitors.c.revoked_at.is_(None))
-                gone = known - set(connection.execute(stays).scalars())
-            for visitor_id in gone:
-                self.drop(visitor_id)
+    def welcome(self, visitor_ids: Set[str]) -> set[str]:
+        """Those of these visitors without a key who are neither blocked nor deleted; forgets the others.
+
+        Asks the database: who is not remembered may be welcome all the same. Raises StoreError.
+        """
+        if not visitor_ids:
+            return set()
+        query = sa.select(visitors.c.id).where(
+            visitors.c.id.in_(visitor_ids), visitors.c.kind.in_(("guest", "user")), visitors.c.revoked_at.is_(None)
+        )
+        with self._store.read() as connection:
+            found = set(connection.execute(query).scalars())
+        for visitor_id in visitor_ids - found:
+            self.drop(visitor_id)
+        return found
 
     def with_id(self, visitor_id: str) -> Key | None:
         """A visitor who was added lately, from memory."""

@@ -37,9 +37,9 @@ class Users:
         """A user whom `find` has seen lately, from memory."""
         return self._seen.with_id(user_id)
 
-    def recheck(self, user_ids: Set[str]) -> None:
-        """Forget those of these users who were blocked or deleted meanwhile. Raises StoreError."""
-        self._seen.recheck(user_ids)
+    def welcome(self, visitor_ids: Set[str]) -> set[str]:
+        """Those of these visitors who have no key, and are neither blocked nor deleted. Raises StoreError."""
+        return self._seen.welcome(visitor_ids)
 
     def _read(self, name: str) -> Key | None:
         query = COLUMNS.where(visitors.c.kind == "user", visitors.c.digest == _digest(name))
