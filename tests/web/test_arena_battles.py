@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from chaku.models.registry import Recommended
+from chaku.policies import GuestPolicy, Limits
 from chaku.settings import Contestant
 from chaku.store import keys
 from chaku.store.battles import SIDES, Battles
@@ -21,6 +22,8 @@ from gateways import page_gateway
 from processes import PATIENCE_S
 from tabs import tab
 from web.arena_play import CONSENT, NAMES, arena, begun, counted, engine, events_of, played, refusal, shown, voted
+
+OTHERS = tuple(f"llama-{number}b" for number in range(2, 10))
 
 
 async def test_a_battle_is_played_voted_and_revealed(database: Path) -> None:
@@ -200,10 +203,30 @@ async def test_a_visitor_begins_only_so_many_battles_and_turns(database: Path) -
 
 async def test_no_battle_without_two_contestants_or_without_consent(database: Path) -> None:
     async with arena(database, engine(NAMES[0])) as me:
-        assert (await me.call("GET", "/arena"))["why_closed"] == "a battle needs two contestants, and one is ready"
+        why_closed = (await me.call("GET", "/arena"))["why_closed"]
+        assert why_closed == "a battle needs two contestants that you may ask, and one is ready"
         assert await refusal(begun(me)) == (409, "arena_closed")
         for body in ({}, {"consent": {"keep": False, "publish": True}}, {"consent": {"publish": True}}):
             assert (await refusal(me.call("POST", "/arena/battles", body)))[0] == 400
+
+
+async def test_a_visitor_meets_only_contestants_whose_models_he_may_ask(database: Path) -> None:
+    """Nobody who fails is replaced by another either."""
+    mine = (*NAMES, "axolotl-1b")
+    engines = [engine(name, **({"fault": "refuse"} if name == mine[0] else {})) for name in (*mine, *OTHERS)]
+    rules = GuestPolicy(limits=Limits(models=mine))
+    async with page_gateway(database, *engines, guests=rules) as g, tab(g) as me:
+        await me.call("POST", "/guest")
+        assert (await me.call("GET", "/arena"))["contestants_count"] == 3
+        for _ in range(8):
+            battle = await begun(me)
+            events = await played(me, battle)
+            if "replaced" in [event["kind"] for event in events]:
+                break
+        revealed = await voted(me, battle)
+        assert {side["model"] for side in revealed["sides"].values()} == set(mine[1:])
+    asked = {exchange.model for exchange in g.exchanges}
+    assert asked <= set(mine)
 
 
 async def test_a_battle_is_its_visitors_alone(database: Path) -> None:

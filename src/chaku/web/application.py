@@ -100,7 +100,7 @@ class Application:
         )
         self._chats = Chats(said, self._answers, self._hub, images)
         self._messages = Messages(said, self._answers, self._hub, models, self._open_stream, images)
-        self._arena = Arena(said, self._answers, models, self._open_stream, arena, check_prompt)
+        self._arena = Arena(said, self._answers, models, self._may_ask, self._open_stream, arena, check_prompt)
         self._board = ArenaBoard(said, self._arena)
         self._side_by_side = SideBySide(said)
         self._keys_page = KeysPage(store)
@@ -195,8 +195,11 @@ class Application:
 
     def _askable(self, visitor: Visitor, rows: list[Any]) -> list[Any]:
         """The models that the visitor may ask: no others are shown, as on every API."""
-        limits = self._limits_of(visitor.key_id)
-        return [row for row in rows if limits is not None and limits.may_ask(row["id"])]
+        return [row for row in rows if self._may_ask(visitor.key_id, row["id"])]
+
+    def _may_ask(self, visitor_id: str | None, model: str) -> bool:
+        limits = self._limits_of(visitor_id)
+        return limits is not None and limits.may_ask(model)
 
     async def _show_events(self, request: Request) -> Response:
         visitor = visitor_of(request)

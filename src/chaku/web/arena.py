@@ -9,9 +9,10 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -41,6 +42,8 @@ HIDDEN_S = 2.0
 
 CheckPrompt = Callable[[str], Awaitable[None]]
 """Raises the error that refuses a prompt."""
+MayAsk = Callable[[str | None, str], bool]
+"""Whether a visitor may ask the model of that name."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Arena:
         store: Store,
         answers: Answers,
         models: Callable[[], list[Any]],
+        may_ask: MayAsk,
         open_stream: Opener,
         settings: ArenaSettings,
         check_prompt: CheckPrompt | None = None,
@@ -74,6 +78,7 @@ class Arena:
         self._store = store
         self._answers = answers
         self._models = models
+        self._may_ask = may_ask
         self._open_stream = open_stream
         self._contestants = settings.contestants
         self._per_hour = settings.battles_per_hour
@@ -122,15 +127,19 @@ class Arena:
         standing = self._contestants or [_as_recommended(serving[name]) for name in sorted(serving)]
         return {one.name: one for one in standing if one.model in serving}
 
-    async def probabilities(self) -> dict[pairs.Pair, float]:
-        """How likely each pair of ready contestants is to be drawn next."""
+    def _ready_for(self, visitor_id: str | None) -> dict[str, Contestant]:
+        """Those whose model the visitor may ask."""
+        return {name: one for name, one in self.ready().items() if self._may_ask(visitor_id, one.model)}
+
+    async def probabilities(self, contestants: Iterable[str]) -> dict[pairs.Pair, float]:
+        """How likely each pair of these contestants is to be drawn next."""
         if self._results is None or time.monotonic() - self._results[0] > RESULTS_S:
             self._results = (time.monotonic(), await asyncio.to_thread(self._comparisons.outcome_counts))
-        return pairs.pair_probabilities(list(self.ready()), self._results[1])
+        return pairs.pair_probabilities(list(contestants), self._results[1])
 
     async def show(self, request: Request) -> Response:
         """Whether there can be a battle, and on what terms."""
-        book, ready = self._book(request), self.ready()
+        book, ready = self._book(request), self._ready_for(visitor_of(request).key_id)
         num_recent = await asyncio.to_thread(book.num_recent, now=_now())
         publish = await asyncio.to_thread(book.last_consent)
         return json_response(
@@ -156,19 +165,20 @@ class Arena:
     async def begin(self, request: Request) -> Response:
         """Draw a pair."""
         asked = await read_json(request, arena_shapes.NewBattle)
-        ready, probabilities = self.ready(), await self.probabilities()
+        book, ready = self._book(request), self._ready_for(visitor_of(request).key_id)
+        probabilities = await self.probabilities(ready)
         if not probabilities:
             raise Conflict(_why_closed(ready), fix="try again when another model is ready", code="arena_closed")
         drawn, probability = pairs.draw(probabilities, self._chance)
         battle = await asyncio.to_thread(
-            self._book(request).create,
+            book.create,
             (ready[drawn[0]], ready[drawn[1]]),
             probability,
             publish=asked.consent.publish,
             per_hour=self._per_hour,
             now=_now(),
         )
-        return json_response(await self._shown(self._book(request), battle.id), 201)
+        return json_response(await self._shown(book, battle.id), 201)
 
     async def show_battle(self, request: Request) -> Response:
         """A battle as it stands, its sides named after the vote only."""
@@ -183,16 +193,14 @@ class Arena:
         book = self._book(request)
         battle = await self._settled(book, _battle_id(request))
         if battle.id in self._running or await asyncio.to_thread(is_streaming, book, battle):
-            raise Conflict(
-                "an answer is being written", fix="wait until both sides have ended", code="battle_answering"
-            )
+            raise Conflict("an answer is being written", fix="wait until both have ended", code="battle_answering")
         # Shielded: if the caller leaves now, the turn still runs.
         battle = await asyncio.shield(self._start(book, battle, asked.content))
         return json_response(await self._shown(book, battle.id), 202)
 
     async def _start(self, book: Battles, battle: StoredBattle, content: str) -> StoredBattle:
         battle = await asyncio.to_thread(book.begin_turn, battle.id, most=self._turns, now=_now())
-        turn = BattleTurn(book, battle, self._answers, self._substitute)
+        turn = BattleTurn(book, battle, self._answers, partial(self._substitute, battle.owner_id))
         self._running[battle.id] = self._recent[battle.id] = turn
         task = tasks.start(turn.run(content), f"battle-{battle.id}")
         self._tasks.add(task)
@@ -205,8 +213,8 @@ class Arena:
         task.add_done_callback(ended)
         return battle
 
-    def _substitute(self, tried: set[str]) -> Contestant | None:
-        others = [contestant for name, contestant in sorted(self.ready().items()) if name not in tried]
+    def _substitute(self, visitor_id: str | None, tried: set[str]) -> Contestant | None:
+        others = [contestant for name, contestant in sorted(self._ready_for(visitor_id).items()) if name not in tried]
         return self._chance.choice(others) if others else None
 
     async def follow(self, request: Request) -> Response:
@@ -333,7 +341,7 @@ def _as_recommended(row: dict[str, Any]) -> Contestant:
 
 
 def _why_closed(ready: dict[str, Contestant]) -> str:
-    return f"a battle needs two contestants, and {'one is' if ready else 'none is'} ready"
+    return f"a battle needs two contestants that you may ask, and {'one is' if ready else 'none is'} ready"
 
 
 def _battle_id(request: Request) -> str:

@@ -192,7 +192,7 @@ class ArenaBoard:
 
     async def _sampling(self) -> list[arena_shapes.PairShown]:
         counts = await asyncio.to_thread(self._book.pair_counts, now=datetime.now(UTC))
-        probabilities = await self._arena.probabilities()
+        probabilities = await self._arena.probabilities(self._arena.ready())
         shown: list[arena_shapes.PairShown] = []
         for pair in sorted({*counts, *probabilities}):
             num_battles, num_votes = counts.get(pair, (0, 0))
