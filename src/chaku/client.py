@@ -105,7 +105,7 @@ class Client:
         try:
             choice = content["choices"][0]
             delta = delta_of_choice(choice, choice["message"], content.get("usage"))
-        except (KeyError, IndexError, TypeError, ValueError):
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError):
             raise EngineError(f"{self.base_url} sent something that is not a chat completion", fix=_V1_HINT) from None
         if delta.finish_reason is None:
             raise BrokenOff(f"{self.base_url} broke off its answer: it came without a finish_reason")

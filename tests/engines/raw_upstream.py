@@ -72,7 +72,7 @@ async def raw(
     url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
     engine = UpstreamEngine("scripted", ModelConfig(source=url, **{"upstream_model": "theirs", **config}))
     try:
-        async with gateway(engine, moderation=moderation) as g:
+        async with gateway(engine, moderation=moderation, fastchat_networks=("127.0.0.0/8",)) as g:
             yield g, engine
     finally:
         listener.close()

@@ -118,6 +118,67 @@ async def test_token_counts_that_are_none_cost_no_answer_and_are_not_counted(pat
     assert (len(g.exchanges), counted) == (len(answers), {(200, 0, False)})
 
 
+TRANSLATED: dict[str, dict[str, Any]] = {
+    "/v1/messages": {**chat(), "max_tokens": 5},
+    "/v1/responses": {"model": "scripted", "input": "hi"},
+    "/ollama/api/chat": chat(),
+    "/ollama/api/generate": {"model": "scripted", "prompt": "hi"},
+    "/fastchat/worker_generate": {"model": "scripted", "prompt": "hi"},
+}
+ODD_MESSAGES: list[Any] = [
+    {"content": 7}, {"content": {"text": "x"}}, {"content": True}, {"refusal": 7}, {"content": None, "tool_calls": [7]},
+    {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": {"a": 1}}}]}, "hi", [1],
+]  # fmt: skip
+
+
+def answers_of(message: Any) -> list[bytes]:
+    """A whole answer and a stream of this message."""
+    whole, chunk = orjson.loads(WHOLE), orjson.loads(WORD[6:])
+    whole["choices"][0]["message"] = chunk["choices"][0]["delta"] = message
+    return [reply(200, orjson.dumps(whole)), stream(b"data: " + orjson.dumps(chunk) + b"\n\n" + END + USAGE + DONE)]
+
+
+async def translated(path: str, *answers: bytes) -> list[tuple[int, str]]:
+    """Status and text of each answer, whole and streamed in turns, in the words of another API."""
+    got = []
+    async with raw(RawServer(*answers)) as (g, _):
+        for number in range(len(answers)):
+            url, asked = g.url + path, {**TRANSLATED[path], "stream": bool(number % 2)}
+            if "fastchat" in path:
+                url += "_stream" * asked.pop("stream")
+            async with g.http.post(url, json=asked) as response:
+                got.append((response.status, await response.text()))
+    return got
+
+
+@pytest.mark.parametrize("path", TRANSLATED)
+async def test_a_list_of_parts_is_their_text_on_every_wire(path: str) -> None:
+    parts = [{"type": "text", "text": "so "}, {"type": "text", "text": "it is"}]
+    for status, text in await translated(path, *answers_of({"role": "assistant", "content": parts})):
+        assert status == 200 and "so it is" in text
+
+
+@pytest.mark.parametrize("path", TRANSLATED)
+async def test_an_answer_of_no_shape_is_a_502_on_every_wire(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    messages = (
+        ODD_MESSAGES if "fastchat" not in path else [*ODD_MESSAGES[:3], *ODD_MESSAGES[-2:]]
+    )  # it reads texts only
+    answers = [answer for message in messages for answer in answers_of(message)]
+    nothing = [reply(200, orjson.dumps({**orjson.loads(WHOLE), "choices": choices})) for choices in ([], [7])]
+    got = await translated(path, *answers, nothing[0], stream(b'data: {"choices":[{]}\n\n' + DONE), nothing[1])
+    assert [status for status, _ in got] == [502] * len(got), got
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(("text", "status"), [("hi", 200), ([{"type": "text", "text": "hi"}], 200), (7, 502)])
+async def test_a_score_is_made_of_texts(text: Any, status: int) -> None:
+    answer = orjson.loads(WHOLE)
+    answer["choices"] = [{"index": 0, "text": text, "finish_reason": "stop"}]
+    async with raw(RawServer(reply(200, orjson.dumps(answer)))) as (g, _):
+        got, scored, _ = await g.post("/score", {"input_data": {"input_string": ["say "]}})
+    assert (got, got == 502 or scored) == (status, status == 502 or [{"0": "say hi"}])
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -14,7 +14,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from chaku.protocol.answers import CompletionUsage, chunks_of
+from chaku.protocol.answers import CompletionUsage, choices_of, chunks_of
+from chaku.protocol.deltas import text_in
 
 Route = Literal["chat", "completions", "embeddings"]
 PROMPT_FIELD: dict[Route, str] = {"chat": "messages", "completions": "prompt", "embeddings": "input"}
@@ -158,9 +159,9 @@ class Block:
 
 def _texts(data: bytes) -> Iterator[str]:
     for chunk in chunks_of(data):
-        for choice in chunk.get("choices", ()):
-            if choice.get("index", 0) == 0:
-                yield choice.get("text") or (choice.get("delta") or {}).get("content") or ""
+        for choice in choices_of(chunk):
+            if not choice.get("index"):
+                yield text_in(choice.get("text") or (choice.get("delta") or {}).get("content"))
 
 
 class Answer(ABC):

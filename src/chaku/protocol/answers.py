@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import (
     Any,
     Literal,
@@ -12,6 +12,8 @@ from typing import (
 
 import orjson
 from typing_extensions import TypedDict
+
+from chaku.errors import EngineError
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 
@@ -261,6 +263,7 @@ class AnswerFrame:
 
 
 DONE = b"data: [DONE]\n\n"
+NOT_OPENAI = "the engine sent an answer in a shape that is not OpenAI's"
 
 
 def event(chunk: Any) -> bytes:
@@ -269,7 +272,29 @@ def event(chunk: Any) -> bytes:
 
 
 def chunks_of(events: bytes) -> Iterator[dict[str, Any]]:
-    """The JSON objects of whole events, as engines send them; the mark of the end is none."""
+    """The JSON objects of whole events, as engines send them; the mark of the end is none.
+
+    Raises EngineError for an event that is not JSON.
+    """
     for line in events.split(b"\n\n"):
         if line.startswith(b"data: {"):
-            yield orjson.loads(line[6:])
+            try:
+                yield orjson.loads(line[6:])
+            except orjson.JSONDecodeError:
+                raise EngineError(NOT_OPENAI) from None
+
+
+def choices_of(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The choices of an answer or a chunk, none where it has none. Raises EngineError for those of another shape."""
+    choices = answer.get("choices") or []
+    if not isinstance(choices, list) or not all(map(_is_choice, choices)):
+        raise EngineError(NOT_OPENAI)
+    return choices
+
+
+def _is_choice(choice: Any) -> bool:
+    return (
+        isinstance(choice, dict)
+        and isinstance(choice.get("index"), int | None)
+        and all(isinstance(choice.get(part) or {}, dict) for part in ("message", "delta"))
+    )

@@ -89,7 +89,10 @@ def deltas_of_event(data: str) -> list[Delta]:
 
 
 def delta_of_choice(choice: Mapping[str, Any], message: Mapping[str, Any], usage: Mapping[str, Any] | None) -> Delta:
-    """One choice as a delta; `message` is its `delta` in a stream, its `message` in a whole answer."""
+    """One choice as a delta; `message` is its `delta` in a stream, its `message` in a whole answer.
+
+    Raises EngineError where a text is none.
+    """
     calls = []
     for position, call in enumerate(message.get("tool_calls") or ()):
         function = call.get("function") or {}
@@ -98,19 +101,28 @@ def delta_of_choice(choice: Mapping[str, Any], message: Mapping[str, Any], usage
                 index=int(call.get("index", position)),
                 id=call.get("id"),
                 name=function.get("name"),
-                arguments=function.get("arguments") or "",
+                arguments=text_in(function.get("arguments") or ""),
             )
         )
     return Delta(
-        text=message.get("content") or "",
+        text=text_in(message.get("content")),
         reasoning=words_in(message.get("reasoning_content")) or words_in(message.get("reasoning")),
         tool_calls=tuple(calls),
-        refusal=message.get("refusal") or "",
+        refusal=text_in(message.get("refusal")),
         stop_sequence=stop if isinstance(stop := choice.get("stop_reason"), str) else None,  # vLLM's name
         finish_reason=choice.get("finish_reason"),
         usage=read_usage(usage),
         logprobs=tuple((choice.get("logprobs") or {}).get("content") or ()),
     )
+
+
+def text_in(value: Any) -> str:
+    """The text of a field that holds one: null is empty, a list of parts is their texts. Raises EngineError."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, list):
+        return words_in(value)
+    raise EngineError("the engine sent something else where a text belongs")
 
 
 def words_in(value: Any) -> str:

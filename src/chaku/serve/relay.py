@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from typing import Any, TypeVar
 
 from chaku.engines.base import Block
+from chaku.errors import EngineError
+from chaku.protocol.answers import NOT_OPENAI
 from chaku.serve.exchange import Exchange
 from chaku.serve.wires.base import Translation
 
+log = logging.getLogger(__name__)
+
+Said = TypeVar("Said")
 AsgiMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[AsgiMessage]]
 Send = Callable[[AsgiMessage], Awaitable[None]]
@@ -48,12 +54,12 @@ class Relay:
                 exchange.first_token_s = exchange.since_start_s()
         if block.usage is not None:
             exchange.take_usage(block.usage)
+        piece = self._translated(self._translation.piece, block)  # it may fail: then the headers have not gone out
         if not exchange.has_headers_sent:
             exchange.begin(200)
             kind = (b"content-type", self._translation.media_type)
             headers = [kind, *_STREAM_HEADERS, *self._headers, *note_headers(notes)]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        piece = self._translation.piece(block)
         if piece or block.is_last:
             if block.is_last:
                 await self._prepare_end()
@@ -63,7 +69,7 @@ class Relay:
     async def whole(self, answer: dict[str, Any], notes: tuple[str, ...]) -> None:
         """Send a whole answer."""
         self._exchange.take_usage(answer.get("usage"))
-        body = self._translation.whole(answer)  # it may fail: then the headers have not gone out
+        body = self._translated(self._translation.whole, answer)  # it may fail: then the headers have not gone out
         await self._prepare_end()
         self._exchange.begin(200)
         await send_json(self._send, 200, body, [*self._headers, *note_headers(notes)])
@@ -75,6 +81,14 @@ class Relay:
             await self._prepare_end()
             await self._send({"type": "http.response.body", "body": b""})
             self._exchange.is_complete = True
+
+    def _translated(self, translate: Callable[[Said], bytes], said: Said) -> bytes:
+        """What the client gets for it. Raises EngineError for an answer in a shape that nobody can read."""
+        try:
+            return translate(said)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            log.warning("answer not translated model=%r why=%s", self._exchange.model, type(error).__name__)
+            raise EngineError(NOT_OPENAI) from error
 
     async def _prepare_end(self) -> None:
         if self._before_end is not None:

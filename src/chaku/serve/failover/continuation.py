@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import orjson
-
 from chaku.engines.base import Block, Capabilities, Route
-from chaku.protocol.answers import DONE, CompletionUsage, event
+from chaku.protocol.answers import DONE, CompletionUsage, choices_of, chunks_of, event
 from chaku.protocol.deltas import THOUGHTS
 from chaku.protocol.openai import LENGTH_LIMITS
 
@@ -51,14 +49,15 @@ class Continuation:
     def note(self, block: Block) -> None:
         """Note what a block says, before it is sent."""
         self._num_tokens += block.num_tokens
-        for chunk in _chunks(block):
+        for chunk in chunks_of(block.data):
             if not self._frame:
                 self._frame = {name: chunk[name] for name in _FRAME if name in chunk}
-            for choice in chunk.get("choices", ()):
+            for choice in choices_of(chunk):
                 delta = choice.get("delta") or {}
-                if any(delta.get(name) for name in _NOT_TEXT):
+                text = delta.get("content") or ""
+                if not isinstance(text, str) or any(delta.get(name) for name in _NOT_TEXT):
                     self._is_text_only = False
-                if text := delta.get("content"):
+                else:
                     self._texts.append(text)
                 self.is_finished |= choice.get("finish_reason") is not None
 
@@ -85,11 +84,11 @@ class Continuation:
             return
         kept: list[bytes] = []
         usage = self._merged(block.usage) if block.usage is not None else None
-        for chunk in _chunks(block):
+        for chunk in chunks_of(block.data):
             chunk.update(self._frame)
             if chunk.get("usage"):
                 chunk["usage"] = usage
-            choices = chunk.get("choices", ())
+            choices = choices_of(chunk)
             for choice in choices:
                 delta = choice.get("delta") or {}
                 delta.pop("role", None)
@@ -122,9 +121,3 @@ class Continuation:
             "prompt_tokens": max(0, usage["prompt_tokens"] - self._num_before),
             "completion_tokens": usage["completion_tokens"] + self._num_before,
         }
-
-
-def _chunks(block: Block) -> Iterator[dict[str, Any]]:
-    for line in block.data.split(b"\n\n"):
-        if line.startswith(b"data: {"):
-            yield orjson.loads(line[6:])

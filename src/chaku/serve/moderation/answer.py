@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from chaku.engines.base import Block, Route
-from chaku.errors import ChakuError, EngineError
-from chaku.protocol.answers import DONE, chunks_of, event
+from chaku.errors import ChakuError
+from chaku.protocol.answers import DONE, choices_of, chunks_of, event
 from chaku.protocol.deltas import THOUGHTS, words_in
 from chaku.serve.failover.dispatch import Sink
 from chaku.serve.moderation.moderator import PASS, Decision, Moderator, header_of
@@ -19,7 +19,6 @@ from chaku.serve.relay import Relay
 
 _ALL = "all"
 """The place of all texts of an answer in a row: a passage may begin in the thoughts and end in the text."""
-_NOT_OPENAI = "the engine sent an answer in a shape that is not OpenAI's"
 _FIELDS = frozenset({"role", "content", "refusal", "tool_calls", *THOUGHTS})
 
 
@@ -112,7 +111,7 @@ class JudgedAnswer(Sink):
         for chunk in chunks_of(block.data):
             self._frame = self._frame or {name: chunk[name] for name in chunk if name not in ("choices", "usage")}
             for choice, holder, name in _choices_in(chunk):
-                index, texts = choice.get("index", 0), _texts_of(holder, name)
+                index, texts = choice.get("index") or 0, _texts_of(holder, name)
                 said = _in_a_row(texts)
                 for place, text in {**texts, _ALL: said}.items():
                     self._texts[index, place] = self._texts.get((index, place), "") + text
@@ -156,20 +155,9 @@ def _choices_in(answer: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[s
 
     Raises EngineError for another shape: texts in unknown places can't be judged, and must not pass.
     """
-    choices = answer.get("choices") or []
-    if not isinstance(choices, list):
-        raise EngineError(_NOT_OPENAI)
-    for choice in choices:
-        yield choice, *_holder_of(choice)
-
-
-def _holder_of(choice: Any) -> tuple[dict[str, Any], str]:
-    if isinstance(choice, dict) and isinstance(choice.get("index", 0), int):
+    for choice in choices_of(answer):
         part = next((part for part in ("message", "delta") if part in choice), None)
-        holder = choice if part is None else choice[part] or {}
-        if isinstance(holder, dict):
-            return holder, "text" if part is None else "content"
-    raise EngineError(_NOT_OPENAI)
+        yield (choice, choice, "text") if part is None else (choice, choice[part] or {}, "content")
 
 
 def _texts_of(holder: dict[str, Any], name: str) -> dict[str, str]:

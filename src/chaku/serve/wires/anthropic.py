@@ -10,7 +10,7 @@ import orjson
 
 from chaku.engines.base import Block, Route
 from chaku.errors import ChakuError
-from chaku.protocol.answers import chunks_of
+from chaku.protocol.answers import choices_of, chunks_of
 from chaku.protocol.anthropic import CountTokensRequest, MessagesRequest
 from chaku.protocol.deltas import Delta, TokenUsage, ToolCallPart, delta_of_choice, read_usage
 from chaku.protocol.validation import ReadRequest
@@ -157,7 +157,7 @@ class _Message:
                 yield {"type": "message_start", "message": message | {"usage": _counts(None)}}
                 yield {"type": "ping"}
             self._usage = read_usage(chunk.get("usage")) or self._usage
-            for choice in chunk["choices"]:
+            for choice in choices_of(chunk):
                 delta = delta_of_choice(choice, choice.get("delta") or {}, None)
                 self._note(delta)
                 yield from self._deltas(delta)

@@ -9,8 +9,8 @@ import orjson
 
 from chaku.engines.base import Block, Route
 from chaku.errors import ChakuError, InvalidRequest
-from chaku.protocol.answers import chunks_of
-from chaku.protocol.deltas import TokenUsage, read_usage
+from chaku.protocol.answers import choices_of, chunks_of
+from chaku.protocol.deltas import TokenUsage, read_usage, text_in
 from chaku.protocol.fastchat import (
     CountRequest,
     EmbeddingsRequest,
@@ -135,7 +135,7 @@ class _Generation:
         if self.counts_only:
             return orjson.dumps({"count": prompt_tokens_of(answer), "error_code": 0})
         choice = answer["choices"][0]
-        self._text = choice["message"]["content"] or "" if "message" in choice else choice["text"]
+        self._text = text_in(choice["message"]["content"] if "message" in choice else choice["text"])
         self._finish, self._usage = choice["finish_reason"], read_usage(answer.get("usage"))
         return orjson.dumps(self._content())
 
@@ -145,7 +145,7 @@ class _Generation:
         self._text += added
         self._usage = read_usage(block.usage) or self._usage
         for chunk in chunks_of(block.data):
-            for choice in chunk.get("choices", ()):
+            for choice in choices_of(chunk):
                 self._finish = choice.get("finish_reason") or self._finish
         if block.is_last:
             return frame(self._content())

@@ -12,7 +12,7 @@ import orjson
 
 from chaku.engines.base import Block, Route
 from chaku.errors import ChakuError
-from chaku.protocol.answers import chunks_of
+from chaku.protocol.answers import choices_of, chunks_of
 from chaku.protocol.deltas import Delta, TokenUsage, ToolCallPart, delta_of_choice, read_usage
 from chaku.protocol.ollama import OllamaChatRequest, OllamaEmbedRequest, OllamaGenerateRequest
 from chaku.protocol.validation import ReadRequest
@@ -125,7 +125,7 @@ class _Answer:
     def _lines(self, block: Block) -> Iterator[dict[str, Any]]:
         for chunk in chunks_of(block.data):
             self._usage = read_usage(chunk.get("usage")) or self._usage
-            for choice in chunk["choices"]:
+            for choice in choices_of(chunk):
                 delta = _delta(choice, choice.get("delta"))
                 self._finish_reason = delta.finish_reason or self._finish_reason
                 for part in delta.tool_calls:

@@ -11,7 +11,7 @@ import orjson
 
 from chaku.engines.base import Block, Route
 from chaku.errors import ChakuError
-from chaku.protocol.answers import chunks_of
+from chaku.protocol.answers import choices_of, chunks_of
 from chaku.protocol.deltas import Delta, TokenUsage, delta_of_choice, read_usage
 from chaku.protocol.errors import body_of
 from chaku.protocol.responses import ResponsesRequest
@@ -122,7 +122,7 @@ class _Response:
                 yield {"type": "response.created", "response": self._response("in_progress")}
                 yield {"type": "response.in_progress", "response": self._response("in_progress")}
             self._usage = read_usage(chunk.get("usage")) or self._usage
-            for choice in chunk["choices"]:
+            for choice in choices_of(chunk):
                 yield from self._take(delta_of_choice(choice, choice.get("delta") or {}, None))
         if block.is_last:
             yield from self._close(*self._open)

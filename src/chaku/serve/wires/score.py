@@ -10,6 +10,7 @@ import orjson
 from chaku.engines.base import Block, Route
 from chaku.errors import ChakuError, EngineError, InvalidRequest
 from chaku.protocol.azure_ml import ScoreParameters, ScoreRequest
+from chaku.protocol.deltas import text_in
 from chaku.protocol.errors import body_of
 from chaku.protocol.validation import ReadRequest
 from chaku.serve.body import TEXT_LIMITS
@@ -55,7 +56,7 @@ class _Score:
 
     def whole(self, answer: dict[str, Any]) -> bytes:
         """A list of texts. Raises EngineError where the engine did not continue each."""
-        texts = {choice["index"]: choice["text"] for choice in answer["choices"]}
+        texts = {choice["index"]: text_in(choice["text"]) for choice in answer["choices"]}
         if len(texts) != len(self.beginnings):
             raise EngineError(f"the engine continued {len(texts)} of {len(self.beginnings)} texts")
         return orjson.dumps([{"0": start + texts[index]} for index, start in enumerate(self.beginnings)])
