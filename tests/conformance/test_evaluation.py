@@ -35,6 +35,7 @@ def test_the_real_model_answers_and_judges_four_questions(served: ChakuServer, t
 
 
 @pytest.mark.prove
+@pytest.mark.timeout(1800)  # 84 judgements of the real model
 def test_a_check_of_the_real_model_says_why_it_is_not_fit_as_a_judge(served: ChakuServer, tmp_path: Path) -> None:
     words = ("eval", "judge-check", MODEL, "--items", "12", "--judge-tokens", "96", "-o", str(tmp_path / "check"))
     done = run_chaku(tmp_path, *words, "--base-url", served.base_url, "--json")
