@@ -2,10 +2,15 @@
 
 import contextlib
 import json
+import os
+import pty
+import select
 import stat
+import sys
 
 import pytest
 
+from chaku.cli.terminal.repl import _typing_waits
 from fake_openai import answer, refusal
 from processes import CHAKU, PATIENCE_S
 from terminal import Terminal
@@ -94,6 +99,17 @@ def test_ctrl_c_twice_on_an_empty_line_leaves(repl):
     terminal.expect("›")
     terminal.send("\x03")
     assert terminal.wait() == 0
+
+
+def test_ctrl_c_between_two_prompts_waits_for_the_next(monkeypatch):
+    """It would end the program, which then looks as if it had ended by itself."""
+    keyboard, screen = pty.openpty()
+    with os.fdopen(screen, "rb", buffering=0) as tty:
+        monkeypatch.setattr(sys, "stdin", tty)
+        with _typing_waits():
+            os.write(keyboard, b"\x03")
+            assert select.select([tty], [], [], 5)[0] and tty.read(1) == b"\x03"
+    os.close(keyboard)
 
 
 @pytest.mark.parametrize(

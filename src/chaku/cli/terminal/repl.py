@@ -185,7 +185,9 @@ async def _interrupt_cancels(task: asyncio.Task[Any]) -> AsyncIterator[None]:
     before = signal.getsignal(signal.SIGINT)
     loop.add_signal_handler(signal.SIGINT, task.cancel)
     try:
-        yield
+        iflag, _, _, lflag, *_ = termios.tcgetattr(sys.stdin.fileno())
+        with _terminal_flags(iflag, lflag | termios.ISIG):
+            yield
     finally:
         loop.remove_signal_handler(signal.SIGINT)
         signal.signal(signal.SIGINT, before)
@@ -193,13 +195,22 @@ async def _interrupt_cancels(task: asyncio.Task[Any]) -> AsyncIterator[None]:
 
 @contextlib.contextmanager
 def _typing_waits() -> Iterator[None]:
-    """What is typed while no prompt is there is not echoed into the answer, and reaches the next prompt key by key."""
+    """What is typed while no prompt is there is not echoed into the answer, and reaches the next prompt key by key.
+
+    So does Ctrl-C, but while an answer is written: it would end the program between two prompts.
+    """
+    iflag, _, _, lflag, *_ = termios.tcgetattr(sys.stdin.fileno())
+    # Enter stays Enter; a line feed would be Ctrl-J.
+    with _terminal_flags(iflag & ~termios.ICRNL, lflag & ~(termios.ECHO | termios.ICANON | termios.ISIG)):
+        yield
+
+
+@contextlib.contextmanager
+def _terminal_flags(iflag: int, lflag: int) -> Iterator[None]:
+    """Standard input with these flags of termios, then as it was."""
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
-    waiting = [*before]
-    waiting[0] = before[0] & ~termios.ICRNL  # Enter stays Enter; a line feed would be Ctrl-J
-    waiting[3] = before[3] & ~(termios.ECHO | termios.ICANON)
-    termios.tcsetattr(descriptor, termios.TCSADRAIN, waiting)
+    termios.tcsetattr(descriptor, termios.TCSADRAIN, [iflag, *before[1:3], lflag, *before[4:]])
     try:
         yield
     finally:
