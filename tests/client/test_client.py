@@ -62,6 +62,13 @@ async def test_a_whole_answer_carries_text_reasoning_calls_and_usage(client, ser
     assert "stream" not in server.bodies[0]
 
 
+@pytest.mark.parametrize("message", [{"content": 7}, {"tool_calls": ["add"]}])
+async def test_a_whole_answer_of_another_shape_raises(client, server, message):
+    server.script.append(whole(message))
+    with pytest.raises(EngineError, match=r"not a chat completion|where a text belongs"):
+        await client.chat(HELLO, "fake")
+
+
 async def test_reasoning_tool_calls_and_logprobs_come_as_parts(client, server):
     entry = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}
     calls = [[{"index": 0, "id": "t1", "function": {"name": "add", "arguments": ""}}],
