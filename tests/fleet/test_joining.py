@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -127,9 +127,8 @@ async def test_a_join_token_does_not_make_callers_need_a_key() -> None:
 
 
 @contextlib.asynccontextmanager
-async def tunnel(target: str) -> AsyncIterator[str]:
-    """Forwards connections to `target`, as `ssh -L` and `ssh -R` do; its URL."""
-    host, _, port = target.removeprefix("http://").rpartition(":")
+async def tunnel(target: asyncio.Future[str]) -> AsyncIterator[str]:
+    """Forwards connections to `target`, once it is known, as `ssh -L` and `ssh -R` do; its URL."""
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
@@ -139,7 +138,8 @@ async def tunnel(target: str) -> AsyncIterator[str]:
         writer.close()
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection(host, int(port))
+        there = urlsplit(await target)
+        there_reader, there_writer = await asyncio.open_connection(there.hostname, there.port)
         await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer))
 
     server = await asyncio.start_server(forward, "127.0.0.1", 0)
@@ -148,15 +148,15 @@ async def tunnel(target: str) -> AsyncIterator[str]:
 
 
 async def test_a_worker_joins_through_a_tunnel_in_both_directions() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    gateway_url, worker_url = asyncio.Future[str](), asyncio.Future[str]()
     async with (
         gateway_without_models() as g,
-        tunnel(g.url) as to_gateway,
-        tunnel(f"http://127.0.0.1:{port}") as to_worker,
-        worker_here(to_gateway, advertise=to_worker, port=port),
+        tunnel(gateway_url) as to_gateway,
+        tunnel(worker_url) as to_worker,
+        worker_here(to_gateway, advertise=to_worker) as w,
     ):
+        gateway_url.set_result(g.url)
+        worker_url.set_result(w.url)
         await soon(lambda: states(g) == {"w": "ready"})
         assert await said(g) == "You said: hi"
         assert g.serving.fleet is not None
