@@ -289,3 +289,12 @@ def test_memory_stays_under_two_tensors_and_buffers(tmp_path, format):
     assert bits_of(folders[3]).keys() == bits_of(folders[1]).keys()
     buffers_bytes = 12 << 20
     assert tensor_bytes < int(done.stdout) < 2 * tensor_bytes + buffers_bytes
+
+
+def test_the_commands_take_the_name_of_a_pulled_model(tmp_path, pair, monkeypatch):
+    base, target = pair
+    monkeypatch.setattr("chaku.cli.weights.readable.pulled", {"a-pulled-name": base}.get)
+    for command, other, output in (("make-delta", target, "delta"), ("apply-delta", tmp_path / "delta", "back")):
+        ran = run_here("weights", command, "a-pulled-name", str(other), "-o", str(tmp_path / output), env=environment())
+        assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "back/model.safetensors").read_bytes() == (target / "model.safetensors").read_bytes()

@@ -9,6 +9,7 @@ import click
 from chaku.cli.help_page import command
 from chaku.cli.progress.passes import passes, passing
 from chaku.cli.weights.options import FOLDER, output_option, overwrite_option, shard_option
+from chaku.cli.weights.readable import readable
 from chaku.packages import needs
 from chaku.weights.delta import apply_delta as apply
 from chaku.weights.delta import make_delta as make
@@ -31,13 +32,18 @@ from chaku.weights.delta import make_delta as make
 def make_delta(base: Path, target: Path, output: Path, format: str, shard_bytes: int, overwrite: bool) -> None:
     """Write the delta that turns the model BASE into the model TARGET. It is useless without BASE.
 
-    Both are folders with safetensors or .bin weights of one architecture, size and dtype.
+    Each is a folder with safetensors or .bin weights, or a name that `chaku pull` knows. Both have one architecture,
+    size and dtype.
     """
 
-    with passing("comparing") as watch:
+    with (
+        readable(base, as_gguf=False) as base_folder,
+        readable(target, as_gguf=False) as target_folder,
+        passing("comparing") as watch,
+    ):
         made = make(
-            base,
-            target,
+            base_folder,
+            target_folder,
             output,
             format="xor" if format == "xor" else "difference",
             shard_bytes=shard_bytes,
@@ -62,12 +68,16 @@ def make_delta(base: Path, target: Path, output: Path, format: str, shard_bytes:
 def apply_delta(base: Path, delta: Path, output: Path, shard_bytes: int, overwrite: bool) -> None:
     """Write the target model that DELTA makes of the model BASE.
 
-    DELTA is a folder written by make-delta, or a plain difference as published for Vicuna v0 and v1.1.
+    BASE is a folder, or a name that `chaku pull` knows. DELTA is a folder written by make-delta, or a plain difference
+    as published for Vicuna v0 and v1.1.
     """
 
-    with passes("checking the base", "applying") as (watch_check, watch):
+    with (
+        readable(base, as_gguf=False) as base_folder,
+        passes("checking the base", "applying") as (watch_check, watch),
+    ):
         applied = apply(
-            base,
+            base_folder,
             delta,
             output,
             shard_bytes=shard_bytes,

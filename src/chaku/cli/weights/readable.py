@@ -1,4 +1,4 @@
-"""What `chaku weights convert` is given, as a folder or file that holds weights."""
+"""What a `chaku weights` command is given, as a folder or file that holds weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def readable(model: Path, *, as_gguf: bool) -> Iterator[Path]:
     """
     if not model.exists():
         model = pulled(str(model)) or _built_in(str(model)) or model
-    with tempfile.TemporaryDirectory(prefix="chaku-convert-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="chaku-weights-") as scratch:
         if is_checkpoint(model):
             from chaku.train.export import export_checkpoint
 
