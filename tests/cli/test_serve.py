@@ -70,6 +70,17 @@ def test_the_settings_show_the_database_in_use_without_its_password_and_every_mo
     assert "hunter" not in everything
 
 
+def test_the_settings_name_the_contestants_and_show_settings_tells_all_of_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = {"contestants": [{"name": "steady", "model": "m"}, {"name": "pirate", "model": "m", "system": "Arr."}]}
+    loaded = load(ServeConfig, None, flags)
+    serve_module._print_settings(loaded, [], everything=False)
+    assert "  contestants = [steady, pirate]  (flag)\n" in capsys.readouterr().err
+    serve_module._print_settings(loaded, [], everything=True)
+    assert "{name: pirate, model: m, system: Arr., sampling: {}}]  (flag)\n" in capsys.readouterr().err
+
+
 def test_every_setting_of_a_file_has_a_flag() -> None:
     flags = {parameter.name for parameter in serve_module.serve.params}
     per_model = ModelConfig.model_fields.keys() - {"source", "name"}  # NAME=MODEL says both

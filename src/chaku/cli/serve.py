@@ -180,6 +180,8 @@ def _print_settings(loaded: Loaded[ServeConfig], named: list[Named], *, everythi
             if value is None and environment("CHAKU_DATABASE"):
                 origin = "CHAKU_DATABASE"
             value = without_password(value or database_url())
+        if key == "contestants" and not everything:
+            value = [contestant.name for contestant in loaded.config.contestants]
         if key != "models" and (everything or origin != "default"):
             say(f"  {key} = {_in_yaml(value)}  ({origin})", err=True)
     for name, model, reference in named:
