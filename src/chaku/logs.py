@@ -7,6 +7,8 @@ import logging
 import sys
 from collections import deque
 
+from chaku.wrapping import wrapped
+
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="-")
 
 
@@ -20,7 +22,7 @@ class _RequestIdFilter(logging.Filter):
 
 
 class _Short(logging.Formatter):
-    """For people at a terminal: what every line would repeat is left out."""
+    """For people at a terminal: what every line would repeat is left out, and long lines are wrapped between words."""
 
     def format(self, record: logging.LogRecord) -> str:
         parts = [self.formatTime(record, "%H:%M:%S"), f"{record.name.removeprefix('chaku.')}: {record.getMessage()}"]
@@ -28,7 +30,7 @@ class _Short(logging.Formatter):
             parts.insert(1, record.request_id)  # type: ignore[attr-defined]
         if record.levelno != logging.INFO:
             parts.insert(1, record.levelname)
-        line = " ".join(parts)
+        line = wrapped(" ".join(parts))
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

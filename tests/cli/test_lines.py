@@ -40,3 +40,22 @@ def test_a_terminal_gets_log_lines_without_what_all_of_them_share(
     first, second = capsys.readouterr().err.splitlines(keepends=True)
     assert first.endswith(wanted) and ("INFO" in first) is not is_terminal
     assert "WARNING" in second
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_long_log_line_is_wrapped_between_words_on_a_terminal_alone(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    monkeypatch.setenv("COLUMNS", "40")
+    logs.set_up()
+    said = "planned model=m 32 slots of 2,048 tokens (trained for 8,192); cache 1.51 GB\nof 21.10 GB"
+    logging.getLogger("chaku.x").info(said)
+    err = capsys.readouterr().err
+    if is_terminal:
+        lines = err.splitlines()
+        assert max(map(len, lines)) <= 40 and lines[1].startswith("  ") and lines[-1] == "of 21.10 GB"
+        assert " ".join(err.split()).endswith(" ".join(said.split()))
+    else:
+        assert err.endswith(f"{said}\n")
