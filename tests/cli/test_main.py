@@ -35,7 +35,7 @@ def test_the_help_page_loads_few_modules_and_none_of_another_command():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     assert set(done.stderr.split()) <= {
         "chaku", "chaku.cli", "chaku.cli.main", "chaku.cli.lazy", "chaku.cli.help_page", "chaku.cli.examples",
-        "chaku.cli.lines", "chaku.complaints", "chaku.errors", "chaku.nearest",
+        "chaku.cli.lines", "chaku.complaints", "chaku.errors", "chaku.nearest", "chaku.wrapping",
     }  # fmt: skip
 
 
