@@ -103,6 +103,9 @@ def test_the_report_opens_from_the_disk_without_a_request_or_an_error(browser: A
         page.on("dialog", lambda dialog: told.append(dialog.message))
         page.reload()
         expect(page.get_by_role("heading", name="now")).to_be_visible()
+        bars = page.locator(".amount-bar")
+        assert bars.count() > 2
+        expect(page.locator(".amount-bar + .amount")).to_have_count(bars.count())  # its number stands beside each
         page.get_by_role("tab", name="Radar").click()
         expect(page.get_by_role("img", name=re.compile("^Scores by category"))).to_be_visible()
         # The comparison page: question, two answers, what the judge wrote, the next one.

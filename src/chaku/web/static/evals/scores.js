@@ -48,7 +48,7 @@ const series = (/** @type {number} */ i) => `series-${(i % MOST_SERIES) + 1}`;
 /** @param {{models: Scores["models"], rows: (string | null)[], most: number}} props */
 function Bars({ models, rows, most }) {
   const x = (/** @type {number} */ value) => Math.max(0, Math.min(100, (100 * value) / most));
-  return html`<dl class="bars">
+  return html`<dl class="bars labelled">
     ${rows.map((row) => html`<div key=${row ?? "all"}>
       <dt>${row ?? html`<strong>all</strong>`}</dt>
       <dd>${models.map((model, i) => {
@@ -59,7 +59,8 @@ function Bars({ models, rows, most }) {
           <title>${`${model.model}: ${withInterval(estimate)}, ${estimate.num} questions`}</title>
           <rect class=${series(i)} width=${x(value)} height="8" />
           ${low !== null && high !== null && html`<path class="whisker" d=${`M${x(low)} 4H${x(high)}M${x(low)} 1.5v5M${x(high)} 1.5v5`} />`}
-        </svg>`;
+        </svg>
+        <span key=${`${model.model} in digits`} class="amount">${brief(value)}</span>`;
       })}</dd>
     </div>`)}
   </dl>`;
