@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 
 import pytest
 
@@ -11,24 +12,32 @@ from processes import PATIENCE_S
 from raw_http import STREAM, chunk, read_request, server, transport
 
 
-@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
-async def test_blocks_are_whole_events_wherever_the_network_cuts(size: int, line_end: bytes) -> None:
-    body = b'data: {"a":1}\n\ndata: {"b":"\xc3\xa9"}\n\ndata: [DONE]\n\n'
-    sent = body.replace(b"\n", line_end)
+async def blocks_of(pieces: Iterable[bytes], *, pause_s: float = 0.0) -> list[bytes]:
+    """The blocks of a stream that a server sends in these pieces."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(STREAM)
-        for start in range(0, len(sent), size):
-            writer.write(chunk(sent[start : start + size]))
+        for piece in pieces:
+            writer.write(chunk(piece))
             await writer.drain()
-            await asyncio.sleep(0)
+            await asyncio.sleep(pause_s)
         writer.write(chunk(b""))
         await writer.drain()
 
     async with server(serve) as url, transport(url) as peer, peer.request("POST", "/x", {}) as response:
-        blocks = [block async for block in sse_blocks(response, who="peer")]
+        return [block async for block in sse_blocks(response, who="peer")]
+
+
+def cut(sent: bytes, size: int) -> list[bytes]:
+    return [sent[start : start + size] for start in range(0, len(sent), size)]
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+async def test_blocks_are_whole_events_wherever_the_network_cuts(size: int, line_end: bytes) -> None:
+    body = b'data: {"a":1}\n\ndata: {"b":"\xc3\xa9"}\n\ndata: [DONE]\n\n'
+    blocks = await blocks_of(cut(body.replace(b"\n", line_end), size))
     assert all(block.endswith(b"\n\n") for block in blocks)
     assert b"".join(blocks) == body
 
@@ -48,50 +57,20 @@ async def test_blocks_are_whole_events_wherever_the_network_cuts(size: int, line
 )
 async def test_an_event_is_one_line_however_it_is_spelled(spelled: bytes, size: int) -> None:
     first, alone = b'data: {"first": 0}\n\n', b": keep-alive\n\n"
-    sent = first + spelled + alone + b"data: [DONE]\n\n"
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        writer.write(STREAM)
-        for start in range(0, len(sent), size):
-            writer.write(chunk(sent[start : start + size]))
-            await writer.drain()
-        writer.write(chunk(b""))
-        await writer.drain()
-
-    async with server(serve) as url, transport(url) as peer, peer.request("POST", "/x", {}) as response:
-        body = b"".join([block async for block in sse_blocks(response, who="peer")])
+    body = b"".join(await blocks_of(cut(first + spelled + alone + b"data: [DONE]\n\n", size)))
     assert body == first + b'data: {"a": 1}\n\n' + alone + b"data: [DONE]\n\n"
 
 
 @pytest.mark.parametrize("sent", [b"", b"data: {}\n\n", b"data: {}\n\ndata: [DO"])
 async def test_a_stream_without_its_end_is_an_engine_error(sent: bytes) -> None:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        writer.write(STREAM + (chunk(sent) if sent else b"") + chunk(b""))
-        await writer.drain()
-
-    async with server(serve) as url, transport(url) as peer, peer.request("POST", "/x", {}) as response:
-        with pytest.raises(EngineError, match="complete"):
-            _ = [block async for block in sse_blocks(response, who="peer")]
+    with pytest.raises(EngineError, match="complete"):
+        await blocks_of([sent] if sent else [])
 
 
 @pytest.mark.parametrize("in_one", [True, False])
 async def test_nothing_counts_after_the_last_event(in_one: bool) -> None:
     body, more = b"data: {}\n\ndata: [DONE]\n\n", b": bye\n\ndata: {}\n\ndata: bye\n\n\n"
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        writer.write(STREAM)
-        for piece in [body + more] if in_one else [body, more]:
-            writer.write(chunk(piece))
-            await writer.drain()
-            await asyncio.sleep(0.01)
-        writer.write(chunk(b""))
-        await writer.drain()
-
-    async with server(serve) as url, transport(url) as peer, peer.request("POST", "/x", {}) as response:
-        assert b"".join([block async for block in sse_blocks(response, who="peer")]) == body
+    assert b"".join(await blocks_of([body + more] if in_one else [body, more], pause_s=0.01)) == body
 
 
 async def test_an_event_without_end_is_an_engine_error(monkeypatch: pytest.MonkeyPatch) -> None:

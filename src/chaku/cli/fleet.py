@@ -144,7 +144,8 @@ def table_lines(workers: Sequence[dict[str, Any]], width: int | None = None) -> 
         if lines[0] and width is not None and len(lines[0]) + 2 + max(map(len, column)) > width:
             break
         lines = [f"{line}  {cell}" if line else cell for line, cell in zip(lines, column, strict=True)]
-        lines = [line.ljust(max(map(len, lines))) for line in lines]
+        longest = max(map(len, lines))
+        lines = [line.ljust(longest) for line in lines]
     return [line.rstrip() for line in lines]
 
 

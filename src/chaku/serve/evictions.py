@@ -39,7 +39,7 @@ class Evictions:
             yield
         finally:
             running.discard(end)
-            if not running and self._running.get(key_id) is running:
+            if not running:
                 del self._running[key_id]
 
     async def start(self) -> None:

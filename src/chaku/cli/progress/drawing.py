@@ -29,10 +29,7 @@ class _ByteNumbers(rich_progress.ProgressColumn):
     def render(self, task: rich_progress.Task) -> Text:
         if not task.total:
             return Text()
-        line = f"{gigabytes(round(task.completed))} of {gigabytes(round(task.total))}"
-        if task.speed and task.time_remaining:
-            line += f", {gigabytes(round(task.speed))}/s, {task.time_remaining:.0f} s left"
-        return Text(line)
+        return Text(_of_total(task.completed, task.total, task.speed or 0.0, task.time_remaining or 0.0))
 
 
 def hide_unsized(bars: rich_progress.Progress) -> None:
@@ -67,7 +64,11 @@ def bytes_line(pace: Pace, done_bytes: int, total_bytes: int | None) -> str:
     if not total_bytes:
         return f" {gigabytes(done_bytes)}" if done_bytes else ""
     rate = pace.per_s(done_bytes)
-    line = f" {gigabytes(done_bytes)} of {gigabytes(total_bytes)}"
-    if rate and done_bytes < total_bytes:
-        line += f", {gigabytes(round(rate))}/s, {(total_bytes - done_bytes) / rate:.0f} s left"
-    return line
+    left_s = (total_bytes - done_bytes) / rate if rate else 0.0
+    return " " + _of_total(done_bytes, total_bytes, rate, left_s)
+
+
+def _of_total(done_bytes: float, total_bytes: float, per_s: float, left_s: float) -> str:
+    """The rate and the time left only while there is some left."""
+    line = f"{gigabytes(round(done_bytes))} of {gigabytes(round(total_bytes))}"
+    return f"{line}, {gigabytes(round(per_s))}/s, {left_s:.0f} s left" if per_s and left_s > 0 else line

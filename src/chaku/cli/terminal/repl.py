@@ -185,8 +185,7 @@ async def _interrupt_cancels(task: asyncio.Task[Any]) -> AsyncIterator[None]:
     before = signal.getsignal(signal.SIGINT)
     loop.add_signal_handler(signal.SIGINT, task.cancel)
     try:
-        iflag, _, _, lflag, *_ = termios.tcgetattr(sys.stdin.fileno())
-        with _terminal_flags(iflag, lflag | termios.ISIG):
+        with _terminal_flags(local_on=termios.ISIG):
             yield
     finally:
         loop.remove_signal_handler(signal.SIGINT)
@@ -199,18 +198,18 @@ def _typing_waits() -> Iterator[None]:
 
     So does Ctrl-C, but while an answer is written: it would end the program between two prompts.
     """
-    iflag, _, _, lflag, *_ = termios.tcgetattr(sys.stdin.fileno())
     # Enter stays Enter; a line feed would be Ctrl-J.
-    with _terminal_flags(iflag & ~termios.ICRNL, lflag & ~(termios.ECHO | termios.ICANON | termios.ISIG)):
+    with _terminal_flags(input_off=termios.ICRNL, local_off=termios.ECHO | termios.ICANON | termios.ISIG):
         yield
 
 
 @contextlib.contextmanager
-def _terminal_flags(iflag: int, lflag: int) -> Iterator[None]:
-    """Standard input with these flags of termios, then as it was."""
+def _terminal_flags(*, input_off: int = 0, local_off: int = 0, local_on: int = 0) -> Iterator[None]:
+    """Standard input with these of its input and local flags (termios) on or off, then as it was."""
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
-    termios.tcsetattr(descriptor, termios.TCSADRAIN, [iflag, *before[1:3], lflag, *before[4:]])
+    flags = [before[0] & ~input_off, *before[1:3], before[3] & ~local_off | local_on, *before[4:]]
+    termios.tcsetattr(descriptor, termios.TCSADRAIN, flags)
     try:
         yield
     finally:
