@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
@@ -168,6 +169,7 @@ async def test_an_answer_of_no_shape_is_a_502_on_every_wire(path: str, caplog: p
     got = await translated(path, *answers, nothing[0], stream(b'data: {"choices":[{]}\n\n' + DONE), nothing[1])
     assert [status for status, _ in got] == [502] * len(got), got
     assert "Traceback" not in caplog.text
+    assert re.search(r"answer not translated .* why=\w+ at=[\w.]+:\d+$", caplog.text, re.M)
 
 
 @pytest.mark.parametrize(("text", "status"), [("hi", 200), ([{"type": "text", "text": "hi"}], 200), (7, 502)])

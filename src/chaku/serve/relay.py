@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeVar
 
@@ -87,7 +88,11 @@ class Relay:
         try:
             return translate(said)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            log.warning("answer not translated model=%r why=%s", self._exchange.model, type(error).__name__)
+            *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+            why = (
+                f"{type(error).__name__} at={frame.f_code.co_qualname}:{line}"  # not its words, which may be a person's
+            )
+            log.warning("answer not translated model=%r why=%s", self._exchange.model, why)
             raise EngineError(NOT_OPENAI) from error
 
     async def _prepare_end(self) -> None:
