@@ -220,6 +220,11 @@ def scripted(*replies: Reply, name: str = "scripted", **script: Any) -> Scripted
     return ScriptedEngine(name, Script(replies=replies, **script) if replies else Script(**script))
 
 
+def says(text: str, **fields: Any) -> Any:
+    """A scripted engine that says this, whatever it is asked."""
+    return scripted(Reply(text=text, **fields))
+
+
 CHAT = "/v1/chat/completions"
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNgAAAAAgAB5Sfe/AAAAABJRU5ErkJggg=="
 """A PNG of one black pixel, in base64."""

@@ -89,9 +89,8 @@ class Relay:
             return translate(said)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-            why = (
-                f"{type(error).__name__} at={frame.f_code.co_qualname}:{line}"  # not its words, which may be a person's
-            )
+            # Where, since the fault may be ours; and not the error's words, which may be a person's.
+            why = f"{type(error).__name__} at={frame.f_code.co_qualname}:{line}"
             log.warning("answer not translated model=%r why=%s", self._exchange.model, why)
             raise EngineError(NOT_OPENAI) from error
 
